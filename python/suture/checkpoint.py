@@ -1,0 +1,101 @@
+"""Opened checkpoints: what is in them, and single tensors of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suture import _core
+from suture.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+#: NumPy's name for each dtype it has; bf16 is widened to float32, the others come as raw bytes.
+_NUMPY = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8",
+    "U64": "<u8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor as its header describes it.
+
+    Attributes:
+        name: its name.
+        dtype: its element type as safetensors names it, such as ``BF16``.
+        shape: its dimensions, outermost first.
+        nbytes: its size in bytes.
+        shard: the file it lies in.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    shard: str
+
+
+class Checkpoint:
+    """A safetensors file or a folder of them, with headers checked and no data read yet.
+
+    Raises:
+        SutureError: if a file cannot be read or is not sound.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._core = _core.Checkpoint(fspath(path))
+        self.path = Path(path)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors, in the order of their bytes."""
+        return self._core.names()
+
+    def info(self, name: str) -> TensorInfo:
+        """Describe a tensor.
+
+        Raises:
+            UsageError: if there is none of that name.
+        """
+        try:
+            return _info(json.loads(self._core.info_json(name)))
+        except KeyError:
+            raise UsageError(f"{self.path}: no tensor `{name}`") from None
+
+    def numpy(self, name: str) -> npt.NDArray[Any]:
+        """Read a tensor: in its own dtype where NumPy has it, bf16 as float32, anything else as raw bytes (uint8, 1-D).
+
+        Raises:
+            UsageError: if there is none of that name.
+            SutureError: if it cannot be read.
+        """
+        import numpy as np
+
+        info = self.info(name)
+        raw = np.frombuffer(self._core.read(name), dtype=np.uint8)
+        if info.dtype == "BF16":
+            wide: npt.NDArray[np.uint32] = raw.view("<u2").astype(np.uint32) << np.uint32(16)
+            return wide.view(np.float32).reshape(info.shape)
+        if info.dtype not in _NUMPY:
+            return raw
+        return raw.view(_NUMPY[info.dtype]).reshape(info.shape)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything the headers say: path, bytes, files, layer stack and tensors."""
+        described: dict[str, Any] = json.loads(self._core.to_json())
+        return described
+
+
+def _info(raw: dict[str, Any]) -> TensorInfo:
+    return TensorInfo(raw["name"], raw["dtype"], tuple(raw["shape"]), raw["nbytes"], raw["shard"])
+
+
+def open(path: str | PathLike[str]) -> Checkpoint:
+    """Open a checkpoint; see :class:`Checkpoint`."""
+    return Checkpoint(path)

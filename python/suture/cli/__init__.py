@@ -1,0 +1,71 @@
+"""The command line: one verb a file, each thin (options -> API -> render). Verbs are imported only when called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from suture import __version__
+from suture.errors import SutureError
+
+#: Verb and what its help line says; the module of the same name holds the command.
+VERBS = {
+    "inspect": "Show what is in a checkpoint",
+    "diff": "Measure what a fine-tune changed",
+    "swap": "Put layers of one model into another",
+    "merge": "Merge models by a config",
+    "methods": "List merge methods, or describe one",
+    "verify": "Check an output against its digests",
+}
+
+INTERRUPTED = 130
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"suture.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="suture", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Tensor surgery for model checkpoints, out of core.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        sys.exit(cli.main(prog_name="suture", standalone_mode=False) or 0)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except SutureError as e:
+        _complain(str(e))
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted; what was written so far is kept, run the same command again to resume")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has closed it: not an error, and nobody is left to tell.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _complain(message: str) -> None:
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {line}", err=True)

@@ -1,0 +1,31 @@
+"""``suture merge``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from suture.cli.options import settings, writing
+from suture.render.outcome import present
+from suture.render.progress import bar
+from suture.surgery import merge as run
+
+
+@click.command(short_help="Merge models by a config")
+@click.argument("config", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of random methods")
+@writing
+def merge(
+    config: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any
+) -> None:
+    """Merge models by CONFIG, a YAML file in mergekit's grammar, and write the result to OUT.
+
+    Model paths in CONFIG are looked for in the current folder, then in the config's.
+    See `suture methods` for what there is.
+    """
+    how = settings(options)
+    with bar("merging", quiet or dry_run) as progress:
+        report = run(config, out, settings=how, dry_run=dry_run, progress=progress)
+    present(report, as_json=as_json, quiet=quiet, verbose=verbose)

@@ -1,0 +1,33 @@
+"""``suture methods``."""
+
+from __future__ import annotations
+
+import difflib
+
+import click
+
+from suture.analysis import methods as run
+from suture.cli.options import emit_json
+from suture.errors import UsageError
+
+
+@click.command(short_help="List merge methods, or describe one")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the specs as JSON")
+def methods(name: str | None, as_json: bool) -> None:
+    """List merge methods, or describe NAME: formula, parameters, paper, cost."""
+    specs = run()
+    chosen = [s for s in specs if name in (None, s["name"])]
+    if not chosen:
+        near = difflib.get_close_matches(str(name), [s["name"] for s in specs], 1)
+        hint = f"; did you mean `{near[0]}`?" if near else "; `suture methods` lists them"
+        raise UsageError(f"no method `{name}`{hint}")
+    if as_json:
+        emit_json(chosen if name is None else chosen[0])
+        return
+    from suture.render.catalogue import describe, list_all
+
+    if name is None:
+        list_all(chosen)
+    else:
+        describe(chosen[0])

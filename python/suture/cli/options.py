@@ -1,0 +1,69 @@
+"""Options that verbs share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from suture.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(f: F) -> F:
+        for decorator in reversed(decorators):
+            f = decorator(f)
+        return f
+
+    return apply
+
+
+#: For verbs that read weights.
+reading: Callable[[F], F] = _all(
+    click.option("--threads", type=int, metavar="N", help="Threads that compute  [default: one per core]"),
+    click.option(
+        "--io",
+        type=click.Choice(["auto", "mmap", "pread", "direct"]),
+        default="auto",
+        show_default=True,
+        help="How files are read and written",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors"),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON"),
+)
+
+#: For verbs that write a checkpoint.
+writing: Callable[[F], F] = _all(
+    click.option("--memory", metavar="SIZE", help="Most memory to use, such as 256MiB"),
+    click.option("--dtype", metavar="DTYPE", help="Dtype of every float tensor written, such as bfloat16"),
+    click.option("--shard-size", metavar="SIZE", help="Most bytes in a shard, such as 5GB"),
+    click.option(
+        "--nan",
+        type=click.Choice(["error", "allow"]),
+        default="error",
+        show_default=True,
+        help="What to do on NaN and infinities",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace an existing output"),
+    click.option("--dry-run", is_flag=True, help="Show the plan, from headers only; write nothing"),
+    click.option("-v", "--verbose", is_flag=True, help="Say what happens to every tensor"),
+    click.option("--chunk", metavar="SIZE", hidden=True, help="Bytes (as f32) read at a time"),
+    reading,
+)
+
+
+def settings(options: dict[str, Any]) -> Settings:
+    """The settings among a verb's options, which are taken out of `options`."""
+    names = Settings.__dataclass_fields__
+    return Settings(**{k: options.pop(k) for k in list(options) if k in names})
+
+
+def emit_json(data: Any) -> None:
+    """Print data as JSON on stdout."""
+    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")

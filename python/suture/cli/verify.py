@@ -1,0 +1,30 @@
+"""``suture verify``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from suture.analysis import verify as run
+from suture.cli.options import emit_json, reading, settings
+from suture.errors import SutureError
+from suture.render.progress import bar
+from suture.render.units import size
+
+
+@click.command(short_help="Check an output against its digests")
+@click.argument("out", type=click.Path())
+@reading
+def verify(out: str, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Read OUT again and compare every tensor with the digest in its suture.json."""
+    with bar("verifying", quiet) as progress:
+        found = run(out, settings=settings(options), progress=progress)
+    if as_json:
+        emit_json(found)
+    differing = found["differing"]
+    if differing:
+        more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
+        raise SutureError(f"{out}: tensor `{differing[0]}` differs from its digest{more}; write the output again", out)
+    if not (quiet or as_json):
+        click.echo(f"{found['tensors']} tensors, {size(found['bytes'])}: all match their digests")

@@ -1,0 +1,1 @@
+"""From reports to text. Rendering computes nothing but its own layout."""

@@ -1,0 +1,86 @@
+"""How work is done: memory, threads, I/O, shards. Nothing here decides what a tensor becomes, but the dtype and seed."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from suture.errors import UsageError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_size(text: str | int, name: str) -> int:
+    """Bytes of a size such as ``256MiB``, ``5GB`` or ``1048576``; units of 1000 without ``i``, of 1024 with it.
+
+    Raises:
+        UsageError: if `text` is not a size above zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", str(text).upper())
+    size = int(float(match[1]) * _UNITS.get(match[2], 0)) if match else 0
+    if size <= 0:
+        raise UsageError(f"{name}: expected a size such as 256MiB or 5GB, found `{text}`", at=name)
+    return size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings shared by every verb.
+
+    Attributes:
+        memory: most anonymous memory to use, such as ``"256MiB"``; ``None`` sets no bound but stays small anyway.
+        threads: threads that compute; ``None`` for one per core this process may use.
+        io: ``auto``, ``mmap``, ``pread`` or ``direct``.
+        dtype: dtype of every float tensor written, such as ``"bfloat16"``; ``None`` keeps the recipe's or inputs'.
+        shard_size: most bytes of tensors in a shard, such as ``"5GB"``; ``None`` for 5 GB, or the recipient's shards
+            in a swap.
+        nan: ``error`` to fail on NaN and infinities before they are written, ``allow`` to let them pass.
+        overwrite: replace an existing output.
+        chunk: bytes (as f32) read at a time, such as ``"4MiB"``; changes no byte of the output.
+        seed: seed of random methods.
+    """
+
+    memory: str | int | None = None
+    threads: int | None = None
+    io: str = "auto"
+    dtype: str | None = None
+    shard_size: str | int | None = None
+    nan: str = "error"
+    overwrite: bool = False
+    chunk: str | int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check everything that can be checked without a plan."""
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise UsageError(f"threads: expected a number from 1 to 1024, found {self.threads}", at="threads")
+        if self.nan not in ("error", "allow"):
+            raise UsageError(f"nan: expected error or allow, found `{self.nan}`", at="nan")
+        if self.io not in ("auto", "mmap", "pread", "direct"):
+            raise UsageError(f"io: expected auto, mmap, pread or direct, found `{self.io}`", at="io")
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"seed: expected a number from 0 to 2**64 - 1, found {self.seed}", at="seed")
+        for name in ("memory", "shard_size", "chunk"):
+            if getattr(self, name) is not None:
+                parse_size(getattr(self, name), name)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads that compute."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory bound in bytes."""
+        return None if self.memory is None else parse_size(self.memory, "memory")
+
+    @property
+    def shard_bytes(self) -> int | None:
+        """The shard size in bytes."""
+        return None if self.shard_size is None else parse_size(self.shard_size, "shard_size")
+
+    @property
+    def chunk_elements(self) -> int | None:
+        """Elements read at a time."""
+        return None if self.chunk is None else max(parse_size(self.chunk, "chunk") // 4, 1)

@@ -1,0 +1,157 @@
+"""The verbs that write: swap and merge. Both compile a plan and run it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from suture import _core
+from suture.errors import SutureError, UsageError
+from suture.recipe import Config, load
+from suture.settings import Settings
+from suture.sidecars import layer_types, sidecars
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done, or with a dry run what would be.
+
+    Attributes:
+        data: the same as JSON data; of a finished run it is the output's ``suture.json``, of a dry run the plan.
+        out: the output folder.
+        dry: true for a dry run.
+    """
+
+    data: dict[str, Any]
+    out: Path
+    dry: bool = False
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know."""
+        return list(self.data["warnings"])
+
+
+def merge(
+    config: Mapping[str, Any] | str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Merge models by a config in mergekit's grammar, a YAML file or a mapping, into the folder `out`.
+
+    `progress`, if given, is called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if the config is wrong; the message gives its line.
+        SutureError: if an input is not sound or the output cannot be written.
+        KeyboardInterrupt: on Ctrl-C; the same call then resumes.
+    """
+    settings = settings or Settings()
+    loaded = load(config)
+    recipe = dict(loaded.recipe)
+    if settings.dtype is not None:
+        recipe["out_dtype"] = settings.dtype
+    return _run(recipe, out, settings, dry_run, progress, loaded)
+
+
+def swap(
+    into: str | PathLike[str],
+    donor: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    bottom: int = 0,
+    top: int = 0,
+    transition: int = 0,
+    blend: float = 0.5,
+    layers: str | Iterable[int] | None = None,
+    modules: str | None = None,
+    non_layer: str = "into",
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Put layers of `donor` into `into` and write the result to the folder `out` (Bandarkar et al., arXiv 2410.01335).
+
+    Args:
+        into: the recipient; everything not swapped is its own, bit for bit.
+        donor: the model that gives layers.
+        out: the output folder.
+        bottom: layers from the bottom that the donor gives.
+        top: layers from the top that the donor gives.
+        transition: layers next to these, on either side, that are blended.
+        blend: the donor's share in a blended layer, from 0 to 1.
+        layers: layers the donor gives, as ``"0-4,30,31"`` or numbers, instead of `bottom` and `top`.
+        modules: globs of module names, comma-separated, such as ``"self_attn.*"``: only these move.
+        non_layer: whose tensors outside the layers (embeddings, final norm, head) to take: ``into``, ``from`` (the
+            donor's) or ``mean``.
+        settings: how to do the work.
+        dry_run: return the plan instead of running it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if the layers do not exist or options do not go together.
+        SutureError: if the models do not match, an input is not sound, or the output cannot be written.
+        KeyboardInterrupt: on Ctrl-C; the same call then resumes.
+    """
+    settings = settings or Settings()
+    listed = layers if layers is None or isinstance(layers, str) else sorted(layers)
+    options: dict[str, Any] = {
+        "into": fspath(into), "from": fspath(donor), "bottom": bottom, "top": top, "transition": transition,
+        "blend": blend, "layers": listed, "modules": modules, "non_layer": non_layer, "dtype": settings.dtype,
+    }  # fmt: skip
+    types = [layer_types(Path(p)) for p in (into, donor)]
+    if None not in types and types[0] != types[1]:
+        message = "its `layer_types` differ from the recipient's; layers of different kinds cannot be swapped"
+        raise SutureError(f"{donor}: {message}", donor)
+    recipe = {"swap": {k: v for k, v in options.items() if v is not None}}
+    return _run(recipe, out, settings, dry_run, progress, None)
+
+
+def _run(
+    recipe: dict[str, Any],
+    out: str | PathLike[str],
+    settings: Settings,
+    dry_run: bool,
+    progress: Progress | None,
+    config: Config | None,
+) -> Report:
+    try:
+        plan = _core.Plan(json.dumps(recipe), settings.shard_bytes, settings.seed)
+        limits = (settings.thread_count, settings.memory_bytes, settings.chunk_elements)
+        budget = plan.budget_json(*limits)
+    except UsageError as e:
+        raise (config.locate(e) if config else e) from None
+    target = Path(out)
+    written, copied = sidecars(json.loads(plan.config_json()))
+    if dry_run:
+        data = json.loads(plan.to_json())
+        data["budget"] = json.loads(budget)
+        data["sidecars"] = [name for name, _ in written + copied]
+        try:
+            plan.check_target(str(target), settings.overwrite)
+        except SutureError as e:
+            data["warnings"].append(str(e))
+        return Report(data, target, dry=True)
+    total = plan.work_bytes
+    report = plan.run(
+        str(target),
+        threads=settings.thread_count,
+        io=settings.io,
+        memory=settings.memory_bytes,
+        chunk=settings.chunk_elements,
+        allow_nonfinite=settings.nan == "allow",
+        overwrite=settings.overwrite,
+        written=written,
+        copied=copied,
+        progress=None if progress is None else lambda done: progress(min(done, total), total),
+    )
+    return Report(json.loads(report), target)

@@ -1,0 +1,86 @@
+//! Which files a checkpoint consists of: a single file, an index, or every shard of a folder.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+const INDEX: &str = "model.safetensors.index.json";
+/// Longest index accepted, in bytes.
+const MAX_INDEX: u64 = 100_000_000;
+
+pub(super) struct Listing {
+    pub files: Vec<PathBuf>,
+    pub weight_map: Option<Vec<(String, String)>>,
+}
+
+pub(super) fn list(path: &Path) -> Result<Listing> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
+    if !meta.is_dir() {
+        return Ok(Listing { files: vec![path.to_owned()], weight_map: None });
+    }
+    let names = folder_names(path)?;
+    let mut indexes: Vec<&String> = names.iter().filter(|n| n.ends_with(".safetensors.index.json")).collect();
+    if indexes.len() > 1 {
+        indexes.retain(|n| *n == INDEX);
+    }
+    if let Some(name) = indexes.first() {
+        return from_index(path, &path.join(name));
+    }
+    let files: Vec<PathBuf> =
+        names.iter().filter(|n| n.ends_with(".safetensors")).map(|n| path.join(n)).collect();
+    if files.is_empty() {
+        let pickles = names.iter().any(|n| n.ends_with(".bin") || n.ends_with(".pt") || n.ends_with(".pth"));
+        let advice = if pickles {
+            "it holds pickled weights, which are never executed; convert them to safetensors first"
+        } else {
+            "expected model.safetensors, or shards with their index"
+        };
+        return Err(Error::checkpoint(path, format!("no safetensors file in this folder; {advice}")));
+    }
+    Ok(Listing { files, weight_map: None })
+}
+
+fn folder_names(path: &Path) -> Result<Vec<String>> {
+    let read = |e| Error::io(path, "list", e);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(read)? {
+        if let Ok(name) = entry.map_err(read)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn from_index(folder: &Path, index: &Path) -> Result<Listing> {
+    let size = std::fs::metadata(index).map_err(|e| Error::io(index, "read", e))?.len();
+    if size > MAX_INDEX {
+        return Err(Error::checkpoint(index, format!("the index has {size} bytes, more than the {MAX_INDEX} allowed")));
+    }
+    let text = std::fs::read(index).map_err(|e| Error::io(index, "read", e))?;
+    let value: Map<String, Value> =
+        serde_json::from_slice(&text).map_err(|e| Error::checkpoint(index, format!("the index is not valid: {e}")))?;
+    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
+        return Err(Error::checkpoint(index, "the index has no `weight_map` object"));
+    };
+    let mut files = BTreeSet::new();
+    let mut weight_map = Vec::with_capacity(map.len());
+    for (tensor, file) in map {
+        let Some(file) = file.as_str() else {
+            return Err(Error::tensor(index, tensor, "its entry in the index is not a file name"));
+        };
+        let mut parts = Path::new(file).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            return Err(Error::tensor(index, tensor, format!("its shard `{file}` is not a file of this folder; refused")));
+        }
+        if !folder.join(file).is_file() {
+            return Err(Error::tensor(index, tensor, format!("its shard `{file}` is missing; is the download complete?")));
+        }
+        files.insert(file.to_owned());
+        weight_map.push((tensor.clone(), file.to_owned()));
+    }
+    Ok(Listing { files: files.iter().map(|f| folder.join(f)).collect(), weight_map: Some(weight_map) })
+}

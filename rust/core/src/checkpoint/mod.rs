@@ -1,0 +1,166 @@
+//! Checkpoints on disk: opened by their headers, read by byte range, written by position.
+
+pub mod header;
+mod index;
+mod layout;
+mod source;
+mod staging;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use layout::{Layout, Shard, ShardPolicy};
+pub use source::{Buffer, IoMode, ReadMode, Source};
+pub use staging::{Staging, WriteMode};
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+
+/// Alignment of direct I/O and of data in written shards, in bytes: a page and a file-system block.
+pub const ALIGN: u64 = 4096;
+
+/// A tensor of an open checkpoint.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Name, unique in the checkpoint.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first; empty for a scalar.
+    pub shape: Vec<u64>,
+    /// Index into [`Checkpoint::files`].
+    pub file: usize,
+    /// Offset of the first byte in that file.
+    pub begin: u64,
+    /// Size in bytes.
+    pub nbytes: u64,
+}
+
+impl Tensor {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// One safetensors file of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct ShardFile {
+    /// Path.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+    /// Time of last change, in nanoseconds since 1970.
+    pub modified: i128,
+    /// Digest of the header, as hexadecimal.
+    pub header_digest: String,
+}
+
+/// An opened checkpoint: its headers are read and checked, its data is not.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The file or folder it was opened from.
+    pub path: PathBuf,
+    /// Its files.
+    pub files: Vec<ShardFile>,
+    /// Its tensors, in the order of their bytes.
+    pub tensors: Vec<Tensor>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens a safetensors file, or a folder of them with or without an index.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let listing = index::list(path)?;
+        let mut out =
+            Self { path: path.to_owned(), files: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        for file in &listing.files {
+            out.add_file(file)?;
+        }
+        if let Some(map) = &listing.weight_map {
+            for (name, file) in map {
+                let found = out.by_name.get(name).map(|i| &out.files[out.tensors[*i].file].path);
+                if found != Some(&path.join(file)) {
+                    return Err(Error::tensor(path, name, format!("the index says it is in {file}, which lacks it")));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let (shard, entries, data_start) = read_header(path)?;
+        let file = self.files.len();
+        for e in entries {
+            if let Some(other) = self.by_name.insert(e.name.clone(), self.tensors.len()) {
+                let other = &self.files[self.tensors[other].file].path;
+                return Err(Error::tensor(path, &e.name, format!("it is also in {}", other.display())));
+            }
+            self.tensors.push(Tensor {
+                name: e.name,
+                dtype: e.dtype,
+                shape: e.shape,
+                file,
+                begin: data_start + e.begin,
+                nbytes: e.end - e.begin,
+            });
+        }
+        self.files.push(shard);
+        Ok(())
+    }
+
+    /// Index of the tensor called `name`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Bytes of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.tensors.iter().map(|t| t.nbytes).sum()
+    }
+
+    /// The largest stack of layers and its number of layers; see [`crate::names::main_stack`].
+    pub fn main_stack(&self) -> Option<(String, usize)> {
+        crate::names::main_stack(self.tensors.iter().map(|t| (t.name.as_str(), t.elements())))
+    }
+}
+
+fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
+    let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let meta = file.metadata().map_err(|e| Error::io(path, "read the size", e))?;
+    let size = meta.len();
+    let mut first = [0u8; 8];
+    if !meta.is_file() || size < 8 {
+        return Err(Error::checkpoint(path, format!("{size} bytes are too few for a safetensors file")));
+    }
+    file.read_exact(&mut first).map_err(|e| Error::io(path, "read", e))?;
+    let len = u64::from_le_bytes(first);
+    if len > header::MAX_HEADER {
+        return Err(Error::checkpoint(
+            path,
+            format!("the header claims {len} bytes, more than the {} allowed; not a safetensors file?", header::MAX_HEADER),
+        ));
+    }
+    if len > size - 8 {
+        return Err(Error::checkpoint(
+            path,
+            format!("the header claims {len} bytes, the file holds {}; it is truncated", size - 8),
+        ));
+    }
+    let mut json = vec![0; len as usize];
+    file.read_exact(&mut json).map_err(|e| Error::io(path, "read", e))?;
+    let entries = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
+    use std::os::unix::fs::MetadataExt;
+    let shard = ShardFile {
+        path: path.to_owned(),
+        size,
+        modified: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+        header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
+    };
+    Ok((shard, entries, 8 + len))
+}

@@ -1,0 +1,213 @@
+//! The sums behind every metric, gathered in one pass.
+//!
+//! Inside runs of 16 steps, eight f32 lanes add; between runs, f64 does. Against a full f64 computation the error is
+//! below 1e-6 relative, at a third of its cost.
+
+use std::ops::AddAssign;
+
+use multiversion::multiversion;
+use serde::Serialize;
+
+const LANES: usize = 8;
+/// Elements added in f32 before they join the f64 sums.
+const RUN: usize = 16 * LANES;
+
+/// Sums over pairs of elements (b of the base, t of the tuned model, d = t - b), and counts.
+///
+/// Pairs with a NaN or infinite element are counted, and left out of the sums.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Moments {
+    /// Number of elements.
+    pub elements: u64,
+    /// Elements whose value differs.
+    pub changed: u64,
+    /// Elements that went from positive to negative or back.
+    pub flipped: u64,
+    /// NaN or infinite elements of the base.
+    pub nonfinite_base: u64,
+    /// NaN or infinite elements of the tuned model.
+    pub nonfinite_tuned: u64,
+    /// Sum of |d|.
+    pub abs_delta: f64,
+    /// Largest |d|.
+    pub max_delta: f64,
+    /// Sum of d².
+    pub square_delta: f64,
+    /// Sum of b².
+    pub square_base: f64,
+    /// Sum of t².
+    pub square_tuned: f64,
+    /// Sum of b·t.
+    pub product: f64,
+}
+
+impl AddAssign for Moments {
+    fn add_assign(&mut self, o: Self) {
+        self.elements += o.elements;
+        self.changed += o.changed;
+        self.flipped += o.flipped;
+        self.nonfinite_base += o.nonfinite_base;
+        self.nonfinite_tuned += o.nonfinite_tuned;
+        self.abs_delta += o.abs_delta;
+        self.max_delta = self.max_delta.max(o.max_delta);
+        self.square_delta += o.square_delta;
+        self.square_base += o.square_base;
+        self.square_tuned += o.square_tuned;
+        self.product += o.product;
+    }
+}
+
+impl Moments {
+    /// The moments of a stretch of elements.
+    pub fn of(base: &[f32], tuned: &[f32]) -> Self {
+        let mut total = Self::default();
+        for (b, t) in base.chunks(RUN).zip(tuned.chunks(RUN)) {
+            let m = run(b, t);
+            // A sum that is not finite tells that an element was not, without a test for each.
+            if (m.square_base + m.square_tuned).is_finite() {
+                total += m;
+            } else {
+                total += careful(b, t);
+            }
+        }
+        total
+    }
+
+    /// The moments of elements that did not change, whose bytes are equal.
+    pub fn of_equal(values: &[f32]) -> Self {
+        let mut total = Self::default();
+        for v in values.chunks(RUN) {
+            let square = squares(v);
+            if square.is_finite() {
+                let elements = v.len() as u64;
+                total += Self { elements, square_base: square, square_tuned: square, product: square, ..Self::default() };
+            } else {
+                total += careful(v, v);
+            }
+        }
+        total
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn squares(v: &[f32]) -> f64 {
+    let mut s = [0f32; LANES];
+    let (chunks, tail) = v.as_chunks::<LANES>();
+    for v in chunks {
+        for i in 0..LANES {
+            s[i] += v[i] * v[i];
+        }
+    }
+    fold(s) + tail.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>()
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn run(base: &[f32], tuned: &[f32]) -> Moments {
+    let (bc, bt) = base.as_chunks::<LANES>();
+    let (tc, tt) = tuned.as_chunks::<LANES>();
+    let (mut abs, mut max, mut dd) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+    let (mut bb, mut tt2, mut bt2) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+    let (mut changed, mut flipped) = ([0u32; LANES], [0u32; LANES]);
+    for (b, t) in bc.iter().zip(tc) {
+        for i in 0..LANES {
+            let (b, t) = (b[i], t[i]);
+            let d = t - b;
+            let a = d.abs();
+            abs[i] += a;
+            max[i] = if a > max[i] { a } else { max[i] };
+            dd[i] += d * d;
+            bb[i] += b * b;
+            tt2[i] += t * t;
+            bt2[i] += b * t;
+            changed[i] += u32::from(b.to_bits() != t.to_bits());
+            flipped[i] += u32::from((b > 0.0) & (t < 0.0)) + u32::from((b < 0.0) & (t > 0.0));
+        }
+    }
+    let mut m = Moments {
+        elements: base.len() as u64,
+        changed: u64::from(changed.iter().sum::<u32>()),
+        flipped: u64::from(flipped.iter().sum::<u32>()),
+        abs_delta: fold(abs),
+        max_delta: f64::from(max.iter().fold(0f32, |a, b| a.max(*b))),
+        square_delta: fold(dd),
+        square_base: fold(bb),
+        square_tuned: fold(tt2),
+        product: fold(bt2),
+        ..Moments::default()
+    };
+    for (b, t) in bt.iter().zip(tt) {
+        pair(&mut m, *b, *t);
+    }
+    m
+}
+
+fn fold(l: [f32; LANES]) -> f64 {
+    let l = l.map(f64::from);
+    ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+}
+
+fn pair(m: &mut Moments, b: f32, t: f32) {
+    let (wide_b, wide_t) = (f64::from(b), f64::from(t));
+    let d = f64::from(t - b);
+    m.changed += u64::from(b.to_bits() != t.to_bits());
+    m.flipped += u64::from((b > 0.0 && t < 0.0) || (b < 0.0 && t > 0.0));
+    m.abs_delta += d.abs();
+    m.max_delta = m.max_delta.max(d.abs());
+    m.square_delta += d * d;
+    m.square_base += wide_b * wide_b;
+    m.square_tuned += wide_t * wide_t;
+    m.product += wide_b * wide_t;
+}
+
+/// Element by element, for runs that hold NaN, infinities, or values whose squares leave f32.
+fn careful(base: &[f32], tuned: &[f32]) -> Moments {
+    let mut m = Moments { elements: base.len() as u64, ..Moments::default() };
+    for (b, t) in base.iter().zip(tuned) {
+        if b.is_finite() && t.is_finite() {
+            pair(&mut m, *b, *t);
+        } else {
+            m.nonfinite_base += u64::from(!b.is_finite());
+            m.nonfinite_tuned += u64::from(!t.is_finite());
+            m.changed += u64::from(b.to_bits() != t.to_bits());
+        }
+    }
+    m
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// Law 2: every sum agrees with f64 arithmetic to 1e-6 relative, whatever the length; counts are exact.
+        #[test]
+        fn moments_agree_with_f64(pairs in proptest::collection::vec((-1f32..1.0, -1f32..1.0), 1..3000)) {
+            let (b, t): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            let got = Moments::of(&b, &t);
+            let want = careful(&b, &t);
+            proptest::prop_assert_eq!((got.elements, got.changed, got.flipped), (want.elements, want.changed, want.flipped));
+            let scale = want.square_base + want.square_tuned;
+            for (g, w, s) in [
+                (got.abs_delta, want.abs_delta, want.abs_delta), (got.square_delta, want.square_delta, want.square_delta),
+                (got.square_base, want.square_base, want.square_base), (got.max_delta, want.max_delta, want.max_delta),
+                (got.square_tuned, want.square_tuned, want.square_tuned), (got.product, want.product, scale),
+            ] {
+                proptest::prop_assert!((g - w).abs() <= 1e-6 * s.abs(), "{} {}", g, w);
+            }
+        }
+    }
+
+    #[test]
+    fn nonfinite_elements_are_counted_and_left_out() {
+        let mut b = vec![1f32; 1000];
+        let mut t = vec![2f32; 1000];
+        b[3] = f32::NAN;
+        t[3] = f32::NAN;
+        t[700] = f32::INFINITY;
+        let m = Moments::of(&b, &t);
+        assert_eq!((m.nonfinite_base, m.nonfinite_tuned, m.elements), (1, 2, 1000));
+        assert_eq!(m.abs_delta, 998.0);
+        assert_eq!(m.changed, 999);
+        assert_eq!(Moments::of_equal(&b), Moments::of(&b, &b));
+    }
+}

@@ -1,0 +1,54 @@
+//! Byte copies without copying: on XFS and btrfs the output shares the input's blocks.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use crate::checkpoint::{ALIGN, Source, Staging};
+use crate::plan::{Action, Plan};
+
+/// For every output tensor, the bytes of it (from its start) that are shared with its source and need no writing.
+pub fn share(plan: &Plan, sources: &[Vec<Source>], staging: &Staging) -> Vec<Range<u64>> {
+    let mut shared = vec![0..0; plan.tensors.len()];
+    let mut works = true;
+    for (t, shared) in plan.tensors.iter().zip(&mut shared) {
+        let Action::Copy { from, .. } = &t.action else { continue };
+        let source = plan.tensor(*from);
+        if !works || source.begin % ALIGN != t.offset % ALIGN {
+            continue;
+        }
+        let first = t.offset.next_multiple_of(ALIGN) - t.offset;
+        let last = ((t.offset + t.nbytes) / ALIGN * ALIGN).saturating_sub(t.offset);
+        if first >= last {
+            continue;
+        }
+        let file = sources[from.model][source.file].file();
+        // The first refusal (another file system, or one that cannot) settles it for the whole run.
+        works = clone_range(file, source.begin + first, staging.file(t.shard), t.offset + first, last - first);
+        if works {
+            *shared = first..last;
+        }
+    }
+    shared
+}
+
+/// `FICLONERANGE` of linux/fs.h, with its argument.
+#[repr(C)]
+struct FileCloneRange {
+    src_fd: i64,
+    src_offset: u64,
+    src_length: u64,
+    dest_offset: u64,
+}
+
+fn clone_range(from: &File, from_offset: u64, to: &File, to_offset: u64, length: u64) -> bool {
+    const FICLONERANGE: libc::c_ulong = 0x4020_940d;
+    let range = FileCloneRange {
+        src_fd: i64::from(from.as_raw_fd()),
+        src_offset: from_offset,
+        src_length: length,
+        dest_offset: to_offset,
+    };
+    // SAFETY: both descriptors are open, `range` has the layout the call reads, and it is read only during the call.
+    unsafe { libc::ioctl(to.as_raw_fd(), FICLONERANGE as _, &raw const range) == 0 }
+}

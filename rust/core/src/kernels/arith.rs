@@ -1,0 +1,97 @@
+//! Element-wise building blocks of the merge methods.
+
+use multiversion::multiversion;
+
+/// `out = x - base`.
+#[multiversion(targets("x86_64+avx2"))]
+pub fn sub(x: &[f32], base: &[f32], out: &mut [f32]) {
+    for ((o, x), b) in out.iter_mut().zip(x).zip(base) {
+        *o = x - b;
+    }
+}
+
+/// `out = w * x`.
+#[multiversion(targets("x86_64+avx2"))]
+pub fn scale(x: &[f32], w: f32, out: &mut [f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o = w * x;
+    }
+}
+
+/// `out += w * x`.
+#[multiversion(targets("x86_64+avx2"))]
+pub fn add_scaled(x: &[f32], w: f32, out: &mut [f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o += w * x;
+    }
+}
+
+/// `out = base + factor * delta`.
+#[multiversion(targets("x86_64+avx2"))]
+pub fn add_delta(base: &[f32], factor: f32, delta: &[f32], out: &mut [f32]) {
+    for ((o, b), d) in out.iter_mut().zip(base).zip(delta) {
+        *o = b + factor * d;
+    }
+}
+
+/// `out = sum_i weights[i] * inputs[i]`, accumulated in f64 and rounded once to f32.
+pub fn combine(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
+    match inputs {
+        [a] => combine_n(&[a], weights, out),
+        [a, b] => combine_n(&[a, b], weights, out),
+        [a, b, c] => combine_n(&[a, b, c], weights, out),
+        [a, b, c, d] => combine_n(&[a, b, c, d], weights, out),
+        _ => combine_any(inputs, weights, out),
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn combine_n<const N: usize>(inputs: &[&&[f32]; N], weights: &[f64], out: &mut [f32]) {
+    let n = out.len();
+    let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
+    let weights: [f64; N] = std::array::from_fn(|i| weights[i]);
+    for (j, o) in out.iter_mut().enumerate() {
+        let mut sum = 0f64;
+        for i in 0..N {
+            sum += weights[i] * f64::from(inputs[i][j]);
+        }
+        *o = sum as f32;
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn combine_any(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
+    const RUN: usize = 256;
+    let mut sums = [0f64; RUN];
+    for (r, out) in out.chunks_mut(RUN).enumerate() {
+        let sums = &mut sums[..out.len()];
+        sums.fill(0.0);
+        for (x, w) in inputs.iter().zip(weights) {
+            for (s, x) in sums.iter_mut().zip(&x[r * RUN..]) {
+                *s += w * f64::from(*x);
+            }
+        }
+        for (o, s) in out.iter_mut().zip(&*sums) {
+            *o = *s as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn combine_is_the_same_for_any_number_of_inputs() {
+        let xs: Vec<Vec<f32>> =
+            (0..6).map(|k| (0..1000).map(|i| ((i * (k + 3)) % 17) as f32 * 0.1 - 0.7).collect()).collect();
+        let ws = [0.3, -0.2, 0.5, 0.125, 0.7, -0.1];
+        for n in 1..=6 {
+            let inputs: Vec<&[f32]> = xs[..n].iter().map(Vec::as_slice).collect();
+            let (mut a, mut b) = (vec![0f32; 1000], vec![0f32; 1000]);
+            combine(&inputs, &ws[..n], &mut a);
+            combine_any(&inputs, &ws[..n], &mut b);
+            assert_eq!(a, b);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Between stored elements and f32: widening is exact (but for f64), narrowing rounds once, to nearest even.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use multiversion::multiversion;
+
+use crate::dtype::Dtype;
+
+/// Widens the stored elements in `bytes` into `out`.
+///
+/// `bytes` holds exactly `out.len()` elements of `dtype`, a dtype that computes; f64 is rounded to f32.
+pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    debug_assert_eq!(bytes.len(), out.len() * dtype.bytes());
+    match dtype {
+        Dtype::Bf16 => widen_bf16(bytes, out),
+        Dtype::F16 => {
+            let mut halves = [f16::ZERO; 256];
+            for (chunk, out) in bytes.chunks(512).zip(out.chunks_mut(256)) {
+                let halves = &mut halves[..out.len()];
+                for (h, b) in halves.iter_mut().zip(chunk.chunks_exact(2)) {
+                    *h = f16::from_le_bytes([b[0], b[1]]);
+                }
+                halves.convert_to_f32_slice(out);
+            }
+        }
+        Dtype::F64 => {
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *o = f64::from_le_bytes(*b) as f32;
+            }
+        }
+        _ => {
+            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *o = f32::from_le_bytes(*b);
+            }
+        }
+    }
+}
+
+/// Rounds `values` into stored elements of `dtype`, to nearest even; NaN stays NaN, overflow becomes infinite.
+///
+/// `bytes` has room for exactly `values.len()` elements of `dtype`, a dtype that computes.
+pub fn narrow(dtype: Dtype, values: &[f32], bytes: &mut [u8]) {
+    debug_assert_eq!(bytes.len(), values.len() * dtype.bytes());
+    match dtype {
+        Dtype::Bf16 => narrow_bf16(values, bytes),
+        Dtype::F16 => {
+            let mut halves = [f16::ZERO; 256];
+            for (values, chunk) in values.chunks(256).zip(bytes.chunks_mut(512)) {
+                let halves = &mut halves[..values.len()];
+                halves.convert_from_f32_slice(values);
+                for (h, b) in halves.iter().zip(chunk.chunks_exact_mut(2)) {
+                    b.copy_from_slice(&h.to_le_bytes());
+                }
+            }
+        }
+        Dtype::F64 => {
+            for (v, b) in values.iter().zip(bytes.as_chunks_mut::<8>().0) {
+                *b = f64::from(*v).to_le_bytes();
+            }
+        }
+        _ => {
+            for (v, b) in values.iter().zip(bytes.as_chunks_mut::<4>().0) {
+                *b = v.to_le_bytes();
+            }
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn widen_bf16(bytes: &[u8], out: &mut [f32]) {
+    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn narrow_bf16(values: &[f32], bytes: &mut [u8]) {
+    for (v, b) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
+        let bits = v.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        let nan = bits & 0x7fff_ffff > 0x7f80_0000;
+        let top = if nan { (bits >> 16) | 0x40 } else { rounded >> 16 };
+        *b = (top as u16).to_le_bytes();
+    }
+}
+
+/// Index of the first NaN or infinite element of `bytes`, if `dtype` computes and there is one.
+pub fn first_nonfinite(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
+    /// Elements tested together before looking for which one it was.
+    const RUN: usize = 1024;
+    let width = if dtype.computes() { dtype.bytes() } else { return None };
+    for (i, run) in bytes.chunks(RUN * width).enumerate() {
+        let bad = match dtype {
+            Dtype::Bf16 => any_16(run, 0x7f80),
+            Dtype::F16 => any_16(run, 0x7c00),
+            Dtype::F32 => any_32(run),
+            _ => run.as_chunks::<8>().0.iter().any(|b| !f64::from_le_bytes(*b).is_finite()),
+        };
+        if bad {
+            let at = run.chunks_exact(width).position(|b| match dtype {
+                Dtype::Bf16 => any_16(b, 0x7f80),
+                Dtype::F16 => any_16(b, 0x7c00),
+                Dtype::F32 => any_32(b),
+                _ => b.as_chunks::<8>().0.iter().any(|b| !f64::from_le_bytes(*b).is_finite()),
+            });
+            return at.map(|at| i * RUN + at);
+        }
+    }
+    None
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn any_16(bytes: &[u8], exponent: u16) -> bool {
+    let mut bad = 0u16;
+    for b in bytes.as_chunks::<2>().0 {
+        bad |= u16::from(u16::from_le_bytes(*b) & exponent == exponent);
+    }
+    bad != 0
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn any_32(bytes: &[u8]) -> bool {
+    let mut bad = 0u32;
+    for b in bytes.as_chunks::<4>().0 {
+        bad |= u32::from(u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000);
+    }
+    bad != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOATS: [Dtype; 4] = [Dtype::Bf16, Dtype::F16, Dtype::F32, Dtype::F64];
+
+    #[test]
+    fn every_16_bit_pattern_survives_the_round_trip() {
+        for dtype in [Dtype::Bf16, Dtype::F16] {
+            let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+            let mut wide = vec![0f32; 65536];
+            widen(dtype, &bytes, &mut wide);
+            let mut back = vec![0u8; bytes.len()];
+            narrow(dtype, &wide, &mut back);
+            for (i, w) in wide.iter().enumerate() {
+                if !w.is_nan() {
+                    assert_eq!(back[2 * i..2 * i + 2], bytes[2 * i..2 * i + 2], "{dtype:?} {i:04x}");
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        /// Law 2: one rounding, to nearest even, as the `half` crate does it one element at a time.
+        #[test]
+        fn narrowing_rounds_to_nearest_even(bits in proptest::collection::vec(proptest::num::u32::ANY, 1..600)) {
+            let values: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
+            let mut bytes = vec![0; values.len() * 2];
+            narrow(Dtype::Bf16, &values, &mut bytes);
+            for (v, b) in values.iter().zip(bytes.chunks_exact(2)) {
+                proptest::prop_assert_eq!(half::bf16::from_f32(*v).to_le_bytes(), [b[0], b[1]]);
+            }
+            narrow(Dtype::F16, &values, &mut bytes);
+            for (v, b) in values.iter().zip(bytes.chunks_exact(2)) {
+                let got = f16::from_le_bytes([b[0], b[1]]);
+                let want = f16::from_f32(*v);
+                proptest::prop_assert!(got == want || (got.is_nan() && want.is_nan()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_nonfinite_element_is_found() {
+        for dtype in FLOATS {
+            let mut values = vec![1.5f32; 5000];
+            let mut bytes = vec![0; 5000 * dtype.bytes()];
+            narrow(dtype, &values, &mut bytes);
+            assert_eq!(first_nonfinite(dtype, &bytes), None);
+            for at in [0, 1023, 1024, 4999] {
+                values[at] = if at % 2 == 0 { f32::NAN } else { f32::NEG_INFINITY };
+                narrow(dtype, &values, &mut bytes);
+                assert_eq!(first_nonfinite(dtype, &bytes), Some(at), "{dtype:?}");
+                values[at] = 1.5;
+            }
+        }
+        assert_eq!(first_nonfinite(Dtype::I64, &[0xff; 16]), None);
+    }
+}

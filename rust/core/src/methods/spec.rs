@@ -1,0 +1,165 @@
+//! What a method says of itself. Recipe checking, `suture methods`, plan estimates and the generic tests read it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// A parameter's value.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A switch.
+    Bool(bool),
+    /// A number.
+    Number(f64),
+    /// One of a fixed set of words.
+    Word(String),
+}
+
+/// What values a parameter takes.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Kind {
+    /// A finite number from `min` to `max`, both allowed.
+    Number {
+        /// Smallest value.
+        min: f64,
+        /// Largest value.
+        max: f64,
+    },
+    /// True or false.
+    Switch,
+    /// One of `words`; true stands for the first, false for `none`.
+    Choice {
+        /// The words.
+        words: &'static [&'static str],
+    },
+}
+
+/// Any finite number.
+pub const ANY: Kind = Kind::Number { min: f64::MIN, max: f64::MAX };
+
+/// A parameter's default.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub enum Default {
+    /// None: the recipe must give one.
+    Required,
+    /// A number.
+    Number(f64),
+    /// A switch.
+    Switch(bool),
+    /// A word.
+    Word(&'static str),
+}
+
+/// A parameter of a method.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Parameter {
+    /// Name in a recipe.
+    pub name: &'static str,
+    /// One line: what it does.
+    pub summary: &'static str,
+    /// Values it takes.
+    pub kind: Kind,
+    /// Value when the recipe gives none.
+    pub default: Default,
+    /// True if every input model has its own, false if the tensor has one.
+    pub per_input: bool,
+}
+
+/// Whether a method starts from a base model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Base {
+    /// It must be given; experts are taken as changes of it.
+    Required,
+    /// It is the first of the interpolated models.
+    First,
+    /// The method takes none.
+    None,
+}
+
+/// What a method must have seen before it can compute an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// Nothing but the element.
+    Element,
+    /// Statistics of the tensor.
+    Tensor,
+}
+
+/// Everything a method says of itself.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Spec {
+    /// Name in a recipe; mergekit's where it has the method.
+    pub name: &'static str,
+    /// One line: what it does.
+    pub summary: &'static str,
+    /// Its formula, in plain text.
+    pub formula: &'static str,
+    /// Where it comes from.
+    pub paper: &'static str,
+    /// Where it departs from mergekit 0.1.5, and why; empty if nowhere.
+    pub departs: &'static str,
+    /// Its parameters.
+    pub parameters: &'static [Parameter],
+    /// Its base.
+    pub base: Base,
+    /// Fewest and most input models, the base not counted.
+    pub inputs: (usize, usize),
+    /// What it must have seen.
+    pub granularity: Granularity,
+    /// Most times each input is read.
+    pub reads: usize,
+    /// True if merging changes that are c times as large gives a change c times as large.
+    pub homogeneous: bool,
+}
+
+impl Spec {
+    /// The parameter called `name`.
+    pub fn parameter(&self, name: &str) -> Option<&'static Parameter> {
+        self.parameters.iter().find(|p| p.name == name)
+    }
+}
+
+/// The parameters of one tensor, checked and with defaults filled in.
+#[derive(Debug, Clone, std::default::Default, PartialEq, Serialize)]
+pub struct Params {
+    /// Parameters the tensor has one of.
+    pub shared: BTreeMap<&'static str, Value>,
+    /// Parameters every input has its own of, in the order of the inputs.
+    pub per_input: BTreeMap<&'static str, Vec<Value>>,
+    /// Seed of random methods.
+    pub seed: u64,
+}
+
+impl Params {
+    /// The shared number `name`; 0 if the method has none of that name.
+    pub fn number(&self, name: &str) -> f64 {
+        match self.shared.get(name) {
+            Some(Value::Number(n)) => *n,
+            _ => 0.0,
+        }
+    }
+
+    /// The shared switch `name`; false if the method has none of that name.
+    pub fn switch(&self, name: &str) -> bool {
+        matches!(self.shared.get(name), Some(Value::Bool(true)))
+    }
+
+    /// The shared word `name`; empty if the method has none of that name.
+    pub fn word(&self, name: &str) -> &str {
+        match self.shared.get(name) {
+            Some(Value::Word(w)) => w,
+            _ => "",
+        }
+    }
+
+    /// The number `name` of every input; empty if the method has none of that name.
+    pub fn numbers(&self, name: &str) -> Vec<f64> {
+        let number = |v: &Value| if let Value::Number(n) = v { *n } else { 0.0 };
+        self.per_input.get(name).map(|vs| vs.iter().map(number).collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,218 @@
+//! A plan in the making: output tensors in order, before they have places in files.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::{Action, Models, Operand, OutputConfig, Plan, TensorPlan, Unused, lay_out};
+use crate::checkpoint::ShardPolicy;
+use crate::checkpoint::header::{Entry, tensor_bytes};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::methods::{Params, Value as Param, registry};
+use super::same_shape;
+
+struct Item {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<u64>,
+    action: Action,
+}
+
+/// Output tensors collected by an operation.
+pub struct Draft {
+    /// What kind of surgery.
+    pub title: String,
+    /// The models read.
+    pub models: Models,
+    /// Side-file changes.
+    pub config: OutputConfig,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// What is done, for people.
+    pub notes: Vec<(&'static str, String)>,
+    /// Keep each tensor in the shard it has in this model.
+    pub keep_shards_of: Option<usize>,
+    items: Vec<Item>,
+    names: HashSet<String>,
+    rounded: bool,
+}
+
+impl Draft {
+    /// An empty draft.
+    pub fn new(title: String, models: Models, config: OutputConfig) -> Self {
+        Self {
+            title,
+            models,
+            config,
+            warnings: Vec::new(),
+            notes: Vec::new(),
+            keep_shards_of: None,
+            items: Vec::new(),
+            names: HashSet::new(),
+            rounded: false,
+        }
+    }
+
+    /// Adds a tensor that is `from`, cast if `dtype` asks for another float type.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the output would hold the name twice.
+    pub fn copy(&mut self, name: String, from: Operand, dtype: Option<Dtype>) -> Result<()> {
+        let have = self.models.tensor(from).dtype;
+        match dtype {
+            Some(want) if want != have && have.computes() => {
+                let mut params = Params::default();
+                params.per_input.insert("scale", vec![Param::Number(1.0)]);
+                self.merge(name, "passthrough", params, None, vec![from], Some(want))
+            }
+            _ => self.push(name, have, from, Action::Copy { from, same: vec![] }),
+        }
+    }
+
+    /// Adds a tensor computed by `method`. Tensors that cannot be computed on are copied if every input holds the
+    /// same bytes, which the run checks.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for shapes that differ or dtypes that cannot be merged, [`Error::Recipe`] for parameters that
+    /// do not go together.
+    pub fn merge(
+        &mut self,
+        name: String,
+        method: &str,
+        params: Params,
+        base: Option<Operand>,
+        inputs: Vec<Operand>,
+        dtype: Option<Dtype>,
+    ) -> Result<()> {
+        let operands: Vec<Operand> = base.iter().chain(&inputs).copied().collect();
+        same_shape(&self.models, &operands)?;
+        let Some(first) = operands.first().copied() else { return Err(Error::recipe("", "nothing to merge")) };
+        let dtypes: Vec<Dtype> = operands.iter().map(|o| self.models.tensor(*o).dtype).collect();
+        if let Some(i) = dtypes.iter().position(|d| !d.computes()) {
+            return self.carry(name, &operands, dtypes[i]);
+        }
+        self.rounded |= dtypes.contains(&Dtype::F64);
+        let promoted = dtypes.iter().copied().reduce(Dtype::promote).unwrap_or(Dtype::F32);
+        let Some(method) = registry::find(method) else { return Err(Error::recipe("merge_method", "unknown method")) };
+        let elements = self.models.tensor(first).elements();
+        method.bind(&params, elements).map_err(|p| Error::recipe("", format!("tensor `{name}`: {p}")))?;
+        self.push(name, dtype.unwrap_or(promoted), first, Action::Merge { method, params, base, inputs })
+    }
+
+    fn carry(&mut self, name: String, operands: &[Operand], dtype: Dtype) -> Result<()> {
+        let mut unique: Vec<Operand> = Vec::new();
+        for o in operands {
+            if !unique.contains(o) {
+                unique.push(*o);
+            }
+        }
+        let (from, same) = (unique[0], unique[1..].to_vec());
+        let other = same.iter().map(|o| self.models.tensor(*o).dtype).find(|d| *d != self.models.tensor(from).dtype);
+        if other.is_some() || (dtype.name().starts_with('F') && !same.is_empty()) {
+            return Err(Error::tensor(
+                &self.models.get(from.model).path,
+                &name,
+                format!(
+                    "is {}, which cannot be merged (f64, f32, f16 and bf16 can); dequantise the models first",
+                    other.filter(|d| !d.computes()).unwrap_or(dtype).name()
+                ),
+            ));
+        }
+        let have = self.models.tensor(from).dtype;
+        self.push(name, have, from, Action::Copy { from, same })
+    }
+
+    fn push(&mut self, name: String, dtype: Dtype, like: Operand, action: Action) -> Result<()> {
+        if !self.names.insert(name.clone()) {
+            return Err(Error::recipe("", format!("two tensors of the output would be called `{name}`")));
+        }
+        let shape = self.models.tensor(like).shape.clone();
+        self.items.push(Item { name, dtype, shape, action });
+        Ok(())
+    }
+
+    /// Gives every tensor its place and closes the plan.
+    pub fn finish(mut self, recipe: Value, shard_size: u64) -> Plan {
+        let entries = self
+            .items
+            .iter()
+            .map(|i| Entry {
+                name: i.name.clone(),
+                dtype: i.dtype,
+                shape: i.shape.clone(),
+                begin: 0,
+                end: tensor_bytes(i.dtype, &i.shape).unwrap_or(0),
+            })
+            .collect();
+        let sources: Vec<Option<u64>> = self
+            .items
+            .iter()
+            .map(|i| match i.action {
+                Action::Copy { from, .. } => Some(self.models.tensor(from).begin),
+                Action::Merge { .. } => None,
+            })
+            .collect();
+        let policy = match self.keep_shards_of {
+            Some(model) => ShardPolicy::Given(
+                self.items
+                    .iter()
+                    .map(|i| self.models.find(model, &i.name).map_or(0, |o| self.models.tensor(o).file))
+                    .collect(),
+            ),
+            None => ShardPolicy::Size(shard_size),
+        };
+        let unused = self.unused();
+        if self.rounded {
+            self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
+        }
+        let layout = lay_out(entries, &policy, &sources);
+        let mut tensors: Vec<TensorPlan> = self
+            .items
+            .into_iter()
+            .zip(&layout.places)
+            .map(|(i, (shard, offset))| TensorPlan {
+                nbytes: tensor_bytes(i.dtype, &i.shape).unwrap_or(0),
+                name: i.name,
+                dtype: i.dtype,
+                shape: i.shape,
+                shard: *shard,
+                offset: *offset,
+                action: i.action,
+            })
+            .collect();
+        tensors.sort_by_key(|t| (t.shard, t.offset));
+        Plan {
+            title: self.title,
+            recipe,
+            labels: self.models.labels(),
+            models: self.models.checkpoints,
+            shards: layout.shards,
+            tensors,
+            unused,
+            warnings: self.warnings,
+            notes: self.notes,
+            config: self.config,
+        }
+    }
+
+    /// Law 5: every input tensor is in the output or listed with a reason.
+    fn unused(&self) -> Vec<Unused> {
+        let used: HashSet<(usize, usize)> =
+            self.items.iter().flat_map(|i| i.action.operands()).map(|o| (o.model, o.tensor)).collect();
+        let labels = self.models.labels();
+        let mut out = Vec::new();
+        for (m, checkpoint) in self.models.checkpoints.iter().enumerate() {
+            for (t, tensor) in checkpoint.tensors.iter().enumerate() {
+                if !used.contains(&(m, t)) {
+                    let reason = match crate::names::split_layer(&tensor.name) {
+                        Some(l) => format!("nothing is taken from layer {} of this model", l.layer),
+                        None => "tensors outside the layers are taken from elsewhere".to_owned(),
+                    };
+                    out.push(Unused { model: labels[m].clone(), tensor: tensor.name.clone(), reason });
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,108 @@
+//! From rules to the parameters of one tensor: precedence, filters, gradients.
+//!
+//! As mergekit has it: the source's own parameters, then the slice's, then the merge's; the first rule whose filter
+//! is part of the name counts; a parameter of the whole tensor is filtered by the output's name, a parameter of one
+//! input by that input's; a gradient spreads over the layers of the slice, tensors outside the layers get its first
+//! value, and a slice of one layer its last.
+
+use crate::error::{Error, Result};
+use crate::methods::{Default, Params, Spec, Value};
+use crate::recipe::{Settings, Shape};
+
+/// Where a tensor stands in its slice: layer `.0` of `.1`, or outside the layers.
+pub type Position = Option<(usize, usize)>;
+
+/// An input as far as its parameters go.
+pub struct InputRules<'a> {
+    /// Its own parameters.
+    pub own: &'a Settings,
+    /// The name its tensor has.
+    pub name: &'a str,
+    /// Its label, for errors.
+    pub label: &'a str,
+}
+
+/// Resolves every parameter of `spec` for one output tensor.
+///
+/// # Errors
+/// [`Error::Recipe`] if a required parameter has no value.
+pub fn resolve(
+    spec: &Spec,
+    output: &str,
+    position: Position,
+    inputs: &[InputRules],
+    levels: &[&Settings],
+    seed: u64,
+) -> Result<Params> {
+    let mut params = Params { seed, ..Params::default() };
+    for p in spec.parameters {
+        let default = |whose: &str| match p.default {
+            Default::Number(n) => Ok(Value::Number(n)),
+            Default::Switch(b) => Ok(Value::Bool(b)),
+            Default::Word(w) => Ok(Value::Word(w.to_owned())),
+            Default::Required => Err(Error::recipe(
+                "",
+                format!("method {} needs `{}`{whose}; none is set for tensor `{output}`", spec.name, p.name),
+            )),
+        };
+        if p.per_input {
+            let values = inputs
+                .iter()
+                .map(|i| {
+                    let found = std::iter::once(&i.own).chain(levels).find_map(|l| lookup(l, p.name, i.name, position));
+                    found.map_or_else(|| default(&format!(" for {}", i.label)), Ok)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            params.per_input.insert(p.name, values);
+        } else {
+            let found = levels.iter().find_map(|l| lookup(l, p.name, output, position));
+            params.shared.insert(p.name, found.map_or_else(|| default(""), Ok)?);
+        }
+    }
+    Ok(params)
+}
+
+fn lookup(settings: &Settings, parameter: &str, name: &str, position: Position) -> Option<Value> {
+    let setting = settings.iter().find(|s| s.name == parameter)?;
+    let rule = setting.rules.iter().find(|r| r.filter.as_deref().is_none_or(|f| name.contains(f)))?;
+    Some(match &rule.shape {
+        Shape::Constant(v) => v.clone(),
+        Shape::Gradient(anchors) => at(anchors, position),
+    })
+}
+
+fn at(anchors: &[Value], position: Position) -> Value {
+    let t = match position {
+        None => 0.0,
+        Some((_, 1)) => 1.0,
+        Some((i, n)) => i as f64 / (n - 1) as f64,
+    };
+    let s = t * (anchors.len() - 1) as f64;
+    let (low, share) = (s as usize, s.fract());
+    match (&anchors[low], &anchors[(low + 1).min(anchors.len() - 1)]) {
+        (Value::Number(a), Value::Number(b)) => Value::Number((1.0 - share) * a + share * b),
+        (other, _) => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_run_over_the_layers_of_a_slice() {
+        let anchors: Vec<Value> = [0.0, 1.0, 0.0].map(Value::Number).to_vec();
+        let number = |p| match at(&anchors, p) {
+            Value::Number(n) => n,
+            _ => f64::NAN,
+        };
+        assert_eq!(number(None), 0.0);
+        assert_eq!(number(Some((0, 5))), 0.0);
+        assert_eq!(number(Some((1, 5))), 0.5);
+        assert_eq!(number(Some((2, 5))), 1.0);
+        assert_eq!(number(Some((4, 5))), 0.0);
+        assert_eq!(at(&[Value::Number(1.0), Value::Number(7.0)], Some((0, 1))), Value::Number(7.0));
+        let words = [Value::Bool(true), Value::Bool(false)];
+        assert_eq!(at(&words, Some((1, 3))), Value::Bool(true));
+    }
+}

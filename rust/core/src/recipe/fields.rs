@@ -1,0 +1,102 @@
+//! Strict reading of a JSON object: every key is taken or complained about, with its path and the nearest valid name.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result, nearest};
+
+/// An object of a recipe, consumed key by key.
+pub struct Fields<'a> {
+    at: String,
+    map: &'a Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The object at key path `at`.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if `value` is not an object.
+    pub fn new(at: impl Into<String>, value: &'a Value) -> Result<Self> {
+        let at = at.into();
+        match value.as_object() {
+            Some(map) => Ok(Self { at, map, known: Vec::new() }),
+            None => Err(wrong(&at, "a mapping", value)),
+        }
+    }
+
+    /// The key path of `key` in this object.
+    pub fn path(&self, key: &str) -> String {
+        if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
+    }
+
+    /// The value of `key`, if it is there and not null.
+    pub fn get(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.known.push(key);
+        self.map.get(key).filter(|v| !v.is_null())
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if it is missing.
+    pub fn need(&mut self, key: &'static str) -> Result<&'a Value> {
+        self.get(key).ok_or_else(|| {
+            let near: String = self.map.keys().map(|k| nearest(k, [key]).replace(key, k)).collect();
+            Error::recipe(&self.at, format!("`{key}` is missing{}", if near.is_empty() { String::new() } else { near }))
+        })
+    }
+
+    /// The text `key`, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if it is not text.
+    pub fn text(&mut self, key: &'static str) -> Result<Option<&'a str>> {
+        let at = self.path(key);
+        self.get(key).map(|v| v.as_str().ok_or_else(|| wrong(&at, "text", v))).transpose()
+    }
+
+    /// The list `key`, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if it is not a list.
+    pub fn list(&mut self, key: &'static str) -> Result<Option<&'a Vec<Value>>> {
+        let at = self.path(key);
+        self.get(key).map(|v| v.as_array().ok_or_else(|| wrong(&at, "a list", v))).transpose()
+    }
+
+    /// The whole number `key`, or `default`.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if it is not a whole number from 0.
+    pub fn count(&mut self, key: &'static str, default: usize) -> Result<usize> {
+        let at = self.path(key);
+        match self.get(key) {
+            None => Ok(default),
+            Some(v) => v.as_u64().map(|n| n as usize).ok_or_else(|| wrong(&at, "a whole number from 0", v)),
+        }
+    }
+
+    /// Complains about keys nobody asked for.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the nearest valid name.
+    pub fn finish(self) -> Result<()> {
+        match self.map.keys().find(|k| !self.known.contains(&k.as_str())) {
+            None => Ok(()),
+            Some(k) => {
+                let near = nearest(k, self.known.iter().copied());
+                let near = if near.is_empty() { format!("; expected one of {}", self.known.join(", ")) } else { near };
+                Err(Error::recipe(self.path(k), format!("unknown key{near}")))
+            }
+        }
+    }
+}
+
+/// A value of the wrong type at `at`.
+pub fn wrong(at: &str, expected: &str, found: &Value) -> Error {
+    let mut text = found.to_string();
+    if text.chars().count() > 60 {
+        text = text.chars().take(57).collect::<String>() + "...";
+    }
+    Error::recipe(at, format!("expected {expected}, found {text}"))
+}

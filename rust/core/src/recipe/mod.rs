@@ -1,0 +1,45 @@
+//! What the user asked for: one schema for config files and command lines.
+//!
+//! A merge recipe is mergekit's YAML grammar as JSON (see `shared` notes in ARCHITECTURE.md); a swap recipe is the
+//! `swap` verb's options. Model references are paths by the time they arrive here.
+
+pub mod fields;
+mod merge;
+mod setting;
+mod swap;
+
+pub use merge::{Merge, ModelUse, Slice};
+pub use setting::{Rule, Setting, Settings, Shape};
+pub use swap::{Modules, NonLayer, Swap};
+
+use serde_json::Value;
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+
+/// A recipe.
+#[derive(Debug, Clone)]
+pub enum Recipe {
+    /// Merge models by a method.
+    Merge(Merge),
+    /// Replace layers of one model by another's.
+    Swap(Swap),
+}
+
+impl Recipe {
+    /// Reads a recipe: `{"swap": {...}}` or a merge config.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the key path of the mistake and, for a misspelt key, the nearest valid one.
+    pub fn parse(value: &Value) -> Result<Self> {
+        match value.get("swap") {
+            Some(swap) => swap::parse(swap).map(Self::Swap),
+            None => merge::parse(value).map(Self::Merge),
+        }
+    }
+}
+
+pub(crate) fn parse_dtype(at: &str, name: &str) -> Result<Dtype> {
+    Dtype::from_user(name)
+        .ok_or_else(|| Error::recipe(at, format!("expected float32, bfloat16, float16 or float64, found `{name}`")))
+}

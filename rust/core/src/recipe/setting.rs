@@ -1,0 +1,130 @@
+//! Parameter values as a config writes them: a value, a gradient over layers, or either behind name filters.
+
+use serde_json::Value;
+
+use super::fields::{Fields, wrong};
+use crate::error::{Error, Result, nearest};
+use crate::methods::{Kind, Parameter, Spec, Value as Param};
+
+/// A value before the layer is known.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shape {
+    /// The same everywhere.
+    Constant(Param),
+    /// Anchors spread evenly over the layers of the slice; numbers are interpolated, other values picked.
+    Gradient(Vec<Param>),
+}
+
+/// A value for the tensors whose name contains `filter` (all, if none).
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Part of the name; `None` matches every tensor.
+    pub filter: Option<String>,
+    /// The value.
+    pub shape: Shape,
+    /// Key path it stands at.
+    pub at: String,
+}
+
+/// The rules for one parameter; the first that matches a tensor counts.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Parameter name.
+    pub name: &'static str,
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+/// The parameters at one place of a config.
+pub type Settings = Vec<Setting>;
+
+/// Reads a `parameters` object for a method.
+///
+/// # Errors
+/// [`Error::Recipe`] for an unknown parameter (with the nearest one) or a value of the wrong type or range.
+pub fn parse(at: &str, value: &Value, spec: &'static Spec) -> Result<Settings> {
+    let Some(map) = value.as_object() else { return Err(wrong(at, "a mapping of parameters", value)) };
+    map.iter()
+        .map(|(name, v)| {
+            let at = format!("{at}.{name}");
+            let Some(parameter) = spec.parameter(name) else {
+                let names = spec.parameters.iter().map(|p| p.name);
+                let mut near = nearest(name, names.clone());
+                if near.is_empty() {
+                    near = format!("; it has {}", names.collect::<Vec<_>>().join(", "));
+                }
+                return Err(Error::recipe(at, format!("method {} has no parameter `{name}`{near}", spec.name)));
+            };
+            Ok(Setting { name: parameter.name, rules: rules(&at, v, parameter)? })
+        })
+        .collect()
+}
+
+fn rules(at: &str, value: &Value, parameter: &Parameter) -> Result<Vec<Rule>> {
+    match value {
+        Value::Array(items) if items.iter().any(Value::is_object) => items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| {
+                let at = format!("{at}[{i}]");
+                if item.is_object() { rule(&at, item, parameter) } else { everywhere(&at, item, parameter) }
+            })
+            .collect(),
+        Value::Object(_) => Ok(vec![rule(at, value, parameter)?]),
+        _ => Ok(vec![everywhere(at, value, parameter)?]),
+    }
+}
+
+fn everywhere(at: &str, value: &Value, parameter: &Parameter) -> Result<Rule> {
+    Ok(Rule { filter: None, shape: shape(at, value, parameter)?, at: at.to_owned() })
+}
+
+fn rule(at: &str, value: &Value, parameter: &Parameter) -> Result<Rule> {
+    let mut fields = Fields::new(at, value)?;
+    let filter = fields.text("filter")?.filter(|f| *f != "*").map(str::to_owned);
+    let path = fields.path("value");
+    let shape = shape(&path, fields.need("value")?, parameter)?;
+    fields.finish()?;
+    Ok(Rule { filter, shape, at: path })
+}
+
+fn shape(at: &str, value: &Value, parameter: &Parameter) -> Result<Shape> {
+    match value {
+        Value::Array(items) if items.is_empty() => Err(wrong(at, "at least one value", value)),
+        Value::Array(items) => Ok(Shape::Gradient(
+            items.iter().enumerate().map(|(i, v)| single(&format!("{at}[{i}]"), v, parameter)).collect::<Result<_>>()?,
+        )),
+        _ => Ok(Shape::Constant(single(at, value, parameter)?)),
+    }
+}
+
+fn single(at: &str, value: &Value, parameter: &Parameter) -> Result<Param> {
+    match parameter.kind {
+        Kind::Number { min, max } => {
+            let n = value.as_f64().filter(|n| n.is_finite()).ok_or_else(|| wrong(at, "a number", value))?;
+            if n < min || n > max {
+                return Err(Error::recipe(at, format!("expected a number from {min} to {max}, found {n}")));
+            }
+            Ok(Param::Number(n))
+        }
+        Kind::Switch => match value {
+            Value::Bool(b) => Ok(Param::Bool(*b)),
+            // YAML files write switches as 0 and 1, too.
+            _ => match value.as_f64() {
+                Some(0.0) => Ok(Param::Bool(false)),
+                Some(1.0) => Ok(Param::Bool(true)),
+                _ => Err(wrong(at, "true or false", value)),
+            },
+        },
+        Kind::Choice { words } => {
+            let word = match value {
+                Value::Bool(true) => words.first().copied(),
+                Value::Bool(false) => Some("none"),
+                Value::String(s) => words.iter().copied().find(|w| w == s),
+                _ => None,
+            };
+            word.map(|w| Param::Word(w.to_owned()))
+                .ok_or_else(|| wrong(at, &format!("true, false or one of {}", words.join(", ")), value))
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `Checkpoint`: an opened checkpoint.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use serde_json::json;
+use suture_core::checkpoint as core;
+use suture_core::checkpoint::{IoMode, Source};
+use suture_core::delta::summary::summarise;
+
+use crate::errors::to_py;
+use crate::gil::long;
+
+#[pyclass(frozen, module = "suture._core")]
+pub struct Checkpoint(pub Arc<core::Checkpoint>);
+
+impl Checkpoint {
+    fn info(t: &core::Tensor, file: &str) -> serde_json::Value {
+        json!({"name": t.name, "dtype": t.dtype, "shape": t.shape, "nbytes": t.nbytes, "shard": file})
+    }
+
+    fn file_name(&self, index: usize) -> String {
+        self.0.files[index].path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
+#[pymethods]
+impl Checkpoint {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        long(py, None, |_| core::Checkpoint::open(&path)).map(|c| Self(Arc::new(c)))
+    }
+
+    fn to_json(&self) -> String {
+        let c = &self.0;
+        let files: Vec<_> = c.files.iter().map(|f| json!({"path": f.path, "bytes": f.size})).collect();
+        let names: Vec<String> = (0..c.files.len()).map(|i| self.file_name(i)).collect();
+        let tensors: Vec<_> = c.tensors.iter().map(|t| Self::info(t, &names[t.file])).collect();
+        let stack = c.main_stack().map(|(name, layers)| json!({"name": name, "layers": layers}));
+        json!({"path": c.path, "bytes": c.total_bytes(), "files": files, "stack": stack, "tensors": tensors}).to_string()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.tensors.iter().map(|t| t.name.clone()).collect()
+    }
+
+    fn info_json(&self, name: &str) -> PyResult<String> {
+        let t = self.0.find(name).ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
+        let t = &self.0.tensors[t];
+        Ok(Self::info(t, &self.file_name(t.file)).to_string())
+    }
+
+    fn read<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let index = self.0.find(name).ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
+        let t = &self.0.tensors[index];
+        let file = &self.0.files[t.file];
+        PyBytes::new_with(py, t.nbytes as usize, |target| {
+            Source::open(&file.path, file.size, IoMode::Pread)
+                .and_then(|s| s.read_into(t.begin, target))
+                .map_err(|e| to_py(py, &e))
+        })
+    }
+
+    #[pyo3(signature = (io, threads, progress=None))]
+    fn stats_json(&self, py: Python<'_>, io: &str, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<String> {
+        let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
+        let found = long(py, progress, |o| summarise(&self.0, io, threads, o))?;
+        Ok(serde_json::to_string(&found).unwrap_or_default())
+    }
+}

@@ -1,0 +1,79 @@
+//! `Plan`: a compiled recipe, to look at or to run.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use serde_json::json;
+use suture_core::checkpoint::IoMode;
+use suture_core::engine::{self, Options, Sidecar};
+use suture_core::plan as core;
+
+use crate::errors::to_py;
+use crate::gil::long;
+
+#[pyclass(frozen, module = "suture._core")]
+pub struct Plan(core::Plan);
+
+#[pymethods]
+impl Plan {
+    #[new]
+    #[pyo3(signature = (recipe, shard_size=None, seed=0))]
+    fn new(py: Python<'_>, recipe: &str, shard_size: Option<u64>, seed: u64) -> PyResult<Self> {
+        let value: serde_json::Value = serde_json::from_str(recipe)
+            .map_err(|e| pyo3::exceptions::PyValueError::new_err(format!("the recipe is not JSON: {e}")))?;
+        long(py, None, |_| core::Plan::compile(&value, shard_size, seed)).map(Self)
+    }
+
+    fn to_json(&self) -> String {
+        self.0.to_json().to_string()
+    }
+
+    fn config_json(&self) -> String {
+        json!({"models": self.0.models.iter().map(|m| &m.path).collect::<Vec<_>>(), "config": self.0.config}).to_string()
+    }
+
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.0.warnings.clone()
+    }
+
+    #[getter]
+    fn work_bytes(&self) -> u64 {
+        self.0.read_bytes() + self.0.tensors.iter().map(|t| t.nbytes).sum::<u64>()
+    }
+
+    fn check_target(&self, py: Python<'_>, target: PathBuf, overwrite: bool) -> PyResult<()> {
+        self.0.check_target(&target, overwrite).map_err(|e| to_py(py, &e))
+    }
+
+    #[pyo3(signature = (threads, memory=None, chunk=None))]
+    fn budget_json(&self, py: Python<'_>, threads: usize, memory: Option<u64>, chunk: Option<u64>) -> PyResult<String> {
+        let b = core::budget::fit(&self.0, memory, threads, chunk).map_err(|e| to_py(py, &e))?;
+        Ok(json!({"chunk_elements": b.chunk, "peak_bytes": b.peak}).to_string())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (target, *, threads, io, memory, chunk, allow_nonfinite, overwrite, written, copied, progress))]
+    fn run(
+        &self,
+        py: Python<'_>,
+        target: PathBuf,
+        threads: usize,
+        io: &str,
+        memory: Option<u64>,
+        chunk: Option<u64>,
+        allow_nonfinite: bool,
+        overwrite: bool,
+        written: Vec<(PathBuf, Vec<u8>)>,
+        copied: Vec<(PathBuf, PathBuf)>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<String> {
+        let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
+        let options = Options { threads, io, memory, chunk, allow_nonfinite, overwrite };
+        let written = written.into_iter().map(|(name, bytes)| Sidecar::Bytes(name, bytes));
+        let copied = copied.into_iter().map(|(name, from)| Sidecar::Copy(name, from));
+        let sidecars: Vec<Sidecar> = written.chain(copied).collect();
+        let report = long(py, progress, |o| engine::run(&self.0, &target, &options, &sidecars, o))?;
+        Ok(report.to_string())
+    }
+}
