@@ -37,8 +37,8 @@ CLASSIFIER = {"classifier.bias", "classifier.weight"}
 
 
 def diff(base: Path, tuned: Path) -> Any:
-    """`suture diff --by tensor --json`, as a user runs it."""
-    command = [sys.executable, "-m", "suture", "diff", str(base), str(tuned), "--by", "tensor", "--json"]
+    """`suture diff --json`, as a user runs it."""
+    command = [sys.executable, "-m", "suture", "diff", str(base), str(tuned), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -76,15 +76,17 @@ def test_diff_measures_a_real_fine_tune(rxnfp: Path, base: dict[str, Raw], tuned
     for name, row in rows.items():
         expected = asdict(metrics(base[name].values(), tuned[name].values()))
         assert expected["changed"] > 0, name
-        for measure in ("mean_abs", "max_abs", "l2", "relative_l2", "cosine", "changed", "sign_flips"):
+        for measure in ("mean_abs", "max_abs", "l2", "relative_l2", "cosine", "changed"):
             assert row[measure] == pytest.approx(expected[measure], rel=1e-6, abs=1e-9), (name, measure)
+        assert row["flipped"] == expected["sign_flips"], name
+        assert row["nonfinite"] == 0, name
 
 
 def test_diff_lists_the_heads_that_only_one_side_has(rxnfp: Path) -> None:
     """Law 5: no tensor is passed over because the other checkpoint lacks it."""
     report = diff(rxnfp / "whole" / "base", rxnfp / "whole" / "ft_10k_25s")
-    assert set(report["only_in_base"]) == MLM_HEAD
-    assert set(report["only_in_tuned"]) == CLASSIFIER
+    assert set(report["only_base"]) == MLM_HEAD
+    assert set(report["only_tuned"]) == CLASSIFIER
     assert len(report["tensors"]) == 5 + 16 * LAYERS + 2
 
 

@@ -1,4 +1,9 @@
-"""Oracle: layer swapping (arXiv 2410.01335): outer layers from the donor, seams blended, the rest kept."""
+"""Oracle: layer swapping (arXiv 2410.01335): outer layers from the donor, seams blended, the rest kept.
+
+A seam lies between layers of the donor and layers of the recipient. Taken by the letter, the paper's formula
+blends layers at an end where the donor gives none (`top=0`), beside no donor layer at all; here such an end has
+no seam. Where both ends give layers, as in everything the paper measures, the two readings are the same.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,8 @@ def roles(
     transition_top: int | None = None,
 ) -> list[Role]:
     """The source of each layer; `transition` layers at each seam, `transition_top` at the upper one."""
-    low, high = transition, transition if transition_top is None else transition_top
+    low = transition if bottom > 0 else 0
+    high = (transition if transition_top is None else transition_top) if top > 0 else 0
     if min(bottom, top, low, high) < 0 or bottom + low + high + top > layers:
         raise ValueError(f"{bottom} + {low} + {high} + {top} layers do not fit into {layers}")
 
@@ -45,7 +51,6 @@ def parse_layers(text: str) -> list[int]:
 
 
 def blend(into: NDArray[Any], donor: NDArray[Any], weight: float, dtype: str) -> NDArray[Any]:
-    """weight * donor + (1 - weight) * into in float32, rounded once; at one half the bits are determined."""
-    w = np.float32(weight)
-    mixed = w * donor.astype(np.float32) + np.float32(1.0 - weight) * into.astype(np.float32)
-    return round_to(mixed, dtype)
+    """weight * donor + (1 - weight) * into: in float64, then float32, then the stored dtype."""
+    mixed = weight * donor.astype(np.float64) + (1.0 - weight) * into.astype(np.float64)
+    return round_to(mixed.astype(np.float32), dtype)

@@ -144,7 +144,7 @@ fn compare_span(
     let mut moments = Moments::default();
     let mut equal = b.dtype == t.dtype;
     let (mut wide_b, mut wide_t) = ([0f32; TILE], [0f32; TILE]);
-    chunks::each(stored, elements, CHUNK, buffers, |part, raw| {
+    chunks::each(stored, elements, CHUNK, true, buffers, |part, raw| {
         if progress.stopped() {
             return Err(Error::Interrupted);
         }

@@ -116,7 +116,7 @@ pub fn summarise(
         let elements = span * SPAN..((span + 1) * SPAN).min(tensor.elements());
         let mut summary = Summary::EMPTY;
         let mut wide = [0f32; TILE];
-        chunks::each(&stored, elements, CHUNK, buffers, |_, raw| {
+        chunks::each(&stored, elements, CHUNK, true, buffers, |_, raw| {
             if progress.stopped() {
                 return Err(Error::Interrupted);
             }

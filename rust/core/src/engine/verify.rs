@@ -44,7 +44,7 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
         let stored = [Stored { source: &sources[tensor.file], tensor }];
         let elements = span * SPAN..((span + 1) * SPAN).min(tensor.elements());
         let mut mine = Leaves::new();
-        chunks::each(&stored, elements, CHUNK, buffers, |_, raw| {
+        chunks::each(&stored, elements, CHUNK, true, buffers, |_, raw| {
             if progress.stopped() {
                 return Err(Error::Interrupted);
             }

@@ -93,7 +93,7 @@ impl<'a> Shared<'a> {
         let stored: Vec<Stored> = operands.iter().map(|o| self.stored(*o)).collect();
         let bits = t.dtype.bits();
         let mut leaves: Vec<Leaves> = operands.iter().map(|_| Leaves::new()).collect();
-        chunks::each(&stored, elements, self.chunk, &mut scratch.buffers, |part, raw| {
+        chunks::each(&stored, elements, self.chunk, true, &mut scratch.buffers, |part, raw| {
             self.alive()?;
             let start = part.start * bits / 8;
             let mut out = self.writer(task, t, start, raw[0].len());
@@ -206,7 +206,8 @@ impl<'a> Shared<'a> {
             wide.resize_with(operands.len(), || vec![0.0; TILE]);
         }
         let mut leaves: Vec<Leaves> = operands.iter().map(|_| Leaves::new()).collect();
-        chunks::each(&stored, elements, self.chunk, buffers, |part, raw| {
+        let release = task.pass == Pass::Apply || !chunks::stay_mapped(&stored);
+        chunks::each(&stored, elements, self.chunk, release, buffers, |part, raw| {
             self.alive()?;
             let mut at = part.start;
             while at < part.end {

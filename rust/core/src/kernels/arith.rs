@@ -18,6 +18,14 @@ pub fn scale(x: &[f32], w: f32, out: &mut [f32]) {
     }
 }
 
+/// `x = w * x`.
+#[multiversion(targets("x86_64+avx2"))]
+pub fn scale_in_place(x: &mut [f32], w: f32) {
+    for x in x {
+        *x *= w;
+    }
+}
+
 /// `out += w * x`.
 #[multiversion(targets("x86_64+avx2"))]
 pub fn add_scaled(x: &[f32], w: f32, out: &mut [f32]) {

@@ -1,14 +1,11 @@
 //! Random bits as a pure function of key and position: Philox4x32-10 (Salmon et al., "Parallel random numbers: as
 //! easy as 1, 2, 3", SC 2011). No generator state, so masks do not depend on chunks, threads or shard order.
 
-use multiversion::multiversion;
-
-const M0: u32 = 0xD251_1F53;
-const M1: u32 = 0xCD9E_8D57;
+const M0: u64 = 0xD251_1F53;
+const M1: u64 = 0xCD9E_8D57;
 const W0: u32 = 0x9E37_79B9;
 const W1: u32 = 0xBB67_AE85;
-/// Counters advanced together, one per SIMD lane.
-const LANES: usize = 8;
+const ROUNDS: usize = 10;
 
 /// Fills `out` with the random words of elements `start..start + out.len()` under `key`.
 ///
@@ -16,35 +13,91 @@ const LANES: usize = 8;
 /// `(low, high)`. `start` is a multiple of 4.
 pub fn words(key: u64, start: u64, out: &mut [u32]) {
     debug_assert_eq!(start % 4, 0);
-    for (i, out) in out.chunks_mut(4 * LANES).enumerate() {
-        let block = philox(key, start / 4 + (i * LANES) as u64);
-        for (o, j) in out.iter_mut().zip(0..) {
-            *o = block[j % 4][j / 4];
-        }
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        let whole = out.len() / avx2::GROUP * avx2::GROUP;
+        // SAFETY: the processor has AVX2.
+        unsafe { avx2::words(key, start, &mut out[..whole]) };
+        return portable(key, start + whole as u64, &mut out[whole..]);
+    }
+    portable(key, start, out);
+}
+
+fn portable(key: u64, start: u64, out: &mut [u32]) {
+    for (i, out) in out.chunks_mut(4).enumerate() {
+        let block = philox(key, start / 4 + i as u64);
+        out.copy_from_slice(&block[..out.len()]);
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn philox(key: u64, first: u64) -> [[u32; LANES]; 4] {
-    let mut c = [[0u32; LANES]; 4];
-    c[0] = std::array::from_fn(|l| first.wrapping_add(l as u64) as u32);
-    c[1] = std::array::from_fn(|l| (first.wrapping_add(l as u64) >> 32) as u32);
+fn philox(key: u64, counter: u64) -> [u32; 4] {
+    let mut c = [counter as u32, (counter >> 32) as u32, 0, 0];
     let (mut k0, mut k1) = (key as u32, (key >> 32) as u32);
-    for _ in 0..10 {
-        let mut next = [[0u32; LANES]; 4];
-        for l in 0..LANES {
-            let p0 = u64::from(M0) * u64::from(c[0][l]);
-            let p1 = u64::from(M1) * u64::from(c[2][l]);
-            next[0][l] = (p1 >> 32) as u32 ^ c[1][l] ^ k0;
-            next[1][l] = p1 as u32;
-            next[2][l] = (p0 >> 32) as u32 ^ c[3][l] ^ k1;
-            next[3][l] = p0 as u32;
-        }
-        c = next;
+    for _ in 0..ROUNDS {
+        let p0 = M0 * u64::from(c[0]);
+        let p1 = M1 * u64::from(c[2]);
+        c = [(p1 >> 32) as u32 ^ c[1] ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ k1, p0 as u32];
         k0 = k0.wrapping_add(W0);
         k1 = k1.wrapping_add(W1);
     }
     c
+}
+
+/// The same, eight counters at a time. Left to the compiler the loop ran at 0.16 G words/s with 32-bit lanes and 0.63
+/// with 64-bit ones; written out it runs at 0.97 (one core, beside other work).
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{M0, M1, ROUNDS, W0, W1};
+
+    /// Vectors of four counters worked on together, to hide the latency of the multiplication.
+    const VECTORS: usize = 2;
+    /// Words made at a time.
+    pub const GROUP: usize = 16 * VECTORS;
+
+    /// Fills `out`, a whole number of groups. Each 64-bit lane holds one word; what is above its low half is never
+    /// read by the multiplication, nor stored.
+    #[target_feature(enable = "avx2")]
+    pub fn words(key: u64, start: u64, out: &mut [u32]) {
+        let (m0, m1) = (_mm256_set1_epi64x(M0 as i64), _mm256_set1_epi64x(M1 as i64));
+        let steps = _mm256_set_epi64x(3, 2, 1, 0);
+        for (i, out) in out.chunks_exact_mut(GROUP).enumerate() {
+            let first = start / 4 + (i * 4 * VECTORS) as u64;
+            let mut c: [[__m256i; 4]; VECTORS] = std::array::from_fn(|v| {
+                let counters = _mm256_add_epi64(_mm256_set1_epi64x((first + 4 * v as u64) as i64), steps);
+                [counters, _mm256_srli_epi64::<32>(counters), _mm256_setzero_si256(), _mm256_setzero_si256()]
+            });
+            let (mut k0, mut k1) = (key as u32, (key >> 32) as u32);
+            for _ in 0..ROUNDS {
+                let (a, b) = (_mm256_set1_epi64x(i64::from(k0)), _mm256_set1_epi64x(i64::from(k1)));
+                for c in &mut c {
+                    let p0 = _mm256_mul_epu32(m0, c[0]);
+                    let p1 = _mm256_mul_epu32(m1, c[2]);
+                    *c = [
+                        _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64::<32>(p1), c[1]), a),
+                        p1,
+                        _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64::<32>(p0), c[3]), b),
+                        p0,
+                    ];
+                }
+                k0 = k0.wrapping_add(W0);
+                k1 = k1.wrapping_add(W1);
+            }
+            for (c, out) in c.iter().zip(out.chunks_exact_mut(16)) {
+                // Words 0 and 1, and 2 and 3, of each counter side by side; then counter after counter.
+                let a = _mm256_blend_epi32::<0xaa>(c[0], _mm256_slli_epi64::<32>(c[1]));
+                let b = _mm256_blend_epi32::<0xaa>(c[2], _mm256_slli_epi64::<32>(c[3]));
+                let (even, odd) = (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+                let (low, high) = out.split_at_mut(8);
+                // SAFETY: each half has room for the eight words that an unaligned store writes.
+                unsafe {
+                    _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm256_permute2x128_si256::<0x20>(even, odd));
+                    _mm256_storeu_si256(high.as_mut_ptr().cast(), _mm256_permute2x128_si256::<0x31>(even, odd));
+                }
+            }
+        }
+    }
 }
 
 /// The key of a tensor's mask: a hash of the seed, the model's label and the tensor's name.
@@ -57,21 +110,23 @@ pub fn key(seed: u64, model: &str, tensor: &str) -> u64 {
 mod tests {
     use super::*;
 
-    /// Known answers of the Random123 distribution for philox4x32-10, which counts with all four words.
+    /// Known answer of the Random123 distribution for philox4x32-10.
     #[test]
-    fn known_answers() {
-        let c = philox(0, 0);
-        assert_eq!([c[0][0], c[1][0], c[2][0], c[3][0]], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+    fn known_answer() {
+        assert_eq!(philox(0, 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
     }
 
+    /// Law 3: neither where a run starts nor the instruction set shows in the words.
     #[test]
-    fn words_do_not_depend_on_where_a_run_starts() {
-        let mut whole = vec![0; 1000];
-        words(42, 0, &mut whole);
-        for start in [4, 128, 500, 996] {
-            let mut part = vec![0; 1000 - start];
-            words(42, start as u64, &mut part);
-            assert_eq!(part, whole[start..]);
+    fn words_are_the_same_however_they_are_made() {
+        for (key, first) in [(42, 0u64), (u64::MAX, (1 << 34) - 64)] {
+            let mut whole = vec![0; 1000];
+            portable(key, first, &mut whole);
+            for start in [0, 4, 128, 500, 996] {
+                let mut part = vec![0; 1000 - start];
+                words(key, first + start as u64, &mut part);
+                assert_eq!(part, whole[start..]);
+            }
         }
     }
 
