@@ -140,13 +140,9 @@ class Workplace:
         tool = Path(command[0]).name
         return shlex.join([tool, *command[1:]]).replace(str(self.root), "WORK")
 
-    def run(
-        self, tool: str, case: str, rep: int, command: Sequence[str], group: Path | None = None
-    ) -> Sample:
+    def run(self, tool: str, case: str, rep: int, command: Sequence[str], group: Path | None = None) -> Sample:
         """One whole process, from start to exit; its output goes to a log."""
-        entered = (
-            ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group), *command] if group else list(command)
-        )
+        entered = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group), *command] if group else list(command)
         log = self.folder("logs") / f"{case}-{tool}-{rep}.log".replace(" ", "-").replace("/", "-")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         with open(log, "wb") as out:
@@ -166,10 +162,7 @@ class Workplace:
                 peak.stop.set()
                 poller.join()
         sample = Sample(tool, case, rep, self.shown(command), seconds, peak.kib / 1024, code)
-        say(
-            f"{case:>16} {tool:<24} {seconds:8.2f} s {sample.peak_anon_mib:8.0f} MiB"
-            + " FAILED" * (code != 0)
-        )
+        say(f"{case:>16} {tool:<24} {seconds:8.2f} s {sample.peak_anon_mib:8.0f} MiB" + " FAILED" * (code != 0))
         if code:
             say(log.read_text(errors="replace")[-2000:])
         return sample
@@ -364,13 +357,9 @@ class Row:
 def summarise(case: Case, samples: Sequence[Sample], agreement: Agreement | None) -> Row:
     """Medians of whole-process wall time, highest of the memory peaks; the floor is its fastest mode."""
     mine = [s for s in samples if s.case == case.name and s.exit_code == 0]
-    seconds = {
-        tool: statistics.median(s.seconds for s in mine if s.tool == tool) for tool in {s.tool for s in mine}
-    }
+    seconds = {tool: statistics.median(s.seconds for s in mine if s.tool == tool) for tool in {s.tool for s in mine}}
     peaks = {tool: max(s.peak_anon_mib for s in mine if s.tool == tool) for tool in seconds}
-    mode = min(
-        (tool for tool in seconds if tool.startswith("floor")), key=lambda tool: seconds[tool], default=None
-    )
+    mode = min((tool for tool in seconds if tool.startswith("floor")), key=lambda tool: seconds[tool], default=None)
     floor, suture, peer = seconds.get(mode or ""), seconds.get("suture"), seconds.get("mergekit")
     return Row(
         case.name,
@@ -403,9 +392,7 @@ def memory_cell(row: Row) -> str:
     cells = f"{number(row.suture_anon_mib, 0)} / {number(row.mergekit_anon_mib, 0)}"
     if not row.suture_anon_mib or not row.mergekit_anon_mib:
         return cells
-    return (
-        f"{cells} {'ok' if row.suture_anon_mib <= MEMORY_SHARE_TARGET * row.mergekit_anon_mib else 'MISSED'}"
-    )
+    return f"{cells} {'ok' if row.suture_anon_mib <= MEMORY_SHARE_TARGET * row.mergekit_anon_mib else 'MISSED'}"
 
 
 def agreement_cell(found: Agreement | None) -> str:
@@ -566,9 +553,7 @@ class MemoryBench:
     def timed(self, what: str, command: Sequence[str], times: int, target: float) -> None:
         samples = [self.run(what, command, rep) for rep in range(times)]
         failed = next((s.exit_code for s in samples if s.exit_code), 0)
-        self.findings.append(
-            Finding(what, statistics.median(s.seconds for s in samples), target, "s", failed)
-        )
+        self.findings.append(Finding(what, statistics.median(s.seconds for s in samples), target, "s", failed))
 
     def plan(self) -> None:
         with family(self.place, "70b-headers", PLANNED, self.keep) as models:
@@ -614,9 +599,7 @@ def peer_environment(place: Workplace) -> Path:
     if not command.exists():
         say("installing the peers (large)")
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run(
-            [str(venv / "bin" / "pip"), "install", "-q", "-r", str(HERE / "peers.txt")], check=True
-        )
+        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "-r", str(HERE / "peers.txt")], check=True)
     return command
 
 
@@ -695,9 +678,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     known = speed_cases if args.set == "speed" else memory_cases
     args.cases = args.cases or known
     if unknown := sorted(set(args.cases) - set(known)):
-        parser.error(
-            f"no such case in the {args.set} set: {', '.join(unknown)} (there are {', '.join(known)})"
-        )
+        parser.error(f"no such case in the {args.set} set: {', '.join(unknown)} (there are {', '.join(known)})")
     args.only = args.only or ["suture", "mergekit", "floor"]
     suture_wanted = args.set == "memory" or "suture" in args.only
     if suture_wanted and not (args.suture and shutil.which(args.suture)):

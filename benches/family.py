@@ -154,7 +154,7 @@ class Weights:
         blocks = -(-count // BLOCK)
         base_starts = self._random(0, name).integers(0, POOL, blocks)
         tune = self._random(self.model, name)
-        std = UNTOUCHED_STD if tune.random() < UNTOUCHED_SHARE else tune.uniform(*DELTA_STD)
+        std = self.delta_std(name, tune)
         tune_starts = tune.integers(0, POOL, blocks)
         for block in range(blocks):
             n = min(BLOCK, count - block * BLOCK)
@@ -168,6 +168,10 @@ class Weights:
                 values += self.delta[:n]
                 bits = self._round(values)
             file.write(bits.data)
+
+    def delta_std(self, name: str, random: np.random.Generator) -> float:
+        """How far the fine-tune moved this tensor."""
+        return UNTOUCHED_STD if random.random() < UNTOUCHED_SHARE else random.uniform(*DELTA_STD)
 
     def _random(self, model: int, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, model, zlib.crc32(name.encode())])

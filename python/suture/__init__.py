@@ -6,12 +6,18 @@
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from suture._core import __version__
-from suture.analysis import diff, inspect, methods, verify
-from suture.checkpoint import Checkpoint, TensorInfo, open
 from suture.errors import SutureError, UsageError
-from suture.settings import Settings
-from suture.surgery import Report, merge, swap
+
+if TYPE_CHECKING:
+    from suture.analysis import diff, inspect, methods, verify
+    from suture.checkpoint import Checkpoint, TensorInfo, open
+    from suture.settings import Settings
+    from suture.surgery import Report, merge, swap
 
 __all__ = [
     "Checkpoint",
@@ -29,3 +35,20 @@ __all__ = [
     "swap",
     "verify",
 ]
+
+_HOMES = {
+    "analysis": ("diff", "inspect", "methods", "verify"),
+    "checkpoint": ("Checkpoint", "TensorInfo", "open"),
+    "settings": ("Settings",),
+    "surgery": ("Report", "merge", "swap"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use: `suture --help` needs none of them."""
+    import importlib
+
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"suture.{module}"), name)
+    raise AttributeError(f"module 'suture' has no attribute {name!r}")

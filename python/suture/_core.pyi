@@ -1,6 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
+__all__: list[str]
 __version__: str
 
 @final
@@ -40,9 +41,11 @@ class Plan:
 
 def methods_json() -> str: ...
 def compare_json(
-    base: Checkpoint, tuned: Checkpoint, io: str, threads: int, progress: Callable[[int], object] | None = None
+    base: Checkpoint,
+    tuned: Checkpoint,
+    io: str,
+    threads: int,
+    progress: Callable[[int], object] | None = None,
 ) -> str: ...
 def compare_bytes(base: Checkpoint, tuned: Checkpoint) -> int: ...
-def verify_json(
-    path: str, io: str, threads: int, progress: Callable[[int], object] | None = None
-) -> str: ...
+def verify_json(path: str, io: str, threads: int, progress: Callable[[int], object] | None = None) -> str: ...

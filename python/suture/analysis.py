@@ -70,9 +70,7 @@ def diff(
     first, second = Checkpoint(base), Checkpoint(tuned)
     total = _core.compare_bytes(first._core, second._core)
     found: dict[str, Any] = json.loads(
-        _core.compare_json(
-            first._core, second._core, settings.io, settings.thread_count, _scaled(progress, total)
-        )
+        _core.compare_json(first._core, second._core, settings.io, settings.thread_count, _scaled(progress, total))
     )
     if not found["tensors"] and (found["only_base"] or found["only_tuned"]):
         raise UsageError(f"{base} and {tuned} have no tensor in common; are these the right checkpoints?")

@@ -1,4 +1,4 @@
-"""How work is done: memory, threads, I/O, shards. Nothing here decides what a tensor becomes, but the dtype and seed."""
+"""How work is done: memory, threads, I/O, shards. Only the dtype and the seed decide what a tensor becomes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from suture.errors import UsageError
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 
 
 def parse_size(text: str | int, name: str) -> int:

@@ -111,9 +111,7 @@ def _relayer(
     return out
 
 
-def _entry(
-    donor: dict[str, Any] | None, path: tuple[str, ...], key: str, layer: int, fallback: list[Any]
-) -> Any:
+def _entry(donor: dict[str, Any] | None, path: tuple[str, ...], key: str, layer: int, fallback: list[Any]) -> Any:
     found: Any = donor
     for part in (*path, key):
         found = found.get(part) if isinstance(found, dict) else None

@@ -173,7 +173,7 @@ def out(job: Job) -> Iterator[Path]:
 @pytest.mark.parametrize("number", range(KILLS))
 def test_killed_run_ends_in_the_same_bytes(number: int, job: Job, out: Path) -> None:
     """Laws 3 and 6: SIGKILL at a random instant; the same command again ends in the same files, byte for byte."""
-    instant = random.Random(f"kill {number}").uniform(0.0, job.seconds)
+    instant = random.Random(f"kill {number}").uniform(0.1, job.seconds)
     process = start(job.command(out))
     time.sleep(instant)
     process.kill()
@@ -213,9 +213,10 @@ def test_interrupted_run_resumes(job: Job, out: Path) -> None:
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert time.monotonic() - began < 1.0
     assert (process.returncode, stdout) == (130, "")
-    assert len(stderr.splitlines()) == 1, stderr
-    assert "interrupted" in stderr
-    assert "again to resume" in stderr
+    said = [line for line in stderr.splitlines() if line]
+    assert len(said) == 1, stderr
+    assert said[0].startswith("error: interrupted")
+    assert "again to resume" in said[0]
     assert not out.exists()
     assert_partial_does_not_open(out)
     known = len(journalled(out))
@@ -303,7 +304,9 @@ def test_damaged_partial_folder_does_no_harm(damage: str, job: Job, out: Path) -
 @pytest.mark.parametrize("what", ["data", "recipe", "shards", "seed"])
 def test_changed_work_starts_over(what: str, job: Job, out: Path, tmp_path: Path) -> None:
     """Law 6: nothing done for other inputs or another plan is taken over."""
-    models = tuple(shutil.copytree(model, tmp_path / model.name) for model in job.models)
+    models = job.models
+    if what == "data":
+        models = tuple(shutil.copytree(model, tmp_path / model.name) for model in models)
     config = write_config(tmp_path / "ties.yml", models)
     arguments, fresh = command(config, out), command(config, tmp_path / "fresh")
     killed_after(lambda: len(journalled(out)) >= 6, arguments)
@@ -337,7 +340,7 @@ def test_how_it_is_done_may_change(job: Job, out: Path) -> None:
 
 def test_nan_let_through_by_one_run_is_not_by_the_next(tmp_path: Path) -> None:
     """Law 7: what a run with --nan allow has written is checked when the run is resumed without."""
-    tensors = {f"t{i}": np.ones(2**22, np.float32) for i in range(8)}
+    tensors = {f"t{i}": np.ones(2**22, np.float32) for i in range(6)}
     one = write_checkpoint(tmp_path / "one", tensors)
     tensors["t0"] = tensors["t0"].copy()
     tensors["t0"][77] = np.nan

@@ -346,6 +346,25 @@ def test_an_exception_in_progress_is_raised(
     assert not out.exists()
 
 
+def test_an_exception_is_raised_though_it_comes_once(large: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """An interrupt comes once: whichever call it comes in, the work does not go on as if nothing had been."""
+    heard: list[int] = []
+
+    def once(at: int) -> Any:
+        def listen(done: int, total: int) -> None:
+            heard.append(done)
+            if len(heard) == at:
+                raise StopHereError(f"{done} of {total}")
+
+        return listen
+
+    for at in (1, 2, 3):
+        heard.clear()
+        with pytest.raises(StopHereError):
+            suture.merge(ties(large), tmp_path / str(at), settings=SLOW, progress=once(at))
+        assert not (tmp_path / str(at)).exists()
+
+
 def test_what_an_exception_stopped_is_taken_up_again(large: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Law 6: the same call after it ends in the bytes of an undisturbed run, and clears its work away."""
     out = tmp_path / "out"

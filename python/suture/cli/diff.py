@@ -27,7 +27,13 @@ METRICS = ["mean_abs", "max_abs", "l2", "relative_l2", "cosine", "changed", "fli
     show_default=True,
     help="Metric of the heat map",
 )
-@click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write the table (by tensor, or as --by) as CSV")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write the table (by tensor, or as --by) as CSV",
+)
 @reading
 def diff(
     base: str,

@@ -17,9 +17,7 @@ from suture.surgery import merge as run
 @click.argument("out", type=click.Path())
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of random methods")
 @writing
-def merge(
-    config: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any
-) -> None:
+def merge(config: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any) -> None:
     """Merge models by CONFIG, a YAML file in mergekit's grammar, and write the result to OUT.
 
     Model paths in CONFIG are looked for in the current folder, then in the config's.

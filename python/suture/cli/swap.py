@@ -20,10 +20,21 @@ from suture.surgery import swap as run
 @click.option("--top", type=int, default=0, metavar="T", help="Layers from the top that the donor gives")
 @click.option("--transition", type=int, default=0, metavar="R", help="Layers next to these that are blended")
 @click.option(
-    "--blend", type=float, default=0.5, show_default=True, metavar="W", help="The donor's share in a blended layer"
+    "--blend",
+    type=float,
+    default=0.5,
+    show_default=True,
+    metavar="W",
+    help="The donor's share in a blended layer",
 )
-@click.option("--layers", metavar="LIST", help="Layers the donor gives, such as 0-4,30,31; instead of --bottom and --top")
-@click.option("--modules", metavar="GLOB", help="Move only these modules, such as 'self_attn.*'; commas between several")
+@click.option(
+    "--layers",
+    metavar="LIST",
+    help="Layers the donor gives, such as 0-4,30,31; instead of --bottom and --top",
+)
+@click.option(
+    "--modules", metavar="GLOB", help="Move only these modules, such as 'self_attn.*'; commas between several"
+)
 @click.option(
     "--non-layer",
     type=click.Choice(["into", "from", "mean"]),

@@ -46,10 +46,7 @@ def load(config: Mapping[str, Any] | str | PathLike[str]) -> Config:
         SutureError: if the file cannot be read.
         UsageError: if it is not YAML, not a mapping, or names a model that is not there.
     """
-    if isinstance(config, Mapping):
-        loaded = Config(_copy(config))
-    else:
-        loaded = _read(Path(config))
+    loaded = Config(_copy(config)) if isinstance(config, Mapping) else _read(Path(config))
     folder = loaded.source.parent if loaded.source else None
     try:
         _resolve_models(loaded.recipe, "", folder)
@@ -124,7 +121,9 @@ def _model_path(value: Any, at: str, folder: Path | None) -> Any:
     if isinstance(value, dict):
         inner = value.get("model")
         if value.get("lora") is not None:
-            raise UsageError(f"{at}: adapters (`lora`) are not supported yet; fold the adapter into its model first", at=at)
+            raise UsageError(
+                f"{at}: adapters (`lora`) are not supported yet; fold the adapter into its model first", at=at
+            )
         if isinstance(inner, dict) and set(value) <= {"model", "lora", "override_architecture"}:
             value = inner.get("path")
     if not isinstance(value, str):

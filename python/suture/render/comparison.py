@@ -24,29 +24,32 @@ _SHORT = {"input_layernorm": "in_norm", "post_attention_layernorm": "post_norm"}
 
 
 def show_heat_map(found: dict[str, Any], metric: str) -> None:
-    """Print layers by modules, each cell coloured by its metric as a share of the largest."""
+    """Print layers by modules, each cell its metric in percent of the largest, and coloured by it."""
     console = Console(highlight=False)
     values = {(c["layer"], c["module"]): _reading(c, metric) for c in found["cells"]}
-    layered = [k for k in values if k[0] != "-"]
-    layers = list(dict.fromkeys(layer for layer, _ in layered))
-    modules = list(dict.fromkeys(t for t in _file_order(found) if any(m == t for _, m in layered)))
-    top = max((v for v in values.values() if v != float("inf")), default=0.0)
-    console.print(_headline(found, metric))
+    finite = [v for v in values.values() if v != float("inf")]
+    top = max(finite, default=0.0)
+    modules = list(dict.fromkeys(m for layer, m in values if layer != "-"))
+    layers = list(dict.fromkeys(layer for layer, _ in values if layer != "-"))
+    _say(console, _headline(found, metric, top))
+    width = max(5, min(9, (console.width - 8) // max(len(modules), 1) - 1))
     if layers:
-        width = max(7, min(10, (console.width - 8) // max(len(modules), 1) - 1))
-        heads = [_head(m)[:width].center(width) for m in modules]
-        console.print(Text("  layer ") + Text(" ".join(heads)), no_wrap=True, crop=False)
-        for layer in layers:
-            line = Text(f"  {layer:>5} ")
-            for m in modules:
-                line.append(_cell(values.get((layer, m)), top, width, console))
-                line.append(" ")
-            console.print(line, no_wrap=True, crop=False)
+        _say(console, Text("  layer ") + Text(" ".join(_head(m)[:width].rjust(width) for m in modules)))
+    for layer in layers:
+        line = Text(f"  {layer:>5} ")
+        for m in modules:
+            line.append(_cell(values.get((layer, m)), top, width, console))
+            line.append(" ")
+        _say(console, line)
     for layer, module in values:
         if layer == "-":
-            console.print(Text(f"  {module:<28} ") + _cell(values[layer, module], top, 10, console))
-    for line in _lists(found):
-        console.print(line)
+            _say(console, _cell(values[layer, module], top, 9, console) + Text(f" {module}"))
+    for note in _lists(found):
+        console.print(note)
+
+
+def _say(console: Console, text: Text) -> None:
+    console.print(text, no_wrap=True, crop=False, overflow="ignore")
 
 
 def show_table(found: dict[str, Any], by: str, rows: list[dict[str, Any]]) -> None:
@@ -59,9 +62,8 @@ def show_table(found: dict[str, Any], by: str, rows: list[dict[str, Any]]) -> No
     for name in metrics:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(row[key], *(figure(row[m]) for m in metrics))
-    total = found["total"]
-    table.add_row("all", *(figure(total[m]) for m in metrics), style="bold")
+        table.add_row(row[key], *_figures(row, metrics))
+    table.add_row("all", *_figures(found["total"], metrics), style="bold")
     console.print(table)
     for line in _lists(found):
         console.print(line)
@@ -73,8 +75,8 @@ def _reading(cell: dict[str, Any], metric: str) -> float:
     return max(1.0 - value, 0.0) if metric == "cosine" else value
 
 
-def _file_order(found: dict[str, Any]) -> list[str]:
-    return [c["module"] for c in found["cells"]]
+def _figures(row: dict[str, Any], metrics: list[str]) -> list[str]:
+    return [f"{float(row[m]):.6f}" if m == "cosine" else figure(row[m]) for m in metrics]
 
 
 def _head(module: str) -> str:
@@ -82,18 +84,18 @@ def _head(module: str) -> str:
     return _SHORT.get(name, name)
 
 
-def _headline(found: dict[str, Any], metric: str) -> Text:
+def _headline(found: dict[str, Any], metric: str, top: float) -> Text:
     total = found["total"]
     equal = sum(t["equal"] for t in found["tensors"])
-    name = "1 - cosine" if metric == "cosine" else metric
-    shown = "1 - cosine" if metric == "cosine" else next(m["summary"] for m in found["metrics"] if m["name"] == metric)
+    summary = next(m["summary"] for m in found["metrics"] if m["name"] == metric)
+    shown = "1 - cosine of base and tuned" if metric == "cosine" else summary
     text = Text(f"{found['tuned']} against {found['base']}\n", style="bold")
     text.append(
         f"{plural(len(found['tensors']), 'tensor')}, {equal} equal; relative change {figure(total['relative_l2'])}, "
-        f"cosine {float(total['cosine']):.6f}, {float(total['changed']):.1%} of elements changed\n",
+        f"cosine {float(total['cosine']):.6f}, {float(total['changed']):.1%} of elements changed\n"
+        f"{metric}: {shown}; 100 is {figure(top)}",
         style="not bold",
     )
-    text.append(f"{name}: {shown}", style="not bold")
     return text
 
 
@@ -101,13 +103,17 @@ def _cell(value: float | None, top: float, width: int, console: Console) -> Text
     if value is None:
         return Text(" " * width)
     share = 0.0 if top == 0 else min(value / top, 1.0)
-    label = figure(value)
+    label = f"{share * 100:.0f}"
     if console.color_system is None or os.environ.get("NO_COLOR"):
         return Text((label + " " + _SHADES[round(share * (len(_SHADES) - 1))]).rjust(width))
     ink, paper = _SCALE[min(int(share * len(_SCALE)), len(_SCALE) - 1)]
-    return Text(label.center(width), style=Style(color=ink, bgcolor=paper))
+    return Text(label.rjust(width - 1) + " ", style=Style(color=ink, bgcolor=paper))
 
 
 def _lists(found: dict[str, Any]) -> list[str]:
-    titles = (("only_base", "only in the base"), ("only_tuned", "only in the tuned model"), ("reshaped", "not comparable"))
+    titles = (
+        ("only_base", "only in the base"),
+        ("only_tuned", "only in the tuned model"),
+        ("reshaped", "not comparable"),
+    )
     return [f"{title}: {', '.join(found[key])}" for key, title in titles if found[key]]

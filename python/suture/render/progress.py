@@ -15,7 +15,14 @@ def bar(what: str, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
         return
     # Imported here: it takes longer than many a small merge.
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

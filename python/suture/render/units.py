@@ -5,13 +5,11 @@ from __future__ import annotations
 
 def size(n: float) -> str:
     """Bytes with a unit of 1000, three digits."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            break
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while n >= 999.5 and len(units) > 1:
         n /= 1000
-    else:
-        unit = "TB"
-    return f"{n:.0f} {unit}" if unit == "B" else f"{n:.3g} {unit}"
+        units.pop(0)
+    return f"{n:.3g} {units[0]}"
 
 
 def figure(value: float | str) -> str:

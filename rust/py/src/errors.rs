@@ -11,7 +11,9 @@ pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
     }
     let class = if error.is_usage() { "UsageError" } else { "SutureError" };
     let (path, tensor, at) = match error {
-        Error::Checkpoint { path, .. } | Error::Output { path, .. } | Error::Io { path, .. } => (Some(path), None, None),
+        Error::Checkpoint { path, .. } | Error::Output { path, .. } | Error::Io { path, .. } => {
+            (Some(path), None, None)
+        }
         Error::Tensor { path, tensor, .. } => (Some(path), Some(tensor), None),
         Error::Recipe { at, .. } => (None, None, Some(at)),
         Error::Interrupted => (None, None, None),

@@ -49,7 +49,13 @@ fn compare_bytes(base: &Checkpoint, tuned: &Checkpoint) -> u64 {
 /// Compares an output with its digests; the result as JSON.
 #[pyfunction]
 #[pyo3(signature = (path, io, threads, progress=None))]
-fn verify_json(py: Python<'_>, path: PathBuf, io: &str, threads: usize, progress: Option<Py<PyAny>>) -> PyResult<String> {
+fn verify_json(
+    py: Python<'_>,
+    path: PathBuf,
+    io: &str,
+    threads: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
     let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
     let found = long(py, progress, |o| suture_core::engine::verify::verify(&path, io, threads, o))?;
     Ok(serde_json::to_string(&found).unwrap_or_default())

@@ -29,7 +29,8 @@ impl Plan {
     }
 
     fn config_json(&self) -> String {
-        json!({"models": self.0.models.iter().map(|m| &m.path).collect::<Vec<_>>(), "config": self.0.config}).to_string()
+        json!({"models": self.0.models.iter().map(|m| &m.path).collect::<Vec<_>>(), "config": self.0.config})
+            .to_string()
     }
 
     #[getter]

@@ -78,8 +78,7 @@ pub fn parse(json: &[u8], data_len: u64) -> Result<Vec<Entry>, String> {
     if json.first() != Some(&b'{') {
         return Err("the header is not a JSON object; is this a safetensors file?".into());
     }
-    let raw: RawHeader =
-        serde_json::from_slice(json).map_err(|e| format!("the header is not valid: {e}"))?;
+    let raw: RawHeader = serde_json::from_slice(json).map_err(|e| format!("the header is not valid: {e}"))?;
     let mut entries = Vec::with_capacity(raw.0.len());
     for (name, r) in raw.0 {
         let dtype = Dtype::from_name(&r.dtype)

@@ -29,8 +29,7 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
     if let Some(name) = indexes.first() {
         return from_index(path, &path.join(name));
     }
-    let files: Vec<PathBuf> =
-        names.iter().filter(|n| n.ends_with(".safetensors")).map(|n| path.join(n)).collect();
+    let files: Vec<PathBuf> = names.iter().filter(|n| n.ends_with(".safetensors")).map(|n| path.join(n)).collect();
     if files.is_empty() {
         let pickles = names.iter().any(|n| n.ends_with(".bin") || n.ends_with(".pt") || n.ends_with(".pth"));
         let advice = if pickles {
@@ -74,10 +73,18 @@ fn from_index(folder: &Path, index: &Path) -> Result<Listing> {
         };
         let mut parts = Path::new(file).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(Error::tensor(index, tensor, format!("its shard `{file}` is not a file of this folder; refused")));
+            return Err(Error::tensor(
+                index,
+                tensor,
+                format!("its shard `{file}` is not a file of this folder; refused"),
+            ));
         }
         if !folder.join(file).is_file() {
-            return Err(Error::tensor(index, tensor, format!("its shard `{file}` is missing; is the download complete?")));
+            return Err(Error::tensor(
+                index,
+                tensor,
+                format!("its shard `{file}` is missing; is the download complete?"),
+            ));
         }
         files.insert(file.to_owned());
         weight_map.push((tensor.clone(), file.to_owned()));

@@ -76,11 +76,8 @@ impl Layout {
             let header = header::render(&mine, phase.map_or(0, |(p, _)| *p));
             shards.push(Shard { file, header, data_bytes: data_bytes[i] });
         }
-        let places = tensors
-            .iter()
-            .zip(&shard_of)
-            .map(|(t, s)| (*s, shards[*s].header.len() as u64 + t.begin))
-            .collect();
+        let places =
+            tensors.iter().zip(&shard_of).map(|(t, s)| (*s, shards[*s].header.len() as u64 + t.begin)).collect();
         Self { shards, places }
     }
 }
@@ -90,7 +87,8 @@ fn assign(tensors: &[Entry], policy: &ShardPolicy) -> Vec<usize> {
         ShardPolicy::Given(shards) => {
             // A shard of the source none of whose tensors is kept leaves no empty file behind.
             let used: std::collections::BTreeSet<usize> = shards.iter().copied().collect();
-            let renumbered: BTreeMap<usize, usize> = used.into_iter().enumerate().map(|(new, old)| (old, new)).collect();
+            let renumbered: BTreeMap<usize, usize> =
+                used.into_iter().enumerate().map(|(new, old)| (old, new)).collect();
             shards.iter().map(|s| renumbered[s]).collect()
         }
         ShardPolicy::Size(limit) => {

@@ -77,8 +77,7 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let listing = index::list(path)?;
-        let mut out =
-            Self { path: path.to_owned(), files: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        let mut out = Self { path: path.to_owned(), files: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
         for file in &listing.files {
             out.add_file(file)?;
         }
@@ -143,7 +142,10 @@ fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
     if len > header::MAX_HEADER {
         return Err(Error::checkpoint(
             path,
-            format!("the header claims {len} bytes, more than the {} allowed; not a safetensors file?", header::MAX_HEADER),
+            format!(
+                "the header claims {len} bytes, more than the {} allowed; not a safetensors file?",
+                header::MAX_HEADER
+            ),
         ));
     }
     if len > size - 8 {

@@ -57,7 +57,10 @@ impl Staging {
         for input in inputs {
             let i = input.canonicalize().map_err(|e| Error::io(input, "find", e))?;
             if real.starts_with(&i) || i.starts_with(&real) {
-                return Err(Error::output(target, format!("overlaps the input {}; choose another output", input.display())));
+                return Err(Error::output(
+                    target,
+                    format!("overlaps the input {}; choose another output", input.display()),
+                ));
             }
         }
         let above = if real.exists() { real.parent().unwrap_or(&real) } else { existing };
@@ -72,7 +75,9 @@ impl Staging {
                 Err(Error::output(target, "exists and is not empty; pass --overwrite to replace it, or choose another"))
             }
             Ok(false) if looks_like_a_checkpoint(&real) => Ok(()),
-            Ok(false) => Err(Error::output(target, "holds something other than a checkpoint; --overwrite will not delete it")),
+            Ok(false) => {
+                Err(Error::output(target, "holds something other than a checkpoint; --overwrite will not delete it"))
+            }
         }
     }
 
@@ -152,7 +157,9 @@ impl Staging {
         }
         match direct.write_all_at(middle, first) {
             // A file system may accept the flag and still want another alignment.
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => out.buffered.write_all_at(middle, first).map_err(fail)?,
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                out.buffered.write_all_at(middle, first).map_err(fail)?
+            }
             other => other.map_err(fail)?,
         }
         if !tail.is_empty() {
@@ -193,7 +200,8 @@ impl Staging {
                 rustix::fs::rename(&self.folder, &self.target).map_err(fail)?;
                 rustix::fs::rename(&old, &self.folder).map_err(fail)?;
             }
-            std::fs::remove_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, "remove the replaced output", e))?;
+            std::fs::remove_dir_all(&self.folder)
+                .map_err(|e| Error::io(&self.folder, "remove the replaced output", e))?;
         } else {
             rustix::fs::rename(&self.folder, &self.target).map_err(fail)?;
         }
@@ -212,7 +220,10 @@ impl OutFile {
         let size = shard.size();
         match rustix::fs::fallocate(&buffered, FallocateFlags::empty(), 0, size.max(1)) {
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
-                return Err(Error::output(&path, format!("the disk has no room for {size} bytes; nothing was written")));
+                return Err(Error::output(
+                    &path,
+                    format!("the disk has no room for {size} bytes; nothing was written"),
+                ));
             }
             _ => buffered.set_len(size).map_err(fail)?,
         }
@@ -228,12 +239,7 @@ impl OutFile {
         use std::os::fd::AsRawFd;
         // SAFETY: the descriptor is open and owned by `self`; the call touches no memory of this process.
         unsafe {
-            libc::sync_file_range(
-                self.buffered.as_raw_fd(),
-                offset as i64,
-                len as i64,
-                libc::SYNC_FILE_RANGE_WRITE,
-            );
+            libc::sync_file_range(self.buffered.as_raw_fd(), offset as i64, len as i64, libc::SYNC_FILE_RANGE_WRITE);
         }
     }
 }

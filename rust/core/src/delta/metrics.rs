@@ -23,7 +23,11 @@ pub static METRICS: &[Metric] = &[
         value: |m| ratio(m.square_delta.sqrt(), m.square_base.sqrt()),
     },
     Metric { name: "cosine", summary: "cosine of base and tuned", value: cosine },
-    Metric { name: "changed", summary: "share of elements changed", value: |m| ratio(m.changed as f64, m.elements as f64) },
+    Metric {
+        name: "changed",
+        summary: "share of elements changed",
+        value: |m| ratio(m.changed as f64, m.elements as f64),
+    },
     Metric {
         name: "flipped",
         summary: "share of elements whose sign flipped",

@@ -4,7 +4,7 @@ pub mod metrics;
 pub mod moments;
 pub mod summary;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -87,9 +87,8 @@ pub fn compare(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Comparison> {
-    let open = |c: &Checkpoint| -> Result<Vec<Source>> {
-        c.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect()
-    };
+    let open =
+        |c: &Checkpoint| -> Result<Vec<Source>> { c.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect() };
     let (base_files, tuned_files) = (open(base)?, open(tuned)?);
     let (pairs, reshaped) = pairs(base, tuned);
     let tasks: Vec<(usize, u64)> = pairs
@@ -102,10 +101,8 @@ pub fn compare(
     threads::each(tasks.len(), threads, &progress, observer, |i, buffers| {
         let (index, span) = tasks[i];
         let (b, t) = (&base.tensors[pairs[index].base], &tuned.tensors[pairs[index].tuned]);
-        let stored = [
-            Stored { source: &base_files[b.file], tensor: b },
-            Stored { source: &tuned_files[t.file], tensor: t },
-        ];
+        let stored =
+            [Stored { source: &base_files[b.file], tensor: b }, Stored { source: &tuned_files[t.file], tensor: t }];
         let elements = span * SPAN..((span + 1) * SPAN).min(b.elements());
         let result = compare_span(&stored, elements, buffers, &progress)?;
         if let Ok(mut found) = found.lock() {
@@ -187,17 +184,24 @@ fn counted(base: &[u8], tuned: &[u8], dtype: Dtype, elements: usize) -> Moments 
 impl Comparison {
     /// The comparison as data: metrics per tensor, and rolled up by module kind, by layer, and over all.
     pub fn to_json(&self, base: &Path, tuned: &Path) -> Value {
-        let mut modules: BTreeMap<String, Moments> = BTreeMap::new();
+        let kinds: Vec<String> = self.tensors.iter().map(|t| module_kind(&t.name)).collect();
+        // Modules come in the order of the file, which is that of the model.
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        for (i, kind) in kinds.iter().enumerate() {
+            first.entry(kind).or_insert(i);
+        }
+        let mut modules: BTreeMap<usize, Moments> = BTreeMap::new();
         let mut layers: BTreeMap<(usize, String), Moments> = BTreeMap::new();
-        let mut cells: BTreeMap<(usize, String, String), Moments> = BTreeMap::new();
+        let mut cells: BTreeMap<(usize, String, usize), Moments> = BTreeMap::new();
         let mut total = Moments::default();
-        for t in self.tensors.iter().filter(|t| t.dtype.computes()) {
+        for (t, kind) in self.tensors.iter().zip(&kinds).filter(|(t, _)| t.dtype.computes()) {
+            let kind = first[kind.as_str()];
             total += t.moments;
-            *modules.entry(module_kind(&t.name)).or_default() += t.moments;
+            *modules.entry(kind).or_default() += t.moments;
             // Layers come in order of their number, whatever stands outside them last.
             let key = split_layer(&t.name).map_or((usize::MAX, "-".to_owned()), |l| (l.layer, l.layer.to_string()));
             *layers.entry(key.clone()).or_default() += t.moments;
-            *cells.entry((key.0, key.1, module_kind(&t.name))).or_default() += t.moments;
+            *cells.entry((key.0, key.1, kind)).or_default() += t.moments;
         }
         json!({
             "base": base,
@@ -210,9 +214,9 @@ impl Comparison {
                 ("shape", json!(t.shape)),
                 ("equal", json!(t.equal)),
             ])).collect::<Vec<_>>(),
-            "modules": modules.iter().map(|(k, m)| row(m, &[("module", json!(k))])).collect::<Vec<_>>(),
+            "modules": modules.iter().map(|(k, m)| row(m, &[("module", json!(kinds[*k]))])).collect::<Vec<_>>(),
             "layers": layers.iter().map(|((_, k), m)| row(m, &[("layer", json!(k))])).collect::<Vec<_>>(),
-            "cells": cells.iter().map(|((_, l, k), m)| row(m, &[("layer", json!(l)), ("module", json!(k))])).collect::<Vec<_>>(),
+            "cells": cells.iter().map(|((_, l, k), m)| row(m, &[("layer", json!(l)), ("module", json!(kinds[*k]))])).collect::<Vec<_>>(),
             "only_base": self.only_base,
             "only_tuned": self.only_tuned,
             "reshaped": self.reshaped,

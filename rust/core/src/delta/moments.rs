@@ -82,7 +82,8 @@ impl Moments {
             let square = squares(v);
             if square.is_finite() {
                 let elements = v.len() as u64;
-                total += Self { elements, square_base: square, square_tuned: square, product: square, ..Self::default() };
+                total +=
+                    Self { elements, square_base: square, square_tuned: square, product: square, ..Self::default() };
             } else {
                 total += careful(v, v);
             }

@@ -54,15 +54,18 @@ impl Job {
         let t = &plan.tensors[index];
         let kernel = match &t.action {
             Action::Copy { .. } => None,
-            Action::Merge { method, params, .. } => {
-                Some(method.bind(params, t.elements()).map_err(|p| Error::recipe("", format!("tensor `{}`: {p}", t.name)))?)
-            }
+            Action::Merge { method, params, .. } => Some(
+                method
+                    .bind(params, t.elements())
+                    .map_err(|p| Error::recipe("", format!("tensor `{}`: {p}", t.name)))?,
+            ),
         };
         let operands = t.action.operands();
         let sizes = std::iter::once(t.nbytes).chain(operands.iter().map(|o| plan.tensor(*o).nbytes));
         let leaves = sizes.map(|n| vec![0; n.div_ceil(BLOCK as u64) as usize]).collect();
         let spans = t.elements().div_ceil(SPAN);
-        let state = State { left: spans, unapplied: spans, scans: 0, sums: vec![], counts: vec![], ranks: vec![], leaves };
+        let state =
+            State { left: spans, unapplied: spans, scans: 0, sums: vec![], counts: vec![], ranks: vec![], leaves };
         let job = Self { tensor: index, spans, kernel: RwLock::new(kernel), state: Mutex::new(state) };
         job.prepare()?;
         Ok(job)

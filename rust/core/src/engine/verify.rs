@@ -73,8 +73,8 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
 pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Verified> {
     let record = path.join("suture.json");
     let text = std::fs::read(&record).map_err(|e| Error::io(&record, "read the digests", e))?;
-    let value: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|e| Error::checkpoint(&record, format!("is not valid JSON: {e}")))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| Error::checkpoint(&record, format!("is not valid JSON: {e}")))?;
     let Some(listed) = value["tensors"].as_object().filter(|_| value["digest"] == digest::SCHEME) else {
         return Err(Error::checkpoint(&record, format!("holds no {} digests", digest::SCHEME)));
     };

@@ -197,10 +197,8 @@ impl<'a> Shared<'a> {
         let Action::Merge { base, inputs, params, .. } = &t.action else { return Ok(()) };
         let operands = t.action.operands();
         let stored: Vec<Stored> = operands.iter().map(|o| self.stored(*o)).collect();
-        let keys: Vec<u64> = inputs
-            .iter()
-            .map(|o| crate::kernels::rng::key(params.seed, &self.plan.labels[o.model], &t.name))
-            .collect();
+        let keys: Vec<u64> =
+            inputs.iter().map(|o| crate::kernels::rng::key(params.seed, &self.plan.labels[o.model], &t.name)).collect();
         let Scratch { buffers, wide, .. } = scratch;
         if wide.len() < operands.len() {
             wide.resize_with(operands.len(), || vec![0.0; TILE]);
@@ -289,7 +287,8 @@ impl<'a> Shared<'a> {
         let cloned = &self.cloned[task.job.tensor];
         // What lies outside the cloned range is at most a page at either end.
         let all = start..start + len as u64;
-        let mut holes = vec![all.start..cloned.start.clamp(all.start, all.end), cloned.end.clamp(all.start, all.end)..all.end];
+        let mut holes =
+            vec![all.start..cloned.start.clamp(all.start, all.end), cloned.end.clamp(all.start, all.end)..all.end];
         if cloned.is_empty() {
             holes = vec![all.clone()];
         }

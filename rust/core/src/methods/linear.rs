@@ -12,7 +12,13 @@ static SPEC: Spec = Spec {
     paper: "Wortsman et al., Model soups, arXiv 2203.05482",
     departs: "accumulates in f64; weights that sum to zero are an error, not NaN",
     parameters: &[
-        Parameter { name: "weight", summary: "weight of the model", kind: ANY, default: Default::Required, per_input: true },
+        Parameter {
+            name: "weight",
+            summary: "weight of the model",
+            kind: ANY,
+            default: Default::Required,
+            per_input: true,
+        },
         Parameter {
             name: "normalize",
             summary: "divide by the sum of the weights",

@@ -25,8 +25,13 @@ pub(super) struct Preset {
     elect: bool,
 }
 
-const WEIGHT: Parameter =
-    Parameter { name: "weight", summary: "weight of the model's change", kind: ANY, default: Default::Required, per_input: true };
+const WEIGHT: Parameter = Parameter {
+    name: "weight",
+    summary: "weight of the model's change",
+    kind: ANY,
+    default: Default::Required,
+    per_input: true,
+};
 const DENSITY: Parameter = Parameter {
     name: "density",
     summary: "share of each tensor's changed elements that is kept",
@@ -154,7 +159,9 @@ impl Method for Preset {
         let mut densities = params.numbers("density");
         densities.resize(weights.len(), 1.0);
         if let Some(d) = densities.iter().find(|d| **d <= 0.0) {
-            return Err(format!("density must be above 0, found {d}; to leave a model out, remove it or set its weight to 0"));
+            return Err(format!(
+                "density must be above 0, found {d}; to leave a model out, remove it or set its weight to 0"
+            ));
         }
         let normalize = params.switch("normalize");
         let sum: f64 = weights.iter().sum();
@@ -183,15 +190,17 @@ impl Method for Preset {
             })
             .collect();
         let divide = if normalize && !self.elect { sum } else { 1.0 };
-        Ok(Box::new(Pipeline {
-            inputs,
-            elect: self.elect,
-            divide_by_agreeing: normalize && self.elect,
-            lambda: (params.number("lambda") / divide) as f32,
-            l1: params.word("rescale") == "l1",
-            step: Step::High,
-        }
-        .settle()))
+        Ok(Box::new(
+            Pipeline {
+                inputs,
+                elect: self.elect,
+                divide_by_agreeing: normalize && self.elect,
+                lambda: (params.number("lambda") / divide) as f32,
+                l1: params.word("rescale") == "l1",
+                step: Step::High,
+            }
+            .settle(),
+        ))
     }
 }
 
@@ -257,7 +266,15 @@ impl Pipeline {
     }
 
     /// The sparsified change of input `i` on a stretch of a tile, times `factor`.
-    fn sparse(&self, i: usize, tile: &Tile, range: std::ops::Range<usize>, factor: f32, seen: &mut u64, out: &mut [f32]) {
+    fn sparse(
+        &self,
+        i: usize,
+        tile: &Tile,
+        range: std::ops::Range<usize>,
+        factor: f32,
+        seen: &mut u64,
+        out: &mut [f32],
+    ) {
         let input = &self.inputs[i];
         delta(tile, i, range.clone(), out);
         match (input.sparsify, &input.cut) {

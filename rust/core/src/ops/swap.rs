@@ -29,7 +29,10 @@ pub enum Role {
 pub fn roles(swap: &Swap, layers: usize) -> Result<Vec<Role>> {
     if let Some(listed) = &swap.layers {
         if let Some(l) = listed.iter().find(|l| **l >= layers) {
-            return Err(Error::recipe("layers", format!("layer {l} does not exist; there are {layers}, numbered from 0")));
+            return Err(Error::recipe(
+                "layers",
+                format!("layer {l} does not exist; there are {layers}, numbered from 0"),
+            ));
         }
         return Ok((0..layers).map(|l| if listed.contains(&l) { Role::Take } else { Role::Keep }).collect());
     }
@@ -158,7 +161,10 @@ fn notes(swap: &Swap, roles: &[Role], donor: &str, recipient: &str) -> Vec<(&'st
         NonLayer::From => (donor.to_owned(), "from"),
         NonLayer::Mean => (format!("the mean of {recipient} and {donor}"), "mean"),
     };
-    out.push(("outside", format!("embeddings, final norm, head and all else outside the layers: {source} (--non-layer {option})")));
+    out.push((
+        "outside",
+        format!("embeddings, final norm, head and all else outside the layers: {source} (--non-layer {option})"),
+    ));
     out
 }
 

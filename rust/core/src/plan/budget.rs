@@ -50,7 +50,10 @@ pub fn fit(plan: &Plan, memory: Option<u64>, threads: usize, wanted: Option<u64>
             let need = budget.peak.div_ceil(1 << 20);
             return Err(Error::recipe(
                 "memory",
-                format!("{} MiB is too little for this plan on {threads} threads; the smallest that works is {need} MiB", memory >> 20),
+                format!(
+                    "{} MiB is too little for this plan on {threads} threads; the smallest that works is {need} MiB",
+                    memory >> 20
+                ),
             ));
         }
         chunk = (chunk / 2).max(MIN_CHUNK);

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::same_shape;
 use super::{Action, Models, Operand, OutputConfig, Plan, TensorPlan, Unused, lay_out};
 use crate::checkpoint::ShardPolicy;
 use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Params, Value as Param, registry};
-use super::same_shape;
 
 struct Item {
     name: String,

@@ -104,7 +104,10 @@ fn stage<'a>(merge: &'a Merge, slice: &'a Slice, spec: &Spec, models: &mut Model
             }
         }
         if sources.iter().any(|s| s.model == model) {
-            return Err(Error::recipe(&entry.at, format!("{} is listed twice; give it one entry and one weight", entry.model)));
+            return Err(Error::recipe(
+                &entry.at,
+                format!("{} is listed twice; give it one entry and one weight", entry.model),
+            ));
         }
         sources.push(Source { entry, model, start });
     }
@@ -178,9 +181,8 @@ impl Builder<'_> {
         let names: Vec<String> = draft.models.get(lead_model).tensors.iter().map(|t| t.name.clone()).collect();
         let stack = draft.models.get(lead_model).main_stack().map(|(s, _)| s);
         for name in &names {
-            let position = split_layer(name)
-                .filter(|l| Some(l.stack) == stack.as_deref())
-                .map(|l| (l.layer, stage.count));
+            let position =
+                split_layer(name).filter(|l| Some(l.stack) == stack.as_deref()).map(|l| (l.layer, stage.count));
             self.tensor(draft, stage, name, position, |_| name.clone())?;
         }
         // What another model has and the lead lacks is a mistake, unless the lead ties it to its embedding.

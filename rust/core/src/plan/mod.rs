@@ -7,8 +7,8 @@ pub(crate) mod models;
 mod select;
 
 pub use draft::Draft;
-pub(crate) use models::same_shape;
 pub use models::Models;
+pub(crate) use models::same_shape;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,7 +169,10 @@ impl Plan {
         let staged = staged_bytes(&crate::checkpoint::Staging::folder_for(target));
         let (need, free) = (self.write_bytes(), stat.f_bavail * stat.f_frsize + staged);
         if need > free {
-            return Err(Error::output(target, format!("needs {need} bytes of disk, {free} are free; nothing was written")));
+            return Err(Error::output(
+                target,
+                format!("needs {need} bytes of disk, {free} are free; nothing was written"),
+            ));
         }
         Ok(())
     }
@@ -288,6 +291,10 @@ fn staged_bytes(folder: &std::path::Path) -> u64 {
     entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
 }
 
-pub(crate) fn lay_out(entries: Vec<crate::checkpoint::header::Entry>, policy: &crate::checkpoint::ShardPolicy, sources: &[Option<u64>]) -> Layout {
+pub(crate) fn lay_out(
+    entries: Vec<crate::checkpoint::header::Entry>,
+    policy: &crate::checkpoint::ShardPolicy,
+    sources: &[Option<u64>],
+) -> Layout {
     Layout::new(entries, policy, sources)
 }

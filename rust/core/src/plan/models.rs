@@ -75,7 +75,10 @@ impl Models {
     pub fn stack(&self, model: usize) -> Result<(String, usize)> {
         let checkpoint = self.get(model);
         checkpoint.main_stack().ok_or_else(|| {
-            Error::checkpoint(&checkpoint.path, "no tensor name holds a layer number (such as `layers.0.`), so it has no layers")
+            Error::checkpoint(
+                &checkpoint.path,
+                "no tensor name holds a layer number (such as `layers.0.`), so it has no layers",
+            )
         })
     }
 

@@ -91,8 +91,12 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     fields.finish()?;
     let (slices, whole) = match (models, slices) {
         (Some(models), None) => {
-            let slice =
-                Slice { sources: sources("models", models, method)?, base: None, parameters: vec![], at: String::new() };
+            let slice = Slice {
+                sources: sources("models", models, method)?,
+                base: None,
+                parameters: vec![],
+                at: String::new(),
+            };
             (vec![slice], true)
         }
         (None, Some(slices)) => {

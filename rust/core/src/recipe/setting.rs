@@ -92,7 +92,11 @@ fn shape(at: &str, value: &Value, parameter: &Parameter) -> Result<Shape> {
     match value {
         Value::Array(items) if items.is_empty() => Err(wrong(at, "at least one value", value)),
         Value::Array(items) => Ok(Shape::Gradient(
-            items.iter().enumerate().map(|(i, v)| single(&format!("{at}[{i}]"), v, parameter)).collect::<Result<_>>()?,
+            items
+                .iter()
+                .enumerate()
+                .map(|(i, v)| single(&format!("{at}[{i}]"), v, parameter))
+                .collect::<Result<_>>()?,
         )),
         _ => Ok(Shape::Constant(single(at, value, parameter)?)),
     }

@@ -1,0 +1,57 @@
+# The same targets for people and CI. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export CARGO_TERM_QUIET ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build lint rust-test py-test real-deps bench wheel clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: build  ## Build, then take a small family of checkpoints through inspect, diff, swap, merge and verify
+	$(BIN)/python benches/demo.py
+
+test: lint rust-test py-test  ## Build, check formatting, types and lints, and run every test
+
+$(BIN)/maturin:
+	@command -v cargo >/dev/null || { echo "suture is built with Rust; install it (rustup.rs) and run make again" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check 'maturin>=1.9,<2'
+
+build: $(BIN)/maturin  ## Make the virtual environment and build suture into it
+	@. $(BIN)/activate && maturin develop --release --extras dev --quiet >/dev/null 2>$(VENV)/build.log \
+		|| { cat $(VENV)/build.log >&2; exit 1; }
+
+lint: build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/stubtest suture._core
+
+rust-test: build
+	cargo test --workspace
+
+# torch and transformers, for the tests on published models. torch comes without the CUDA libraries its CPU part never
+# loads; see tests/real/requirements-torch.txt.
+real-deps: build
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r tests/real/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r tests/real/requirements-torch.txt
+
+py-test: build real-deps
+	$(BIN)/python -m pytest
+
+bench: build  ## Compare speed and memory with the bare I/O and with mergekit (about an hour, 45 GB of disk)
+	cargo build --release -p suture-core --example floor
+	$(BIN)/python benches/end_to_end.py --floor target/release/examples/floor
+	$(BIN)/python benches/end_to_end.py --floor target/release/examples/floor --cold --only suture floor
+	$(BIN)/python benches/end_to_end.py memory
+
+wheel: $(BIN)/maturin  ## Build the release wheel into dist/
+	. $(BIN)/activate && maturin build --release --out dist
+
+clean:  ## Remove what was built
+	rm -rf $(VENV) target dist demo
