@@ -23,11 +23,34 @@ import suture
 from ..support.checkpoints import Raw, encode, llama_family, read_checkpoint, write_checkpoint, write_file
 
 VERBS = ("inspect", "diff", "swap", "merge", "methods", "verify")
-WRITING = ("--memory", "--threads", "--io", "--dtype", "--shard-size", "--nan", "--overwrite", "--dry-run", "--quiet", "--verbose", "--json")
+WRITING = (
+    "--memory",
+    "--threads",
+    "--io",
+    "--dtype",
+    "--shard-size",
+    "--nan",
+    "--overwrite",
+    "--dry-run",
+    "--quiet",
+    "--verbose",
+    "--json",
+)
 OPTIONS = {
     "inspect": ("--tensors", "--stats", "--json"),
     "diff": ("--by", "--sort", "--json", "--csv"),
-    "swap": ("--into", "--from", "--bottom", "--top", "--transition", "--blend", "--layers", "--modules", "--non-layer", *WRITING),
+    "swap": (
+        "--into",
+        "--from",
+        "--bottom",
+        "--top",
+        "--transition",
+        "--blend",
+        "--layers",
+        "--modules",
+        "--non-layer",
+        *WRITING,
+    ),
     "merge": ("--seed", *WRITING),
     "methods": ("--json",),
     "verify": ("--json",),
@@ -381,7 +404,7 @@ def test_colour_is_for_terminals(family: dict[str, Path], tmp_path: Path) -> Non
     for call in calls:
         piped = run(*call)
         assert ESCAPE not in piped.stdout + piped.stderr
-    heat = ["diff", family["base"], family["first"]]
+    heat: list[str | Path] = ["diff", family["base"], family["first"]]
     assert "\x1b[30;48;" in on_terminal(*heat)[1] or "48;2;" in on_terminal(*heat)[1]
     assert "\x1b[1m" in on_terminal("methods")[1]
     colours = re.compile(r"\x1b\[[0-9;]*m")

@@ -141,9 +141,7 @@ def test_the_plan_knows_the_peak(threads: int, models: dict[str, list[Path]], ou
     for memory in (None, "200MiB"):
         call = [*ties(models["small"], out)[:3], "--threads", str(threads)]
         call += [] if memory is None else ["--memory", memory]
-        plan = suture.merge(
-            call[1], out, settings=suture.Settings(threads=threads, memory=memory), dry_run=True
-        ).data
+        plan = suture.merge(call[1], out, settings=suture.Settings(threads=threads, memory=memory), dry_run=True).data
         promised = plan["budget"]["peak_bytes"]
         done = run(*call, "--overwrite")
         assert done.code == 0, done.stderr
@@ -180,7 +178,8 @@ def test_the_smallest_budget_works(
 def test_reading_takes_little_too(models: dict[str, list[Path]]) -> None:
     """`diff` and `inspect --stats` stream: their memory is that of their buffers."""
     base, tuned, _ = models["large"]
-    for call in (["diff", base, tuned], ["inspect", base, "--stats"]):
+    calls: list[list[str | Path]] = [["diff", base, tuned], ["inspect", base, "--stats"]]
+    for call in calls:
         done = run(*call, "--threads", "2")
         assert done.code == 0, done.stderr
         assert done.peak < 128 * MIB, f"{call[0]}: {done.peak / MIB:.0f} MiB"
@@ -219,9 +218,7 @@ def control_group() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap"])
-def test_a_merge_fits_a_control_group(
-    io: str, control_group: Path, models: dict[str, list[Path]], out: Path
-) -> None:
+def test_a_merge_fits_a_control_group(io: str, control_group: Path, models: dict[str, list[Path]], out: Path) -> None:
     """Three models of 0.6 GB are merged inside 512 MiB, page cache and all, and the kernel kills nothing."""
 
     def enter() -> None:

@@ -60,9 +60,7 @@ class Judge:
         torch.set_num_threads(1)  # threads that wait for busy cores cost more than they gain here
         lines = (base / "vocab.txt").read_text(encoding="utf-8").splitlines()
         vocabulary = {token: number for number, token in enumerate(lines)}
-        return cls(
-            torch, transformers, read(torch, base), read(torch, tuned), tuned / "config.json", vocabulary
-        )
+        return cls(torch, transformers, read(torch, base), read(torch, tuned), tuned / "config.json", vocabulary)
 
     def tokens(self, reaction: str) -> list[int]:
         tokens = TOKEN.findall(reaction)

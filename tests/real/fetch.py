@@ -76,9 +76,7 @@ def _place(package: Package, build: Callable[[zipfile.ZipFile, Path], None]) -> 
     if place.is_dir():
         return place
     if offline():
-        raise OfflineError(
-            f"{place} does not exist, and SUTURE_OFFLINE=1 forbids to fetch {package.requirement}"
-        )
+        raise OfflineError(f"{place} does not exist, and SUTURE_OFFLINE=1 forbids to fetch {package.requirement}")
     cache.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{package.folder}.", dir=cache))
     try:

@@ -60,9 +60,7 @@ def test_inspect_tells_what_is_there(minilm: Path) -> None:
     assert set(checkpoint.names) == set(expected)
     for name, raw in expected.items():
         info = checkpoint.info(name)
-        assert (str(info.dtype), tuple(info.shape), info.nbytes) == (raw.dtype, raw.shape, len(raw.data)), (
-            name
-        )
+        assert (str(info.dtype), tuple(info.shape), info.nbytes) == (raw.dtype, raw.shape, len(raw.data)), name
     assert (expected[BUFFER].dtype, expected[BUFFER].shape) == ("I64", (1, 512))
     assert checkpoint.numpy(BUFFER).tolist() == [list(range(512))]
     assert json.loads(run("inspect", minilm, "--tensors", "--stats", "--json"))

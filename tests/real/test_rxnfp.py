@@ -107,9 +107,7 @@ def test_swap_moves_layers_bit_for_bit(
     assert judge.surprise(chemistry.read(torch, out)) < fine_tune - 0.3
 
 
-def test_swap_blends_the_seams(
-    rxnfp: Path, base: dict[str, Raw], tuned: dict[str, Raw], tmp_path: Path
-) -> None:
+def test_swap_blends_the_seams(rxnfp: Path, base: dict[str, Raw], tuned: dict[str, Raw], tmp_path: Path) -> None:
     """Law 2: a transition layer is the mean of both, rounded once; its neighbours are bytes."""
     out = tmp_path / "blended"
     suture.swap(rxnfp / "ft_10k_25s", rxnfp / "base", out, bottom=1, top=1, transition=1)

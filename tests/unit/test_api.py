@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,13 @@ def test_every_dtype_is_described_and_read(shards: int, tmp_path: Path) -> None:
             assert (values.dtype, values.shape) == (np.dtype(NUMPY_DTYPES[raw.dtype]), raw.shape)
             assert values.tobytes() == raw.data
         else:
-            assert (values.dtype, values.shape) == (np.uint8, (len(raw.data),))
+            assert (values.dtype, values.shape) == (np.dtype(np.uint8), (len(raw.data),))
             assert values.tobytes() == raw.data
 
 
 def test_scalars_and_empty_tensors_are_read(tmp_path: Path) -> None:
     """No dimension is one element; a dimension of nothing is none."""
-    tensors = {"scalar": encode(np.float32(1.5), "BF16"), "empty": Raw("F16", (3, 0), b"")}
+    tensors = {"scalar": encode(np.array(1.5, np.float32), "BF16"), "empty": Raw("F16", (3, 0), b"")}
     checkpoint = suture.open(write_file(tmp_path / "a.safetensors", tensors))
     assert (checkpoint.numpy("scalar").shape, float(checkpoint.numpy("scalar"))) == ((), 1.5)
     assert checkpoint.numpy("empty").shape == (3, 0)
@@ -151,7 +152,7 @@ def test_an_unknown_tensor_is_a_usage_error(tmp_path: Path) -> None:
 def test_inspect_counts_and_measures(tmp_path: Path) -> None:
     """Bytes, elements and dtypes add up; with stats every float tensor has figures, NaN counted apart."""
     tensors = one_of_each()
-    tensors["odd"] = encode(np.float32([1, -3, 0, np.nan, np.inf, 2]), "F32")
+    tensors["odd"] = encode(np.array([1, -3, 0, np.nan, np.inf, 2], np.float32), "F32")
     folder = write_checkpoint(tmp_path / "model", tensors, config={"model_type": "x", "unknown": 1})
     found = suture.inspect(folder, stats=True)
     assert found["bytes"] == sum(len(raw.data) for raw in tensors.values())
@@ -203,7 +204,9 @@ def flip(output: Path, name: str, at: int, bit: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"]
+)
 def test_one_flipped_bit_is_found_and_named(name: str, output: Path) -> None:
     """`verify` names the tensor that differs, and ends with exit code 1."""
     nbytes = suture.open(output).info(name).nbytes
@@ -299,7 +302,9 @@ def test_progress_grows_to_its_end(large: tuple[Path, Path, Path], tmp_path: Pat
         return lambda done, total: heard.setdefault(what, []).append((done, total))
 
     suture.merge(ties(large), tmp_path / "merged", settings=SLOW, progress=listen("merge"))
-    suture.swap(*large[:2], tmp_path / "swapped", bottom=1, transition=1, settings=SLOW, progress=listen("swap"))
+    suture.swap(
+        large[0], large[1], tmp_path / "swapped", bottom=1, transition=1, settings=SLOW, progress=listen("swap")
+    )
     suture.diff(*large[:2], settings=SLOW, progress=listen("diff"))
     suture.inspect(large[0], stats=True, settings=SLOW, progress=listen("inspect"))
     suture.verify(tmp_path / "merged", settings=SLOW, progress=listen("verify"))
@@ -335,9 +340,9 @@ def test_an_exception_in_progress_is_raised(
 ) -> None:
     """The caller's exception comes out unchanged, from the last call too; nothing half-written looks whole."""
     models, out = request.getfixturevalue(size), tmp_path / "out"
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "merge": lambda: suture.merge(ties(models), out, settings=SLOW, progress=stop),
-        "swap": lambda: suture.swap(*models[:2], out, bottom=1, transition=1, settings=SLOW, progress=stop),
+        "swap": lambda: suture.swap(models[0], models[1], out, bottom=1, transition=1, settings=SLOW, progress=stop),
         "diff": lambda: suture.diff(*models[:2], settings=SLOW, progress=stop),
         "inspect": lambda: suture.inspect(models[0], stats=True, settings=SLOW, progress=stop),
     }
@@ -385,7 +390,11 @@ def test_work_goes_on_in_other_threads(large: tuple[Path, Path, Path], tmp_path:
             heard: list[int] = []
             out = tmp_path / str(number)
             suture.merge(ties(large), out, progress=lambda done, _: heard.append(done))
-            results[number] = (suture.verify(out)["differing"], suture.diff(large[0], out)["total"]["l2"] > 0, bool(heard))
+            results[number] = (
+                suture.verify(out)["differing"],
+                suture.diff(large[0], out)["total"]["l2"] > 0,
+                bool(heard),
+            )
         except BaseException as error:
             results[number] = error
 

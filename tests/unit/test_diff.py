@@ -107,7 +107,7 @@ def test_metrics_do_not_depend_on_the_scale(scale: float, dtype: str, tmp_path: 
 
 def test_a_change_beyond_the_range_of_f32_is_measured(tmp_path: Path) -> None:
     """Law 2: the difference of two finite values is finite."""
-    base, tuned = np.float32([3e38, 1, 2]), np.float32([-3e38, 1, 3])
+    base, tuned = np.array([3e38, 1, 2], np.float32), np.array([-3e38, 1, 3], np.float32)
     row = rows(compare({"a": encode(base, "F32")}, {"a": encode(tuned, "F32")}, tmp_path))["a"]
     agrees(row, base, tuned)
 
@@ -128,7 +128,7 @@ def test_nonfinite_elements_are_counted_and_left_out(size: int, dtype: str, tmp_
 
 def test_nothing_but_nonfinite_elements(tmp_path: Path) -> None:
     """No pair is left to measure: no change, and nothing that is not a number in the report."""
-    base, tuned = np.float32([np.nan, np.inf]), np.float32([np.nan, -np.inf])
+    base, tuned = np.array([np.nan, np.inf], np.float32), np.array([np.nan, -np.inf], np.float32)
     row = rows(compare({"a": encode(base, "F32")}, {"a": encode(tuned, "F32")}, tmp_path))["a"]
     agrees(row, base, tuned)
 
@@ -310,9 +310,7 @@ def test_experts_and_layers_are_ordered(moe: tuple[Path, Path, dict[str, tuple[R
     assert [row["layer"] for row in found["layers"]] == ["0", "2", "10", "-"]
 
 
-def test_csv_holds_what_json_holds(
-    moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]], tmp_path: Path
-) -> None:
+def test_csv_holds_what_json_holds(moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]], tmp_path: Path) -> None:
     """`--csv` writes the table, all digits, of tensors or of what `--by` says."""
     base, tuned, _ = moe
     found = suture.diff(base, tuned)
@@ -336,9 +334,7 @@ def test_csv_holds_what_json_holds(
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_sort_puts_the_largest_change_first(
-    metric: str, moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]]
-) -> None:
+def test_sort_puts_the_largest_change_first(metric: str, moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]]) -> None:
     """`--sort` orders by change: the largest first, and for the cosine the smallest."""
     done = run("diff", moe[0], moe[1], "--by", "module", "--sort", metric, "--json")
     assert done.returncode == 0, done.stderr
@@ -348,9 +344,7 @@ def test_sort_puts_the_largest_change_first(
 
 
 @pytest.mark.parametrize(("by", "section"), [("layer", "layers"), ("module", "modules"), ("tensor", "tensors")])
-def test_by_prints_a_line_for_each(
-    by: str, section: str, moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]]
-) -> None:
+def test_by_prints_a_line_for_each(by: str, section: str, moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]]) -> None:
     """`--by` is a table: a line for each, in the order of the report, and one for all."""
     found = suture.diff(*moe[:2])
     done = run("diff", moe[0], moe[1], "--by", by)

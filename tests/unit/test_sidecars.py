@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 KINDS = [SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL]
 EMPTY_DIGEST = "99aa06d3014798d86001c324468d497f"
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "num_hidden_layers": 6,
@@ -29,14 +29,14 @@ LLAMA = {
     "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "short_factor": [1.0] * 6},
     "torch_dtype": "bfloat16",
 }
-MISTRAL = {
+MISTRAL: dict[str, Any] = {
     "architectures": ["MistralForCausalLM"],
     "model_type": "mistral",
     "num_hidden_layers": 6,
     "sliding_window": 4096,
     "torch_dtype": "bfloat16",
 }
-QWEN2 = {
+QWEN2: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "num_hidden_layers": 6,
@@ -44,7 +44,7 @@ QWEN2 = {
     "use_sliding_window": False,
     "torch_dtype": "bfloat16",
 }
-QWEN3 = {
+QWEN3: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
     "num_hidden_layers": 6,
@@ -52,7 +52,7 @@ QWEN3 = {
     "layer_types": [FULL] * 6,
     "dtype": "bfloat16",
 }
-GEMMA2 = {
+GEMMA2: dict[str, Any] = {
     "architectures": ["Gemma2ForCausalLM"],
     "model_type": "gemma2",
     "num_hidden_layers": 6,
@@ -60,7 +60,7 @@ GEMMA2 = {
     "sliding_window": 4096,
     "torch_dtype": "bfloat16",
 }
-GEMMA3 = {
+GEMMA3: dict[str, Any] = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "model_type": "gemma3",
     "dtype": "bfloat16",
@@ -73,7 +73,14 @@ GEMMA3 = {
     },
     "vision_config": {"num_hidden_layers": 6, "depths": [1, 2, 3, 4, 5, 6]},
 }
-CONFIGS = {"llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3, "gemma2": GEMMA2, "gemma3": GEMMA3}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "gemma2": GEMMA2,
+    "gemma3": GEMMA3,
+}
 
 # Which layers of the model the output is made of: dropped, stacked, repeated, out of order.
 STACKS = {
@@ -357,9 +364,7 @@ def test_suture_json_says_how_it_was_made(tmp_path: Path) -> None:
         for content, digest in seen:
             assert re.fullmatch("[0-9a-f]{32}", digest), name
             assert digests.setdefault(content, digest) == digest, name
-        assert (entry["action"], len(entry["from"])) == (
-            ("linear", 2) if "layers.1." in name else ("copy", 1)
-        ), name
+        assert (entry["action"], len(entry["from"])) == (("linear", 2) if "layers.1." in name else ("copy", 1)), name
     assert len(set(digests.values())) == len(digests)
 
 
@@ -417,11 +422,28 @@ def content(path: Path) -> dict[str, Raw]:
     """What the safetensors package reads in a file, its metadata checked."""
     with safetensors.safe_open(path, framework="np") as file:
         assert file.metadata() == {"format": "pt"}
-    read: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(path.read_bytes())
+    deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
+    read = deserialize(path.read_bytes())
     return {name: Raw(t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in read}
 
 
-DTYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64", "F8_E4M3", "F8_E5M2")
+DTYPES = (
+    "BOOL",
+    "U8",
+    "I8",
+    "I16",
+    "U16",
+    "F16",
+    "BF16",
+    "I32",
+    "U32",
+    "F32",
+    "F64",
+    "I64",
+    "U64",
+    "F8_E4M3",
+    "F8_E5M2",
+)
 
 
 def test_the_safetensors_package_reads_every_output(tmp_path: Path) -> None:
@@ -434,12 +456,12 @@ def test_the_safetensors_package_reads_every_output(tmp_path: Path) -> None:
             size = int(np.prod(shape)) * widths.get(dtype, 8)
             tensors[f"größe.{dtype}.{shape}"] = Raw(dtype, shape, bytes((number + i) % 2 for i in range(size)))
     source = write_checkpoint(tmp_path / "in", tensors, shards=2)
-    for size in (None, "300"):
-        out = tmp_path / f"out-{size}"
+    for limit in (None, "300"):
+        out = tmp_path / f"out-{limit}"
         suture.merge(
             {"merge_method": "passthrough", "models": [{"model": str(source)}]},
             out,
-            settings=suture.Settings(shard_size=size),
+            settings=suture.Settings(shard_size=limit),
         )
         found = {name: raw for path in out.glob("*.safetensors") for name, raw in content(path).items()}
         assert found == tensors

@@ -155,9 +155,7 @@ def test_a_donor_of_another_dtype_is_cast(into_dtype: str, donor_dtype: str, tmp
 
 
 @pytest.mark.parametrize(("name", "stored"), [("bfloat16", "BF16"), ("float16", "F16"), ("float32", "F32")])
-def test_dtype_casts_everything(
-    name: str, stored: str, untied: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_dtype_casts_everything(name: str, stored: str, untied: tuple[Path, Path], tmp_path: Path) -> None:
     """`dtype` holds for every float tensor, kept, taken or blended, and is what config.json says."""
     options: dict[str, Any] = {"bottom": 2, "top": 1, "transition": 1}
     suture.swap(*untied, tmp_path / "out", **options, settings=suture.Settings(dtype=name))
@@ -191,7 +189,9 @@ def test_the_recipients_shards_are_kept(shards: int, tmp_path: Path) -> None:
     """Without `shard_size` every tensor stays in the file it has in the recipient."""
     into, donor = family(tmp_path, shards=[shards, 2])
     suture.swap(into, donor, tmp_path / "out", bottom=2, top=1, transition=1)
-    layouts = [{name: suture.open(f).info(name).shard for name in suture.open(f).names} for f in (into, tmp_path / "out")]
+    layouts = [
+        {name: suture.open(f).info(name).shard for name in suture.open(f).names} for f in (into, tmp_path / "out")
+    ]
     assert {n: Path(p).name for n, p in layouts[0].items()} == {n: Path(p).name for n, p in layouts[1].items()}
     assert (tmp_path / "out" / INDEX_NAME).exists() is (shards > 1)
 
@@ -266,16 +266,14 @@ def test_a_stray_tensor_of_the_donor_is_refused(tmp_path: Path) -> None:
     extra = "model.layers.0.self_attn.q_proj.bias"
     tensors[extra] = encode(np.ones(16, np.float32), "BF16")
     write_checkpoint(donor, tensors)
-    with pytest.raises(suture.SutureError, match="q_proj.bias") as caught:
+    with pytest.raises(suture.SutureError, match=r"q_proj\.bias") as caught:
         suture.swap(into, donor, tmp_path / "out", bottom=1)
     assert caught.value.tensor == extra
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("non_layer", ["into", "from", "mean"])
-def test_the_source_of_everything_else_is_said(
-    non_layer: str, untied: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_source_of_everything_else_is_said(non_layer: str, untied: tuple[Path, Path], tmp_path: Path) -> None:
     """Whose embeddings and head the output has is in the plan and in the report, whatever was asked."""
     for dry in (True, False):
         report = suture.swap(*untied, tmp_path / "out", bottom=1, non_layer=non_layer, dry_run=dry)
@@ -365,7 +363,7 @@ def test_layers_are_known_by_name_in_any_architecture(prefix: str, tmp_path: Pat
         for layer in range(11):
             tensors[f"{prefix}{layer}.attn.w"] = encode(rng.normal(size=(4, 5)), "F32")
         folders.append(write_checkpoint(tmp_path / str(side), tensors))
-    suture.swap(*folders, tmp_path / "out", bottom=2, top=1)
+    suture.swap(folders[0], folders[1], tmp_path / "out", bottom=2, top=1)
     into, donor = (read_checkpoint(folder) for folder in folders)
     taken = {f"{prefix}{layer}.attn.w" for layer in (0, 1, 10)}
     same(read_checkpoint(tmp_path / "out"), {n: (donor if n in taken else into)[n] for n in into})
@@ -380,6 +378,6 @@ def test_swap_of_a_lone_file(tmp_path: Path) -> None:
         tensors = {key: encode(rng.normal(size=shape), "BF16") for key, shape in shapes.items()}
         folder = write_checkpoint(tmp_path / name, tensors, config=llama_config(2, 8, 2, 1, 8, 8, False, "BF16"))
         paths.append((folder / "model.safetensors").rename(tmp_path / f"{name}.safetensors"))
-    suture.swap(*paths, tmp_path / "out", top=1)
+    suture.swap(paths[0], paths[1], tmp_path / "out", top=1)
     into, donor = (read_checkpoint(path) for path in paths)
     same(read_checkpoint(tmp_path / "out"), {n: (donor if layer_of(n) == 1 else into)[n] for n in into})

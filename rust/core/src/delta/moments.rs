@@ -99,8 +99,8 @@ struct Lanes([f64; LANES]);
 impl Lanes {
     #[inline(always)]
     fn take(&mut self, lanes: [f32; LANES]) {
-        for i in 0..LANES {
-            self.0[i] += f64::from(lanes[i]);
+        for (sum, lane) in self.0.iter_mut().zip(lanes) {
+            *sum += f64::from(lane);
         }
     }
 
