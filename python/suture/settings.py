@@ -27,9 +27,9 @@ def parse_size(text: str | int, name: str) -> int:
     Raises:
         UsageError: if `text` is not a size above zero.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", str(text).upper())
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?I?)B?\s*", str(text).upper())
     size = int(float(match[1]) * _UNITS.get(match[2], 0)) if match else 0
-    if size <= 0:
+    if not 0 < size < 2**63:
         raise UsageError(f"{name}: expected a size such as 256MiB or 5GB, found `{text}`", at=name)
     return size
 

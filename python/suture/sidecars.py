@@ -13,6 +13,8 @@ _LEFT_OUT = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".npz", ".pkl",
     ".index.json", ".lock", ".incomplete", ".tmp", ".log",
 )  # fmt: skip
+#: Folders of a training run.
+_TRAINING = ("runs", "logs", "wandb", "checkpoint-", "global_step")
 _NOT_OURS = {"suture.json", "config.json", "README.md", "trainer_state.json", "adapter_config.json"}
 #: Larger files are not tokenizers.
 _LARGEST = 256 * 2**20
@@ -46,10 +48,15 @@ def _carried(folder: Path) -> list[Path]:
     for path in folder.iterdir():
         if path.name.startswith(".") or path.name in _NOT_OURS:
             continue
+        if path.is_symlink() and path.is_dir():
+            # It may lead anywhere; a link to a single file is how hubs store their caches.
+            continue
         if path.is_dir():
+            if path.name.startswith(_TRAINING):
+                continue
             inner = [p for p in path.rglob("*") if p.is_file()]
             # A folder with weights in it is another checkpoint.
-            if not any(p.name.endswith(_LEFT_OUT) for p in inner):
+            if not any(p.name.endswith(_LEFT_OUT) or "tfevents" in p.name for p in inner):
                 found += [p for p in inner if p.stat().st_size <= _LARGEST]
         elif path.is_file() and not path.name.endswith(_LEFT_OUT) and path.stat().st_size <= _LARGEST:
             found.append(path)
@@ -62,8 +69,8 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise SutureError(f"{path}: is not valid JSON: {e}", path) from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise SutureError(f"{path}: cannot be read as JSON: {e}", path) from None
     if not isinstance(config, dict):
         raise SutureError(f"{path}: expected a JSON object", path)
     return config
@@ -78,9 +85,10 @@ def adjust_config(
     like; each entry comes from the config of the model that its layer came from.
     """
     out = dict(config)
-    if change["dtype"] is not None:
-        key = "dtype" if "dtype" in out else "torch_dtype"
-        out[key] = _DTYPE_NAMES[change["dtype"]]
+    if change["mostly"] is not None:
+        out = _retype(out, _DTYPE_NAMES[change["mostly"]])
+    if change["dtype"] is not None and "dtype" not in out:
+        out["torch_dtype"] = _DTYPE_NAMES[change["dtype"]]
     if change["untied"] and out.get("tie_word_embeddings", True):
         out["tie_word_embeddings"] = False
     if change["layers"] is not None:
@@ -88,6 +96,13 @@ def adjust_config(
     return out
 
 
+def _retype(section: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The section with the dtype it states, and those its sub-configs state, as it now is."""
+    out = {k: _retype(v, dtype) if isinstance(v, dict) and k in _INNER else v for k, v in section.items()}
+    return {k: dtype if k in ("dtype", "torch_dtype") and isinstance(v, str) else v for k, v in out.items()}
+
+
+_INNER = ("text_config", "llm_config", "language_config")
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
@@ -100,15 +115,48 @@ def _relayer(
     out = dict(section)
     count_key = next((k for k in _COUNTS if isinstance(section.get(k), int)), None)
     for key, value in section.items():
-        if isinstance(value, dict) and key in ("text_config", "llm_config", "language_config"):
+        if isinstance(value, dict) and key in _INNER:
             out[key] = _relayer(value, layers, donors, (*path, key))
-        elif count_key and isinstance(value, list) and len(value) == section[count_key]:
+        elif count_key and _per_layer(key, value, section[count_key]):
             out[key] = [_entry(donors.get(model), path, key, layer, value) for model, layer in layers]
-    if count_key and not any(k in section for k in ("text_config", "llm_config", "language_config")):
+    if count_key and not any(k in section for k in _INNER):
         out[count_key] = len(layers)
-        if isinstance(section.get("max_window_layers"), int) and section["max_window_layers"] >= section[count_key]:
-            out["max_window_layers"] = len(layers)
+        _rewindow(out, section, layers)
     return out
+
+
+def _per_layer(key: str, value: Any, layers: int) -> bool:
+    """Whether a list has an entry for every layer, rather than as many entries by chance."""
+    by_chance = key == "architectures" or key.endswith(("_token_id", "_token_ids"))
+    return isinstance(value, list) and len(value) == layers and not by_chance
+
+
+def _rewindow(out: dict[str, Any], section: dict[str, Any], layers: list[list[int]]) -> None:
+    """Keep the attention window of every layer where the config tells it by the layer's number."""
+    if "layer_types" in section:
+        return
+    if isinstance(section.get("max_window_layers"), int):
+        full = [layer < section["max_window_layers"] for _, layer in layers]
+        if full == sorted(full, reverse=True):
+            out["max_window_layers"] = sum(full)
+            return
+    else:
+        period = _period(section)
+        if period is None or [layer for _, layer in layers] == list(range(len(layers))):
+            return
+        full = [(layer + 1) % period == 0 for _, layer in layers]
+    out["layer_types"] = ["full_attention" if f else "sliding_attention" for f in full]
+
+
+def _period(section: dict[str, Any]) -> int | None:
+    """Every how many layers attention is full, for the models that alternate without saying so layer by layer."""
+    model = str(section.get("model_type", ""))
+    if model.startswith("gemma2"):
+        return 2
+    if model.startswith("gemma3"):
+        period = section.get("sliding_window_pattern", 6)
+        return period if isinstance(period, int) else None
+    return None
 
 
 def _entry(donor: dict[str, Any] | None, path: tuple[str, ...], key: str, layer: int, fallback: list[Any]) -> Any:

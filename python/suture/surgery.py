@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,20 @@ class Report:
     """What was done, or with a dry run what would be.
 
     Attributes:
-        data: the same as JSON data; of a finished run it is the output's ``suture.json``, of a dry run the plan.
+        text: the report as JSON text; of a finished run it is the output's ``suture.json``, of a dry run the plan.
         out: the output folder.
         dry: true for a dry run.
     """
 
-    data: dict[str, Any]
+    text: str
     out: Path
     dry: bool = False
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The report as JSON data; read from the text at the first use, for it may be large."""
+        data: dict[str, Any] = json.loads(self.text)
+        return data
 
     @property
     def warnings(self) -> list[str]:
@@ -125,7 +132,12 @@ def _run(
     config: Config | None,
 ) -> Report:
     try:
-        plan = _core.Plan(json.dumps(recipe), settings.shard_bytes, settings.seed)
+        text = json.dumps(recipe, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as e:
+        error = UsageError(f"the recipe holds a value that is no number, text, list or mapping: {e}")
+        raise (config.locate(error) if config else error) from None
+    try:
+        plan = _core.Plan(text, settings.shard_bytes, settings.seed)
         limits = (settings.thread_count, settings.memory_bytes, settings.chunk_elements)
         budget = plan.budget_json(*limits)
     except UsageError as e:
@@ -140,7 +152,7 @@ def _run(
             plan.check_target(str(target), settings.overwrite)
         except SutureError as e:
             data["warnings"].append(str(e))
-        return Report(data, target, dry=True)
+        return Report(json.dumps(data), target, dry=True)
     total = plan.work_bytes
     report = plan.run(
         str(target),
@@ -154,4 +166,4 @@ def _run(
         copied=copied,
         progress=None if progress is None else lambda done: progress(min(done, total), total),
     )
-    return Report(json.loads(report), target)
+    return Report(report, target)

@@ -272,8 +272,8 @@ def test_pickles_are_not_executed(suffix: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / f"pytorch_model{suffix}").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
-    for arguments in (["inspect", folder], ["diff", folder, folder]):
-        done = run(*arguments, cwd=tmp_path)
+    for verb, count in (("inspect", 1), ("diff", 2)):
+        done = run(verb, *[folder] * count, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("error: ")
         for text in (str(folder), "never executed", "convert them to safetensors"):

@@ -141,7 +141,10 @@ def write_config(path: Path, models: tuple[Path, ...]) -> Path:
     content = {
         "merge_method": "ties",
         "base_model": str(models[0]),
-        "models": [{"model": str(m), "parameters": {"weight": w}} for m, w in zip(models[1:], (0.7, 0.4))],
+        "models": [
+            {"model": str(m), "parameters": {"weight": w}}
+            for m, w in zip(models[1:], (0.7, 0.4), strict=True)
+        ],
         "parameters": {"density": 0.4, "rescale": "l1"},
     }  # fmt: skip
     return write_json(path, content)

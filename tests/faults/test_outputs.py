@@ -163,9 +163,7 @@ def test_output_is_a_file(overwrite: bool, family: tuple[Path, Path], tmp_path: 
     ["models/base", "models/base/merged", "models/tuned-1/a/b", "models", ".", "models/x/../base", "link", "link/x"],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_output_entangled_with_an_input(
-    out: str, overwrite: bool, family: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_output_entangled_with_an_input(out: str, overwrite: bool, family: tuple[Path, Path], tmp_path: Path) -> None:
     """Law 6: OUT in an input, or an input in OUT, by whatever path, is refused: inputs are never written to."""
     (tmp_path / "link").symlink_to(family[0])
     before = contents(tmp_path)

@@ -280,6 +280,7 @@ def moe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str,
         ("layers", lambda name: (layer_label(name),)),
         ("cells", lambda name: (layer_label(name), module_of(name))),
     ],
+    ids=["modules", "layers", "cells"],
 )
 def test_rollups_are_the_metrics_of_everything_together(
     section: str, key: Callable[[str], tuple[str, ...]], moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]]

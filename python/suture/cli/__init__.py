@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -49,23 +50,42 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    color = False if os.environ.get("NO_COLOR") else None
     try:
-        sys.exit(cli.main(prog_name="suture", standalone_mode=False) or 0)
+        with cli.make_context("suture", sys.argv[1:], color=color) as ctx:
+            cli.invoke(ctx)
+        sys.stdout.flush()
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
     except click.ClickException as e:
-        e.show()
-        sys.exit(e.exit_code)
+        _fail(_sentence(e), e.exit_code, color)
     except SutureError as e:
-        _complain(str(e))
-        sys.exit(e.exit_code)
+        _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted; what was written so far is kept, run the same command again to resume")
-        sys.exit(INTERRUPTED)
+        kept = "interrupted; what was written so far is kept, run the same command again to resume"
+        _fail(kept, INTERRUPTED, color)
     except BrokenPipeError:
         # Whoever read our output has closed it: not an error, and nobody is left to tell.
-        sys.stderr.close()
-        sys.exit(0)
+        _forget_stdout()
+    except OSError as e:
+        _forget_stdout()
+        _fail(f"cannot write the output: {e.strerror}", 1, color)
 
 
-def _complain(message: str) -> None:
+def _sentence(e: click.ClickException) -> str:
+    """A click error in the words of ours: lower case, no full stop, and where to look."""
+    message = e.format_message().rstrip(".")
+    ctx = getattr(e, "ctx", None)
+    hint = f"; see `{ctx.command_path} --help`" if ctx else ""
+    return message[:1].lower() + message[1:] + hint
+
+
+def _fail(message: str, code: int, color: bool | None) -> None:
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    click.echo(f"{click.style('error', fg='red', bold=True)}: {line}", err=True)
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {line}", err=True, color=color)
+    sys.exit(code)
+
+
+def _forget_stdout() -> None:
+    """Let the interpreter's own last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

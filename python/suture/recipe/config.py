@@ -72,9 +72,13 @@ def _read(path: Path) -> Config:
         raise SutureError(f"{path}: cannot read the config: {e.strerror}", path) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: the config is not text", path) from None
+    lines: dict[str, int] = {}
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise UsageError(f"{path}: YAML aliases (`*name`) are not supported; write the value out", path)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        _collect_lines(yaml, node, "", lines)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -82,10 +86,10 @@ def _read(path: Path) -> Config:
         raise UsageError(f"{path}{line}: the config is not valid YAML: {problem}", path) from None
     except RecursionError:
         raise UsageError(f"{path}: the config is nested too deeply", path) from None
+    except ValueError as e:
+        raise UsageError(f"{path}: the config holds a value that cannot be read: {e}", path) from None
     if not isinstance(data, dict):
         raise UsageError(f"{path}: expected a mapping with `merge_method` and `models`", path)
-    lines: dict[str, int] = {}
-    _collect_lines(yaml, node, "", lines)
     return Config(_copy(data), path, lines)
 
 

@@ -14,6 +14,8 @@ from suture.surgery import Report
 
 def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Print a report: data on stdout (with `as_json`, or of a dry run), everything else on stderr."""
+    if quiet and not (as_json or report.dry):
+        return
     if not quiet:
         for warning in report.warnings:
             click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)

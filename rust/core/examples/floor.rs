@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use suture_core::checkpoint::{Buffer, Checkpoint, IoMode, Shard, Source, Staging, WriteMode};
+use suture_core::checkpoint::{Buffer, Checkpoint, IoMode, Shard, Source, Staging, Target, WriteMode};
 
 const CHUNK: u64 = 2 << 20;
 const SPAN: u64 = 8 << 20;
@@ -50,7 +50,8 @@ fn main() {
         .into_iter()
         .flat_map(|(file, at, len)| (0..len).step_by(CHUNK as usize).map(move |o| (file, at + o, CHUNK.min(len - o))))
         .collect();
-    let staging = write.map(|out| Staging::open(&out, &shards, write_mode, |_| false).unwrap());
+    let staging =
+        write.map(|out| Staging::open(&Target::resolve(&out).unwrap(), &shards, write_mode, |_| false).unwrap());
     let (next_read, next_write, fold) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -77,7 +78,7 @@ fn main() {
         }
     });
     if let Some(staging) = staging {
-        staging.publish(&shards, |_| Ok(())).unwrap();
+        staging.publish(&shards, false, |_| Ok(())).unwrap();
     }
     let (read, written) = (sources.iter().map(|s| s.1).sum::<u64>(), shards.iter().map(Shard::size).sum::<u64>());
     println!(

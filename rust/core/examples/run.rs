@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use suture_core::checkpoint::IoMode;
+use suture_core::checkpoint::{IoMode, Target};
 use suture_core::engine::{self, Options, observer::Silent};
 use suture_core::plan::Plan;
 
@@ -14,6 +14,6 @@ fn main() {
         Options { threads: 2, io: IoMode::Auto, memory: None, chunk: None, allow_nonfinite: false, overwrite: true };
     let plan = Plan::compile(&recipe, None, 0).unwrap();
     let start = std::time::Instant::now();
-    engine::run(&plan, Path::new(&args.next().unwrap()), &options, &[], &Silent).unwrap();
+    engine::run(&plan, &Target::resolve(Path::new(&args.next().unwrap())).unwrap(), &options, &[], &Silent).unwrap();
     println!("{:.3} s", start.elapsed().as_secs_f64());
 }

@@ -5,6 +5,10 @@
 /// The words that stand before a layer number, over the architectures in use (`model.layers.3.`, `h.3.`, ...).
 const LAYER_WORDS: [&str; 5] = ["layers", "layer", "h", "blocks", "block"];
 
+/// Layer numbers from here on are taken for something else: no model has as many layers, and a hostile name must not
+/// make anyone count to its number.
+const MAX_LAYERS: usize = 100_000;
+
 /// A tensor name split at its layer number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerName<'a> {
@@ -29,6 +33,7 @@ pub fn split_layer(name: &str) -> Option<LayerName<'_>> {
             && part.bytes().all(|b| b.is_ascii_digit())
             && end < name.len()
             && let Ok(layer) = part.parse()
+            && layer < MAX_LAYERS
         {
             return Some(LayerName { stack: &name[..start], layer, rest: &name[end + 1..] });
         }
@@ -67,7 +72,8 @@ pub fn main_stack<'a>(tensors: impl Iterator<Item = (&'a str, u64)>) -> Option<(
 
 /// True for tensors that stand before the layers (embeddings), false for those after them (final norm, head).
 pub fn is_before_layers(name: &str) -> bool {
-    ["embed", "wte", "wpe"].iter().any(|word| name.contains(word))
+    let after = ["embed_out", "unembed"].iter().any(|word| name.contains(word));
+    !after && ["embed", "wte", "wpe"].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]

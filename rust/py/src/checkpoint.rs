@@ -36,11 +36,12 @@ impl Checkpoint {
 
     fn to_json(&self) -> String {
         let c = &self.0;
-        let files: Vec<_> = c.files.iter().map(|f| json!({"path": f.path, "bytes": f.size})).collect();
+        let files: Vec<_> =
+            c.files.iter().map(|f| json!({"path": f.path.to_string_lossy(), "bytes": f.size})).collect();
         let names: Vec<String> = (0..c.files.len()).map(|i| self.file_name(i)).collect();
         let tensors: Vec<_> = c.tensors.iter().map(|t| Self::info(t, &names[t.file])).collect();
         let stack = c.main_stack().map(|(name, layers)| json!({"name": name, "layers": layers}));
-        json!({"path": c.path, "bytes": c.total_bytes(), "files": files, "stack": stack, "tensors": tensors})
+        json!({"path": c.path.to_string_lossy(), "bytes": c.total_bytes(), "files": files, "stack": stack, "tensors": tensors})
             .to_string()
     }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use serde_json::json;
-use suture_core::checkpoint::IoMode;
+use suture_core::checkpoint::{IoMode, Target};
 use suture_core::engine::{self, Options, Sidecar};
+use suture_core::error::Error;
 use suture_core::plan as core;
 
 use crate::errors::to_py;
@@ -20,7 +21,7 @@ impl Plan {
     #[pyo3(signature = (recipe, shard_size=None, seed=0))]
     fn new(py: Python<'_>, recipe: &str, shard_size: Option<u64>, seed: u64) -> PyResult<Self> {
         let value: serde_json::Value = serde_json::from_str(recipe)
-            .map_err(|e| pyo3::exceptions::PyValueError::new_err(format!("the recipe is not JSON: {e}")))?;
+            .map_err(|e| to_py(py, &Error::recipe("", format!("the recipe cannot be read: {e}"))))?;
         long(py, None, |_| core::Plan::compile(&value, shard_size, seed)).map(Self)
     }
 
@@ -29,7 +30,7 @@ impl Plan {
     }
 
     fn config_json(&self) -> String {
-        json!({"models": self.0.models.iter().map(|m| &m.path).collect::<Vec<_>>(), "config": self.0.config})
+        json!({"models": self.0.models.iter().map(|m| m.path.to_string_lossy()).collect::<Vec<_>>(), "config": self.0.config})
             .to_string()
     }
 
@@ -44,7 +45,7 @@ impl Plan {
     }
 
     fn check_target(&self, py: Python<'_>, target: PathBuf, overwrite: bool) -> PyResult<()> {
-        self.0.check_target(&target, overwrite).map_err(|e| to_py(py, &e))
+        Target::resolve(&target).and_then(|t| self.0.check_target(&t, overwrite)).map_err(|e| to_py(py, &e))
     }
 
     #[pyo3(signature = (threads, memory=None, chunk=None))]
@@ -74,7 +75,6 @@ impl Plan {
         let written = written.into_iter().map(|(name, bytes)| Sidecar::Bytes(name, bytes));
         let copied = copied.into_iter().map(|(name, from)| Sidecar::Copy(name, from));
         let sidecars: Vec<Sidecar> = written.chain(copied).collect();
-        let report = long(py, progress, |o| engine::run(&self.0, &target, &options, &sidecars, o))?;
-        Ok(report.to_string())
+        long(py, progress, |o| engine::run(&self.0, &Target::resolve(&target)?, &options, &sidecars, o))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::Dtype;
@@ -26,10 +26,36 @@ pub struct Entry {
     pub end: u64,
 }
 
+/// Most dimensions a tensor may have; more than any framework's.
+const MAX_DIMENSIONS: usize = 64;
+
+/// Reads a shape without taking memory for more dimensions than are allowed.
+fn bounded_shape<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u64>, D::Error> {
+    struct V;
+    impl<'de> Visitor<'de> for V {
+        type Value = Vec<u64>;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            write!(f, "a shape of at most {MAX_DIMENSIONS} dimensions")
+        }
+        fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Vec<u64>, S::Error> {
+            let mut shape = Vec::new();
+            while let Some(d) = seq.next_element()? {
+                if shape.len() == MAX_DIMENSIONS {
+                    return Err(S::Error::invalid_length(shape.len() + 1, &self));
+                }
+                shape.push(d);
+            }
+            Ok(shape)
+        }
+    }
+    d.deserialize_seq(V)
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawEntry {
     dtype: String,
+    #[serde(deserialize_with = "bounded_shape")]
     shape: Vec<u64>,
     data_offsets: (u64, u64),
 }

@@ -55,9 +55,10 @@ fn folder_names(path: &Path) -> Result<Vec<String>> {
 }
 
 fn from_index(folder: &Path, index: &Path) -> Result<Listing> {
-    let size = std::fs::metadata(index).map_err(|e| Error::io(index, "read", e))?.len();
-    if size > MAX_INDEX {
-        return Err(Error::checkpoint(index, format!("the index has {size} bytes, more than the {MAX_INDEX} allowed")));
+    let meta = std::fs::metadata(index).map_err(|e| Error::io(index, "read", e))?;
+    if !meta.is_file() || meta.len() > MAX_INDEX {
+        let problem = format!("the index is not a file of at most {MAX_INDEX} bytes");
+        return Err(Error::checkpoint(index, problem));
     }
     let text = std::fs::read(index).map_err(|e| Error::io(index, "read", e))?;
     let value: Map<String, Value> =

@@ -5,6 +5,7 @@ mod index;
 mod layout;
 mod source;
 mod staging;
+mod target;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub use layout::{Layout, Shard, ShardPolicy};
 pub use source::{Buffer, IoMode, ReadMode, Source};
 pub use staging::{Staging, WriteMode};
+pub use target::Target;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -130,11 +132,15 @@ impl Checkpoint {
 }
 
 fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
+    // Asked before opening: opening a pipe would wait for ever.
+    let meta = path.metadata().map_err(|e| Error::io(path, "open", e))?;
+    if !meta.is_file() {
+        return Err(Error::checkpoint(path, "is not a file"));
+    }
     let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let meta = file.metadata().map_err(|e| Error::io(path, "read the size", e))?;
     let size = meta.len();
     let mut first = [0u8; 8];
-    if !meta.is_file() || size < 8 {
+    if size < 8 {
         return Err(Error::checkpoint(path, format!("{size} bytes are too few for a safetensors file")));
     }
     file.read_exact(&mut first).map_err(|e| Error::io(path, "read", e))?;

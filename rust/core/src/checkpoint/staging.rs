@@ -3,13 +3,13 @@
 //! Shards get their full size at once and their headers last, so that nothing half-written opens as a checkpoint.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{ALIGN, Buffer, Shard};
+use super::{ALIGN, Buffer, Shard, Target};
 use crate::error::{Error, Result};
 
 /// How shards are written.
@@ -29,82 +29,24 @@ struct OutFile {
 
 /// The folder an output is made in. Holding it holds a lock: a second run on the same output is refused.
 pub struct Staging {
-    target: PathBuf,
+    target: Target,
     folder: PathBuf,
     files: Vec<OutFile>,
-    _lock: File,
+    lock: File,
 }
 
 impl Staging {
-    /// The folder in which `target` is made.
-    pub fn folder_for(target: &Path) -> PathBuf {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        target.with_file_name(format!(".{name}.suture-partial"))
-    }
-
-    /// Checks that `target` can be written at all: free or to be overwritten, writable, not entangled with an input.
-    ///
-    /// # Errors
-    /// [`Error::Output`] with what is in the way.
-    pub fn check(target: &Path, inputs: &[&Path], overwrite: bool) -> Result<()> {
-        parent(target)?;
-        let absolute = std::path::absolute(target).map_err(|e| Error::io(target, "find", e))?;
-        // Folders above the output that do not exist yet are made when the run starts.
-        let existing = absolute.ancestors().find(|a| a.exists()).unwrap_or(Path::new("/"));
-        let fail = |e| Error::io(existing, "find the folder to write to", e);
-        let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
-        let real = existing.canonicalize().map_err(fail)?.join(rest);
-        for input in inputs {
-            let i = input.canonicalize().map_err(|e| Error::io(input, "find", e))?;
-            if real.starts_with(&i) || i.starts_with(&real) {
-                return Err(Error::output(
-                    target,
-                    format!("overlaps the input {}; choose another output", input.display()),
-                ));
-            }
-        }
-        let above = if real.exists() { real.parent().unwrap_or(&real) } else { existing };
-        if !above.is_dir() || rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_err() {
-            return Err(Error::output(target, format!("{} is not a folder that can be written to", above.display())));
-        }
-        match std::fs::read_dir(&real).map(|mut entries| entries.next().is_none()) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(_) => Err(Error::output(target, "exists and is not a folder; choose another output")),
-            Ok(true) => Ok(()),
-            Ok(false) if !overwrite => {
-                Err(Error::output(target, "exists and is not empty; pass --overwrite to replace it, or choose another"))
-            }
-            Ok(false) if looks_like_a_checkpoint(&real) => Ok(()),
-            Ok(false) => {
-                Err(Error::output(target, "holds something other than a checkpoint; --overwrite will not delete it"))
-            }
-        }
-    }
-
     /// Opens the folder for `shards`, keeping what an earlier run left there if `keep` accepts it.
     ///
     /// `keep` is given the folder and says whether its contents belong to this very run.
     ///
     /// # Errors
     /// [`Error::Output`] if another process holds it, if the disk has too little room, or if it is not writable.
-    pub fn open(target: &Path, shards: &[Shard], mode: WriteMode, keep: impl Fn(&Path) -> bool) -> Result<Self> {
-        let folder = Self::folder_for(target);
-        let make = |e| Error::io(&folder, "make the folder", e);
-        std::fs::create_dir_all(parent(target)?).map_err(make)?;
-        match std::fs::create_dir(&folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(make(e)),
-            _ => {}
-        }
-        let lock = File::open(&folder).map_err(make)?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::output(target, "another run is writing it; wait for that one, or end it"));
-        }
+    pub fn open(target: &Target, shards: &[Shard], mode: WriteMode, keep: impl Fn(&Path) -> bool) -> Result<Self> {
+        let folder = target.staging();
+        let lock = claim(target, &folder)?;
         if !keep(&folder) {
-            for entry in std::fs::read_dir(&folder).map_err(make)?.flatten() {
-                let path = entry.path();
-                let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-                gone.map_err(|e| Error::io(&path, "remove what an earlier run left", e))?;
-            }
+            empty(&folder)?;
         }
         let files = shards.iter().map(|s| OutFile::create(&folder, s, mode)).collect::<Result<Vec<_>>>();
         let files = files.inspect_err(|_| {
@@ -113,7 +55,7 @@ impl Staging {
                 let _ = std::fs::remove_dir_all(&folder);
             }
         })?;
-        Ok(Self { target: target.to_owned(), folder, files, _lock: lock })
+        Ok(Self { target: target.clone(), folder, files, lock })
     }
 
     /// The folder the output is made in.
@@ -178,36 +120,81 @@ impl Staging {
     }
 
     /// Writes the headers, makes the shards durable, lets `finish` add the other files (index last), and moves the
-    /// folder to its place in one step.
+    /// folder to its place in one step. Only with `overwrite` is anything replaced.
     ///
     /// # Errors
     /// Whatever `finish` returns, or [`Error::Io`]; the folder then stays, to be resumed.
-    pub fn publish(self, shards: &[Shard], finish: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    pub fn publish(self, shards: &[Shard], overwrite: bool, finish: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         for (out, shard) in self.files.iter().zip(shards) {
             let fail = |e| Error::io(&out.path, "write the header", e);
             out.buffered.write_all_at(&shard.header, 0).map_err(fail)?;
             out.buffered.sync_data().map_err(fail)?;
         }
         finish(&self.folder)?;
-        let fail = |e: Errno| Error::io(&self.target, "move the output into place", e);
-        rustix::fs::fsync(&self._lock).map_err(fail)?;
-        let cwd = rustix::fs::CWD;
-        if std::fs::read_dir(&self.target).is_ok_and(|mut entries| entries.next().is_some()) {
-            if rustix::fs::renameat_with(cwd, &self.folder, cwd, &self.target, RenameFlags::EXCHANGE).is_err() {
-                let name = self.target.file_name().unwrap_or_default().to_string_lossy();
-                let old = self.target.with_file_name(format!(".{name}.suture-old"));
-                rustix::fs::rename(&self.target, &old).map_err(fail)?;
-                rustix::fs::rename(&self.folder, &self.target).map_err(fail)?;
-                rustix::fs::rename(&old, &self.folder).map_err(fail)?;
-            }
-            std::fs::remove_dir_all(&self.folder)
-                .map_err(|e| Error::io(&self.folder, "remove the replaced output", e))?;
-        } else {
-            rustix::fs::rename(&self.folder, &self.target).map_err(fail)?;
+        let (from, to, cwd) = (&self.folder, self.target.path(), rustix::fs::CWD);
+        let fail = |e: Errno| Error::io(to, "move the output into place", e);
+        rustix::fs::fsync(&self.lock).map_err(fail)?;
+        // What appeared there since the run began is as dear as what was there before.
+        self.target.vacant(overwrite)?;
+        let _ = std::fs::remove_dir(to);
+        match rustix::fs::renameat_with(cwd, from, cwd, to, RenameFlags::NOREPLACE) {
+            // A file system without that flag: a plain rename replaces an empty folder at most.
+            Err(Errno::INVAL | Errno::NOSYS) if !to.exists() => rustix::fs::rename(from, to).map_err(fail)?,
+            Err(Errno::EXIST) | Err(Errno::INVAL | Errno::NOSYS) if overwrite => replace(from, to)?,
+            other => other.map_err(fail)?,
         }
-        let parent = File::open(parent(&self.target)?).map_err(|e| Error::io(&self.target, "sync the folder", e))?;
-        parent.sync_all().map_err(|e| Error::io(&self.target, "sync the folder", e))
+        let above = File::open(to.parent().unwrap_or(to)).map_err(|e| Error::io(to, "sync the folder", e))?;
+        above.sync_all().map_err(|e| Error::io(to, "sync the folder", e))
     }
+}
+
+/// Makes the folder, or opens the one an earlier run left, and locks it.
+fn claim(target: &Target, folder: &Path) -> Result<File> {
+    let fail = |e: std::io::Error| Error::io(folder, "make the folder", e);
+    std::fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(fail)?;
+    match std::fs::create_dir(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(fail(e)),
+        _ => {}
+    }
+    // A link there would lead the cleaning below astray.
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = rustix::fs::open(folder, flags, rustix::fs::Mode::empty())
+        .map_err(|_| Error::output(folder, "is not a folder of an earlier run; remove it, or choose another output"))?;
+    let lock = File::from(lock);
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            return Err(Error::output(target.path(), "another run is writing it; wait for that one, or end it"));
+        }
+        other => other.map_err(|e| Error::io(folder, "lock", e))?,
+    }
+    // Between opening and locking, a run that just finished may have moved the folder away.
+    let (held, there) = (lock.metadata().map_err(fail)?, std::fs::symlink_metadata(folder).map_err(fail)?);
+    if (held.dev(), held.ino()) != (there.dev(), there.ino()) {
+        return Err(Error::output(target.path(), "another run has just written it; look at that, then run this again"));
+    }
+    Ok(lock)
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))?.flatten() {
+        let path = entry.path();
+        let folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        let gone = if folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        gone.map_err(|e| Error::io(&path, "remove what an earlier run left", e))?;
+    }
+    Ok(())
+}
+
+/// Puts `from` in the place of `to`, and removes what was there.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    let (fail, cwd) = (|e: Errno| Error::io(to, "replace the output", e), rustix::fs::CWD);
+    if rustix::fs::renameat_with(cwd, from, cwd, to, RenameFlags::EXCHANGE).is_err() {
+        let old = from.with_extension("suture-old");
+        rustix::fs::rename(to, &old).map_err(fail)?;
+        rustix::fs::rename(from, to).map_err(fail)?;
+        rustix::fs::rename(&old, from).map_err(fail)?;
+    }
+    std::fs::remove_dir_all(from).map_err(|e| Error::io(from, "remove the replaced output", e))
 }
 
 impl OutFile {
@@ -242,30 +229,4 @@ impl OutFile {
             libc::sync_file_range(self.buffered.as_raw_fd(), offset as i64, len as i64, libc::SYNC_FILE_RANGE_WRITE);
         }
     }
-}
-
-fn parent(target: &Path) -> Result<PathBuf> {
-    match target.parent() {
-        _ if target.file_name().is_none() => Err(Error::output(target, "is not the path of a new folder")),
-        Some(p) if !p.as_os_str().is_empty() => Ok(p.to_owned()),
-        _ => Ok(PathBuf::from(".")),
-    }
-}
-
-/// Every file could be part of a checkpoint: what `--overwrite` may delete.
-fn looks_like_a_checkpoint(folder: &Path) -> bool {
-    if folder.join("suture.json").is_file() {
-        return true;
-    }
-    let mut weights = false;
-    let Ok(entries) = std::fs::read_dir(folder) else { return false };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        weights |= name.ends_with(".safetensors");
-        let known = [".safetensors", ".json", ".txt", ".model", ".jinja", ".md"].iter().any(|e| name.ends_with(e));
-        if !known {
-            return false;
-        }
-    }
-    weights
 }

@@ -14,7 +14,11 @@ pub struct Metric {
 
 /// All metrics, in the order they are shown.
 pub static METRICS: &[Metric] = &[
-    Metric { name: "mean_abs", summary: "mean absolute change", value: |m| ratio(m.abs_delta, m.elements as f64) },
+    Metric {
+        name: "mean_abs",
+        summary: "mean absolute change",
+        value: |m| ratio(m.abs_delta, (m.elements - m.skipped) as f64),
+    },
     Metric { name: "max_abs", summary: "largest absolute change", value: |m| m.max_delta },
     Metric { name: "l2", summary: "L2 norm of the change", value: |m| m.square_delta.sqrt() },
     Metric {

@@ -174,10 +174,15 @@ fn compare_span(
     Ok((moments, equal))
 }
 
-/// Elements that differ, for dtypes without arithmetic.
+/// Elements that differ, for dtypes without arithmetic; those of less than a byte are packed from the low bits up.
 fn counted(base: &[u8], tuned: &[u8], dtype: Dtype, elements: usize) -> Moments {
-    let width = (dtype.bits() as usize / 8).max(1);
-    let differing = base.chunks(width).zip(tuned.chunks(width)).filter(|(b, t)| b != t).count();
+    let bits = dtype.bits() as usize;
+    let differing = if bits >= 8 {
+        base.chunks(bits / 8).zip(tuned.chunks(bits / 8)).filter(|(b, t)| b != t).count()
+    } else {
+        let bit = |i: usize| (base[i / 8] ^ tuned[i / 8]) >> (i % 8) & 1 == 1;
+        (0..elements).filter(|e| (e * bits..(e + 1) * bits).any(bit)).count()
+    };
     Moments { elements: elements as u64, changed: differing as u64, ..Moments::default() }
 }
 
@@ -204,8 +209,8 @@ impl Comparison {
             *cells.entry((key.0, key.1, kind)).or_default() += t.moments;
         }
         json!({
-            "base": base,
-            "tuned": tuned,
+            "base": base.to_string_lossy(),
+            "tuned": tuned.to_string_lossy(),
             "metrics": METRICS.iter().map(|m| json!({"name": m.name, "summary": m.summary})).collect::<Vec<_>>(),
             "total": row(&total, &[]),
             "tensors": self.tensors.iter().map(|t| row(&t.moments, &[

@@ -25,6 +25,8 @@ pub struct Moments {
     pub changed: u64,
     /// Elements that went from positive to negative or back.
     pub flipped: u64,
+    /// Pairs left out of the sums, because one of the two is NaN or infinite.
+    pub skipped: u64,
     /// NaN or infinite elements of the base.
     pub nonfinite_base: u64,
     /// NaN or infinite elements of the tuned model.
@@ -48,6 +50,7 @@ impl AddAssign for Moments {
         self.elements += o.elements;
         self.changed += o.changed;
         self.flipped += o.flipped;
+        self.skipped += o.skipped;
         self.nonfinite_base += o.nonfinite_base;
         self.nonfinite_tuned += o.nonfinite_tuned;
         self.abs_delta += o.abs_delta;
@@ -66,7 +69,9 @@ impl Moments {
         for (b, t) in base.chunks(BLOCK).zip(tuned.chunks(BLOCK)) {
             let m = block(b, t);
             // A sum that is not finite tells that an element was not, without a test for each.
-            if (m.square_base + m.square_tuned).is_finite() {
+            // One that is tiny tells that squares may have left the range of f32 at the other end.
+            let lost = m.changed > 0 && m.square_delta < TINY || m.square_base < TINY || m.square_tuned < TINY;
+            if (m.square_base + m.square_tuned + m.square_delta).is_finite() && !lost {
                 total += m;
             } else {
                 total += careful(b, t);
@@ -80,7 +85,7 @@ impl Moments {
         let mut total = Self::default();
         for v in values.chunks(BLOCK) {
             let square = squares(v);
-            if square.is_finite() {
+            if square.is_finite() && square > TINY {
                 let elements = v.len() as u64;
                 total +=
                     Self { elements, square_base: square, square_tuned: square, product: square, ..Self::default() };
@@ -91,6 +96,9 @@ impl Moments {
         total
     }
 }
+
+/// Sums of squares below this are added again in f64: f32 loses squares under 1e-45.
+const TINY: f64 = 1e-30;
 
 /// f64 lanes that f32 lanes are emptied into.
 #[derive(Default, Clone, Copy)]
@@ -178,7 +186,7 @@ fn block(base: &[f32], tuned: &[f32]) -> Moments {
 
 fn pair(m: &mut Moments, b: f32, t: f32) {
     let (wide_b, wide_t) = (f64::from(b), f64::from(t));
-    let d = f64::from(t - b);
+    let d = wide_t - wide_b;
     m.changed += u64::from(b.to_bits() != t.to_bits());
     m.flipped += u64::from((b > 0.0 && t < 0.0) || (b < 0.0 && t > 0.0));
     m.abs_delta += d.abs();
@@ -196,6 +204,7 @@ fn careful(base: &[f32], tuned: &[f32]) -> Moments {
         if b.is_finite() && t.is_finite() {
             pair(&mut m, *b, *t);
         } else {
+            m.skipped += 1;
             m.nonfinite_base += u64::from(!b.is_finite());
             m.nonfinite_tuned += u64::from(!t.is_finite());
             m.changed += u64::from(b.to_bits() != t.to_bits());

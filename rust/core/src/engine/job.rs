@@ -4,6 +4,7 @@ use std::sync::{Mutex, RwLock};
 
 use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
+use crate::kernels::select::BINS;
 use crate::methods::{Kernel, Stats, Totals};
 use crate::plan::budget::SPAN;
 use crate::plan::{Action, Plan};
@@ -76,11 +77,11 @@ impl Job {
         let mut s = self.state.lock().map_err(poisoned)?;
         s.left = self.spans;
         let wants = self.kernel.read().map_err(poisoned)?.as_ref().and_then(|k| k.wants());
-        let Some(stats) = wants else { return Ok(Pass::Apply) };
-        s.sums = vec![vec![0.0; stats.sums.len()]; self.spans as usize];
-        s.counts = stats.counts.iter().map(|c| vec![0; c.len()]).collect();
-        if !stats.ranks.is_empty() {
-            s.ranks = vec![vec![0; stats.ranks.len()]; self.spans as usize];
+        let Some(wants) = wants else { return Ok(Pass::Apply) };
+        s.sums = vec![vec![0.0; wants.sums]; self.spans as usize];
+        s.counts = vec![vec![0; BINS]; if self.spans > 1 { wants.histograms } else { 0 }];
+        if wants.ranks > 0 {
+            s.ranks = vec![vec![0; wants.ranks]; self.spans as usize];
         }
         Ok(Pass::Scan(s.scans))
     }
@@ -110,7 +111,11 @@ impl Job {
         let mut guard = self.state.lock().map_err(poisoned)?;
         let s = &mut *guard;
         s.sums[span as usize].copy_from_slice(&stats.sums);
-        for (total, counts) in s.counts.iter_mut().zip(&stats.counts) {
+        if self.spans == 1 {
+            // Nothing to add up: spares small tensors, of which there may be thousands, a pass over empty bins.
+            s.counts = stats.counts.iter().map(|c| c.iter().map(|n| u64::from(*n)).collect()).collect();
+        }
+        for (total, counts) in s.counts.iter_mut().zip(&stats.counts).filter(|_| self.spans > 1) {
             for (t, c) in total.iter_mut().zip(counts) {
                 *t += u64::from(*c);
             }

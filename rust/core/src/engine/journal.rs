@@ -11,10 +11,11 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::Options;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 
-const FILE: &str = "journal";
+const FILE: &str = ".suture-journal";
 
 /// What is known of a finished output tensor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,10 +34,13 @@ pub struct Journal {
 }
 
 /// Identifies plan and inputs: a journal of anything else is worthless.
-pub fn key(plan: &Plan) -> String {
-    let inputs: Vec<_> =
-        plan.models.iter().flat_map(|m| m.files.iter().map(|f| (&f.path, f.size, f.modified.to_string()))).collect();
-    let text = serde_json::json!([env!("CARGO_PKG_VERSION"), plan.hash(), inputs]).to_string();
+pub fn key(plan: &Plan, options: &Options) -> String {
+    let inputs: Vec<_> = plan
+        .models
+        .iter()
+        .flat_map(|m| m.files.iter().map(|f| (f.path.to_string_lossy(), f.size, f.modified.to_string())))
+        .collect();
+    let text = serde_json::json!([env!("CARGO_PKG_VERSION"), plan.hash(), options.allow_nonfinite, inputs]).to_string();
     crate::digest::hex(crate::digest::of_bytes(text.as_bytes()))
 }
 
@@ -64,7 +68,7 @@ impl Journal {
             text.push_str(&line(d));
         }
         // Replaced in one step: a kill in between must not lose what the old one knew.
-        let fresh = folder.join("journal.new");
+        let fresh = folder.join(".suture-journal.new");
         std::fs::write(&fresh, text).map_err(fail)?;
         std::fs::rename(&fresh, &path).map_err(fail)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(fail)?;

@@ -6,11 +6,13 @@ mod journal;
 pub mod observer;
 mod queue;
 mod reflink;
+mod report;
 pub mod threads;
 pub mod verify;
 mod worker;
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -20,7 +22,7 @@ use observer::{Observer, Progress};
 use queue::Queue;
 use worker::{Scratch, Shared, Write};
 
-use crate::checkpoint::{Buffer, IoMode, ReadMode, Source, Staging, WriteMode};
+use crate::checkpoint::{Buffer, IoMode, Source, Staging, Target, WriteMode};
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
 use crate::plan::{Action, Plan, budget};
@@ -52,21 +54,22 @@ pub enum Sidecar {
 }
 
 /// Runs `plan` into the folder `target`, with `sidecars` beside the tensors. Returns the report, which is also the
-/// output's `suture.json`.
+/// output's `suture.json`, as JSON text.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when the observer stops it, or what failed; the same call then resumes what was done.
 pub fn run(
     plan: &Plan,
-    target: &Path,
+    target: &Target,
     options: &Options,
     sidecars: &[Sidecar],
     observer: &dyn Observer,
-) -> Result<serde_json::Value> {
+) -> Result<String> {
     plan.check_target(target, options.overwrite)?;
+    raise_file_limit();
     let budget = budget::fit(plan, options.memory, options.threads, options.chunk)?;
     let sources = plan.open_sources(options.io)?;
-    let key = journal::key(plan);
+    let key = journal::key(plan, options);
     let mode = match options.io {
         IoMode::Auto | IoMode::Direct => WriteMode::Direct,
         IoMode::Mmap | IoMode::Pread => WriteMode::Buffered,
@@ -80,10 +83,20 @@ pub fn run(
     let cloned = reflink::share(plan, &sources, &staging);
     let fresh = make(plan, options, &budget, &sources, &staging, &cloned, &journal, &done, &progress, observer)?;
     done.extend(fresh.into_iter().map(|d| (d.tensor, d)));
-    let report = report(plan, &done, &sources, resumed, cloned.iter().map(|r| r.end - r.start).sum());
-    Journal::remove(staging.folder())?;
-    staging.publish(&plan.shards, |folder| write_rest(plan, folder, sidecars, &report))?;
+    let shared = cloned.iter().map(|r| r.end - r.start).sum();
+    let report = report::render(plan, &done, &sources, resumed, shared);
+    staging.publish(&plan.shards, options.overwrite, |folder| {
+        write_rest(plan, folder, sidecars, &report)?;
+        Journal::remove(folder)
+    })?;
     Ok(report)
+}
+
+/// Every shard read takes a descriptor and every shard written two; the usual limit of 1024 is soon reached.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Reads back what an earlier run says it finished; keeps what has the digest it should.
@@ -231,10 +244,12 @@ fn make(
     fresh.into_inner().map_err(|_| Error::Interrupted)
 }
 
-fn write_rest(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &serde_json::Value) -> Result<()> {
+fn write_rest(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &str) -> Result<()> {
     let write = |name: &Path, bytes: &[u8]| {
         let path = folder.join(name);
-        std::fs::write(&path, bytes).map_err(|e| Error::io(&path, "write", e))
+        let fail = |e| Error::io(&path, "write", e);
+        let mut file = std::fs::File::create(&path).map_err(fail)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
     };
     for sidecar in sidecars {
         match sidecar {
@@ -244,11 +259,13 @@ fn write_rest(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &serde_j
                 if let Some(parent) = path.parent() {
                     std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, "make the folder", e))?;
                 }
-                std::fs::copy(from, &path).map_err(|e| Error::io(from, "copy", e))?;
+                std::fs::copy(from, &path)
+                    .and_then(|_| std::fs::File::open(&path)?.sync_all())
+                    .map_err(|e| Error::io(from, "copy", e))?;
             }
         }
     }
-    write(Path::new("suture.json"), &serde_json::to_vec_pretty(report).unwrap_or_default())?;
+    write(Path::new("suture.json"), report.as_bytes())?;
     if plan.shards.len() > 1 {
         let map: serde_json::Map<String, serde_json::Value> =
             plan.tensors.iter().map(|t| (t.name.clone(), plan.shards[t.shard].file.clone().into())).collect();
@@ -257,61 +274,4 @@ fn write_rest(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &serde_j
         write(Path::new("model.safetensors.index.json"), &serde_json::to_vec_pretty(&index).unwrap_or_default())?;
     }
     Ok(())
-}
-
-fn report(
-    plan: &Plan,
-    done: &HashMap<usize, Done>,
-    sources: &[Vec<Source>],
-    resumed: usize,
-    cloned: u64,
-) -> serde_json::Value {
-    let tensors: serde_json::Map<String, serde_json::Value> = plan
-        .tensors
-        .iter()
-        .enumerate()
-        .map(|(i, t)| {
-            let (digest, inputs) = done.get(&i).map(|d| (d.digest.as_str(), d.inputs.as_slice())).unwrap_or_default();
-            let from: Vec<_> = t
-                .action
-                .operands()
-                .iter()
-                .zip(inputs)
-                .map(|(o, d)| serde_json::json!([plan.labels[o.model], plan.tensor(*o).name, d]))
-                .collect();
-            let action = match &t.action {
-                Action::Copy { .. } => "copy",
-                Action::Merge { method, .. } => method.spec().name,
-            };
-            (t.name.clone(), serde_json::json!({"action": action, "digest": digest, "from": from}))
-        })
-        .collect();
-    let read = |mode| sources.iter().flatten().filter(|s| s.mode() == mode).count();
-    serde_json::json!({
-        "suture": env!("CARGO_PKG_VERSION"),
-        "title": plan.title,
-        "recipe": plan.recipe,
-        "plan": plan.hash(),
-        "digest": digest::SCHEME,
-        "models": plan.labels.iter().zip(&plan.models).map(|(l, m)| serde_json::json!({
-            "label": l,
-            "path": m.path,
-            "files": m.files.iter().map(|f| serde_json::json!({
-                "file": f.path.file_name().map(|n| n.to_string_lossy()),
-                "bytes": f.size,
-                "header": f.header_digest,
-            })).collect::<Vec<_>>(),
-        })).collect::<Vec<_>>(),
-        "run": {
-            "tensors_resumed": resumed,
-            "bytes_shared": cloned,
-            "files_mapped": read(ReadMode::Mmap),
-            "files_direct": read(ReadMode::Direct),
-            "files_pread": read(ReadMode::Pread),
-        },
-        "warnings": plan.warnings,
-        "notes": plan.notes,
-        "unused": plan.unused,
-        "tensors": tensors,
-    })
 }

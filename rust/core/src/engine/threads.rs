@@ -45,7 +45,9 @@ pub fn run<'a>(
                 progress.fail(Error::Interrupted);
             }
         }
-        observer.tick(progress.done());
+        if !observer.tick(progress.done()) {
+            progress.fail(Error::Interrupted);
+        }
     });
     progress.finish()
 }

@@ -90,7 +90,10 @@ pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) 
         .tensors
         .iter()
         .zip(&found)
-        .filter(|(t, d)| listed[&t.name]["digest"] != **d)
+        .filter(|(t, d)| {
+            let l = &listed[&t.name];
+            l["digest"] != **d || l["dtype"] != t.dtype.name() || l["shape"] != serde_json::json!(t.shape)
+        })
         .map(|(t, _)| t.name.clone())
         .collect();
     Ok(Verified { tensors: checkpoint.tensors.len(), bytes: checkpoint.total_bytes(), differing })

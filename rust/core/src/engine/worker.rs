@@ -61,7 +61,7 @@ pub struct Scratch {
     buffers: Buffers,
     wide: Vec<Vec<f32>>,
     out: Vec<f32>,
-    stats: Option<Stats>,
+    stats: Stats,
 }
 
 impl<'a> Shared<'a> {
@@ -135,14 +135,15 @@ impl<'a> Shared<'a> {
         let lock = task.job.kernel.read().map_err(|_| Error::Interrupted)?;
         let Some(kernel) = lock.as_ref() else { return Ok(None) };
         let Some(wanted) = kernel.wants() else { return Ok(None) };
-        let mut stats = reuse(scratch.stats.take(), wanted);
+        let mut stats = std::mem::take(&mut scratch.stats);
+        stats.reset(wanted);
         self.tiles(task, t, elements, first, scratch, |tile, _, _| {
             kernel.scan(tile, &mut stats);
             Ok(())
         })?;
         drop(lock);
         let next = task.job.scanned(task.span, &stats)?;
-        scratch.stats = Some(stats);
+        scratch.stats = stats;
         Ok(next)
     }
 
@@ -307,17 +308,6 @@ impl<'a> Shared<'a> {
 /// The bytes of `part` in `raw`, which holds those of `of`.
 fn slice<'r>(raw: &'r [u8], width: usize, of: &Range<u64>, part: &Range<u64>) -> &'r [u8] {
     &raw[(part.start - of.start) as usize * width..(part.end - of.start) as usize * width]
-}
-
-/// Zeroed statistics of the wanted shape, in memory used before if it fits.
-fn reuse(old: Option<Stats>, wanted: Stats) -> Stats {
-    match old {
-        Some(mut s) if s.counts.len() == wanted.counts.len() => {
-            s.counts.iter_mut().for_each(|c| c.fill(0));
-            Stats { sums: wanted.sums, counts: s.counts, ranks: wanted.ranks }
-        }
-        _ => wanted,
-    }
 }
 
 /// A chunk of output being filled: one range of the tensor, or its ends where the middle is shared by reflink.

@@ -36,14 +36,24 @@ pub struct Stats {
     pub ranks: Vec<u64>,
 }
 
+/// How many of each kind of statistics a scan collects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Length of [`Stats::sums`].
+    pub sums: usize,
+    /// Number of [`Stats::counts`].
+    pub histograms: usize,
+    /// Length of [`Stats::ranks`].
+    pub ranks: usize,
+}
+
 impl Stats {
-    /// Zeroed statistics of the given sizes.
-    pub fn new(sums: usize, histograms: usize, ranks: usize) -> Self {
-        Self {
-            sums: vec![0.0; sums],
-            counts: vec![vec![0; crate::kernels::select::BINS]; histograms],
-            ranks: vec![0; ranks],
-        }
+    /// Zeroes the statistics and gives them the wanted sizes; histograms that are there already keep their memory.
+    pub fn reset(&mut self, wants: Wants) {
+        self.sums = vec![0.0; wants.sums];
+        self.ranks = vec![0; wants.ranks];
+        self.counts.iter_mut().for_each(|c| c.fill(0));
+        self.counts.resize_with(wants.histograms, || vec![0; crate::kernels::select::BINS]);
     }
 }
 
@@ -74,8 +84,8 @@ pub trait Method: Sync {
 ///
 /// The engine reads the tensor once for each scan, hands over the totals, and reads it a last time to apply.
 pub trait Kernel: Send + Sync {
-    /// Scans still needed, asked before each; methods without statistics need none.
-    fn wants(&self) -> Option<Stats> {
+    /// What the next scan collects, asked before each; `None` when nothing is left to find out.
+    fn wants(&self) -> Option<Wants> {
         None
     }
 

@@ -3,7 +3,7 @@
 //! The result is a linear combination whose coefficients depend on three dot products: one pass to sum them, one to
 //! combine. No tensor is ever held in memory.
 
-use super::{ANY, Base, Default, Granularity, Kernel, Method, Parameter, Params, Spec, Stats, Tile, Totals};
+use super::{ANY, Base, Default, Granularity, Kernel, Method, Parameter, Params, Spec, Stats, Tile, Totals, Wants};
 use crate::kernels::{arith, reduce};
 
 pub(super) struct Slerp;
@@ -48,8 +48,8 @@ impl Method for Slerp {
 }
 
 impl Kernel for Bound {
-    fn wants(&self) -> Option<Stats> {
-        self.weights.is_none().then(|| Stats::new(3, 0, 0))
+    fn wants(&self) -> Option<Wants> {
+        self.weights.is_none().then_some(Wants { sums: 3, histograms: 0, ranks: 0 })
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {

@@ -6,7 +6,9 @@
 //! arXiv 2212.04089. Trimming keeps exactly `max(1, floor(density * n))` elements of a tensor, the largest, equal ones
 //! in index order: on bf16 checkpoints a quarter of all elements can equal the threshold.
 
-use super::{ANY, Base, Default, Granularity, Kernel, Kind, Method, Parameter, Params, Spec, Stats, Tile, Totals};
+use super::{
+    ANY, Base, Default, Granularity, Kernel, Kind, Method, Parameter, Params, Spec, Stats, Tile, Totals, Wants,
+};
 use crate::kernels::select::{self, Cut};
 use crate::kernels::{arith, reduce, rng};
 
@@ -302,15 +304,16 @@ fn runs(len: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
 }
 
 impl Kernel for Pipeline {
-    fn wants(&self) -> Option<Stats> {
+    fn wants(&self) -> Option<Wants> {
         let n = self.inputs.len();
-        match self.step {
-            Step::High => Some(Stats::new(0, n, 0)),
-            Step::Low => Some(Stats::new(0, n, n)),
-            Step::Ties => Some(Stats::new(0, 0, n)),
-            Step::Norms => Some(Stats::new(2 * n, 0, 0)),
-            Step::Done => None,
-        }
+        let (sums, histograms, ranks) = match self.step {
+            Step::High => (0, n, 0),
+            Step::Low => (0, n, n),
+            Step::Ties => (0, 0, n),
+            Step::Norms => (2 * n, 0, 0),
+            Step::Done => return None,
+        };
+        Some(Wants { sums, histograms, ranks })
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
@@ -440,7 +443,14 @@ fn elect(changes: &[f32], inputs: &[Input], divide: bool, out: &mut [f32]) {
         }
     }
     for s in sign.iter_mut() {
-        *s = if *s >= 0.0 { 1.0 } else { -1.0 };
+        // A NaN stays one: it makes the comparison below fail and comes back through the sum.
+        *s = if *s >= 0.0 {
+            1.0
+        } else if *s < 0.0 {
+            -1.0
+        } else {
+            f32::NAN
+        };
     }
     out.fill(0.0);
     for (change, input) in changes.chunks_exact(RUN).zip(inputs) {
@@ -452,6 +462,9 @@ fn elect(changes: &[f32], inputs: &[Input], divide: bool, out: &mut [f32]) {
             *o += if agrees { *c } else { 0.0 };
             *d += if agrees { weight } else { 0.0 };
         }
+    }
+    for (o, s) in out.iter_mut().zip(&*sign) {
+        *o += *s * 0.0;
     }
     if divide {
         for (o, d) in out.iter_mut().zip(&*divisor) {

@@ -83,7 +83,7 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
         ));
     }
     let roles = roles(swap, layers)?;
-    let config = OutputConfig { from: into, layers: None, dtype: swap.dtype, untied: false };
+    let config = OutputConfig { from: into, layers: None, dtype: swap.dtype, mostly: None, untied: false };
     let mut draft = Draft::new("swap".into(), models, config);
     draft.keep_shards_of = keep_shards.then_some(into);
     draft.notes = notes(swap, &roles, &draft.models.labels()[from], &draft.models.labels()[into]);
@@ -113,13 +113,29 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
             Role::Blend => {
                 let donor = donor()?;
                 let dtype = swap.dtype.unwrap_or(draft.models.tensor(own).dtype);
-                let mut params = Params::default();
-                params.shared.insert("normalize", Value::Bool(false));
-                params.per_input.insert("weight", vec![Value::Number(share), Value::Number(1.0 - share)]);
-                draft.merge(name, "linear", params, None, vec![donor, own], Some(dtype))?;
+                draft.merge(name, "linear", halves(share), None, vec![donor, own], Some(dtype))?;
             }
         }
     }
+    if swap.non_layer != NonLayer::Into {
+        let names: Vec<String> = draft.models.get(from).tensors.iter().map(|t| t.name.clone()).collect();
+        for (tensor, name) in names.into_iter().enumerate() {
+            let inside = split_layer(&name).is_some_and(|l| l.stack == stack);
+            if inside || draft.models.get(into).find(&name).is_some() {
+                continue;
+            }
+            // The donor's own tensors outside the layers: most often a head that the recipient ties to its embedding.
+            let own = Operand { model: from, tensor };
+            match swap.non_layer {
+                NonLayer::Mean => {
+                    let other = draft.models.need(into, &name, Path::new(&swap.from))?;
+                    draft.merge(name, "linear", halves(0.5), None, vec![own, other], swap.dtype)?;
+                }
+                _ => draft.copy(name, own, swap.dtype)?,
+            }
+        }
+    }
+    draft.settle_head();
     if into == from {
         draft.warnings.push("donor and recipient are the same checkpoint".into());
     }
@@ -127,6 +143,14 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
         draft.warnings.push("no layer is swapped; give --bottom, --top or --layers".into());
     }
     Ok(draft)
+}
+
+/// Parameters of a `linear` merge of donor and recipient, the donor's share given.
+fn halves(share: f64) -> Params {
+    let mut params = Params::default();
+    params.shared.insert("normalize", Value::Bool(false));
+    params.per_input.insert("weight", vec![Value::Number(share), Value::Number(1.0 - share)]);
+    params
 }
 
 /// What is done, for people; where the tensors outside the layers come from is always said.

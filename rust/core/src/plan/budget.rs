@@ -56,7 +56,7 @@ pub fn fit(plan: &Plan, memory: Option<u64>, threads: usize, wanted: Option<u64>
                 ),
             ));
         }
-        chunk = (chunk / 2).max(MIN_CHUNK);
+        chunk = (chunk / 2 / MIN_CHUNK * MIN_CHUNK).max(MIN_CHUNK);
     }
 }
 
@@ -64,11 +64,15 @@ fn with_chunk(plan: &Plan, threads: usize, chunk: u64) -> Budget {
     let buffers = threads + WRITERS + 2;
     let active = threads + 1;
     let (mut operands, mut histograms, mut out) = (0, 0, 0);
-    let mut read = 0;
+    let mut slots: Vec<u64> = Vec::new();
     for t in &plan.tensors {
         let inputs = t.action.operands();
         let bytes = |bits: u64| chunk.min(t.elements()) * bits / 8;
-        read = read.max(inputs.iter().map(|o| bytes(plan.tensor(*o).dtype.bits().max(16))).sum::<u64>());
+        // Buffers are kept per place among the operands, each as large as the largest it has held.
+        slots.resize(slots.len().max(inputs.len()), 0);
+        for (slot, o) in slots.iter_mut().zip(&inputs) {
+            *slot = (*slot).max(bytes(plan.tensor(*o).dtype.bits().max(16)));
+        }
         out = out.max(bytes(t.dtype.bits().max(16)));
         if let Action::Merge { inputs, .. } = &t.action {
             operands = operands.max(inputs.len() as u64 + 1);
@@ -77,7 +81,8 @@ fn with_chunk(plan: &Plan, threads: usize, chunk: u64) -> Budget {
         }
     }
     let page = 2 * crate::checkpoint::ALIGN;
-    let worker = read + operands * (page + 2 * TILE as u64 * 4) + histograms * BINS as u64 * 4 + THREAD;
+    let worker =
+        slots.iter().sum::<u64>() + operands * (page + 2 * TILE as u64 * 4) + histograms * BINS as u64 * 4 + THREAD;
     let names: u64 = plan.models.iter().map(|m| m.tensors.len() as u64).sum::<u64>() + plan.tensors.len() as u64;
     let leaves: u64 = plan.tensors.iter().map(|t| t.nbytes >> 20).max().unwrap_or(0) * 16 * (operands + 1);
     let peak = PROCESS

@@ -1,6 +1,6 @@
 //! A plan in the making: output tensors in order, before they have places in files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -123,6 +123,20 @@ impl Draft {
         self.push(name, have, from, Action::Copy { from, same })
     }
 
+    /// Notes whether the output has a head that the model its config comes from ties to the embedding.
+    pub fn settle_head(&mut self) {
+        let model = self.models.get(self.config.from);
+        let head = self.items.iter().find(|i| i.name.ends_with("lm_head.weight") && model.find(&i.name).is_none());
+        if let Some(head) = head {
+            self.warnings.push(format!(
+                "{} ties its head to its embedding, the output has a head of its own (`{}`)",
+                model.path.display(),
+                head.name
+            ));
+            self.config.untied = true;
+        }
+    }
+
     fn push(&mut self, name: String, dtype: Dtype, like: Operand, action: Action) -> Result<()> {
         if !self.names.insert(name.clone()) {
             return Err(Error::recipe("", format!("two tensors of the output would be called `{name}`")));
@@ -182,6 +196,11 @@ impl Draft {
             })
             .collect();
         tensors.sort_by_key(|t| (t.shard, t.offset));
+        let mut bytes: HashMap<Dtype, u64> = HashMap::new();
+        for t in tensors.iter().filter(|t| t.dtype.computes()) {
+            *bytes.entry(t.dtype).or_default() += t.nbytes;
+        }
+        self.config.mostly = bytes.into_iter().max_by_key(|(d, n)| (*n, d.bits(), d.name())).map(|(d, _)| d);
         Plan {
             title: self.title,
             recipe,
@@ -193,6 +212,7 @@ impl Draft {
             warnings: self.warnings,
             notes: self.notes,
             config: self.config,
+            hash: std::sync::OnceLock::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Compiles a merge recipe: which tensor of which model goes into which output tensor, with which parameters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::select::{InputRules, Position, resolve};
 use super::{Draft, Models, Operand, OutputConfig};
@@ -46,7 +46,7 @@ pub(super) fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     let layers = (!merge.whole).then(|| {
         stages.iter().flat_map(|s| (0..s.count).map(|i| (lead(s).model, lead(s).start + i))).collect::<Vec<_>>()
     });
-    let config = OutputConfig { from, layers, dtype: merge.dtype, untied: false };
+    let config = OutputConfig { from, layers, dtype: merge.dtype, mostly: None, untied: false };
     let labels = models.labels();
     let mut draft = Draft::new(format!("merge {}", spec.name), models, config);
     let builder = Builder { merge, spec, labels, seed };
@@ -55,12 +55,57 @@ pub(super) fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     } else {
         builder.sliced(&mut draft, &stages)?;
     }
+    draft.settle_head();
     Ok(draft)
 }
 
 /// The source whose tensors name and order the output's.
 fn lead<'a, 'b>(stage: &'b Stage<'a>) -> &'b Source<'a> {
     stage.base.as_ref().unwrap_or(&stage.inputs[0])
+}
+
+/// The base, if there is one, and the inputs.
+fn members<'a, 'b>(stage: &'b Stage<'a>) -> impl Iterator<Item = &'b Source<'a>> {
+    stage.base.iter().chain(&stage.inputs)
+}
+
+/// Names of the tensors of a slice's models: the lead's in their order, then what only others have.
+fn union(draft: &Draft, stage: &Stage) -> Vec<String> {
+    let mut seen = HashSet::new();
+    std::iter::once(lead(stage))
+        .chain(members(stage))
+        .flat_map(|s| &draft.models.get(s.model).tensors)
+        .filter(|t| seen.insert(t.name.as_str()))
+        .map(|t| t.name.clone())
+        .collect()
+}
+
+/// Names outside the layers, of the first and the last slice: those before the layers and those after.
+fn outside(draft: &Draft, first: &Stage, last: &Stage, stack: &str) -> (Vec<String>, Vec<String>) {
+    let mut names = union(draft, first);
+    let known: HashSet<String> = names.iter().cloned().collect();
+    names.extend(union(draft, last).into_iter().filter(|n| !known.contains(n)));
+    names.retain(|n| split_layer(n).is_none_or(|l| l.stack != stack));
+    names.into_iter().partition(|n| is_before_layers(n))
+}
+
+/// The stack of layers that all slices share.
+fn one_stack(draft: &Draft, stages: &[Stage]) -> Result<String> {
+    let mut stack = None;
+    for source in stages.iter().flat_map(members) {
+        let (own, _) = draft.models.stack(source.model)?;
+        let first = stack.get_or_insert_with(|| own.clone());
+        if *first != own {
+            let path = &draft.models.get(source.model).path;
+            return Err(Error::checkpoint(
+                path,
+                format!(
+                    "its layers are called `{own}`, those of the first model `{first}`; these are different architectures"
+                ),
+            ));
+        }
+    }
+    Ok(stack.unwrap_or_default())
 }
 
 /// A parameter of the whole tensor set under one model would have no effect.
@@ -177,31 +222,11 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// `models:`: every tensor under its own name, in the order of the lead's bytes.
     fn whole(&self, draft: &mut Draft, stage: &Stage) -> Result<()> {
-        let lead_model = lead(stage).model;
-        let names: Vec<String> = draft.models.get(lead_model).tensors.iter().map(|t| t.name.clone()).collect();
-        let stack = draft.models.get(lead_model).main_stack().map(|(s, _)| s);
-        for name in &names {
+        let stack = draft.models.get(lead(stage).model).main_stack().map(|(s, _)| s);
+        for name in union(draft, stage) {
             let position =
-                split_layer(name).filter(|l| Some(l.stack) == stack.as_deref()).map(|l| (l.layer, stage.count));
-            self.tensor(draft, stage, name, position, |_| name.clone())?;
-        }
-        // What another model has and the lead lacks is a mistake, unless the lead ties it to its embedding.
-        for source in stage.base.iter().chain(&stage.inputs) {
-            let own = draft.models.get(source.model);
-            let path = own.path.clone();
-            let missing = own.tensors.iter().filter(|t| draft.models.get(lead_model).find(&t.name).is_none());
-            for name in missing.map(|t| t.name.clone()).collect::<Vec<_>>() {
-                draft.models.need(lead_model, &name, &path)?;
-                if !draft.config.untied {
-                    draft.config.untied = true;
-                    draft.warnings.push(format!(
-                        "{} ties its head to its embedding and {} does not; the output gets a head of its own",
-                        draft.models.get(lead_model).path.display(),
-                        path.display()
-                    ));
-                    self.tensor(draft, stage, &name, None, |_| name.clone())?;
-                }
-            }
+                split_layer(&name).filter(|l| Some(l.stack) == stack.as_deref()).map(|l| (l.layer, stage.count));
+            self.tensor(draft, stage, &name, position, |_| name.clone())?;
         }
         Ok(())
     }
@@ -209,43 +234,43 @@ impl Builder<'_> {
     /// `slices:`: embeddings of the first slice's models, each slice's layers renumbered, the rest of the last's.
     fn sliced(&self, draft: &mut Draft, stages: &[Stage]) -> Result<()> {
         let (Some(first), Some(last)) = (stages.first(), stages.last()) else { return Ok(()) };
-        self.outside(draft, first, true)?;
+        let stack = one_stack(draft, stages)?;
+        let (before, after) = outside(draft, first, last, &stack);
+        for name in before {
+            self.either(draft, first, last, &name)?;
+        }
         for stage in stages {
-            let (model, start) = (lead(stage).model, lead(stage).start);
-            let (stack, _) = draft.models.stack(model)?;
             let mut by_layer: HashMap<usize, Vec<String>> = HashMap::new();
-            for t in &draft.models.get(model).tensors {
-                if let Some(l) = split_layer(&t.name).filter(|l| l.stack == stack) {
-                    by_layer.entry(l.layer).or_default().push(l.rest.to_owned());
+            let mut seen = HashSet::new();
+            for source in members(stage) {
+                for t in &draft.models.get(source.model).tensors {
+                    let Some(l) = split_layer(&t.name).filter(|l| l.stack == stack) else { continue };
+                    if let Some(i) = l.layer.checked_sub(source.start).filter(|i| *i < stage.count)
+                        && seen.insert((i, l.rest.to_owned()))
+                    {
+                        by_layer.entry(i).or_default().push(l.rest.to_owned());
+                    }
                 }
             }
             for i in 0..stage.count {
-                for rest in by_layer.remove(&(start + i)).unwrap_or_default() {
+                for rest in by_layer.remove(&i).unwrap_or_default() {
                     let output = format!("{stack}{}.{rest}", stage.first + i);
-                    self.tensor(draft, stage, &output, Some((i, stage.count)), |s| {
-                        format!("{stack}{}.{rest}", s.start + i)
-                    })?;
+                    let name_in = |s: &Source| format!("{stack}{}.{rest}", s.start + i);
+                    self.tensor(draft, stage, &output, Some((i, stage.count)), name_in)?;
                 }
             }
         }
-        self.outside(draft, last, false)
-    }
-
-    fn outside(&self, draft: &mut Draft, stage: &Stage, before: bool) -> Result<()> {
-        let model = lead(stage).model;
-        let (stack, _) = draft.models.stack(model)?;
-        let names: Vec<String> = draft
-            .models
-            .get(model)
-            .tensors
-            .iter()
-            .filter(|t| split_layer(&t.name).is_none_or(|l| l.stack != stack) && is_before_layers(&t.name) == before)
-            .map(|t| t.name.clone())
-            .collect();
-        for name in names {
-            self.tensor(draft, stage, &name, None, |_| name.clone())?;
+        for name in after {
+            self.either(draft, last, first, &name)?;
         }
         Ok(())
+    }
+
+    /// A tensor outside the layers, from the models of one slice or, if these lack it, of another.
+    fn either(&self, draft: &mut Draft, wanted: &Stage, other: &Stage, name: &str) -> Result<()> {
+        let have = |draft: &Draft, stage: &Stage| members(stage).all(|s| draft.models.find(s.model, name).is_some());
+        let stage = if !have(draft, wanted) && have(draft, other) { other } else { wanted };
+        self.tensor(draft, stage, name, None, |_| name.to_owned())
     }
 
     fn tensor(
@@ -256,7 +281,8 @@ impl Builder<'_> {
         position: Position,
         name_in: impl Fn(&Source) -> String,
     ) -> Result<()> {
-        let wanted_by = draft.models.get(lead(stage).model).path.clone();
+        let holder = members(stage).find(|s| draft.models.get(s.model).find(&name_in(s)).is_some());
+        let wanted_by = draft.models.get(holder.unwrap_or(lead(stage)).model).path.clone();
         let need = |draft: &Draft, s: &Source| draft.models.need(s.model, &name_in(s), &wanted_by);
         let base = stage.base.as_ref().map(|s| need(draft, s)).transpose()?;
         let inputs: Vec<Operand> = stage.inputs.iter().map(|s| need(draft, s)).collect::<Result<_>>()?;

@@ -11,11 +11,11 @@ pub use models::Models;
 pub(crate) use models::same_shape;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, IoMode, Layout, Shard};
+use crate::checkpoint::{Checkpoint, IoMode, Layout, Shard, Target};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Method, Params};
@@ -109,6 +109,8 @@ pub struct OutputConfig {
     pub layers: Option<Vec<(usize, usize)>>,
     /// Dtype of every float tensor, if the recipe sets one.
     pub dtype: Option<Dtype>,
+    /// Dtype of most bytes of the output, among those that compute.
+    pub mostly: Option<Dtype>,
     /// True if the output has a head of its own though an input tied it to the embedding.
     pub untied: bool,
 }
@@ -136,6 +138,7 @@ pub struct Plan {
     pub notes: Vec<(&'static str, String)>,
     /// Side-file changes.
     pub config: OutputConfig,
+    hash: OnceLock<String>,
 }
 
 /// Default shard size, in bytes, as Hugging Face has it.
@@ -155,22 +158,22 @@ impl Plan {
         Ok(draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD)))
     }
 
-    /// Checks that the output can go to `target`; see [`crate::checkpoint::Staging::check`].
+    /// Checks that the output can go to `target`; see [`Target::check`].
     ///
     /// # Errors
     /// [`Error::Output`] with what is in the way, the disk's free room included.
-    pub fn check_target(&self, target: &std::path::Path, overwrite: bool) -> Result<()> {
-        let inputs: Vec<&std::path::Path> = self.models.iter().map(|m| m.path.as_path()).collect();
-        crate::checkpoint::Staging::check(target, &inputs, overwrite)?;
-        let absolute = std::path::absolute(target).map_err(|e| Error::io(target, "find", e))?;
-        let existing = absolute.ancestors().find(|a| a.exists()).unwrap_or(target);
-        let stat = rustix::fs::statvfs(existing).map_err(|e| Error::io(existing, "ask for free room", e))?;
+    pub fn check_target(&self, target: &Target, overwrite: bool) -> Result<()> {
+        let files = self.models.iter().flat_map(|m| m.files.iter().map(|f| f.path.as_path()));
+        let inputs: Vec<&std::path::Path> = self.models.iter().map(|m| m.path.as_path()).chain(files).collect();
+        target.check(&inputs, overwrite)?;
+        let above = target.above();
+        let stat = rustix::fs::statvfs(above).map_err(|e| Error::io(above, "ask for free room", e))?;
         // Room taken by an earlier run of the same output is room this run has.
-        let staged = staged_bytes(&crate::checkpoint::Staging::folder_for(target));
-        let (need, free) = (self.write_bytes(), stat.f_bavail * stat.f_frsize + staged);
+        let staged = staged_bytes(&target.staging());
+        let (need, free) = (self.write_bytes(), stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(staged));
         if need > free {
             return Err(Error::output(
-                target,
+                target.path(),
                 format!("needs {need} bytes of disk, {free} are free; nothing was written"),
             ));
         }
@@ -207,17 +210,19 @@ impl Plan {
     }
 
     /// A digest over everything that decides the output's bytes but the inputs' data; paths do not enter it.
-    pub fn hash(&self) -> String {
-        let headers: Vec<Vec<&str>> =
-            self.models.iter().map(|m| m.files.iter().map(|f| f.header_digest.as_str()).collect()).collect();
-        let value = serde_json::json!({
-            "format": 1,
-            "headers": headers,
-            "labels": self.labels,
-            "shards": self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes)).collect::<Vec<_>>(),
-            "tensors": self.tensors.iter().map(|t| self.tensor_json(t)).collect::<Vec<_>>(),
-        });
-        crate::digest::hex(crate::digest::of_bytes(value.to_string().as_bytes()))
+    pub fn hash(&self) -> &str {
+        self.hash.get_or_init(|| {
+            let headers: Vec<Vec<&str>> =
+                self.models.iter().map(|m| m.files.iter().map(|f| f.header_digest.as_str()).collect()).collect();
+            let shards: Vec<_> = self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes)).collect();
+            let head = serde_json::json!({"format": 1, "headers": headers, "labels": self.labels, "shards": shards});
+            let mut leaves = crate::digest::Leaves::new();
+            leaves.update(head.to_string().as_bytes());
+            for t in &self.tensors {
+                leaves.update(self.tensor_json(t).to_string().as_bytes());
+            }
+            crate::digest::hex(crate::digest::combine(leaves.finish().into_iter()))
+        })
     }
 
     /// The plan as data, for `--dry-run` and reports.
@@ -227,7 +232,7 @@ impl Plan {
             "hash": self.hash(),
             "models": self.labels.iter().zip(&self.models).map(|(l, m)| serde_json::json!({
                 "label": l,
-                "path": m.path,
+                "path": m.path.to_string_lossy(),
                 "tensors": m.tensors.len(),
                 "bytes": m.total_bytes(),
             })).collect::<Vec<_>>(),

@@ -1,7 +1,7 @@
 //! The checkpoints a recipe names, opened once each, and the lookup of tensors in them.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Operand;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub struct Models {
     /// The checkpoints.
     pub checkpoints: Vec<Arc<Checkpoint>>,
-    by_path: HashMap<String, usize>,
+    by_path: HashMap<PathBuf, usize>,
 }
 
 impl Models {
@@ -22,11 +22,13 @@ impl Models {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn open(&mut self, path: &str) -> Result<usize> {
-        if let Some(i) = self.by_path.get(path) {
+        // One model may be written in several ways; it is one model.
+        let real = Path::new(path).canonicalize().unwrap_or_else(|_| path.into());
+        if let Some(i) = self.by_path.get(&real) {
             return Ok(*i);
         }
         self.checkpoints.push(Arc::new(Checkpoint::open(Path::new(path))?));
-        self.by_path.insert(path.to_owned(), self.checkpoints.len() - 1);
+        self.by_path.insert(real, self.checkpoints.len() - 1);
         Ok(self.checkpoints.len() - 1)
     }
 

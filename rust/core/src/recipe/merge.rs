@@ -91,6 +91,11 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     fields.finish()?;
     let (slices, whole) = match (models, slices) {
         (Some(models), None) => {
+            let ranged = models.iter().enumerate().find(|(_, m)| m.get("layer_range").is_some());
+            if let Some((i, m)) = ranged {
+                let at = format!("models[{i}].layer_range");
+                return Err(wrong(&at, "no layer range under `models`; use `slices`", &m["layer_range"]));
+            }
             let slice = Slice {
                 sources: sources("models", models, method)?,
                 base: None,

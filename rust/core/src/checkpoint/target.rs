@@ -1,0 +1,117 @@
+//! Where an output is to go: resolved once, checked before anything is written.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The real path of an output. Links are followed now, so that nothing can be redirected later.
+#[derive(Debug, Clone)]
+pub struct Target {
+    path: PathBuf,
+}
+
+impl Target {
+    /// Resolves `given`; folders above it need not exist yet.
+    ///
+    /// # Errors
+    /// [`Error::Output`] if it cannot be the path of a folder.
+    pub fn resolve(given: &Path) -> Result<Self> {
+        if given.file_name().is_none() {
+            return Err(Error::output(given, "is not the path of a new folder"));
+        }
+        if given.is_symlink() && !given.exists() {
+            return Err(Error::output(given, "is a link to nothing; remove it, or choose another output"));
+        }
+        let absolute = std::path::absolute(given).map_err(|e| Error::io(given, "find", e))?;
+        let existing = absolute.ancestors().find(|a| a.exists()).unwrap_or(Path::new("/"));
+        let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+        if rest.components().any(|c| !matches!(c, Component::Normal(_))) {
+            return Err(Error::output(given, "has `..` behind a folder that does not exist; give the path without it"));
+        }
+        let real = existing.canonicalize().map_err(|e| Error::io(existing, "find the folder to write to", e))?;
+        let path = if rest.as_os_str().is_empty() { real } else { real.join(rest) };
+        Ok(Self { path })
+    }
+
+    /// The real path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder that the output is made in.
+    pub fn staging(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.path.with_file_name(format!(".{name}.suture-partial"))
+    }
+
+    /// The nearest folder above the output that exists.
+    pub fn above(&self) -> &Path {
+        self.path.ancestors().skip(1).find(|a| a.exists()).unwrap_or(Path::new("/"))
+    }
+
+    /// Checks that the output can be written: free or to be overwritten, writable, not entangled with an input.
+    ///
+    /// `inputs` are the paths of all files and folders read.
+    ///
+    /// # Errors
+    /// [`Error::Output`] with what is in the way.
+    pub fn check(&self, inputs: &[&Path], overwrite: bool) -> Result<()> {
+        for input in inputs {
+            let i = input.canonicalize().map_err(|e| Error::io(input, "find", e))?;
+            if self.path.starts_with(&i) || i.starts_with(&self.path) {
+                let problem = format!("overlaps the input {}; choose another output", input.display());
+                return Err(Error::output(&self.path, problem));
+            }
+        }
+        let above = self.above();
+        let folder = above.metadata().map_err(|e| Error::io(above, "look at", e))?;
+        if !folder.is_dir() || rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_err() {
+            let problem = format!("{} is not a folder that can be written to", above.display());
+            return Err(Error::output(&self.path, problem));
+        }
+        if self.path.metadata().is_ok_and(|m| m.dev() != folder.dev()) {
+            return Err(Error::output(
+                &self.path,
+                "is a mount point, which cannot be replaced; give a folder inside it",
+            ));
+        }
+        self.vacant(overwrite)
+    }
+
+    /// Checks that nothing is lost when the output takes its place.
+    ///
+    /// # Errors
+    /// [`Error::Output`] with what is in the way.
+    pub fn vacant(&self, overwrite: bool) -> Result<()> {
+        let fail = |problem| Err(Error::output(&self.path, problem));
+        match std::fs::read_dir(&self.path).map(|mut entries| entries.next().is_none()) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(_) => fail("exists and is not a folder; choose another output"),
+            Ok(true) => Ok(()),
+            Ok(false) if !overwrite => {
+                fail("exists and is not empty; pass --overwrite to replace it, or choose another")
+            }
+            Ok(false) if looks_like_a_checkpoint(&self.path) => Ok(()),
+            Ok(false) => fail("holds something other than a checkpoint; --overwrite will not delete it"),
+        }
+    }
+}
+
+/// Every file could be part of a checkpoint: what `--overwrite` may delete.
+fn looks_like_a_checkpoint(folder: &Path) -> bool {
+    if folder.join("suture.json").is_file() {
+        return true;
+    }
+    let mut weights = false;
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        weights |= name.ends_with(".safetensors");
+        let known = [".safetensors", ".json", ".txt", ".model", ".jinja", ".md"].iter().any(|e| name.ends_with(e));
+        if !known {
+            return false;
+        }
+    }
+    weights
+}
