@@ -133,18 +133,18 @@ def _per_layer(key: str, value: Any, layers: int) -> bool:
 
 def _rewindow(out: dict[str, Any], section: dict[str, Any], layers: list[list[int]]) -> None:
     """Keep the attention window of every layer where the config tells it by the layer's number."""
-    if "layer_types" in section:
-        return
+    period = _period(section)
     if isinstance(section.get("max_window_layers"), int):
         full = [layer < section["max_window_layers"] for _, layer in layers]
         if full == sorted(full, reverse=True):
             out["max_window_layers"] = sum(full)
             return
-    else:
-        period = _period(section)
-        if period is None or [layer for _, layer in layers] == list(range(len(layers))):
-            return
+    elif period is not None and [layer for _, layer in layers] != list(range(len(layers))):
         full = [(layer + 1) % period == 0 for _, layer in layers]
+    else:
+        return
+    if "layer_types" in section:
+        return
     out["layer_types"] = ["full_attention" if f else "sliding_attention" for f in full]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from suture import _core
 from suture.errors import SutureError, UsageError
-from suture.recipe import Config, load
+from suture.recipe import Config, check_values, load
 from suture.settings import Settings
 from suture.sidecars import layer_types, sidecars
 
@@ -132,12 +132,8 @@ def _run(
     config: Config | None,
 ) -> Report:
     try:
-        text = json.dumps(recipe, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as e:
-        error = UsageError(f"the recipe holds a value that is no number, text, list or mapping: {e}")
-        raise (config.locate(error) if config else error) from None
-    try:
-        plan = _core.Plan(text, settings.shard_bytes, settings.seed)
+        check_values(recipe.get("swap", recipe))
+        plan = _core.Plan(json.dumps(recipe), settings.shard_bytes, settings.seed)
         limits = (settings.thread_count, settings.memory_bytes, settings.chunk_elements)
         budget = plan.budget_json(*limits)
     except UsageError as e:

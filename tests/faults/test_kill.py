@@ -29,6 +29,13 @@ PATIENCE = 60.0
 SIZES = [2**22 + 2**18 + 13] + [2**20] * 12 + [2**18 - 1] * 24 + [1001] * 8
 
 
+@pytest.fixture(autouse=True)
+def tidy(tmp_path: Path) -> Iterator[None]:
+    """Outputs are large; none is kept."""
+    yield
+    shutil.rmtree(tmp_path)
+
+
 @dataclass(frozen=True)
 class Job:
     """A merge that lasts, and what it comes to when nobody disturbs it."""
@@ -69,7 +76,7 @@ def partial_of(out: Path) -> Path:
 def journalled(out: Path) -> list[dict[str, Any]]:
     """The tensors that the journal of the work in progress calls finished."""
     try:
-        lines = (partial_of(out) / "journal").read_text().splitlines(keepends=True)
+        lines = (partial_of(out) / ".suture-journal").read_text().splitlines(keepends=True)
     except OSError:
         return []
     return [json.loads(line) for line in lines[1:] if line.endswith("\n")]
@@ -282,7 +289,7 @@ def test_damage_to_finished_work_is_found(job: Job, out: Path) -> None:
 def test_damaged_partial_folder_does_no_harm(damage: str, job: Job, out: Path) -> None:
     """Law 6: a journal or shard in any state costs at most the work; the bytes in the end are the same."""
     killed_after(lambda: len(journalled(out)) >= 6, job.command(out))
-    journal = partial_of(out) / "journal"
+    journal = partial_of(out) / ".suture-journal"
     shard = next(partial_of(out).glob("*-00001-of-*.safetensors"))
     if damage == "torn":
         journal.write_bytes(journal.read_bytes()[:-9])

@@ -24,6 +24,13 @@ MIB = 1 << 20
 LARGE = 4 * MIB
 
 
+@pytest.fixture(autouse=True)
+def tidy(tmp_path: Path) -> Iterator[None]:
+    """Outputs are large; none is kept."""
+    yield
+    shutil.rmtree(tmp_path)
+
+
 def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """The command line, as a user starts it."""
     command = [sys.executable, "-m", "suture", *map(str, arguments)]
@@ -324,19 +331,20 @@ def test_file_size_limit(large: Path, tmp_path: Path) -> None:
 SLOW = suture.Settings(threads=1, chunk="4KiB")
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A merge that lasts for several looks at its progress."""
-    rng = np.random.default_rng(1)
+    folder, rng = tmp_path_factory.mktemp("slow"), np.random.default_rng(1)
     sizes = [2**22] * 3 + [1000] * 20
     for name in ("base", "one", "two"):
         tensors = {f"t{i:02}": encode(rng.standard_normal(n, np.float32), "BF16") for i, n in enumerate(sizes)}
-        write_checkpoint(tmp_path / "models" / name, tensors)
-    models = [{"model": str(tmp_path / "models" / name)} for name in ("one", "two")]
-    base = str(tmp_path / "models" / "base")
+        write_checkpoint(folder / name, tensors)
     return {
-        "merge_method": "ties", "base_model": base, "models": models, "parameters": {"weight": 1, "density": 0.3}
-    }  # fmt: skip
+        "merge_method": "ties",
+        "base_model": str(folder / "base"),
+        "models": [{"model": str(folder / name)} for name in ("one", "two")],
+        "parameters": {"weight": 1, "density": 0.3},
+    }
 
 
 def once(action: Callable[[], None]) -> tuple[Callable[[int, int], None], list[int]]:
@@ -377,13 +385,13 @@ def test_two_runs_on_one_output(slow: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["folder", "file", "checkpoint"])
 def test_what_appears_meanwhile_is_kept(kind: str, slow: dict[str, Any], tmp_path: Path) -> None:
     """Law 6: what somebody else puts in OUT's place during a run without --overwrite is not deleted."""
-    out = tmp_path / "out"
+    out, checkpoint = tmp_path / "out", Path(slow["base_model"])
 
     def appear() -> None:
         if kind == "file":
             out.write_text("mine")
         elif kind == "checkpoint":
-            shutil.copytree(tmp_path / "models" / "one", out)
+            shutil.copytree(checkpoint, out)
         else:
             out.mkdir()
             (out / "mine.txt").write_text("mine")
@@ -394,7 +402,7 @@ def test_what_appears_meanwhile_is_kept(kind: str, slow: dict[str, Any], tmp_pat
     if kind == "file":
         assert out.read_text() == "mine"
     elif kind == "checkpoint":
-        assert contents(out) == contents(tmp_path / "models" / "one")
+        assert contents(out) == contents(checkpoint)
     else:
         assert contents(out) == {"mine.txt": b"mine"}
 

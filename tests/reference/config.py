@@ -81,9 +81,7 @@ def slices_of(config: Mapping[str, Any], models: Mapping[str, Model]) -> list[Sl
     if "slices" in config:
         found = []
         for entry in config["slices"]:
-            sources = [
-                Source(s["model"], s["layer_range"][0], s.get("parameters") or {}) for s in entry["sources"]
-            ]
+            sources = [Source(s["model"], s["layer_range"][0], s.get("parameters") or {}) for s in entry["sources"]]
             counts = {s["layer_range"][1] - s["layer_range"][0] for s in entry["sources"]}
             if len(counts) != 1:
                 raise ValueError("sources of a slice differ in length")

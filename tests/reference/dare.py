@@ -17,9 +17,7 @@ from .task_arithmetic import add_back, delta, weighted_sum
 from .ties import elect, match_l1
 
 
-def drop(
-    change: NDArray[np.float32], density: float, key: int, rescale: str | bool = True
-) -> NDArray[np.float32]:
+def drop(change: NDArray[np.float32], density: float, key: int, rescale: str | bool = True) -> NDArray[np.float32]:
     """A thinned delta. `rescale`: true or "density" (1 / density), "l1" (norm match), false or "none"."""
     if density >= 1.0:
         return change

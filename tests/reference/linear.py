@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def linear(
-    inputs: Sequence[NDArray[Any]], weights: Sequence[float], *, normalize: bool = True
-) -> NDArray[np.float32]:
+def linear(inputs: Sequence[NDArray[Any]], weights: Sequence[float], *, normalize: bool = True) -> NDArray[np.float32]:
     """sum(w * x), divided by sum(w) if `normalize`."""
     total = np.zeros(inputs[0].shape, dtype=np.float64)
     for values, weight in zip(inputs, weights, strict=True):

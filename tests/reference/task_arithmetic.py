@@ -21,9 +21,7 @@ def add_back(base: NDArray[Any], change: NDArray[Any], lam: float) -> NDArray[np
     return (base.astype(np.float64) + lam * change.astype(np.float64)).astype(np.float32)
 
 
-def weighted_sum(
-    deltas: Sequence[NDArray[Any]], weights: Sequence[float], *, normalize: bool
-) -> NDArray[np.float64]:
+def weighted_sum(deltas: Sequence[NDArray[Any]], weights: Sequence[float], *, normalize: bool) -> NDArray[np.float64]:
     """sum(w * delta), divided by sum(w) if `normalize`; a vanishing sum of weights divides by one."""
     total = np.zeros(deltas[0].shape, dtype=np.float64)
     for values, weight in zip(deltas, weights, strict=True):

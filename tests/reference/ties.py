@@ -21,9 +21,7 @@ def match_l1(trimmed: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArra
     return (trimmed.astype(np.float64) * (before / kept)).astype(np.float32)
 
 
-def elect(
-    deltas: Sequence[NDArray[Any]], weights: Sequence[float], *, normalize: bool
-) -> NDArray[np.float64]:
+def elect(deltas: Sequence[NDArray[Any]], weights: Sequence[float], *, normalize: bool) -> NDArray[np.float64]:
     """Per element: the sum of weighted deltas that have the sign of the sum of all of them.
 
     A sum of zero counts as positive, a zero delta agrees with nobody. `normalize` divides by the sum of the

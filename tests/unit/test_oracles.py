@@ -205,9 +205,7 @@ def test_rounding_keeps_what_is_special() -> None:
 
 def test_gradient_positions_and_filters() -> None:
     """The grammar: a lone layer takes the last value, non-layers the first, the first match wins."""
-    assert [gradient.at([0, 0.5, 1], gradient.position(i, 4)) for i in range(4)] == pytest.approx(
-        [0, 1 / 3, 2 / 3, 1]
-    )
+    assert [gradient.at([0, 0.5, 1], gradient.position(i, 4)) for i in range(4)] == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert gradient.at([0.1, 0.9], gradient.position(0, 1)) == 0.9
     assert gradient.at([True, False], 0.9) is True
     rules = [{"filter": "self_attn", "value": [0, 1]}, {"filter": "layers.1", "value": 5}, {"value": 7}]

@@ -58,6 +58,10 @@ def main() -> None:
     except click.exceptions.Exit as e:
         sys.exit(e.exit_code)
     except click.ClickException as e:
+        if not sys.argv[1:]:
+            # Called without anything: the help, as a wrong use.
+            e.show()
+            sys.exit(e.exit_code)
         _fail(_sentence(e), e.exit_code, color)
     except SutureError as e:
         _fail(str(e), e.exit_code, color)

@@ -1,5 +1,5 @@
 """Recipes: from a YAML config or a dict to the JSON that the core compiles."""
 
-from suture.recipe.config import Config, load
+from suture.recipe.config import Config, check_values, load
 
-__all__ = ["Config", "load"]
+__all__ = ["Config", "check_values", "load"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,26 @@ def load(config: Mapping[str, Any] | str | PathLike[str]) -> Config:
     return loaded
 
 
+def check_values(value: Any, at: str = "") -> None:
+    """Check that a recipe holds nothing but numbers, text, lists and mappings.
+
+    Raises:
+        UsageError: if YAML or a caller gave something else, such as a date or a NaN; it names the key.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_values(item, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            check_values(item, f"{at}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{at}: expected a finite number, found {value}", at=at)
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
+        raise UsageError(f"{at}: the number is too large", at=at)
+    elif value is not None and not isinstance(value, str | int | float):
+        raise UsageError(f"{at}: expected a number, text, a list or a mapping, found {type(value).__name__}", at=at)
+
+
 def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _copy(v) for k, v in value.items()}
@@ -76,7 +97,9 @@ def _read(path: Path) -> Config:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise UsageError(f"{path}: YAML aliases (`*name`) are not supported; write the value out", path)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        loader.name = str(path)
+        node = loader.get_single_node()
         data = yaml.safe_load(text)
         _collect_lines(yaml, node, "", lines)
     except yaml.YAMLError as e:
@@ -97,9 +120,9 @@ def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             path = f"{at}.{key.value}" if at else str(key.value)
-            if path in lines and isinstance(key.value, str):
+            if path in lines:
                 message = f"`{key.value}` is given twice; the first is on line {lines[path]}"
-                raise UsageError(f"line {key.start_mark.line + 1}: {message}", at=path)
+                raise UsageError(f"{key.start_mark.name}:{key.start_mark.line + 1}: {message}", at=path)
             lines[path] = key.start_mark.line + 1
             _collect_lines(yaml, value, path, lines)
     elif isinstance(node, yaml.SequenceNode):
@@ -130,7 +153,7 @@ def _model_path(value: Any, at: str, folder: Path | None) -> Any:
             )
         if isinstance(inner, dict) and set(value) <= {"model", "lora", "override_architecture"}:
             value = inner.get("path")
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.strip():
         return value
     expanded = Path(value).expanduser()
     candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]

@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 /// Alignment of direct I/O and of data in written shards, in bytes: a page and a file-system block.
 pub const ALIGN: u64 = 4096;
 
+/// The file of an output that says how it was made, with the digest of every tensor.
+pub const REPORT: &str = "suture.json";
+
 /// A tensor of an open checkpoint.
 #[derive(Debug, Clone)]
 pub struct Tensor {

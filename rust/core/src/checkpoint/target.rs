@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::REPORT;
 use crate::error::{Error, Result};
 
 /// The real path of an output. Links are followed now, so that nothing can be redirected later.
@@ -98,19 +99,32 @@ impl Target {
     }
 }
 
-/// Every file could be part of a checkpoint: what `--overwrite` may delete.
+/// Whether a folder holds a checkpoint and nothing else: what `--overwrite` may delete.
+///
+/// Files that `suture.json` lists count, and at the top those that checkpoints consist of.
 fn looks_like_a_checkpoint(folder: &Path) -> bool {
-    if folder.join("suture.json").is_file() {
-        return true;
-    }
-    let mut weights = false;
-    let Ok(entries) = std::fs::read_dir(folder) else { return false };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        weights |= name.ends_with(".safetensors");
-        let known = [".safetensors", ".json", ".txt", ".model", ".jinja", ".md"].iter().any(|e| name.ends_with(e));
-        if !known {
-            return false;
+    let report = std::fs::read(folder.join(REPORT)).ok();
+    let report: Option<serde_json::Value> = report.and_then(|text| serde_json::from_slice(&text).ok());
+    let listed = report.as_ref().and_then(|r| r["files"].as_array());
+    let is_listed = |path: &Path| listed.is_some_and(|l| l.iter().any(|f| f.as_str().map(Path::new) == Some(path)));
+    let is_usual = |path: &Path| {
+        let name = path.to_string_lossy();
+        path.components().count() == 1
+            && [".safetensors", ".json", ".txt", ".model", ".jinja", ".md"].iter().any(|e| name.ends_with(e))
+    };
+    let mut weights = listed.is_some();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(inner) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(folder.join(&inner)) else { return false };
+        for entry in entries.flatten() {
+            let path = inner.join(entry.file_name());
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                folders.push(path);
+            } else if !is_listed(&path) && !is_usual(&path) {
+                return false;
+            } else {
+                weights |= path.extension().is_some_and(|e| e == "safetensors");
+            }
         }
     }
     weights

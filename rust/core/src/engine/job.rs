@@ -147,7 +147,11 @@ impl Job {
     /// Only after a panic elsewhere.
     pub fn ranks_before(&self, span: u64) -> Result<Vec<u64>> {
         let s = self.state.lock().map_err(poisoned)?;
-        Ok(columns(&s.ranks[..(span as usize).min(s.ranks.len())]))
+        let mut before = vec![0; s.ranks.first().map_or(0, Vec::len)];
+        for row in s.ranks.iter().take(span as usize) {
+            before.iter_mut().zip(row).for_each(|(b, r)| *b += r);
+        }
+        Ok(before)
     }
 
     /// Records the leaf digests of a span: `which` is 0 for the output, 1 and up for the operands.

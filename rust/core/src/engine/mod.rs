@@ -22,7 +22,7 @@ use observer::{Observer, Progress};
 use queue::Queue;
 use worker::{Scratch, Shared, Write};
 
-use crate::checkpoint::{Buffer, IoMode, Source, Staging, Target, WriteMode};
+use crate::checkpoint::{Buffer, IoMode, REPORT, Source, Staging, Target, WriteMode};
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
 use crate::plan::{Action, Plan, budget};
@@ -84,7 +84,7 @@ pub fn run(
     let fresh = make(plan, options, &budget, &sources, &staging, &cloned, &journal, &done, &progress, observer)?;
     done.extend(fresh.into_iter().map(|d| (d.tensor, d)));
     let shared = cloned.iter().map(|r| r.end - r.start).sum();
-    let report = report::render(plan, &done, &sources, resumed, shared);
+    let report = report::render(plan, &done, &sources, resumed, shared, files(plan, sidecars));
     staging.publish(&plan.shards, options.overwrite, |folder| {
         write_rest(plan, folder, sidecars, &report)?;
         Journal::remove(folder)
@@ -244,6 +244,18 @@ fn make(
     fresh.into_inner().map_err(|_| Error::Interrupted)
 }
 
+/// Name of the index of a sharded output.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Every file the output will consist of, relative to its folder.
+fn files(plan: &Plan, sidecars: &[Sidecar]) -> Vec<String> {
+    let beside = sidecars.iter().map(|s| match s {
+        Sidecar::Bytes(name, _) | Sidecar::Copy(name, _) => name.to_string_lossy().into_owned(),
+    });
+    let index = (plan.shards.len() > 1).then(|| INDEX.to_owned());
+    plan.shards.iter().map(|s| s.file.clone()).chain(index).chain(beside).chain([REPORT.to_owned()]).collect()
+}
+
 fn write_rest(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &str) -> Result<()> {
     let write = |name: &Path, bytes: &[u8]| {
         let path = folder.join(name);
@@ -265,13 +277,13 @@ fn write_rest(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &str) ->
             }
         }
     }
-    write(Path::new("suture.json"), report.as_bytes())?;
+    write(Path::new(REPORT), report.as_bytes())?;
     if plan.shards.len() > 1 {
         let map: serde_json::Map<String, serde_json::Value> =
             plan.tensors.iter().map(|t| (t.name.clone(), plan.shards[t.shard].file.clone().into())).collect();
         let total: u64 = plan.tensors.iter().map(|t| t.nbytes).sum();
         let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": map});
-        write(Path::new("model.safetensors.index.json"), &serde_json::to_vec_pretty(&index).unwrap_or_default())?;
+        write(Path::new(INDEX), &serde_json::to_vec_pretty(&index).unwrap_or_default())?;
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ struct Report<'a> {
     warnings: &'a [String],
     notes: &'a [(&'static str, String)],
     unused: &'a [Unused],
+    /// Every file of the output; `--overwrite` deletes no others.
+    files: Vec<String>,
     tensors: Tensors<'a>,
 }
 
@@ -69,6 +71,7 @@ pub(super) fn render(
     sources: &[Vec<Source>],
     resumed: usize,
     shared: u64,
+    files: Vec<String>,
 ) -> String {
     let models = plan.labels.iter().zip(&plan.models).map(|(label, m)| {
         let files = m.files.iter().map(|f| {
@@ -98,6 +101,7 @@ pub(super) fn render(
         warnings: &plan.warnings,
         notes: &plan.notes,
         unused: &plan.unused,
+        files,
         tensors: Tensors { plan, done },
     };
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();

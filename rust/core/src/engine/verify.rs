@@ -71,7 +71,7 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
 /// # Errors
 /// [`Error::Checkpoint`] if there is no such file, or if it lists other tensors than the checkpoint holds.
 pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Verified> {
-    let record = path.join("suture.json");
+    let record = path.join(crate::checkpoint::REPORT);
     let text = std::fs::read(&record).map_err(|e| Error::io(&record, "read the digests", e))?;
     let value: serde_json::Value =
         serde_json::from_slice(&text).map_err(|e| Error::checkpoint(&record, format!("is not valid JSON: {e}")))?;

@@ -34,11 +34,12 @@ pub fn add_scaled(x: &[f32], w: f32, out: &mut [f32]) {
     }
 }
 
-/// `out = base + factor * delta`.
+/// `out = base + factor * delta`; where nothing changes, the base to the last bit, a negative zero too.
 #[multiversion(targets("x86_64+avx2"))]
 pub fn add_delta(base: &[f32], factor: f32, delta: &[f32], out: &mut [f32]) {
     for ((o, b), d) in out.iter_mut().zip(base).zip(delta) {
-        *o = b + factor * d;
+        let change = factor * d;
+        *o = if change == 0.0 { *b } else { b + change };
     }
 }
 
@@ -59,8 +60,9 @@ fn combine_n<const N: usize>(inputs: &[&&[f32]; N], weights: &[f64], out: &mut [
     let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
     let weights: [f64; N] = std::array::from_fn(|i| weights[i]);
     for (j, o) in out.iter_mut().enumerate() {
-        let mut sum = 0f64;
-        for i in 0..N {
+        // From the first product, not from zero, which would turn a negative zero positive.
+        let mut sum = weights[0] * f64::from(inputs[0][j]);
+        for i in 1..N {
             sum += weights[i] * f64::from(inputs[i][j]);
         }
         *o = sum as f32;
@@ -73,7 +75,7 @@ fn combine_any(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
     let mut sums = [0f64; RUN];
     for (r, out) in out.chunks_mut(RUN).enumerate() {
         let sums = &mut sums[..out.len()];
-        sums.fill(0.0);
+        sums.fill(-0.0);
         for (x, w) in inputs.iter().zip(weights) {
             for (s, x) in sums.iter_mut().zip(&x[r * RUN..]) {
                 *s += w * f64::from(*x);

@@ -435,18 +435,20 @@ fn keep_below(x: &mut [f32], words: &[u32], limit: u32, factor: f32) {
 #[multiversion::multiversion(targets("x86_64+avx2"))]
 fn elect(changes: &[f32], inputs: &[Input], divide: bool, out: &mut [f32]) {
     let n = out.len();
-    let (mut sign, mut divisor) = ([0f32; RUN], [0f32; RUN]);
-    let (sign, divisor) = (&mut sign[..n], &mut divisor[..n]);
+    let (mut sum, mut sign, mut divisor) = ([0f64; RUN], [0f32; RUN], [0f32; RUN]);
+    let (sum, sign, divisor) = (&mut sum[..n], &mut sign[..n], &mut divisor[..n]);
     for change in changes.chunks_exact(RUN) {
-        for (s, c) in sign.iter_mut().zip(&change[..n]) {
-            *s += *c;
+        // In f64 the sum of a few f32 values is exact: where changes cancel, which they do on the coarse grid of bf16,
+        // the sign must not depend on the order of the models.
+        for (s, c) in sum.iter_mut().zip(&change[..n]) {
+            *s += f64::from(*c);
         }
     }
-    for s in sign.iter_mut() {
-        // A NaN stays one: it makes the comparison below fail and comes back through the sum.
-        *s = if *s >= 0.0 {
+    for (sign, sum) in sign.iter_mut().zip(&*sum) {
+        // A NaN stays one: it makes the comparison below fail and comes back at the end.
+        *sign = if *sum >= 0.0 {
             1.0
-        } else if *s < 0.0 {
+        } else if *sum < 0.0 {
             -1.0
         } else {
             f32::NAN
