@@ -1,7 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
-__all__: list[str]
+__all__ = ["Checkpoint", "Plan", "__version__", "compare_bytes", "compare_json", "methods_json", "verify_json"]
 __version__: str
 
 @final

@@ -57,7 +57,7 @@ pub struct ShardFile {
     pub path: PathBuf,
     /// Size in bytes.
     pub size: u64,
-    /// Time of last change, in nanoseconds since 1970.
+    /// Time of the last change to the file or its attributes, in nanoseconds since 1970; `cp -p` cannot set it back.
     pub modified: i128,
     /// Digest of the header, as hexadecimal.
     pub header_digest: String,
@@ -170,7 +170,7 @@ fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
     let shard = ShardFile {
         path: path.to_owned(),
         size,
-        modified: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+        modified: i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()),
         header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
     };
     Ok((shard, entries, 8 + len))

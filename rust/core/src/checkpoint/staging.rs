@@ -119,18 +119,21 @@ impl Staging {
         out.buffered.read_exact_at(target, offset).map_err(|e| Error::io(&out.path, "read back", e))
     }
 
-    /// Writes the headers, makes the shards durable, lets `finish` add the other files (index last), and moves the
-    /// folder to its place in one step. Only with `overwrite` is anything replaced.
+    /// Makes the data durable, lets `finish` add the other files, writes the headers, without which nothing opens, and
+    /// moves the folder to its place in one step. Only with `overwrite` is anything replaced.
     ///
     /// # Errors
     /// Whatever `finish` returns, or [`Error::Io`]; the folder then stays, to be resumed.
     pub fn publish(self, shards: &[Shard], overwrite: bool, finish: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        for out in &self.files {
+            out.buffered.sync_data().map_err(|e| Error::io(&out.path, "sync", e))?;
+        }
+        finish(&self.folder)?;
         for (out, shard) in self.files.iter().zip(shards) {
             let fail = |e| Error::io(&out.path, "write the header", e);
             out.buffered.write_all_at(&shard.header, 0).map_err(fail)?;
             out.buffered.sync_data().map_err(fail)?;
         }
-        finish(&self.folder)?;
         let (from, to, cwd) = (&self.folder, self.target.path(), rustix::fs::CWD);
         let fail = |e: Errno| Error::io(to, "move the output into place", e);
         rustix::fs::fsync(&self.lock).map_err(fail)?;
