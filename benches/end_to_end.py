@@ -269,6 +269,8 @@ class Bench:
     models: dict[str, Path]
     reps: int
     cold: bool
+    peer_reps: int
+    floors: Sequence[str]
     samples: list[Sample] = field(default_factory=list)
 
     def commands(self, case: Case) -> dict[str, tuple[list[str], Path]]:
@@ -285,6 +287,8 @@ class Bench:
         if self.tools.floor:
             out = self.place.folder("out") / "floor"
             for name, options in floor_modes(case, self.models, out).items():
+                if self.floors and name.removeprefix("floor ").split("+")[0] not in self.floors:
+                    continue
                 found[name] = ([self.tools.floor, *options], out)
         return found
 
@@ -304,6 +308,8 @@ class Bench:
         for rep in range(self.reps):
             last = rep == self.reps - 1
             for tool in list(commands)[:: -1 if rep % 2 else 1]:
+                if tool == "mergekit" and rep < self.reps - self.peer_reps:
+                    continue
                 command, out = commands[tool]
                 remove(out)
                 prepare(list(self.models.values()))
@@ -440,7 +446,9 @@ def speed(place: Workplace, tools: Tools, args: argparse.Namespace) -> tuple[lis
     root = place.folder("family") / args.size
     say(f"the family: {args.size} GB a model")
     folders = make(root, Family(SIZES[args.size]))
-    bench = Bench(place, tools, {folder.name: folder for folder in folders}, args.reps, args.cold)
+    bench = Bench(
+        place, tools, {folder.name: folder for folder in folders}, args.reps, args.cold, args.peer_reps, args.floors
+    )
     rows = []
     for case in (case for case in CASES if case.name in args.cases):
         agreement = bench.run(case)
@@ -670,6 +678,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", metavar="CASE", help=f"of {speed_cases} or {memory_cases}")
     parser.add_argument("--only", nargs="+", choices=["suture", "mergekit", "floor"], help="these tools")
     parser.add_argument("--reps", type=int, default=3)
+    parser.add_argument("--peer-reps", type=int, default=3, help="runs of mergekit, of the last --reps")
+    parser.add_argument("--floors", nargs="+", choices=READ_IO, default=[], help="read back ends to try as floor")
     parser.add_argument("--size", choices=["tiny", "1.3"], default="1.3", help="the family of the speed set")
     parser.add_argument("--cold", action="store_true", help="inputs out of the page cache before every run")
     parser.add_argument("--mergekit-flags", default=MERGEKIT_FLAGS)
