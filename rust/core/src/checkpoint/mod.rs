@@ -123,6 +123,14 @@ impl Checkpoint {
         self.by_name.get(name).copied()
     }
 
+    /// Its files, open for reading.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn sources(&self, io: IoMode) -> Result<Vec<Source>> {
+        self.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect()
+    }
+
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
         self.tensors.iter().map(|t| t.nbytes).sum()

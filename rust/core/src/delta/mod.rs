@@ -6,19 +6,18 @@ pub mod summary;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, IoMode, Source};
+use crate::checkpoint::{Checkpoint, IoMode};
 use crate::dtype::Dtype;
 use crate::engine::chunks::{self, Buffers, Stored};
 use crate::engine::observer::{Observer, Progress};
-use crate::engine::threads;
-use crate::error::{Error, Result};
+use crate::engine::spans;
+use crate::error::Result;
 use crate::kernels::cast::widen;
 use crate::names::{module_kind, split_layer};
-use crate::plan::budget::{CHUNK, SPAN, TILE};
+use crate::plan::budget::{CHUNK, TILE};
 use metrics::METRICS;
 use moments::Moments;
 
@@ -79,7 +78,7 @@ fn pairs(base: &Checkpoint, tuned: &Checkpoint) -> (Vec<Pair>, Vec<String>) {
 /// Compares two checkpoints, reading each once.
 ///
 /// # Errors
-/// Input that cannot be read, [`Error::Interrupted`] when the observer stops it.
+/// Input that cannot be read, [`crate::error::Error::Interrupted`] when the observer stops it.
 pub fn compare(
     base: &Checkpoint,
     tuned: &Checkpoint,
@@ -87,30 +86,15 @@ pub fn compare(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Comparison> {
-    let open =
-        |c: &Checkpoint| -> Result<Vec<Source>> { c.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect() };
-    let (base_files, tuned_files) = (open(base)?, open(tuned)?);
+    let (base_files, tuned_files) = (base.sources(io)?, tuned.sources(io)?);
     let (pairs, reshaped) = pairs(base, tuned);
-    let tasks: Vec<(usize, u64)> = pairs
-        .iter()
-        .enumerate()
-        .flat_map(|(i, p)| (0..base.tensors[p.base].elements().div_ceil(SPAN)).map(move |s| (i, s)))
-        .collect();
-    let found: Mutex<BTreeMap<(usize, u64), (Moments, bool)>> = Mutex::default();
-    let progress = Progress::default();
-    threads::each(tasks.len(), threads, &progress, observer, |i, buffers| {
-        let (index, span) = tasks[i];
-        let (b, t) = (&base.tensors[pairs[index].base], &tuned.tensors[pairs[index].tuned]);
+    let elements = pairs.iter().map(|p| base.tensors[p.base].elements());
+    let found = spans::each(elements, threads, observer, |i, elements, buffers, progress| {
+        let (b, t) = (&base.tensors[pairs[i].base], &tuned.tensors[pairs[i].tuned]);
         let stored =
             [Stored { source: &base_files[b.file], tensor: b }, Stored { source: &tuned_files[t.file], tensor: t }];
-        let elements = span * SPAN..((span + 1) * SPAN).min(b.elements());
-        let result = compare_span(&stored, elements, buffers, &progress)?;
-        if let Ok(mut found) = found.lock() {
-            found.insert(tasks[i], result);
-        }
-        Ok(())
+        compare_span(&stored, elements, buffers, progress)
     })?;
-    let found = found.into_inner().map_err(|_| Error::Interrupted)?;
     let tensors = pairs
         .iter()
         .enumerate()
@@ -118,7 +102,7 @@ pub fn compare(
             let b = &base.tensors[p.base];
             let mut moments = Moments::default();
             let mut equal = tuned.tensors[p.tuned].dtype == b.dtype;
-            for (m, same) in found.range((i, 0)..(i + 1, 0)).map(|(_, r)| r) {
+            for (m, same) in found.of(i) {
                 moments += *m;
                 equal &= *same;
             }
@@ -142,9 +126,7 @@ fn compare_span(
     let mut equal = b.dtype == t.dtype;
     let (mut wide_b, mut wide_t) = ([0f32; TILE], [0f32; TILE]);
     chunks::each(stored, elements, CHUNK, true, buffers, |part, raw| {
-        if progress.stopped() {
-            return Err(Error::Interrupted);
-        }
+        progress.alive()?;
         let mut at = part.start;
         while at < part.end {
             let end = (at + TILE as u64).min(part.end);

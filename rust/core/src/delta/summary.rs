@@ -1,18 +1,15 @@
 //! What the values of a checkpoint look like, for `inspect --stats`.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, IoMode, Source};
+use crate::checkpoint::{Checkpoint, IoMode};
 use crate::engine::chunks::{self, Stored};
-use crate::engine::observer::{Observer, Progress};
-use crate::engine::threads;
-use crate::error::{Error, Result};
+use crate::engine::observer::Observer;
+use crate::engine::spans;
+use crate::error::Result;
 use crate::kernels::cast::widen;
 use crate::kernels::reduce;
-use crate::plan::budget::{CHUNK, SPAN, TILE};
+use crate::plan::budget::{CHUNK, TILE};
 
 /// Figures of one tensor; NaN and infinite elements are counted and left out of the rest.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -91,35 +88,22 @@ impl Summary {
 /// Figures of every tensor, in the order of the bytes; `None` for dtypes that do not compute.
 ///
 /// # Errors
-/// Input that cannot be read, [`Error::Interrupted`] when the observer stops it.
+/// Input that cannot be read, [`crate::error::Error::Interrupted`] when the observer stops it.
 pub fn summarise(
     checkpoint: &Checkpoint,
     io: IoMode,
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Vec<Option<Summary>>> {
-    let sources: Vec<Source> =
-        checkpoint.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect::<Result<_>>()?;
-    let tasks: Vec<(usize, u64)> = checkpoint
-        .tensors
-        .iter()
-        .enumerate()
-        .filter(|(_, t)| t.dtype.computes())
-        .flat_map(|(i, t)| (0..t.elements().div_ceil(SPAN)).map(move |s| (i, s)))
-        .collect();
-    let found: Mutex<BTreeMap<(usize, u64), Summary>> = Mutex::default();
-    let progress = Progress::default();
-    threads::each(tasks.len(), threads, &progress, observer, |i, buffers| {
-        let (index, span) = tasks[i];
-        let tensor = &checkpoint.tensors[index];
+    let sources = checkpoint.sources(io)?;
+    let elements = checkpoint.tensors.iter().map(|t| if t.dtype.computes() { t.elements() } else { 0 });
+    let found = spans::each(elements, threads, observer, |i, elements, buffers, progress| {
+        let tensor = &checkpoint.tensors[i];
         let stored = [Stored { source: &sources[tensor.file], tensor }];
-        let elements = span * SPAN..((span + 1) * SPAN).min(tensor.elements());
         let mut summary = Summary::EMPTY;
         let mut wide = [0f32; TILE];
         chunks::each(&stored, elements, CHUNK, true, buffers, |_, raw| {
-            if progress.stopped() {
-                return Err(Error::Interrupted);
-            }
+            progress.alive()?;
             let width = tensor.dtype.bytes();
             for bytes in raw[0].chunks(TILE * width) {
                 let wide = &mut wide[..bytes.len() / width];
@@ -129,15 +113,11 @@ pub fn summarise(
             progress.add(raw[0].len() as u64);
             Ok(())
         })?;
-        if let Ok(mut found) = found.lock() {
-            found.insert(tasks[i], summary);
-        }
-        Ok(())
+        Ok(summary)
     })?;
-    let found = found.into_inner().map_err(|_| Error::Interrupted)?;
     let whole = |i: usize| {
         let mut all = Summary::EMPTY;
-        found.range((i, 0)..(i + 1, 0)).for_each(|(_, s)| all.join(s));
+        found.of(i).for_each(|s| all.join(s));
         all.close()
     };
     Ok(checkpoint.tensors.iter().enumerate().map(|(i, t)| t.dtype.computes().then(|| whole(i))).collect())

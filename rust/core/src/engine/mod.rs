@@ -7,6 +7,7 @@ pub mod observer;
 mod queue;
 mod reflink;
 mod report;
+pub mod spans;
 pub mod threads;
 pub mod verify;
 mod worker;

@@ -44,6 +44,14 @@ impl Progress {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Goes on, unless the run should end.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] once it should.
+    pub fn alive(&self) -> Result<()> {
+        if self.stopped() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
     /// Ends the run with `error`, unless it has one already.
     pub fn fail(&self, error: Error) {
         if let Ok(mut slot) = self.error.lock() {

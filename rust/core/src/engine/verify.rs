@@ -1,16 +1,14 @@
 //! Reads an output again and compares it with the digests written beside it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
 use super::chunks::{self, Stored};
-use super::observer::{Observer, Progress};
-use super::threads;
-use crate::checkpoint::{Checkpoint, IoMode, Source};
+use super::observer::Observer;
+use super::spans;
+use crate::checkpoint::{Checkpoint, IoMode};
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
-use crate::plan::budget::{CHUNK, SPAN};
+use crate::plan::budget::CHUNK;
 
 /// What `verify` found.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -28,42 +26,22 @@ pub struct Verified {
 /// # Errors
 /// Input that cannot be read, [`Error::Interrupted`] when the observer stops it.
 pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Vec<String>> {
-    let sources: Vec<Source> =
-        checkpoint.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect::<Result<_>>()?;
-    let tasks: Vec<(usize, u64)> = checkpoint
-        .tensors
-        .iter()
-        .enumerate()
-        .flat_map(|(i, t)| (0..t.elements().div_ceil(SPAN)).map(move |s| (i, s)))
-        .collect();
-    let leaves: Mutex<BTreeMap<(usize, u64), Vec<u128>>> = Mutex::default();
-    let progress = Progress::default();
-    threads::each(tasks.len(), threads, &progress, observer, |i, buffers| {
-        let (index, span) = tasks[i];
-        let tensor = &checkpoint.tensors[index];
+    let sources = checkpoint.sources(io)?;
+    let elements = checkpoint.tensors.iter().map(|t| t.elements());
+    let leaves = spans::each(elements, threads, observer, |i, elements, buffers, progress| {
+        let tensor = &checkpoint.tensors[i];
         let stored = [Stored { source: &sources[tensor.file], tensor }];
-        let elements = span * SPAN..((span + 1) * SPAN).min(tensor.elements());
         let mut mine = Leaves::new();
         chunks::each(&stored, elements, CHUNK, true, buffers, |_, raw| {
-            if progress.stopped() {
-                return Err(Error::Interrupted);
-            }
+            progress.alive()?;
             mine.update(raw[0]);
             progress.add(raw[0].len() as u64);
             Ok(())
         })?;
-        if let Ok(mut leaves) = leaves.lock() {
-            leaves.insert(tasks[i], mine.finish());
-        }
-        Ok(())
+        Ok(mine.finish())
     })?;
-    let leaves = leaves.into_inner().map_err(|_| Error::Interrupted)?;
-    Ok((0..checkpoint.tensors.len())
-        .map(|t| {
-            let own = leaves.range((t, 0)..(t + 1, 0)).flat_map(|(_, l)| l.iter().copied());
-            digest::hex(digest::combine(own))
-        })
-        .collect())
+    let digest = |i| digest::hex(digest::combine(leaves.of(i).flatten().copied()));
+    Ok((0..checkpoint.tensors.len()).map(digest).collect())
 }
 
 /// Compares the checkpoint at `path` with the digests in its `suture.json`.

@@ -84,17 +84,13 @@ impl<'a> Shared<'a> {
         }
     }
 
-    fn alive(&self) -> Result<()> {
-        if self.progress.stopped() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
     fn copy(&self, task: &Task, t: &TensorPlan, elements: Range<u64>, scratch: &mut Scratch) -> Result<()> {
         let operands: Vec<Operand> = t.action.operands();
         let stored: Vec<Stored> = operands.iter().map(|o| self.stored(*o)).collect();
         let bits = t.dtype.bits();
         let mut leaves: Vec<Leaves> = operands.iter().map(|_| Leaves::new()).collect();
         chunks::each(&stored, elements, self.chunk, true, &mut scratch.buffers, |part, raw| {
-            self.alive()?;
+            self.progress.alive()?;
             let start = part.start * bits / 8;
             let mut out = self.writer(task, t, start, raw[0].len());
             for (i, piece) in raw[0].chunks(1 << 16).enumerate() {
@@ -207,7 +203,7 @@ impl<'a> Shared<'a> {
         let mut leaves: Vec<Leaves> = operands.iter().map(|_| Leaves::new()).collect();
         let release = task.pass == Pass::Apply || !chunks::stay_mapped(&stored);
         chunks::each(&stored, elements, self.chunk, release, buffers, |part, raw| {
-            self.alive()?;
+            self.progress.alive()?;
             let mut at = part.start;
             while at < part.end {
                 let strip = at..(at + STRIP).min(part.end);

@@ -283,10 +283,7 @@ impl Plan {
     /// # Errors
     /// As [`crate::checkpoint::Source::open`].
     pub fn open_sources(&self, io: IoMode) -> Result<Vec<Vec<crate::checkpoint::Source>>> {
-        self.models
-            .iter()
-            .map(|m| m.files.iter().map(|f| crate::checkpoint::Source::open(&f.path, f.size, io)).collect())
-            .collect()
+        self.models.iter().map(|m| m.sources(io)).collect()
     }
 }
 
