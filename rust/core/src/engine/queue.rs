@@ -59,9 +59,8 @@ impl Queue {
             {
                 if let Some(job) = open(index)? {
                     s.active += 1;
-                    let (job, pass) = (Arc::new(job), Pass::Apply);
-                    let pass = job.first_pass().unwrap_or(pass);
-                    push(&mut s, &job, pass);
+                    let pass = job.first_pass()?;
+                    push(&mut s, &Arc::new(job), pass);
                     self.bell.notify_all();
                 }
                 continue;

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::same_shape;
-use super::{Action, Models, Operand, OutputConfig, Plan, TensorPlan, Unused, lay_out};
-use crate::checkpoint::ShardPolicy;
+use super::{Action, Models, Operand, OutputConfig, Plan, TensorPlan, Unused};
 use crate::checkpoint::header::{Entry, tensor_bytes};
+use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Params, Value as Param, registry};
@@ -180,7 +180,7 @@ impl Draft {
         if self.rounded {
             self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
         }
-        let layout = lay_out(entries, &policy, &sources);
+        let layout = Layout::new(entries, &policy, &sources);
         let mut tensors: Vec<TensorPlan> = self
             .items
             .into_iter()

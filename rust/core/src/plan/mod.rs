@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, IoMode, Layout, Shard, Target};
+use crate::checkpoint::{Checkpoint, IoMode, Shard, Target};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Method, Params};
@@ -291,12 +291,4 @@ fn staged_bytes(folder: &std::path::Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
-}
-
-pub(crate) fn lay_out(
-    entries: Vec<crate::checkpoint::header::Entry>,
-    policy: &crate::checkpoint::ShardPolicy,
-    sources: &[Option<u64>],
-) -> Layout {
-    Layout::new(entries, policy, sources)
 }
