@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import dare, gradient
+from . import dare, elementwise, gradient, gram, sparse
+from .arcee import arcee_fusion
 from .linear import linear
 from .passthrough import passthrough
 from .rounding import round_to
+from .sce import sce
 from .slerp import slerp
 from .task_arithmetic import task_arithmetic
 from .ties import ties
@@ -30,6 +32,8 @@ STORED = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 Model = Mapping[str, NDArray[Any]]
 Lookup = Callable[[str, Any], Any]
 REQUIRED = object()
+#: Methods to which a base is an input like others.
+BASELESS = ("linear", "passthrough", "karcher")
 
 
 @dataclass(frozen=True)
@@ -107,31 +111,60 @@ def _lookup(levels: Sequence[Mapping[str, Any]], name: str, t: float) -> Lookup:
 
 
 def _merge(method: str, base: str | None, inputs: Sequence[Input], shared: Lookup) -> NDArray[Any]:
-    def each(key: str, chosen: Sequence[Input], default: Any = REQUIRED) -> list[Any]:
-        return [entry.parameter(key, default) for entry in chosen]
+    start = next((i.values for i in inputs if i.model == base), None)
+    others = [i for i in inputs if i.model != base or method in BASELESS]
+    tuned = [i.values for i in others]
+
+    def each(key: str, default: Any = REQUIRED) -> list[Any]:
+        return [entry.parameter(key, default) for entry in others]
 
     if method == "linear":
-        normalize = bool(shared("normalize", True))
-        return linear([i.values for i in inputs], each("weight", inputs), normalize=normalize)
+        return linear(tuned, each("weight"), normalize=bool(shared("normalize", True)))
     if method == "passthrough":
-        (only,) = inputs
+        (only,) = others
         return passthrough(only.values, only.parameter("scale", None))
-    start = next(i.values for i in inputs if i.model == base)
-    others = [i for i in inputs if i.model != base]
-    tuned = [i.values for i in others]
+    if method == "karcher":
+        return gram.karcher(tuned, max_iter=shared("max_iter", 10), tol=shared("tol", 1e-5))
+    if method == "nuslerp":
+        flatten, row_wise = shared("nuslerp_flatten", True), shared("nuslerp_row_wise", False)
+        return gram.nuslerp(tuned, each("weight"), base=start, flatten=flatten, row_wise=row_wise)
+    if method == "multislerp":
+        return gram.multislerp(
+            tuned, each("weight"), base=start, normalize_weights=bool(shared("normalize_weights", True))
+        )
+    if start is None:
+        raise ValueError(f"{method} needs a base")
     if method == "slerp":
         return slerp(start, tuned[0], shared("t", REQUIRED))
-    weights, lam = each("weight", others), shared("lambda", 1.0)
+    if method == "model_stock":
+        return gram.model_stock(start, tuned, filter_wise=bool(shared("filter_wise", False)))
+    if method == "nearswap":
+        return elementwise.nearswap(start, tuned[0], shared("t", REQUIRED))
+    if method == "ram":
+        return elementwise.ram(start, tuned, epsilon=shared("epsilon", 1e-5))
+    if method == "ramplus_tl":
+        factors = {"r": shared("r", 0.1), "alpha": shared("alpha", 0.2)}
+        return elementwise.ramplus_tl(start, tuned, epsilon=shared("epsilon", 1e-5), **factors)
+    if method == "sce":
+        return sce(start, tuned, topk=shared("select_topk", 1.0), mask=shared("mask", "deltas"))
+    if method == "arcee_fusion":
+        return arcee_fusion(start, tuned[0])
+    weights, lam = each("weight"), shared("lambda", 1.0)
     normalize = bool(shared("normalize", method == "ties"))
     if method == "task_arithmetic":
         return task_arithmetic(start, tuned, weights, lam=lam, normalize=normalize)
-    densities = each("density", others, 1.0)
+    densities = each("density", 1.0)
     if method == "ties":
         rescale = shared("rescale", False)
         return ties(start, tuned, weights, densities, lam=lam, normalize=normalize, rescale=rescale)
     if method in ("dare_linear", "dare_ties") and min(densities) >= 1.0:
         run = dare.dare_linear if method == "dare_linear" else dare.dare_ties
         return run(start, tuned, weights, densities, [0] * len(tuned), lam=lam, normalize=normalize)
+    if method in ("breadcrumbs", "breadcrumbs_ties"):
+        stages = sparse.stages(method, rescale=shared("rescale", None), normalize=normalize)
+        settings = zip(tuned, weights, densities, each("gamma", 0.01), strict=True)
+        own = [sparse.Tuned({"": values}, *parameters) for values, *parameters in settings]
+        return sparse.sparse(stages, {"": start}, own, sparse.Shared(lam=lam))[""]
     raise ValueError(f"no oracle for {method}")
 
 

@@ -1,4 +1,4 @@
-"""Oracle: exact top-k selection by (magnitude descending, index ascending)."""
+"""Oracle: exact selection in the order (magnitude descending, index ascending)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ def keep_count(density: float, size: int) -> int:
     return max(1, int(density * size))
 
 
+def descending(values: NDArray[Any]) -> NDArray[np.intp]:
+    """Flat indices by (magnitude descending, index ascending)."""
+    return np.argsort(-np.abs(values).ravel(), kind="stable")
+
+
 def top_k_mask(values: NDArray[Any], k: int) -> NDArray[np.bool_]:
     """True at exactly k places: the largest magnitudes, earlier indices first among equals."""
     flat = np.abs(values).ravel()
     if np.isnan(flat).any():
         raise ValueError("no order among NaN")
     mask = np.zeros(flat.size, dtype=np.bool_)
-    mask[np.argsort(-flat, kind="stable")[:k]] = True
+    mask[descending(flat)[:k]] = True
     return mask.reshape(values.shape)
 
 
@@ -33,3 +38,21 @@ def trim(values: NDArray[np.float32], density: float) -> NDArray[np.float32]:
         return values
     kept = top_k_mask(values, keep_count(density, values.size))
     return np.where(kept, values, np.float32(0))
+
+
+def middle_mask(values: NDArray[Any], density: float, gamma: float) -> NDArray[np.bool_]:
+    """True at int(density * n) places below the int(gamma * n) largest; those give way where too few are left."""
+    size = values.size
+    keep, top = int(density * size), int(gamma * size)
+    bottom = max(0, size - keep - top)
+    first = size - bottom - keep
+    mask = np.zeros(size, dtype=np.bool_)
+    mask[descending(values)[first : first + keep]] = True
+    return mask.reshape(values.shape)
+
+
+def rows(values: NDArray[Any]) -> NDArray[Any]:
+    """A matrix whose rows run along the last dimension; a vector is one row, a scalar a row of one."""
+    if values.size == 0:
+        return values.reshape(0, 1)
+    return values.reshape(-1, values.shape[-1] if values.ndim else 1)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import xxhash
 from numpy.typing import NDArray
 
 import suture
@@ -24,8 +23,8 @@ from ..reference.slerp import slerp
 from ..reference.task_arithmetic import delta, task_arithmetic
 from ..reference.ties import sign_margin, ties
 from ..support.checkpoints import Raw, encode, read_checkpoint, write_checkpoint
+from ..support.merging import Tensors, f64, keys, recipe
 
-Tensors = dict[str, NDArray[Any]]
 FLOATS = ("BF16", "F16", "F32")
 USER_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 WEIGHTS = (0.61, -0.37, 0.53)
@@ -87,25 +86,6 @@ def checkpoints(folder: Path, dtypes: Sequence[str], seed: int, spread: float) -
         folders.append(write_checkpoint(folder / label, tensors, shards=1 + number % 2))
         models.append({name: raw.values() for name, raw in tensors.items()})
     return folders, models
-
-
-def recipe(
-    method: str, folders: Sequence[Path], per_input: Mapping[str, Sequence[Any]], shared: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A merge of the fine-tunes (of all, for methods without a base)."""
-    based = method not in ("linear", "passthrough")
-    listed = folders[1:] if based else folders
-    models = [
-        {"model": str(f), "parameters": {key: values[i] for key, values in per_input.items()}}
-        for i, f in enumerate(listed)
-    ]
-    config: dict[str, Any] = {"merge_method": method, "models": models, "parameters": dict(shared)}
-    return config | {"base_model": str(folders[0])} if based else config
-
-
-def f64(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Double precision, also of a scalar."""
-    return np.asarray(values, dtype=np.float64)
 
 
 def magnitudes(models: Sequence[Tensors], name: str, factors: Sequence[float]) -> NDArray[np.float64]:
@@ -216,12 +196,6 @@ def test_ties(dtypes: Sequence[str], spread: float, normalize: bool, rescale: st
         where = settled([trim(delta(base, x), d) for x, d in zip(tuned, DENSITIES, strict=True)], weights)
         assert (~where).sum() <= 0.01 * where.size
         assert_one_rounding(*masked(raw, expected, where), size, name, SUM)
-
-
-def keys(seed: int, labels: Sequence[str], tensor: str) -> list[int]:
-    """The key of each model's mask."""
-    texts = [f"{seed}\0{label}\0{tensor}".encode() for label in labels]
-    return [xxhash.xxh3_128_intdigest(text) & (2**64 - 1) for text in texts]
 
 
 @mixes

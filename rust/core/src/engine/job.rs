@@ -1,7 +1,9 @@
 //! One output tensor on its way: its kernel, its statistics, its digests, and how much is left to do.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, RwLock};
 
+use super::survey::Survey;
 use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
 use crate::kernels::select::BINS;
@@ -22,6 +24,9 @@ pub enum Pass {
 pub struct Job {
     /// Index in the plan.
     pub tensor: usize,
+    name: String,
+    /// Passes a survey has made over the tensor before.
+    surveyed: usize,
     /// Number of spans.
     pub spans: u64,
     /// The bound method; `None` for copies.
@@ -35,9 +40,11 @@ struct State {
     /// Spans not yet computed.
     unapplied: u64,
     scans: usize,
-    sums: Vec<Vec<f64>>,
+    sums: Ordered,
     counts: Vec<Vec<u64>>,
     ranks: Vec<Vec<u64>>,
+    /// Running ranks before each span, where a survey has counted them.
+    before: Vec<Vec<u64>>,
     /// Leaf digests: the output's first, then every operand's.
     leaves: Vec<Vec<u128>>,
 }
@@ -47,27 +54,43 @@ fn poisoned<T>(_: T) -> Error {
 }
 
 impl Job {
-    /// Binds the method of tensor `index`.
+    /// Binds the method of tensor `index`, or takes what `survey` found for it.
     ///
     /// # Errors
     /// [`Error::Recipe`] for parameters the plan should have refused.
-    pub fn new(plan: &Plan, index: usize) -> Result<Self> {
+    pub fn new(plan: &Plan, index: usize, survey: &Survey) -> Result<Self> {
         let t = &plan.tensors[index];
-        let kernel = match &t.action {
-            Action::Copy { .. } => None,
-            Action::Merge { method, params, .. } => Some(
-                method
-                    .bind(params, t.elements())
-                    .map_err(|p| Error::recipe("", format!("tensor `{}`: {p}", t.name)))?,
+        let surveyed = survey.kernel(plan, index)?;
+        let passes = surveyed.as_ref().map_or(0, |(_, passes)| *passes);
+        let kernel = match (&t.action, surveyed) {
+            (Action::Copy { .. }, _) => None,
+            (_, Some((kernel, _))) => Some(kernel),
+            (Action::Merge { method, params, .. }, None) => Some(
+                method.bind(params, &t.shape).map_err(|p| Error::recipe("", format!("tensor `{}`: {p}", t.name)))?,
             ),
         };
         let operands = t.action.operands();
         let sizes = std::iter::once(t.nbytes).chain(operands.iter().map(|o| plan.tensor(*o).nbytes));
         let leaves = sizes.map(|n| vec![0; n.div_ceil(BLOCK as u64) as usize]).collect();
         let spans = t.elements().div_ceil(SPAN);
-        let state =
-            State { left: spans, unapplied: spans, scans: 0, sums: vec![], counts: vec![], ranks: vec![], leaves };
-        let job = Self { tensor: index, spans, kernel: RwLock::new(kernel), state: Mutex::new(state) };
+        let state = State {
+            left: spans,
+            unapplied: spans,
+            scans: 0,
+            sums: Ordered::new(0),
+            counts: vec![],
+            ranks: vec![],
+            before: survey.before(index),
+            leaves,
+        };
+        let job = Self {
+            tensor: index,
+            name: t.name.clone(),
+            surveyed: passes,
+            spans,
+            kernel: RwLock::new(kernel),
+            state: Mutex::new(state),
+        };
         job.prepare()?;
         Ok(job)
     }
@@ -78,7 +101,7 @@ impl Job {
         s.left = self.spans;
         let wants = self.kernel.read().map_err(poisoned)?.as_ref().and_then(|k| k.wants());
         let Some(wants) = wants else { return Ok(Pass::Apply) };
-        s.sums = vec![vec![0.0; wants.sums]; self.spans as usize];
+        s.sums = Ordered::new(wants.sums);
         s.counts = vec![vec![0; BINS]; if self.spans > 1 { wants.histograms } else { 0 }];
         if wants.ranks > 0 {
             s.ranks = vec![vec![0; wants.ranks]; self.spans as usize];
@@ -110,7 +133,7 @@ impl Job {
     pub fn scanned(&self, span: u64, stats: &Stats) -> Result<Option<Pass>> {
         let mut guard = self.state.lock().map_err(poisoned)?;
         let s = &mut *guard;
-        s.sums[span as usize].copy_from_slice(&stats.sums);
+        s.sums.put(span, stats.sums.clone());
         if self.spans == 1 {
             // Nothing to add up: spares small tensors, of which there may be thousands, a pass over empty bins.
             s.counts = stats.counts.iter().map(|c| c.iter().map(|n| u64::from(*n)).collect()).collect();
@@ -129,14 +152,13 @@ impl Job {
         }
         s.scans += 1;
         let totals = Totals {
-            // In the order of the spans, whoever finished first.
-            sums: columns(&s.sums),
+            sums: std::mem::replace(&mut s.sums, Ordered::new(0)).total(),
             counts: std::mem::take(&mut s.counts),
             ranks: if stats.ranks.is_empty() { vec![] } else { columns(&s.ranks) },
         };
         drop(guard);
         if let Some(kernel) = self.kernel.write().map_err(poisoned)?.as_mut() {
-            kernel.take(totals);
+            kernel.take(totals).map_err(|p| Error::recipe("", format!("tensor `{}`: {p}", self.name)))?;
         }
         self.prepare().map(Some)
     }
@@ -147,6 +169,9 @@ impl Job {
     /// Only after a panic elsewhere.
     pub fn ranks_before(&self, span: u64) -> Result<Vec<u64>> {
         let s = self.state.lock().map_err(poisoned)?;
+        if let Some(before) = s.before.get(span as usize) {
+            return Ok(before.clone());
+        }
         let mut before = vec![0; s.ranks.first().map_or(0, Vec::len)];
         for row in s.ranks.iter().take(span as usize) {
             before.iter_mut().zip(row).for_each(|(b, r)| *b += r);
@@ -200,16 +225,42 @@ impl Job {
         let s = self.state.lock().map_err(poisoned)?;
         let mut digests = s.leaves.iter().map(|l| digest::hex(digest::combine(l.iter().copied())));
         let output = digests.next().unwrap_or_default();
-        Ok((super::journal::Done { tensor: self.tensor, digest: output, inputs: digests.collect() }, s.scans))
+        Ok((super::journal::Done { tensor: self.tensor, digest: output, inputs: digests.collect() }, s.scans + self.surveyed))
     }
 }
 
-fn columns<T: Copy + std::ops::AddAssign + Default>(rows: &[Vec<T>]) -> Vec<T> {
-    let mut out = vec![T::default(); rows.first().map_or(0, Vec::len)];
+fn columns(rows: &[Vec<u64>]) -> Vec<u64> {
+    let mut out = vec![0; rows.first().map_or(0, Vec::len)];
     for row in rows {
-        for (o, v) in out.iter_mut().zip(row) {
-            *o += *v;
-        }
+        out.iter_mut().zip(row).for_each(|(o, v)| *o += *v);
     }
     out
+}
+
+/// Sums added in the order of their index, whoever finishes first.
+pub struct Ordered {
+    total: Vec<f64>,
+    next: u64,
+    early: BTreeMap<u64, Vec<f64>>,
+}
+
+impl Ordered {
+    /// `width` sums of nothing.
+    pub fn new(width: usize) -> Self {
+        Self { total: vec![0.0; width], next: 0, early: BTreeMap::new() }
+    }
+
+    /// Takes the sums with number `index`; every number comes once.
+    pub fn put(&mut self, index: u64, sums: Vec<f64>) {
+        self.early.insert(index, sums);
+        while let Some(sums) = self.early.remove(&self.next) {
+            self.total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
+            self.next += 1;
+        }
+    }
+
+    /// The totals.
+    pub fn total(self) -> Vec<f64> {
+        self.total
+    }
 }

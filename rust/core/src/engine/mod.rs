@@ -8,6 +8,7 @@ mod queue;
 mod reflink;
 mod report;
 pub mod spans;
+mod survey;
 pub mod threads;
 pub mod verify;
 mod worker;
@@ -21,6 +22,7 @@ use job::Job;
 use journal::{Done, Journal};
 use observer::{Observer, Progress};
 use queue::Queue;
+use survey::Survey;
 use worker::{Scratch, Shared, Write};
 
 use crate::checkpoint::{Buffer, IoMode, REPORT, Source, Staging, Target, WriteMode};
@@ -111,7 +113,7 @@ fn confirm(
 ) -> Result<HashMap<usize, Done>> {
     let claimed: Vec<Done> = claimed.into_values().filter(|d| d.tensor < plan.tensors.len()).collect();
     let good = Mutex::new(HashMap::new());
-    threads::each(claimed.len(), threads, progress, observer, |i, _| {
+    threads::each(claimed.len(), threads, progress, observer, |i, _: &mut ()| {
         let t = &plan.tensors[claimed[i].tensor];
         let mut leaves = Leaves::new();
         let mut buffer = vec![0; digest::BLOCK.min(t.nbytes as usize)];
@@ -138,7 +140,7 @@ fn work_bytes(plan: &Plan, tensor: usize) -> u64 {
     let t = &plan.tensors[tensor];
     let reads = match &t.action {
         Action::Copy { .. } => 1,
-        Action::Merge { method, .. } => method.spec().reads as u64,
+        Action::Merge { cost, .. } => cost.reads as u64,
     };
     reads * t.action.operands().iter().map(|o| plan.tensor(*o).nbytes).sum::<u64>() + t.nbytes
 }
@@ -159,7 +161,7 @@ fn make(
 ) -> Result<Vec<Done>> {
     let (give, free) = crossbeam_channel::unbounded::<Buffer>();
     let (full, written) = crossbeam_channel::unbounded::<Write>();
-    let widest = plan.tensors.iter().map(|t| budget.chunk.min(t.elements()) * t.dtype.bits().max(8) / 8).max();
+    let widest = plan.tensors.iter().map(|t| budget.chunk_of(t) * t.dtype.bits().max(8) / 8).max();
     for _ in 0..budget.buffers {
         let _ = give.send(Buffer::new(widest.unwrap_or(0) as usize)?);
     }
@@ -171,7 +173,7 @@ fn make(
         // Passes the method could have needed and did not count as done, so that the bar ends at its end.
         let spared = match &plan.tensors[done.tensor].action {
             Action::Copy { .. } => 0,
-            Action::Merge { method, .. } => method.spec().reads.saturating_sub(scans + 1) as u64,
+            Action::Merge { cost, .. } => cost.reads.saturating_sub(scans + 1) as u64,
         };
         let operands = plan.tensors[done.tensor].action.operands();
         progress.add(spared * operands.iter().map(|o| plan.tensor(*o).nbytes).sum::<u64>());
@@ -191,8 +193,9 @@ fn make(
         free,
         full,
     };
+    let survey = Survey::take(&shared, options.threads, observer, |t| !done.contains_key(&t))?;
     let open = |index: usize| -> Result<Option<Job>> {
-        let job = Job::new(plan, index)?;
+        let job = Job::new(plan, index, &survey)?;
         if job.spans == 0 {
             return close(&job).map(|()| None);
         }

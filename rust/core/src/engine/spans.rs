@@ -36,7 +36,7 @@ pub fn each<T: Send>(
         elements.enumerate().flat_map(|(i, n)| (0..n.div_ceil(SPAN)).map(move |s| (i, s, n))).collect();
     let found: Mutex<BTreeMap<(usize, u64), T>> = Mutex::new(BTreeMap::new());
     let progress = Progress::default();
-    threads::each(tasks.len(), threads, &progress, observer, |task, buffers| {
+    threads::each(tasks.len(), threads, &progress, observer, |task, buffers: &mut Buffers| {
         let (tensor, span, n) = tasks[task];
         let result = f(tensor, span * SPAN..((span + 1) * SPAN).min(n), buffers, &progress)?;
         if let Ok(mut found) = found.lock() {

@@ -52,26 +52,26 @@ pub fn run<'a>(
     progress.finish()
 }
 
-/// Calls `f` for every index below `count`, on `threads` threads, in order of start.
+/// Calls `f` for every index below `count`, on `threads` threads, in order of start, with what each thread keeps.
 ///
 /// # Errors
 /// As [`run`].
-pub fn each(
+pub fn each<S: Default>(
     count: usize,
     threads: usize,
     progress: &Progress,
     observer: &dyn Observer,
-    f: impl Fn(usize, &mut super::chunks::Buffers) -> Result<()> + Sync,
+    f: impl Fn(usize, &mut S) -> Result<()> + Sync,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
     let body = || {
-        let mut buffers = super::chunks::Buffers::default();
+        let mut own = S::default();
         while !progress.stopped() {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= count {
                 break;
             }
-            f(i, &mut buffers)?;
+            f(i, &mut own)?;
         }
         Ok(())
     };

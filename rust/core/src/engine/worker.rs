@@ -13,8 +13,8 @@ use crate::checkpoint::{ALIGN, Buffer, Source};
 use crate::digest::Leaves;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{first_nonfinite, narrow, widen};
-use crate::methods::{Stats, Tile};
-use crate::plan::budget::{SPAN, TILE};
+use crate::methods::{Kernel, Stats, Tile};
+use crate::plan::budget::{self, SPAN, TILE};
 use crate::plan::{Action, Operand, Plan, TensorPlan};
 
 /// Elements handled together from digest to rounding, so that each is fetched into the cache once.
@@ -133,10 +133,15 @@ impl<'a> Shared<'a> {
         let Some(wanted) = kernel.wants() else { return Ok(None) };
         let mut stats = std::mem::take(&mut scratch.stats);
         stats.reset(wanted);
-        self.tiles(task, t, elements, first, scratch, |tile, _, _| {
-            kernel.scan(tile, &mut stats);
-            Ok(())
-        })?;
+        stats.before = task.job.ranks_before(task.span)?;
+        let stretch = Stretch {
+            tensor: t,
+            own: elements,
+            unit: kernel.cost().unit,
+            release: None,
+            job: first.then_some((&*task.job, task.span)),
+        };
+        self.begun(&stretch, &**kernel, &mut stats, scratch)?;
         drop(lock);
         let next = task.job.scanned(task.span, &stats)?;
         scratch.stats = stats;
@@ -151,24 +156,36 @@ impl<'a> Shared<'a> {
         let mut leaves = Leaves::new();
         let mut out: Option<Output> = None;
         let mut values = std::mem::take(&mut scratch.out);
-        values.resize(TILE, 0.0);
         let first = task.job.unscanned()?;
-        self.tiles(task, t, elements, first, scratch, |tile, part, len| {
-            let at = (tile.start - part.start) as usize * width;
-            if at == 0 {
+        let stretch = Stretch {
+            tensor: t,
+            own: elements.clone(),
+            unit: kernel.cost().unit,
+            release: Some(true),
+            job: first.then_some((&*task.job, task.span)),
+        };
+        self.tiles(&stretch, scratch, |tile, part, len| {
+            // A row that reaches over the span's borders is computed by both spans; each writes its own.
+            let part = overlap(part, &elements);
+            let own = overlap(&(tile.start..tile.start + len as u64), &elements);
+            if own.start == part.start {
                 out = Some(self.writer(task, t, part.start * width as u64, (part.end - part.start) as usize * width));
             }
             let Some(target) = out.as_mut() else { return Ok(()) };
+            if values.len() < len {
+                values.resize(len, 0.0);
+            }
             kernel.apply(tile, &mut ranks, &mut values[..len]);
-            let bytes = target.bytes(at, len * width)?;
-            narrow(t.dtype, &values[..len], bytes);
+            let values = &values[(own.start - tile.start) as usize..(own.end - tile.start) as usize];
+            let bytes = target.bytes((own.start - part.start) as usize * width, values.len() * width)?;
+            narrow(t.dtype, values, bytes);
             if !self.allow_nonfinite
                 && let Some(i) = first_nonfinite(t.dtype, bytes)
             {
-                return Err(self.overflow(t, tile.start + i as u64));
+                return Err(self.overflow(t, own.start + i as u64));
             }
             leaves.update(bytes);
-            if tile.start + len as u64 == part.end
+            if own.end == part.end
                 && let Some(done) = out.take()
             {
                 done.send(task)?;
@@ -179,44 +196,79 @@ impl<'a> Shared<'a> {
         task.job.digested(0, task.span, t.dtype.bits(), &leaves.finish())
     }
 
-    /// Widens the operands of a merge tile by tile and calls `f` with each tile, its chunk and its length.
+    /// Scans a span for a kernel that looks at more than this tensor.
     ///
-    /// On the `first` pass over the data it is digested and checked for NaN on the way.
+    /// # Errors
+    /// As [`Self::work`].
+    pub fn survey(
+        &self,
+        t: &TensorPlan,
+        span: u64,
+        kernel: &dyn Kernel,
+        stats: &mut Stats,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let own = span * SPAN..((span + 1) * SPAN).min(t.elements());
+        let stretch = Stretch { tensor: t, own, unit: kernel.cost().unit, release: Some(true), job: None };
+        self.begun(&stretch, kernel, stats, scratch)
+    }
+
+    /// Scans the units that begin in a stretch.
+    fn begun(&self, stretch: &Stretch, kernel: &dyn Kernel, stats: &mut Stats, scratch: &mut Scratch) -> Result<()> {
+        let from = stretch.own.start.next_multiple_of(stretch.unit);
+        self.tiles(stretch, scratch, |tile, _, len| {
+            let skip = from.saturating_sub(tile.start) as usize;
+            if skip == 0 {
+                kernel.scan(tile, stats);
+            } else if skip < len {
+                let inputs: Vec<&[f32]> = tile.inputs.iter().map(|x| &x[skip..]).collect();
+                let base = tile.base.map(|b| &b[skip..]);
+                kernel.scan(&Tile { base, inputs: &inputs, start: tile.start + skip as u64, ..*tile }, stats);
+            }
+            Ok(())
+        })
+    }
+
+    /// Widens the operands of a merge tile by tile, every unit that lies in the stretch or reaches into it, and calls
+    /// `f` with each tile, its chunk and its length.
     fn tiles(
         &self,
-        task: &Task,
-        t: &TensorPlan,
-        elements: Range<u64>,
-        first: bool,
+        stretch: &Stretch,
         scratch: &mut Scratch,
         mut f: impl FnMut(&Tile, &Range<u64>, usize) -> Result<()>,
     ) -> Result<()> {
+        let Stretch { tensor: t, own, unit, release, job } = stretch;
         let Action::Merge { base, inputs, params, .. } = &t.action else { return Ok(()) };
         let operands = t.action.operands();
         let stored: Vec<Stored> = operands.iter().map(|o| self.stored(*o)).collect();
         let keys: Vec<u64> =
             inputs.iter().map(|o| crate::kernels::rng::key(params.seed, &self.plan.labels[o.model], &t.name)).collect();
+        let elements = own.start / unit * unit..own.end.next_multiple_of(*unit).min(t.elements());
+        let (tile_len, chunk) = (budget::whole(TILE as u64, *unit), budget::whole(self.chunk, *unit));
+        let strip_len = budget::whole(STRIP, tile_len);
         let Scratch { buffers, wide, .. } = scratch;
-        if wide.len() < operands.len() {
-            wide.resize_with(operands.len(), || vec![0.0; TILE]);
+        wide.resize_with(wide.len().max(operands.len()), Vec::new);
+        for wide in &mut wide[..operands.len()] {
+            wide.resize(wide.len().max(tile_len.min(elements.end - elements.start) as usize), 0.0);
         }
         let mut leaves: Vec<Leaves> = operands.iter().map(|_| Leaves::new()).collect();
-        let release = task.pass == Pass::Apply || !chunks::stay_mapped(&stored);
-        chunks::each(&stored, elements, self.chunk, release, buffers, |part, raw| {
+        let release = release.unwrap_or_else(|| !chunks::stay_mapped(&stored));
+        chunks::each(&stored, elements, chunk, release, buffers, |part, raw| {
             self.progress.alive()?;
             let mut at = part.start;
             while at < part.end {
-                let strip = at..(at + STRIP).min(part.end);
-                if first {
+                let strip = at..(at + strip_len).min(part.end);
+                let ours = overlap(&strip, own);
+                if job.is_some() && !ours.is_empty() {
                     for ((o, raw), leaves) in operands.iter().zip(raw).zip(&mut leaves) {
                         let dtype = self.plan.tensor(*o).dtype;
-                        let bytes = slice(raw, dtype.bytes(), &part, &strip);
+                        let bytes = slice(raw, dtype.bytes(), &part, &ours);
                         leaves.update(bytes);
-                        self.finite(o, dtype, bytes, strip.start)?;
+                        self.finite(o, dtype, bytes, ours.start)?;
                     }
                 }
                 while at < strip.end {
-                    let piece = at..(at + TILE as u64).min(strip.end);
+                    let piece = at..(at + tile_len).min(strip.end);
                     let len = (piece.end - piece.start) as usize;
                     for ((o, raw), wide) in operands.iter().zip(raw).zip(wide.iter_mut()) {
                         let dtype = self.plan.tensor(*o).dtype;
@@ -235,9 +287,9 @@ impl<'a> Shared<'a> {
             self.progress.add(raw.iter().map(|r| r.len() as u64).sum());
             Ok(())
         })?;
-        if first {
+        if let Some((job, span)) = job {
             for (i, (o, leaves)) in operands.iter().zip(leaves).enumerate() {
-                task.job.digested(i + 1, task.span, self.plan.tensor(*o).dtype.bits(), &leaves.finish())?;
+                job.digested(i + 1, *span, self.plan.tensor(*o).dtype.bits(), &leaves.finish())?;
             }
         }
         Ok(())
@@ -299,6 +351,24 @@ impl<'a> Shared<'a> {
             parts: holes.into_iter().map(|h| (h, None)).collect(),
         }
     }
+}
+
+/// A run of elements of a merged tensor, and how to go through it.
+struct Stretch<'t> {
+    tensor: &'t TensorPlan,
+    own: Range<u64>,
+    /// Elements that go together; see [`crate::methods::Cost::unit`].
+    unit: u64,
+    /// Whether to let the mapped pages go; `None` if that depends on the tensor's size, since it is read again.
+    release: Option<bool>,
+    /// Where to put the digests of the operands, with the number of the span, on the first pass over the data: then
+    /// they are also checked for NaN.
+    job: Option<(&'t Job, u64)>,
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> Range<u64> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
 }
 
 /// The bytes of `part` in `raw`, which holds those of `of`.

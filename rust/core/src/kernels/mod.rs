@@ -7,4 +7,5 @@ pub mod arith;
 pub mod cast;
 pub mod reduce;
 pub mod rng;
+pub mod scratch;
 pub mod select;

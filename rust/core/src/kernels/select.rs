@@ -97,6 +97,9 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// Keeps no element.
+    pub const NOTHING: Self = Self { threshold: 1 << 31, ties: 0, equal: 0 };
+
     /// Multiplies what is kept by `factor` and zeroes the rest. `seen` counts the elements equal to the threshold met so
     /// far in the tensor.
     pub fn apply(&self, x: &mut [f32], factor: f32, seen: &mut u64) {
@@ -146,20 +149,110 @@ fn equal_to(x: &[f32], threshold: u32) -> u64 {
     u64::from(n)
 }
 
+/// What the scans of a selection find out, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The high bits of the k-th largest magnitude.
+    High,
+    /// Its low bits.
+    Low,
+    /// How many elements equal to it each span holds.
+    Ties,
+}
+
+/// A search for the k-th largest magnitude over several scans.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    keep: u64,
+    /// The histogram bin of the threshold, and how many elements lie above it.
+    high: (u32, u64),
+    cut: Cut,
+    /// True if the elements equal to the threshold have been counted span by span.
+    ranked: bool,
+}
+
+impl Selection {
+    /// A search for the `keep` largest; of 0 it finds a cut that keeps nothing, without looking.
+    pub fn new(keep: u64) -> Self {
+        Self { keep, high: (0, 0), cut: Cut::NOTHING, ranked: keep == 0 }
+    }
+
+    /// Adds a stretch of values: `counts` is this selection's histogram, `rank` its count of ties.
+    pub fn scan(&self, step: Step, x: &[f32], counts: Option<&mut Vec<u32>>, rank: Option<&mut u64>) {
+        match (step, counts, rank) {
+            (Step::High, Some(counts), _) => count_high(x, counts),
+            (Step::Low, Some(counts), Some(rank)) => *rank += count_low(x, self.high.0, counts),
+            (Step::Ties, _, Some(rank)) => *rank += self.cut.count_equal(x),
+            _ => {}
+        }
+    }
+
+    /// Takes the totals of a scan; `inside` is the total of this selection's ranks.
+    pub fn take(&mut self, step: Step, counts: &[u64], inside: u64) {
+        if self.keep == 0 {
+            return;
+        }
+        match step {
+            Step::High => self.high = kth_bin(counts, self.keep),
+            Step::Low => {
+                let (bin, above) = self.high;
+                let (low, more) = kth_bin(counts, self.keep - above);
+                let equal = counts.get(low as usize).copied().unwrap_or(0);
+                self.cut = Cut { threshold: join(bin, low), ties: (self.keep - above - more).min(equal), equal };
+                // Where the bin holds nothing but ties, this scan has counted them span by span.
+                self.ranked = equal == inside;
+            }
+            Step::Ties => self.ranked = true,
+        }
+    }
+
+    /// True if ties are dropped whose place in the order of indices is not known yet.
+    pub fn unranked(&self) -> bool {
+        !self.ranked && self.cut.ties < self.cut.equal
+    }
+
+    /// What was found.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    /// The k-th largest magnitude.
+    pub fn value(&self) -> f32 {
+        f32::from_bits(self.cut.threshold)
+    }
+}
+
+/// The cut that keeps the `keep` largest of `x`, all of which is here. `keys` is working memory of the same length.
+pub fn cut_here(x: &[f32], keep: usize, keys: &mut [f32]) -> Cut {
+    if keep == 0 {
+        return Cut::NOTHING;
+    }
+    let n = x.len();
+    for (k, x) in keys.iter_mut().zip(x) {
+        *k = x.abs();
+    }
+    let keep = keep.min(n);
+    // Magnitudes order as their bits do.
+    let (above, kth, _) = keys[..n].select_nth_unstable_by_key(keep - 1, |k| !k.to_bits());
+    let threshold = kth.to_bits();
+    let strictly = above.iter().filter(|k| k.to_bits() > threshold).count();
+    let equal = equal_to(x, threshold);
+    Cut { threshold, ties: (keep - strictly) as u64, equal }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn cut(x: &[f32], k: u64) -> Cut {
-        let mut counts = vec![0u32; BINS];
-        count_high(x, &mut counts);
-        let wide: Vec<u64> = counts.iter().map(|c| u64::from(*c)).collect();
-        let (high, above) = kth_bin(&wide, k);
-        counts.fill(0);
-        count_low(x, high, &mut counts);
-        let wide: Vec<u64> = counts.iter().map(|c| u64::from(*c)).collect();
-        let (low, more) = kth_bin(&wide, k - above);
-        Cut { threshold: join(high, low), ties: k - above - more, equal: wide[low as usize] }
+        let mut selection = Selection::new(k);
+        for step in [Step::High, Step::Low] {
+            let (mut counts, mut inside) = (vec![0u32; BINS], 0);
+            selection.scan(step, x, Some(&mut counts), Some(&mut inside));
+            let wide: Vec<u64> = counts.iter().map(|c| u64::from(*c)).collect();
+            selection.take(step, &wide, inside);
+        }
+        *selection.cut()
     }
 
     proptest::proptest! {
@@ -176,6 +269,8 @@ mod tests {
             let (mut got, mut seen) = (x.clone(), 0);
             for part in got.chunks_mut(7) { cut.apply(part, 1.0, &mut seen); }
             proptest::prop_assert_eq!(got, want);
+            let mut keys = vec![0f32; x.len()];
+            proptest::prop_assert_eq!(cut_here(&x, k as usize, &mut keys), cut);
         }
     }
 }

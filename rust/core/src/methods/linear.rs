@@ -1,6 +1,6 @@
 //! Weighted average of models ("model soup").
 
-use super::{ANY, Base, Default, Granularity, Kernel, Kind, Method, Parameter, Params, Spec, Tile};
+use super::{ANY, Base, Class, Default, Kernel, Kind, Method, Parameter, Params, Spec, Tile};
 use crate::kernels::arith;
 
 pub(super) struct Linear;
@@ -29,7 +29,7 @@ static SPEC: Spec = Spec {
     ],
     base: Base::None,
     inputs: (1, usize::MAX),
-    granularity: Granularity::Element,
+    class: Class::Element,
     reads: 1,
     homogeneous: false,
 };
@@ -43,7 +43,7 @@ impl Method for Linear {
         &SPEC
     }
 
-    fn bind(&self, params: &Params, _elements: u64) -> Result<Box<dyn Kernel>, String> {
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         let mut weights = params.numbers("weight");
         if params.switch("normalize") {
             let sum: f64 = weights.iter().sum();

@@ -2,14 +2,24 @@
 //!
 //! A method sees f32 tiles and parameters; no file, thread, dtype or tensor name.
 
+mod arcee;
+mod element;
+mod emr;
+mod fisher;
+mod gram;
 mod linear;
+mod magmax;
 mod passthrough;
+mod pcb;
+mod ram;
 pub mod registry;
-mod slerp;
+mod sce;
 mod sparse;
 mod spec;
+mod tall;
+mod varm;
 
-pub use spec::{ANY, Base, Default, Granularity, Kind, Parameter, Params, Spec, Value};
+pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Params, SHARE, Spec, Value, WEIGHT};
 
 /// A stretch of consecutive elements of one tensor, of all models at once.
 pub struct Tile<'a> {
@@ -19,7 +29,8 @@ pub struct Tile<'a> {
     pub inputs: &'a [&'a [f32]],
     /// A random key for every input; see [`crate::kernels::rng`].
     pub keys: &'a [u64],
-    /// Index of the first element in the tensor; a multiple of [`crate::kernels::reduce::BLOCK`].
+    /// Index of the first element in the tensor; a multiple of [`Cost::unit`], or of
+    /// [`crate::kernels::reduce::BLOCK`] for methods whose unit is one element.
     pub start: u64,
     /// Number of elements of the whole tensor.
     pub of: u64,
@@ -34,10 +45,14 @@ pub struct Stats {
     pub counts: Vec<Vec<u32>>,
     /// Counts whose running total before each span is wanted when that span is computed.
     pub ranks: Vec<u64>,
+    /// Running totals before this span of the ranks counted last, in an earlier scan.
+    pub before: Vec<u64>,
+    /// Spans whose counts are in [`Self::counts`].
+    pub spans: u32,
 }
 
 /// How many of each kind of statistics a scan collects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, std::default::Default)]
 pub struct Wants {
     /// Length of [`Stats::sums`].
     pub sums: usize,
@@ -47,9 +62,39 @@ pub struct Wants {
     pub ranks: usize,
 }
 
+/// What a bound method needs at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Times each input is read.
+    pub reads: usize,
+    /// Elements that a tile holds a whole number of: the length of a row for methods that work by row.
+    pub unit: u64,
+    /// The most of each kind that a scan collects.
+    pub wants: Wants,
+}
+
+impl Cost {
+    /// The cost of one pass over single elements, with nothing collected.
+    pub const ELEMENT: Self = Self { reads: 1, unit: 1, wants: Wants { sums: 0, histograms: 0, ranks: 0 } };
+}
+
+/// What the statistics of a method are taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One tensor.
+    Tensor,
+    /// The tensors of one module (such as `self_attn`) of one layer.
+    Module,
+    /// The tensors of one layer.
+    Layer,
+    /// All merged tensors.
+    Model,
+}
+
 impl Stats {
     /// Zeroes the statistics and gives them the wanted sizes; histograms that are there already keep their memory.
     pub fn reset(&mut self, wants: Wants) {
+        self.spans = 0;
         self.sums = vec![0.0; wants.sums];
         self.ranks = vec![0; wants.ranks];
         self.counts.iter_mut().for_each(|c| c.fill(0));
@@ -73,17 +118,49 @@ pub trait Method: Sync {
     /// What it says of itself.
     fn spec(&self) -> &Spec;
 
-    /// The method with the parameters of one tensor of `elements` elements.
+    /// What its statistics are taken over, with these parameters.
+    fn scope(&self, _params: &Params) -> Scope {
+        Scope::Tensor
+    }
+
+    /// The method with the parameters of one tensor of dimensions `shape`; for a wider [`Scope`], of all its tensors as
+    /// one flat one.
     ///
     /// # Errors
     /// What is wrong with the parameters together; each alone has been checked against the spec.
-    fn bind(&self, params: &Params, elements: u64) -> Result<Box<dyn Kernel>, String>;
+    fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String>;
+}
+
+/// Length of a row: the last dimension; 1 for scalars and empty tensors.
+pub fn row(shape: &[u64]) -> u64 {
+    shape.last().copied().unwrap_or(1).max(1)
+}
+
+/// Number of elements.
+pub fn elements(shape: &[u64]) -> u64 {
+    shape.iter().product()
+}
+
+/// A kernel of one pass, from what it does to a tile.
+pub struct Element<F>(pub F);
+
+impl<F: Fn(&Tile, &mut [f32]) + Send + Sync> Kernel for Element<F> {
+    fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
+        self.0(tile, out);
+    }
 }
 
 /// A method bound to one tensor.
 ///
-/// The engine reads the tensor once for each scan, hands over the totals, and reads it a last time to apply.
+/// The engine reads the tensor once for each scan, hands over the totals, and reads it a last time to apply. Where the
+/// method's [`Scope`] is wider than a tensor, one kernel scans all tensors of the scope, and [`Kernel::on`] makes the
+/// kernels that apply.
 pub trait Kernel: Send + Sync {
+    /// What it needs at most.
+    fn cost(&self) -> Cost {
+        Cost::ELEMENT
+    }
+
     /// What the next scan collects, asked before each; `None` when nothing is left to find out.
     fn wants(&self) -> Option<Wants> {
         None
@@ -93,7 +170,21 @@ pub trait Kernel: Send + Sync {
     fn scan(&self, _tile: &Tile, _stats: &mut Stats) {}
 
     /// Takes the totals of a finished scan.
-    fn take(&mut self, _totals: Totals) {}
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    fn take(&mut self, _totals: Totals) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// After all scans: a kernel that applies what was found to one tensor of the scope, with that tensor's parameters
+    /// and dimensions. Only asked of kernels of a wider [`Scope`].
+    ///
+    /// # Errors
+    /// As [`Method::bind`].
+    fn on(&self, _params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        Err("works on single tensors".into())
+    }
 
     /// Computes a tile into `out`.
     ///

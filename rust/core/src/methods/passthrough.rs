@@ -1,6 +1,6 @@
 //! One model's tensor as it is, or scaled. Unscaled and in its own dtype it is moved as bytes; see `plan`.
 
-use super::{ANY, Base, Default, Granularity, Kernel, Method, Parameter, Params, Spec, Tile};
+use super::{ANY, Base, Class, Default, Kernel, Method, Parameter, Params, Spec, Tile};
 use crate::kernels::arith;
 
 pub(super) struct Passthrough;
@@ -20,7 +20,7 @@ static SPEC: Spec = Spec {
     }],
     base: Base::None,
     inputs: (1, 1),
-    granularity: Granularity::Element,
+    class: Class::Element,
     reads: 1,
     homogeneous: false,
 };
@@ -34,7 +34,7 @@ impl Method for Passthrough {
         &SPEC
     }
 
-    fn bind(&self, params: &Params, _elements: u64) -> Result<Box<dyn Kernel>, String> {
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         Ok(Box::new(Bound { scale: params.numbers("scale").first().copied().unwrap_or(1.0) as f32 }))
     }
 }

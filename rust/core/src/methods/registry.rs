@@ -1,16 +1,43 @@
 //! Every method there is: one line each.
 
-use super::{Method, linear, passthrough, slerp, sparse};
+use super::{
+    Method, arcee, element, emr, fisher, gram, linear, magmax, passthrough, pcb, ram, sce, sparse, tall, varm,
+};
 
 /// All methods, in the order they are listed to users.
 pub static METHODS: &[&dyn Method] = &[
     &passthrough::Passthrough,
     &linear::Linear,
-    &slerp::Slerp,
-    &sparse::TASK_ARITHMETIC,
-    &sparse::TIES,
-    &sparse::DARE_LINEAR,
-    &sparse::DARE_TIES,
+    &gram::Slerp,
+    &gram::Nuslerp,
+    &gram::Multislerp,
+    &gram::Karcher,
+    &sparse::PRESETS[0],
+    &sparse::PRESETS[1],
+    &sparse::PRESETS[2],
+    &sparse::PRESETS[3],
+    &sparse::PRESETS[4],
+    &sparse::PRESETS[5],
+    &sparse::PRESETS[6],
+    &sparse::PRESETS[7],
+    &sparse::PRESETS[8],
+    &sparse::PRESETS[9],
+    &sparse::PRESETS[10],
+    &sce::Sce,
+    &pcb::Pcb,
+    &emr::Emr,
+    &tall::TallMask,
+    &tall::ConsensusTa,
+    &magmax::Magmax,
+    &ram::Ram,
+    &ram::RamPlus,
+    &varm::Varm,
+    &gram::ModelStock,
+    &gram::Metagpt,
+    &element::Expo,
+    &element::Nearswap,
+    &arcee::ArceeFusion,
+    &fisher::Fisher,
 ];
 
 /// The method called `name`.

@@ -29,15 +29,33 @@ pub enum Kind {
     },
     /// True or false.
     Switch,
+    /// A whole number from `min` to `max`, both allowed.
+    Integer {
+        /// Smallest value.
+        min: u64,
+        /// Largest value.
+        max: u64,
+    },
     /// One of `words`; true stands for the first, false for `none`.
     Choice {
         /// The words.
         words: &'static [&'static str],
     },
+    /// The path of a checkpoint whose tensors, of the same names and shapes, come after the inputs.
+    Checkpoint,
 }
 
 /// Any finite number.
 pub const ANY: Kind = Kind::Number { min: f64::MIN, max: f64::MAX };
+/// A share of a whole.
+pub const SHARE: Kind = Kind::Number { min: 0.0, max: 1.0 };
+/// Zero or more.
+pub const POSITIVE: Kind = Kind::Number { min: 0.0, max: f64::MAX };
+/// Weight of a model's change.
+pub const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's change", ANY, Default::Required);
+/// Factor on the merged change.
+pub const LAMBDA: Parameter =
+    Parameter::shared("lambda", "factor on the merged change before it is added to the base", ANY, Default::Number(1.0));
 
 /// A parameter's default.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -68,12 +86,26 @@ pub struct Parameter {
     pub per_input: bool,
 }
 
+impl Parameter {
+    /// A parameter every input model has its own of.
+    pub const fn each(name: &'static str, summary: &'static str, kind: Kind, default: Default) -> Self {
+        Self { name, summary, kind, default, per_input: true }
+    }
+
+    /// A parameter the tensor has one of.
+    pub const fn shared(name: &'static str, summary: &'static str, kind: Kind, default: Default) -> Self {
+        Self { name, summary, kind, default, per_input: false }
+    }
+}
+
 /// Whether a method starts from a base model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Base {
     /// It must be given; experts are taken as changes of it.
     Required,
+    /// With one, experts are taken as changes of it; without, they are merged themselves.
+    Optional,
     /// It is the first of the interpolated models.
     First,
     /// The method takes none.
@@ -83,11 +115,15 @@ pub enum Base {
 /// What a method must have seen before it can compute an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Granularity {
+pub enum Class {
     /// Nothing but the element.
     Element,
-    /// Statistics of the tensor.
-    Tensor,
+    /// Dot products of the tensor's models.
+    Gram,
+    /// An order of the tensor's elements: the k-th largest, or ranks.
+    Order,
+    /// Statistics of the whole model, or of a part of it that is larger than a tensor.
+    Model,
 }
 
 /// Everything a method says of itself.
@@ -110,8 +146,8 @@ pub struct Spec {
     /// Fewest and most input models, the base not counted.
     pub inputs: (usize, usize),
     /// What it must have seen.
-    pub granularity: Granularity,
-    /// Most times each input is read.
+    pub class: Class,
+    /// Most times each input is read, with the default stages.
     pub reads: usize,
     /// True if merging changes that are c times as large gives a change c times as large.
     pub homogeneous: bool,
@@ -131,8 +167,12 @@ pub struct Params {
     pub shared: BTreeMap<&'static str, Value>,
     /// Parameters every input has its own of, in the order of the inputs.
     pub per_input: BTreeMap<&'static str, Vec<Value>>,
+    /// Number of input models.
+    pub inputs: usize,
     /// Seed of random methods.
     pub seed: u64,
+    /// How deep in the model the tensor lies, from 0 (first layer) to 1 (last layer); `None` outside the layers.
+    pub depth: Option<f64>,
 }
 
 impl Params {
@@ -155,6 +195,11 @@ impl Params {
             Some(Value::Word(w)) => w,
             _ => "",
         }
+    }
+
+    /// The shared whole number `name`; 0 if the method has none of that name.
+    pub fn integer(&self, name: &str) -> u64 {
+        self.number(name) as u64
     }
 
     /// The number `name` of every input; empty if the method has none of that name.

@@ -5,12 +5,13 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::same_shape;
-use super::{Action, Models, Operand, OutputConfig, Plan, TensorPlan, Unused};
+use super::{Action, Group, Models, Operand, OutputConfig, Plan, TensorPlan, Unused};
 use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Params, Value as Param, registry};
+use crate::methods::{Params, Scope, Value as Param, registry};
+use crate::names::split_layer;
 
 struct Item {
     name: String,
@@ -35,6 +36,8 @@ pub struct Draft {
     pub keep_shards_of: Option<usize>,
     items: Vec<Item>,
     names: HashSet<String>,
+    groups: Vec<(String, Params)>,
+    by_group: HashMap<String, usize>,
     rounded: bool,
 }
 
@@ -50,6 +53,8 @@ impl Draft {
             keep_shards_of: None,
             items: Vec::new(),
             names: HashSet::new(),
+            groups: Vec::new(),
+            by_group: HashMap::new(),
             rounded: false,
         }
     }
@@ -62,7 +67,7 @@ impl Draft {
         let have = self.models.tensor(from).dtype;
         match dtype {
             Some(want) if want != have && have.computes() => {
-                let mut params = Params::default();
+                let mut params = Params { inputs: 1, ..Params::default() };
                 params.per_input.insert("scale", vec![Param::Number(1.0)]);
                 self.merge(name, "passthrough", params, None, vec![from], Some(want))
             }
@@ -95,9 +100,41 @@ impl Draft {
         self.rounded |= dtypes.contains(&Dtype::F64);
         let promoted = dtypes.iter().copied().reduce(Dtype::promote).unwrap_or(Dtype::F32);
         let Some(method) = registry::find(method) else { return Err(Error::recipe("merge_method", "unknown method")) };
-        let elements = self.models.tensor(first).elements();
-        method.bind(&params, elements).map_err(|p| Error::recipe("", format!("tensor `{name}`: {p}")))?;
-        self.push(name, dtype.unwrap_or(promoted), first, Action::Merge { method, params, base, inputs })
+        let shape = &self.models.tensor(first).shape;
+        let wrong = |p| Error::recipe("", format!("tensor `{name}`: {p}"));
+        let cost = method.bind(&params, shape).map_err(wrong)?.cost();
+        let group = self.group(&name, method.scope(&params), &params)?;
+        self.push(name, dtype.unwrap_or(promoted), first, Action::Merge { method, params, base, inputs, cost, group })
+    }
+
+    /// The group whose tensors share statistics with the one called `name`, made if need be.
+    fn group(&mut self, name: &str, scope: Scope, params: &Params) -> Result<Option<usize>> {
+        let layer = split_layer(name);
+        let group = match (scope, layer) {
+            (Scope::Tensor, _) => return Ok(None),
+            (Scope::Model, _) => "the model".to_owned(),
+            (_, None) => format!("`{name}`"),
+            (Scope::Layer, Some(l)) => format!("{}{}", l.stack, l.layer),
+            (Scope::Module, Some(l)) => {
+                format!("{}{}.{}", l.stack, l.layer, l.rest.split('.').next().unwrap_or(l.rest))
+            }
+        };
+        let index = *self.by_group.entry(group.clone()).or_insert_with(|| {
+            self.groups.push((group.clone(), params.clone()));
+            self.groups.len() - 1
+        });
+        // Weights and factors only enter when a tensor is computed; all else decides what is found out before.
+        let late = |name: &str| name == "weight" || name == "lambda";
+        let first = &self.groups[index].1;
+        let differs = params.shared.iter().find(|(k, v)| !late(k) && first.shared.get(*k) != Some(v)).map(|(k, _)| k);
+        let each = params.per_input.iter().find(|(k, v)| !late(k) && first.per_input.get(*k) != Some(v));
+        if let Some(key) = differs.or(each.map(|(k, _)| k)) {
+            return Err(Error::recipe(
+                "",
+                format!("`{key}` must be the same for all tensors of {group}, whose statistics they share; `{name}` differs"),
+            ));
+        }
+        Ok(Some(index))
     }
 
     fn carry(&mut self, name: String, operands: &[Operand], dtype: Dtype) -> Result<()> {
@@ -196,6 +233,13 @@ impl Draft {
             })
             .collect();
         tensors.sort_by_key(|t| (t.shard, t.offset));
+        let mut groups: Vec<Group> =
+            self.groups.into_iter().map(|(name, _)| Group { name, tensors: Vec::new() }).collect();
+        for (i, t) in tensors.iter().enumerate() {
+            if let Action::Merge { group: Some(group), .. } = t.action {
+                groups[group].tensors.push(i);
+            }
+        }
         let mut bytes: HashMap<Dtype, u64> = HashMap::new();
         for t in tensors.iter().filter(|t| t.dtype.computes()) {
             *bytes.entry(t.dtype).or_default() += t.nbytes;
@@ -208,6 +252,7 @@ impl Draft {
             models: self.models.checkpoints,
             shards: layout.shards,
             tensors,
+            groups,
             unused,
             warnings: self.warnings,
             notes: self.notes,

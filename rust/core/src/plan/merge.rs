@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::select::{InputRules, Position, resolve};
 use super::{Draft, Models, Operand, OutputConfig};
 use crate::error::{Error, Result};
-use crate::methods::{Base, Spec, Value};
+use crate::methods::{Base, Kind, Spec, Value};
 use crate::names::{is_before_layers, split_layer};
 use crate::recipe::{Merge, ModelUse, Slice};
 
@@ -161,7 +161,7 @@ fn stage<'a>(merge: &'a Merge, slice: &'a Slice, spec: &Spec, models: &mut Model
             let base = models.open(path)?;
             sources.iter().position(|s| s.model == base).ok_or(base)
         }
-        None if spec.base != Base::None => {
+        None if matches!(spec.base, Base::Required | Base::First) => {
             return Err(Error::recipe("base_model", format!("is missing; method {} needs it", spec.name)));
         }
         None => Err(usize::MAX),
@@ -174,7 +174,8 @@ fn stage<'a>(merge: &'a Merge, slice: &'a Slice, spec: &Spec, models: &mut Model
             ));
         }
         (Base::None, _) => (None, sources),
-        (Base::Required, Ok(i)) => (Some(sources.remove(i)), sources),
+        (Base::Optional, Err(usize::MAX)) => (None, sources),
+        (Base::Required | Base::Optional, Ok(i)) => (Some(sources.remove(i)), sources),
         (Base::First, Ok(i)) => {
             let base = sources.remove(i);
             sources.insert(0, base);
@@ -295,6 +296,14 @@ impl Builder<'_> {
             .collect();
         let levels = [&stage.slice.parameters, &self.merge.parameters];
         let params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
+        let mut inputs = inputs;
+        for p in self.spec.parameters.iter().filter(|p| matches!(p.kind, Kind::Checkpoint)) {
+            for value in params.per_input.get(p.name).into_iter().flatten() {
+                let Value::Word(path) = value else { continue };
+                let model = draft.models.open(path)?;
+                inputs.push(draft.models.need(model, output, &wanted_by)?);
+            }
+        }
         let name = output.to_owned();
         let dtype = self.merge.dtype;
         if self.spec.name == "passthrough" && params.per_input.get("scale") == Some(&vec![Value::Number(1.0)]) {

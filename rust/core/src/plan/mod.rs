@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, IoMode, Shard, Target};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Method, Params};
+use crate::methods::{Cost, Method, Params};
 use crate::recipe::Recipe;
 
 /// A tensor of one of the models.
@@ -48,9 +48,22 @@ pub enum Action {
         params: Params,
         /// The base, for methods that work on changes.
         base: Option<Operand>,
-        /// The models merged.
+        /// The models merged, and after them what parameters name besides.
         inputs: Vec<Operand>,
+        /// What it needs at most.
+        cost: Cost,
+        /// Index into [`Plan::groups`], if its statistics are taken over more than this tensor.
+        group: Option<usize>,
     },
+}
+
+/// Tensors that share statistics.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// What they have in common, for people: `the model`, `layer 3`, `self_attn of layer 3`.
+    pub name: String,
+    /// Indices into [`Plan::tensors`], in order.
+    pub tensors: Vec<usize>,
 }
 
 impl Action {
@@ -130,6 +143,8 @@ pub struct Plan {
     pub shards: Vec<Shard>,
     /// The tensors written, in the order of their bytes.
     pub tensors: Vec<TensorPlan>,
+    /// Tensors that share statistics.
+    pub groups: Vec<Group>,
     /// Input tensors left out.
     pub unused: Vec<Unused>,
     /// What the user should know.
@@ -187,7 +202,7 @@ impl Plan {
             .map(|t| {
                 let passes = match &t.action {
                     Action::Copy { .. } => 1,
-                    Action::Merge { method, .. } => method.spec().reads as u64,
+                    Action::Merge { cost, .. } => cost.reads as u64,
                 };
                 passes * t.action.operands().iter().map(|o| self.tensor(*o).nbytes).sum::<u64>()
             })
@@ -253,7 +268,7 @@ impl Plan {
             Action::Copy { from, same } => {
                 ("copy", None, None, None, std::iter::once(from).chain(same).map(operand).collect::<Vec<_>>())
             }
-            Action::Merge { method, params, base, inputs } => (
+            Action::Merge { method, params, base, inputs, .. } => (
                 "merge",
                 Some(method.spec().name),
                 Some(params),

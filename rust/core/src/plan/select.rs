@@ -34,7 +34,7 @@ pub fn resolve(
     levels: &[&Settings],
     seed: u64,
 ) -> Result<Params> {
-    let mut params = Params { seed, ..Params::default() };
+    let mut params = Params { seed, inputs: inputs.len(), depth: depth(position), ..Params::default() };
     for p in spec.parameters {
         let default = |whose: &str| match p.default {
             Default::Number(n) => Ok(Value::Number(n)),
@@ -62,6 +62,11 @@ pub fn resolve(
     Ok(params)
 }
 
+/// How deep in its slice a tensor lies, from 0 (first layer) to 1 (last, or only, layer).
+fn depth(position: Position) -> Option<f64> {
+    position.map(|(i, n)| if n > 1 { i as f64 / (n - 1) as f64 } else { 1.0 })
+}
+
 fn lookup(settings: &Settings, parameter: &str, name: &str, position: Position) -> Option<Value> {
     let setting = settings.iter().find(|s| s.name == parameter)?;
     let rule = setting.rules.iter().find(|r| r.filter.as_deref().is_none_or(|f| name.contains(f)))?;
@@ -72,12 +77,7 @@ fn lookup(settings: &Settings, parameter: &str, name: &str, position: Position) 
 }
 
 fn at(anchors: &[Value], position: Position) -> Value {
-    let t = match position {
-        None => 0.0,
-        Some((_, 1)) => 1.0,
-        Some((i, n)) => i as f64 / (n - 1) as f64,
-    };
-    let s = t * (anchors.len() - 1) as f64;
+    let s = depth(position).unwrap_or(0.0) * (anchors.len() - 1) as f64;
     let (low, share) = (s as usize, s.fract());
     match (&anchors[low], &anchors[(low + 1).min(anchors.len() - 1)]) {
         (Value::Number(a), Value::Number(b)) => Value::Number((1.0 - share) * a + share * b),

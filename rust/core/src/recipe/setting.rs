@@ -111,6 +111,17 @@ fn single(at: &str, value: &Value, parameter: &Parameter) -> Result<Param> {
             }
             Ok(Param::Number(n))
         }
+        Kind::Integer { min, max } => {
+            let n = value.as_f64().filter(|n| n.fract() == 0.0).ok_or_else(|| wrong(at, "a whole number", value))?;
+            if n < min as f64 || n > max as f64 {
+                return Err(Error::recipe(at, format!("expected a whole number from {min} to {max}, found {n}")));
+            }
+            Ok(Param::Number(n))
+        }
+        Kind::Checkpoint => match value.as_str() {
+            Some(path) if !path.is_empty() => Ok(Param::Word(path.to_owned())),
+            _ => Err(wrong(at, "the path of a checkpoint", value)),
+        },
         Kind::Switch => match value {
             Value::Bool(b) => Ok(Param::Bool(*b)),
             // YAML files write switches as 0 and 1, too.

@@ -1,0 +1,80 @@
+//! Small methods of one element at a time.
+
+use super::{ANY, Base, Class, Default, Element, Kernel, Method, POSITIVE, Parameter, Params, Spec, Tile};
+
+const SPEC: Spec = Spec {
+    name: "",
+    summary: "",
+    formula: "",
+    paper: "",
+    departs: "",
+    parameters: &[],
+    base: Base::Required,
+    inputs: (1, 1),
+    class: Class::Element,
+    reads: 1,
+    homogeneous: false,
+};
+
+pub(super) struct Expo;
+
+static EXPO: Spec = Spec {
+    name: "expo",
+    summary: "go on in the direction that preference training took from the base",
+    formula: "x + alpha (x - base), x the aligned model, base the model before alignment",
+    paper: "Zheng et al., Model extrapolation expedites alignment, arXiv 2404.16792",
+    departs: "not in mergekit",
+    parameters: &[Parameter::shared("alpha", "how far to go on; the paper has 0.1 to 0.5", ANY, Default::Required)],
+    homogeneous: true,
+    ..SPEC
+};
+
+impl Method for Expo {
+    fn spec(&self) -> &Spec {
+        &EXPO
+    }
+
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let alpha = params.number("alpha");
+        Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
+            let base = tile.base.unwrap_or(tile.inputs[0]);
+            for ((o, x), b) in out.iter_mut().zip(tile.inputs[0]).zip(base) {
+                *o = (f64::from(*x) + alpha * (f64::from(*x) - f64::from(*b))) as f32;
+            }
+        })))
+    }
+}
+
+pub(super) struct Nearswap;
+
+static NEARSWAP: Spec = Spec {
+    name: "nearswap",
+    summary: "move the base towards another model where the two are already near",
+    formula: "(1-w) base + w x, w = min(1, t / |base - x|)",
+    paper: "as in mergekit",
+    parameters: &[Parameter::shared(
+        "t",
+        "distance up to which an element is taken whole from the other model",
+        POSITIVE,
+        Default::Required,
+    )],
+    ..SPEC
+};
+
+impl Method for Nearswap {
+    fn spec(&self) -> &Spec {
+        &NEARSWAP
+    }
+
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let t = params.number("t");
+        Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
+            let base = tile.base.unwrap_or(tile.inputs[0]);
+            for ((o, x), b) in out.iter_mut().zip(tile.inputs[0]).zip(base) {
+                let (x, b) = (f64::from(*x), f64::from(*b));
+                let w = (t / (b - x).abs().max(1e-6)).clamp(0.0, 1.0);
+                *o = (w * x + (1.0 - w) * b) as f32;
+            }
+        })))
+    }
+}

@@ -1,0 +1,106 @@
+//! EMR: elect one change for all models; masks and scales give each model back.
+
+use super::{Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants};
+use crate::kernels::reduce::BLOCK;
+
+pub(super) struct Emr;
+
+static SPEC: Spec = Spec {
+    name: "emr",
+    summary: "elect one change for all models; or, with a task, what its mask and scale give back of a model",
+    formula: "base + u, u = s max{|d_i| : sign d_i = s}, s = sign(sum_i d_i); task t: base + l_t [d_t u > 0] u, \
+              l_t = sum over tensors of mean |d_t| / of mean |u [d_t u > 0]|",
+    paper: "Huang et al., EMR-Merging, arXiv 2405.17461",
+    departs: "not in mergekit",
+    parameters: &[Parameter::shared(
+        "task",
+        "0: the unified model; from 1: the model that the masks and scale of this one give back",
+        Kind::Integer { min: 0, max: 1 << 20 },
+        Default::Number(0.0),
+    )],
+    base: Base::Required,
+    inputs: (1, usize::MAX),
+    class: Class::Model,
+    reads: 2,
+    homogeneous: true,
+};
+
+impl Method for Emr {
+    fn spec(&self) -> &Spec {
+        &SPEC
+    }
+
+    fn scope(&self, params: &Params) -> Scope {
+        if params.integer("task") == 0 { Scope::Tensor } else { Scope::Model }
+    }
+
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let task = params.integer("task") as usize;
+        if task > params.inputs {
+            return Err(format!("task {task} asks for a model that is not there; there are {}", params.inputs));
+        }
+        Ok(Box::new(Bound { task: task.checked_sub(1), scale: None }))
+    }
+}
+
+#[derive(Clone)]
+struct Bound {
+    task: Option<usize>,
+    scale: Option<f64>,
+}
+
+/// The elected change of element `e`.
+fn unified(tile: &Tile, base: &[f32], e: usize) -> f64 {
+    let change = |x: &&[f32]| f64::from(x[e] - base[e]);
+    let sum: f64 = tile.inputs.iter().map(change).sum();
+    let sign = if sum > 0.0 { 1.0 } else { -1.0 };
+    // A NaN in any model comes through.
+    sign * tile.inputs.iter().map(|x| change(x) * sign).fold(sum * 0.0, |a, b| if b > a { b } else { a })
+}
+
+impl Kernel for Bound {
+    fn cost(&self) -> Cost {
+        let sums = if self.task.is_some() { 2 } else { 0 };
+        Cost { reads: 1 + sums / 2, unit: 1, wants: Wants { sums, ..Wants::default() } }
+    }
+
+    fn wants(&self) -> Option<Wants> {
+        (self.task.is_some() && self.scale.is_none()).then_some(self.cost().wants)
+    }
+
+    fn scan(&self, tile: &Tile, stats: &mut Stats) {
+        let (Some(base), Some(task)) = (tile.base, self.task) else { return };
+        for at in (0..base.len()).step_by(BLOCK) {
+            let (mut own, mut masked) = (0.0, 0.0);
+            for e in at..(at + BLOCK).min(base.len()) {
+                let d = f64::from(tile.inputs[task][e] - base[e]);
+                let u = unified(tile, base, e);
+                own += d.abs();
+                masked += if d * u > 0.0 { u.abs() } else { 0.0 };
+            }
+            stats.sums[0] += own / tile.of as f64;
+            stats.sums[1] += masked / tile.of as f64;
+        }
+    }
+
+    fn take(&mut self, totals: Totals) -> Result<(), String> {
+        self.scale = Some(if totals.sums[1] > 0.0 { totals.sums[0] / totals.sums[1] } else { 0.0 });
+        Ok(())
+    }
+
+    fn on(&self, _params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
+        let Some(base) = tile.base else { return };
+        for (e, o) in out.iter_mut().enumerate() {
+            let mut u = unified(tile, base, e);
+            if let Some(task) = self.task {
+                let d = f64::from(tile.inputs[task][e] - base[e]);
+                u *= if d * u > 0.0 { self.scale.unwrap_or(0.0) } else { 0.0 };
+            }
+            *o = if u == 0.0 { base[e] } else { (f64::from(base[e]) + u) as f32 };
+        }
+    }
+}

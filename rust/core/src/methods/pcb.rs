@@ -1,0 +1,215 @@
+//! PCB: balance the competition between parameters within a model and between models, over the whole model.
+
+use super::{
+    ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, Stats, Tile,
+    Totals, Wants, elements,
+};
+use crate::kernels::reduce::BLOCK;
+use crate::kernels::scratch;
+use crate::kernels::select::{self, Selection};
+
+pub(super) struct Pcb;
+
+static SPEC: Spec = Spec {
+    name: "pcb",
+    summary: "keep the changes that are large in their model and in step with the others, weighted by how much so",
+    formula: "base + lambda sum_i w_i c_i S_i / sum_i S_i; c = d clipped to its quantiles, S = top ratio of exp(N minmax(|c_i|)^2) \
+              tanh(d_i sum_j d_j), scaled to 0..1",
+    paper: "Du et al., Parameter competition balancing (PCB-Merging), arXiv 2410.02396",
+    departs: "not in mergekit; scores below zero, of changes against the sum of the models, count as zero",
+    parameters: &[
+        Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)),
+        Parameter::shared("ratio", "share of the scores that is kept, above 0", SHARE, Default::Number(0.1)),
+        Parameter::shared(
+            "clip",
+            "share of the smallest and of the largest changes that is clipped",
+            Kind::Number { min: 0.0, max: 0.49 },
+            Default::Number(1e-4),
+        ),
+        LAMBDA,
+        Parameter::shared(
+            "scope",
+            "what quantiles and scores are taken over; the paper has the model",
+            Kind::Choice { words: &["model", "tensor"] },
+            Default::Word("model"),
+        ),
+    ],
+    base: Base::Required,
+    inputs: (1, usize::MAX),
+    class: Class::Model,
+    reads: 5,
+    homogeneous: false,
+};
+
+impl Method for Pcb {
+    fn spec(&self) -> &Spec {
+        &SPEC
+    }
+
+    fn scope(&self, params: &Params) -> Scope {
+        if params.word("scope") == "model" { Scope::Model } else { Scope::Tensor }
+    }
+
+    fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let (ratio, clip) = (params.number("ratio"), params.number("clip"));
+        if ratio <= 0.0 {
+            return Err("ratio must be above 0".into());
+        }
+        let d = elements(shape);
+        // From a place in the ascending order to one from the top.
+        let from_top = |place: f64| Selection::new(d.saturating_sub(place.max(0.0) as u64).max(1).min(d));
+        let of = d as f64;
+        let own = |weight: &f64| Model {
+            weight: *weight,
+            limits: [from_top(of * clip), from_top(of * (1.0 - clip) - 1.0)],
+            scores: [from_top(of * (1.0 - ratio)), Selection::new(d.min(1))],
+        };
+        Ok(Box::new(Bound {
+            models: params.numbers("weight").iter().map(own).collect(),
+            lambda: params.number("lambda"),
+            step: Step::Limits(select::Step::High),
+        }))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    Limits(select::Step),
+    Scores(select::Step),
+    Done,
+}
+
+#[derive(Clone)]
+struct Model {
+    weight: f64,
+    /// Least and largest size of a change after clipping.
+    limits: [Selection; 2],
+    /// The least score that is kept, and the largest.
+    scores: [Selection; 2],
+}
+
+#[derive(Clone)]
+struct Bound {
+    models: Vec<Model>,
+    lambda: f64,
+    step: Step,
+}
+
+/// tanh, in a form that vectorises for the tiny products that changes have.
+fn tanh(z: f64) -> f64 {
+    if z.abs() < 1e-3 { z * (1.0 - z * z / 3.0) } else { z.tanh() }
+}
+
+impl Model {
+    /// The clipped size of a change.
+    fn size(&self, d: f32) -> f32 {
+        d.abs().clamp(self.limits[0].value(), self.limits[1].value().max(self.limits[0].value()))
+    }
+
+    /// The score of change `d` where the changes of all `n` models add up to `sum`; 0 if it is against them.
+    fn score(&self, d: f32, sum: f64, n: f64) -> f32 {
+        let (low, high) = (f64::from(self.limits[0].value()), f64::from(self.limits[1].value()));
+        let place = if high > low { (f64::from(self.size(d)) - low) / (high - low) } else { 0.0 };
+        ((n * place * place).exp() * tanh(f64::from(d) * sum)).max(0.0) as f32
+    }
+
+    /// A score between the least that is kept and the largest, as a share of the way.
+    fn share(&self, score: f32) -> f64 {
+        let (low, high) = (f64::from(self.scores[0].value()), f64::from(self.scores[1].value()));
+        if high > low { ((f64::from(score) - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 }
+    }
+}
+
+impl Bound {
+    fn sum(tile: &Tile, base: &[f32], e: usize) -> f64 {
+        tile.inputs.iter().map(|x| f64::from(x[e] - base[e])).sum()
+    }
+}
+
+impl Kernel for Bound {
+    fn cost(&self) -> Cost {
+        let slots = 2 * self.models.len();
+        Cost { reads: 5, unit: 1, wants: Wants { sums: 0, histograms: slots, ranks: slots } }
+    }
+
+    fn wants(&self) -> Option<Wants> {
+        (self.step != Step::Done).then_some(self.cost().wants)
+    }
+
+    fn scan(&self, tile: &Tile, stats: &mut Stats) {
+        let Some(base) = tile.base else { return };
+        let n = self.models.len() as f64;
+        for at in (0..base.len()).step_by(BLOCK) {
+            let run = at..(at + BLOCK).min(base.len());
+            let mut values = scratch::values(run.len());
+            for (i, model) in self.models.iter().enumerate() {
+                let x = tile.inputs[i];
+                let (step, pair) = match self.step {
+                    Step::Scores(step) => {
+                        for (v, e) in values.iter_mut().zip(run.clone()) {
+                            *v = model.score(x[e] - base[e], Self::sum(tile, base, e), n);
+                        }
+                        (step, &model.scores)
+                    }
+                    Step::Limits(step) => {
+                        for (v, e) in values.iter_mut().zip(run.clone()) {
+                            *v = x[e] - base[e];
+                        }
+                        (step, &model.limits)
+                    }
+                    Step::Done => return,
+                };
+                for (j, selection) in pair.iter().enumerate() {
+                    // Both look for high bits in one histogram.
+                    if j == 0 || step != select::Step::High {
+                        let slot = 2 * i + j;
+                        selection.scan(step, &values, stats.counts.get_mut(slot), stats.ranks.get_mut(slot));
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, totals: Totals) -> Result<(), String> {
+        let (Step::Limits(step) | Step::Scores(step)) = self.step else { return Ok(()) };
+        for (i, model) in self.models.iter_mut().enumerate() {
+            let pair = if matches!(self.step, Step::Limits(_)) { &mut model.limits } else { &mut model.scores };
+            for (j, selection) in pair.iter_mut().enumerate() {
+                let counts = if step == select::Step::High { 2 * i } else { 2 * i + j };
+                selection.take(step, &totals.counts[counts], totals.ranks[2 * i + j]);
+            }
+        }
+        self.step = match self.step {
+            Step::Limits(select::Step::High) => Step::Limits(select::Step::Low),
+            Step::Limits(_) => Step::Scores(select::Step::High),
+            Step::Scores(select::Step::High) => Step::Scores(select::Step::Low),
+            _ => Step::Done,
+        };
+        Ok(())
+    }
+
+    fn on(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let mut own = self.clone();
+        own.lambda = params.number("lambda");
+        own.models.iter_mut().zip(params.numbers("weight")).for_each(|(m, w)| m.weight = w);
+        Ok(Box::new(own))
+    }
+
+    fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
+        let Some(base) = tile.base else { return };
+        let n = self.models.len() as f64;
+        for (e, o) in out.iter_mut().enumerate() {
+            let sum = Self::sum(tile, base, e);
+            let (mut merged, mut total) = (sum * 0.0, 0.0);
+            for (model, x) in self.models.iter().zip(tile.inputs) {
+                let d = x[e] - base[e];
+                let share = model.share(model.score(d, sum, n));
+                let size = if d == 0.0 { 0.0 } else { model.size(d).copysign(d) };
+                merged += model.weight * f64::from(size) * share;
+                total += share;
+            }
+            let change = self.lambda * merged / total.max(1e-12);
+            *o = if change == 0.0 { base[e] } else { (f64::from(base[e]) + change) as f32 };
+        }
+    }
+}

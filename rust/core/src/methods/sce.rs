@@ -1,0 +1,256 @@
+//! SCE: select the elements on which the models disagree most, weigh the models by their changes there, drop minority
+//! signs.
+
+use super::{
+    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, Spec, Stats, Tile, Totals, Wants,
+    elements,
+};
+use crate::kernels::select::{self, Selection};
+use crate::kernels::{arith, reduce, scratch};
+
+pub(super) struct Sce;
+
+static SPEC: Spec = Spec {
+    name: "sce",
+    summary: "weigh models by their changes where they disagree most, drop minority signs",
+    formula: "base + sum_i h_i m_i e_i / sum_i h_i m_i; M = top select_topk of the variance over models, h_i ~ sum (M d_i)^2, \
+              m_i = [sign(e_i) = sign(sum_j e_j)], e = M d or d",
+    paper: "Wan et al., FuseChat, arXiv 2408.07990",
+    departs: "mergekit gives all models the same weight when the mean squared changes add up to less than 1e-6, as they do \
+              for most fine-tunes; here only when they are all zero. `mask: weights` is what FuseChat's own code does",
+    parameters: &[
+        Parameter::shared("select_topk", "share of the elements with a variance that is selected, above 0", SHARE, Default::Number(1.0)),
+        Parameter::shared(
+            "mask",
+            "what the selection enters: the merged changes and the weights, or the weights alone",
+            Kind::Choice { words: &["deltas", "weights"] },
+            Default::Word("deltas"),
+        ),
+        Parameter::shared(
+            "int8_mask",
+            "accepted for mergekit's sake; changes nothing, there or here",
+            Kind::Switch,
+            Default::Switch(false),
+        ),
+    ],
+    base: Base::Required,
+    inputs: (1, usize::MAX),
+    class: Class::Order,
+    reads: 5,
+    homogeneous: true,
+};
+
+impl Method for Sce {
+    fn spec(&self) -> &Spec {
+        &SPEC
+    }
+
+    fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let share = params.number("select_topk");
+        if share <= 0.0 {
+            return Err("select_topk must be above 0".into());
+        }
+        Ok(Box::new(Bound {
+            n: params.inputs,
+            elements: elements(shape),
+            share,
+            masks_changes: params.word("mask") == "deltas",
+            selection: None,
+            step: if share < 1.0 { Step::Select(select::Step::High) } else { Step::Weights },
+            weights: vec![],
+        }))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    Select(select::Step),
+    Weights,
+    Done,
+}
+
+struct Bound {
+    n: usize,
+    elements: u64,
+    share: f64,
+    masks_changes: bool,
+    selection: Option<Selection>,
+    step: Step,
+    weights: Vec<f64>,
+}
+
+const RUN: usize = reduce::BLOCK;
+
+/// The changes of a run, one after the other, and their variance over the models.
+struct Run {
+    changes: scratch::Scratch,
+    variance: scratch::Scratch,
+    len: usize,
+}
+
+impl Run {
+    fn of(tile: &Tile, at: usize) -> Self {
+        let len = RUN.min(tile.inputs[0].len() - at);
+        let mut changes = scratch::values(len * tile.inputs.len());
+        for (change, x) in changes.chunks_exact_mut(len).zip(tile.inputs) {
+            match tile.base {
+                Some(base) => arith::sub(&x[at..at + len], &base[at..at + len], change),
+                None => change.copy_from_slice(&x[at..at + len]),
+            }
+        }
+        Self { changes, variance: scratch::values(len), len }
+    }
+
+    fn changes(&self) -> impl Iterator<Item = &[f32]> {
+        self.changes.chunks_exact(self.len)
+    }
+
+    fn measure(&mut self) -> &[f32] {
+        let parts: Vec<&[f32]> = self.changes.chunks_exact(self.len).collect();
+        variance(&parts, &mut self.variance);
+        &self.variance
+    }
+}
+
+/// Population variance of each element over the models.
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn variance(changes: &[&[f32]], out: &mut [f32]) {
+    let n = changes.len() as f64;
+    let mut mean = [0f64; RUN];
+    let mut square = [0f64; RUN];
+    let (mean, square) = (&mut mean[..out.len()], &mut square[..out.len()]);
+    for change in changes {
+        for (m, d) in mean.iter_mut().zip(*change) {
+            *m += f64::from(*d);
+        }
+    }
+    mean.iter_mut().for_each(|m| *m /= n);
+    for change in changes {
+        for ((s, d), m) in square.iter_mut().zip(*change).zip(&*mean) {
+            let off = f64::from(*d) - m;
+            *s += off * off;
+        }
+    }
+    for (o, s) in out.iter_mut().zip(&*square) {
+        *o = (s / n) as f32;
+    }
+}
+
+impl Kernel for Bound {
+    fn cost(&self) -> Cost {
+        let selects = usize::from(self.share < 1.0);
+        Cost { reads: 2 + 3 * selects, unit: 1, wants: Wants { sums: self.n, histograms: selects, ranks: selects } }
+    }
+
+    fn wants(&self) -> Option<Wants> {
+        match self.step {
+            Step::Select(select::Step::Ties) => Some(Wants { sums: 0, histograms: 0, ranks: 1 }),
+            Step::Select(_) => Some(Wants { sums: 0, histograms: 1, ranks: 1 }),
+            Step::Weights => Some(Wants { sums: self.n, histograms: 0, ranks: 0 }),
+            Step::Done => None,
+        }
+    }
+
+    fn scan(&self, tile: &Tile, stats: &mut Stats) {
+        if stats.before.is_empty() {
+            stats.before.push(0);
+        }
+        for at in (0..tile.inputs[0].len()).step_by(RUN) {
+            let mut run = Run::of(tile, at);
+            match (self.step, &self.selection) {
+                (Step::Select(select::Step::High), _) => {
+                    let variance = run.measure();
+                    select::count_high(variance, &mut stats.counts[0]);
+                    stats.ranks[0] += variance.iter().filter(|v| **v != 0.0).count() as u64;
+                }
+                (Step::Select(step), Some(selection)) => {
+                    selection.scan(step, run.measure(), stats.counts.get_mut(0), stats.ranks.get_mut(0));
+                }
+                _ => {
+                    self.mask(&mut run, &mut stats.before);
+                    for (change, sum) in run.changes().zip(&mut stats.sums) {
+                        reduce::dot(change, change, sum);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, totals: Totals) -> Result<(), String> {
+        self.step = match self.step {
+            Step::Select(step) => {
+                let counts = totals.counts.first().map_or(&[][..], |c| c);
+                if step == select::Step::High {
+                    // mergekit multiplies in f32.
+                    let keep = (totals.ranks[0] as f32 * self.share as f32) as u64;
+                    self.selection = Some(Selection::new(keep.min(self.elements)));
+                }
+                let Some(selection) = &mut self.selection else { return Ok(()) };
+                selection.take(step, counts, totals.ranks[0]);
+                match step {
+                    select::Step::High => Step::Select(select::Step::Low),
+                    select::Step::Low if selection.unranked() => Step::Select(select::Step::Ties),
+                    _ => Step::Weights,
+                }
+            }
+            _ => {
+                let sum: f64 = totals.sums.iter().sum();
+                let even = 1.0 / self.n as f64;
+                self.weights = totals.sums.iter().map(|s| if sum > 0.0 { s / sum } else { even }).collect();
+                Step::Done
+            }
+        };
+        Ok(())
+    }
+
+    fn apply(&self, tile: &Tile, ranks: &mut [u64], out: &mut [f32]) {
+        let Some(base) = tile.base else { return };
+        let mut none = [0];
+        let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
+        for at in (0..out.len()).step_by(RUN) {
+            let mut run = Run::of(tile, at);
+            if self.masks_changes {
+                self.mask(&mut run, ranks);
+            }
+            let parts: Vec<&[f32]> = run.changes().collect();
+            let place = at..at + run.len;
+            elect(&parts, &self.weights, &base[place.clone()], &mut out[place]);
+        }
+    }
+}
+
+impl Bound {
+    /// Zeroes the changes that are not selected.
+    fn mask(&self, run: &mut Run, seen: &mut [u64]) {
+        let Some(selection) = &self.selection else { return };
+        run.measure();
+        selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
+        let Run { changes, variance, len } = run;
+        for change in changes.chunks_exact_mut(*len) {
+            for (d, v) in change.iter_mut().zip(&**variance) {
+                *d = if *v > 0.0 { *d } else { 0.0 };
+            }
+        }
+    }
+}
+
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn elect(changes: &[&[f32]], weights: &[f64], base: &[f32], out: &mut [f32]) {
+    for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
+        let mut total = 0.0;
+        for change in changes {
+            total += f64::from(change[e]);
+        }
+        let sign = if total >= 0.0 { 1.0 } else { -1.0 };
+        // A NaN in any model comes through.
+        let (mut sum, mut divisor) = (total * 0.0, 0.0);
+        for (change, weight) in changes.iter().zip(weights) {
+            let d = f64::from(change[e]);
+            let agrees = d * sign > 0.0;
+            sum += if agrees { weight * d } else { 0.0 };
+            divisor += if agrees { *weight } else { 0.0 };
+        }
+        let merged = sum / if divisor == 0.0 { 1.0 } else { divisor };
+        *o = if merged == 0.0 { *b } else { (f64::from(*b) + merged) as f32 };
+    }
+}

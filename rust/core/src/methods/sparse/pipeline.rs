@@ -1,0 +1,373 @@
+//! The pipeline bound to a tensor, or to all tensors where the trimming is over the whole model.
+
+use std::ops::Range;
+
+use super::consensus::{Consensus, RUN, join};
+use super::sparsify;
+use crate::kernels::select::{self, Selection};
+use crate::kernels::{arith, reduce, scratch};
+use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, row};
+
+/// How a change is made sparse.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sparsify {
+    None,
+    /// By order of magnitude over the tensor or more, which takes scans.
+    Order,
+    /// The same by row.
+    RowOrder,
+    Random,
+    ByRank,
+    Blocks,
+}
+
+/// What is restored of what was dropped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rescale {
+    None,
+    Density,
+    L1,
+    L2,
+}
+
+/// One model's part in the pipeline.
+#[derive(Debug, Clone)]
+struct Input {
+    weight: f32,
+    density: f64,
+    epsilon: f64,
+    sparsify: Sparsify,
+    /// Ranks of the descending order that are kept, of a tensor or a row.
+    kept: Range<u64>,
+    /// What is kept of the whole tensor: up to the end of [`Self::kept`], and up to its start if that is not 0.
+    selections: Vec<Selection>,
+    /// Rescaling of what is kept.
+    factor: f32,
+}
+
+/// What the next scan finds out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    Select(select::Step),
+    Norms,
+    Done,
+}
+
+#[derive(Clone)]
+pub struct Pipeline {
+    inputs: Vec<Input>,
+    unit: u64,
+    block: u64,
+    rescale: Rescale,
+    consensus: Consensus,
+    mean: bool,
+    lambda: f32,
+    step: Step,
+}
+
+impl Pipeline {
+    pub fn new(params: &Params, shape: &[u64]) -> Result<Self, String> {
+        let weights = params.numbers("weight");
+        let densities = params.numbers("density");
+        if let Some(d) = densities.iter().find(|d| **d <= 0.0) {
+            return Err(format!(
+                "density must be above 0, found {d}; to leave a model out, remove it or set its weight to 0"
+            ));
+        }
+        let by_row = params.word("scope") == "row";
+        let (gammas, epsilons) = (params.numbers("gamma"), params.numbers("epsilon"));
+        let rescale = match params.word("rescale") {
+            "density" => Rescale::Density,
+            "l1" => Rescale::L1,
+            "l2" => Rescale::L2,
+            _ => Rescale::None,
+        };
+        let consensus = match params.word("consensus") {
+            "sum" => Consensus::Sum,
+            "count" => Consensus::Count,
+            _ => Consensus::None,
+        };
+        let reduce = match (params.word("reduce"), params.switch("normalize")) {
+            ("auto", true) if consensus == Consensus::None => "normalized",
+            ("auto", true) => "mean",
+            ("auto", false) => "sum",
+            (reduce, _) => reduce,
+        };
+        let sum: f64 = weights.iter().sum();
+        if reduce == "normalized" && sum.abs() < 1e-12 {
+            return Err("the weights sum to zero; change them, or set `normalize: false`".into());
+        }
+        let n = if by_row { row(shape) } else { elements(shape) };
+        let mut inputs = Vec::new();
+        for (i, weight) in weights.iter().enumerate() {
+            let density = densities[i];
+            let sparsify = match params.word("sparsify") {
+                "magnitude" if density >= 1.0 => Sparsify::None,
+                "magnitude" | "breadcrumbs" if by_row => Sparsify::RowOrder,
+                "magnitude" | "breadcrumbs" => Sparsify::Order,
+                "random" if density < 1.0 => Sparsify::Random,
+                "della" if density < 1.0 => Sparsify::ByRank,
+                "cabs" => Sparsify::Blocks,
+                _ => Sparsify::None,
+            };
+            if sparsify == Sparsify::ByRank && (density - epsilons[i] <= 0.0 || density + epsilons[i] >= 1.0) {
+                return Err(format!(
+                    "density {density} with epsilon {} gives probabilities outside (0, 1); bring epsilon below {:.4}",
+                    epsilons[i],
+                    density.min(1.0 - density)
+                ));
+            }
+            let share = |s: f64| (s * n as f64) as u64;
+            let kept = if params.word("sparsify") == "breadcrumbs" {
+                let (keep, top) = (share(density), share(gammas[i]));
+                let bottom = n.saturating_sub(keep + top);
+                n - bottom - keep..n - bottom
+            } else {
+                0..share(density).max(1)
+            };
+            let mut selections = Vec::new();
+            if sparsify == Sparsify::Order {
+                selections.push(Selection::new(kept.end));
+                if kept.start > 0 {
+                    selections.push(Selection::new(kept.start));
+                }
+            }
+            let divides = rescale == Rescale::Density && !matches!(sparsify, Sparsify::None | Sparsify::ByRank);
+            inputs.push(Input {
+                weight: *weight as f32,
+                density,
+                epsilon: epsilons[i],
+                sparsify,
+                kept,
+                selections,
+                factor: if divides { (1.0 / density) as f32 } else { 1.0 },
+            });
+        }
+        let unit = match () {
+            () if inputs.iter().any(|i| matches!(i.sparsify, Sparsify::RowOrder | Sparsify::ByRank)) => row(shape),
+            () if inputs.iter().any(|i| i.sparsify == Sparsify::Blocks) => params.integer("block").max(1),
+            () => 1,
+        };
+        let divide = if reduce == "normalized" { sum } else { 1.0 };
+        let depth = params.number("alpha") + params.number("beta") * params.depth.unwrap_or(0.0);
+        let mut pipeline = Self {
+            inputs,
+            unit,
+            block: params.integer("block").max(1),
+            rescale,
+            consensus,
+            mean: reduce == "mean",
+            lambda: (params.number("lambda") * depth / divide) as f32,
+            step: Step::Select(select::Step::High),
+        };
+        pipeline.skip();
+        Ok(pipeline)
+    }
+
+    fn selections(&self) -> impl Iterator<Item = &Selection> {
+        self.inputs.iter().flat_map(|i| &i.selections)
+    }
+
+    /// Skips the scans that have nothing to find out.
+    fn skip(&mut self) {
+        use select::Step::{High, Low, Ties};
+        if matches!(self.step, Step::Select(High | Low)) && self.selections().next().is_none() {
+            self.step = Step::Norms;
+        }
+        if self.step == Step::Select(Ties) && !self.selections().any(Selection::unranked) {
+            self.step = Step::Norms;
+        }
+        let drops = self.inputs.iter().any(|i| i.sparsify != Sparsify::None);
+        if self.step == Step::Norms && !(matches!(self.rescale, Rescale::L1 | Rescale::L2) && drops) {
+            self.step = Step::Done;
+        }
+    }
+
+    /// Thins the change of input `i`, times `factor`, on the stretch of a tile that starts at `start` of the tensor.
+    fn sparsify(&self, i: usize, key: u64, start: u64, factor: f32, ranks: &mut [u64], taken: &mut [f32], x: &mut [f32]) {
+        let input = &self.inputs[i];
+        match input.sparsify {
+            Sparsify::None => arith::scale_in_place(x, factor),
+            Sparsify::Order => match (&input.selections[..], ranks) {
+                ([outer], [seen, ..]) => outer.cut().apply(x, factor, seen),
+                ([outer, inner], [seen, before, ..]) => sparsify::without(
+                    x,
+                    |x| inner.cut().apply(x, factor, before),
+                    |x| outer.cut().apply(x, factor, seen),
+                ),
+                _ => {}
+            },
+            Sparsify::RowOrder => sparsify::band(x, input.kept.start as usize, input.kept.end as usize, factor),
+            Sparsify::Random => sparsify::random(x, key, start, input.density, factor),
+            Sparsify::ByRank => {
+                let inverse = self.rescale == Rescale::Density;
+                sparsify::by_rank(x, key, start, input.density, input.epsilon, inverse, factor);
+            }
+            Sparsify::Blocks => {
+                for (x, taken) in x.chunks_mut(self.block as usize).zip(taken.chunks_mut(self.block as usize)) {
+                    let keep = ((input.density * x.len() as f64) as usize).max(1);
+                    sparsify::block(x, taken, keep, factor);
+                }
+            }
+        }
+    }
+
+    /// The stretches a tile is worked on in: its units, or runs where these are single elements.
+    fn stretches(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = if self.unit > 1 { self.unit as usize } else { RUN };
+        (0..len).step_by(step).map(move |at| at..(at + step).min(len))
+    }
+
+    fn norm(&self, x: &[f32], total: &mut f64) {
+        match self.rescale {
+            Rescale::L2 => reduce::dot(x, x, total),
+            _ => reduce::l1(x, total),
+        }
+    }
+}
+
+fn delta(tile: &Tile, i: usize, range: Range<usize>, out: &mut [f32]) {
+    match tile.base {
+        Some(base) => arith::sub(&tile.inputs[i][range.clone()], &base[range], out),
+        None => out.copy_from_slice(&tile.inputs[i][range]),
+    }
+}
+
+impl Kernel for Pipeline {
+    fn cost(&self) -> Cost {
+        let selections = self.selections().count();
+        let norms = matches!(self.rescale, Rescale::L1 | Rescale::L2);
+        let sums = if norms { 2 * self.inputs.len() } else { 0 };
+        Cost {
+            // A third scan for ties is not always needed; what is not used is taken off the bar at the end.
+            reads: 1 + if selections > 0 { 3 } else { 0 } + usize::from(norms),
+            unit: self.unit,
+            wants: Wants { sums, histograms: selections, ranks: selections },
+        }
+    }
+
+    fn wants(&self) -> Option<Wants> {
+        let n = self.selections().count();
+        let (sums, histograms, ranks) = match self.step {
+            Step::Select(select::Step::High) => (0, n, 0),
+            Step::Select(select::Step::Low) => (0, n, n),
+            Step::Select(select::Step::Ties) => (0, 0, n),
+            Step::Norms => (2 * self.inputs.len(), 0, 0),
+            Step::Done => return None,
+        };
+        Some(Wants { sums, histograms, ranks })
+    }
+
+    fn scan(&self, tile: &Tile, stats: &mut Stats) {
+        if stats.before.is_empty() {
+            stats.before.resize(self.selections().count(), 0);
+        }
+        for range in self.stretches(tile.inputs[0].len()) {
+            let len = range.len();
+            let mut taken = scratch::values(len);
+            taken.fill(0.0);
+            let mut x = scratch::values(len);
+            let mut slot = 0;
+            for (i, input) in self.inputs.iter().enumerate() {
+                if self.step != Step::Norms && input.selections.is_empty() {
+                    continue;
+                }
+                delta(tile, i, range.clone(), &mut x);
+                if let Step::Select(step) = self.step {
+                    for (j, selection) in input.selections.iter().enumerate() {
+                        // Both cuts of an input look for high bits in one histogram.
+                        if j == 0 || step != select::Step::High {
+                            let at = slot + j;
+                            selection.scan(step, &x, stats.counts.get_mut(at), stats.ranks.get_mut(at));
+                        }
+                    }
+                } else {
+                    self.norm(&x, &mut stats.sums[2 * i]);
+                    let start = tile.start + range.start as u64;
+                    self.sparsify(i, tile.keys[i], start, 1.0, &mut stats.before[slot..], &mut taken, &mut x);
+                    self.norm(&x, &mut stats.sums[2 * i + 1]);
+                }
+                slot += input.selections.len();
+            }
+        }
+    }
+
+    fn take(&mut self, totals: Totals) -> Result<(), String> {
+        match self.step {
+            Step::Select(step) => {
+                let mut slot = 0;
+                for input in &mut self.inputs {
+                    let first = slot;
+                    for selection in &mut input.selections {
+                        let counts = if step == select::Step::High { first } else { slot };
+                        let counts = totals.counts.get(counts).map_or(&[][..], |c| c);
+                        selection.take(step, counts, totals.ranks.get(slot).copied().unwrap_or(0));
+                        slot += 1;
+                    }
+                }
+                self.step = match step {
+                    select::Step::High => Step::Select(select::Step::Low),
+                    select::Step::Low => Step::Select(select::Step::Ties),
+                    select::Step::Ties => Step::Norms,
+                };
+            }
+            Step::Norms => {
+                for (input, sums) in self.inputs.iter_mut().zip(totals.sums.chunks_exact(2)) {
+                    if sums[1] > 0.0 && input.sparsify != Sparsify::None {
+                        let ratio = sums[0] / sums[1];
+                        input.factor = if self.rescale == Rescale::L2 { ratio.sqrt() } else { ratio } as f32;
+                    }
+                }
+                self.step = Step::Done;
+            }
+            Step::Done => {}
+        }
+        self.skip();
+        Ok(())
+    }
+
+    fn on(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let mut own = Self::new(params, shape)?;
+        for (own, found) in own.inputs.iter_mut().zip(&self.inputs) {
+            *own = Input { weight: own.weight, ..found.clone() };
+        }
+        own.step = Step::Done;
+        Ok(Box::new(own))
+    }
+
+    fn apply(&self, tile: &Tile, ranks: &mut [u64], out: &mut [f32]) {
+        let n = self.inputs.len();
+        let weights: Vec<f32> = self.inputs.iter().map(|i| i.weight).collect();
+        let mut merged = scratch::values(RUN);
+        // Without a scan that ranked them there are no ties to drop.
+        let mut none = vec![0; if ranks.is_empty() { self.selections().count() } else { 0 }];
+        let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
+        let blocks = self.inputs.iter().any(|i| i.sparsify == Sparsify::Blocks);
+        for range in self.stretches(out.len()) {
+            let len = range.len();
+            let mut changes = scratch::values(n * len);
+            let mut taken = scratch::values(if blocks { len } else { 0 });
+            taken.fill(0.0);
+            let mut slot = 0;
+            for (i, x) in changes.chunks_exact_mut(len).enumerate() {
+                let input = &self.inputs[i];
+                delta(tile, i, range.clone(), x);
+                let factor = input.weight * input.factor;
+                let own = &mut ranks[slot..];
+                self.sparsify(i, tile.keys[i], tile.start + range.start as u64, factor, own, &mut taken, x);
+                slot += input.selections.len();
+            }
+            for at in (0..len).step_by(RUN) {
+                let run = at..(at + RUN).min(len);
+                let parts: Vec<&[f32]> = changes.chunks_exact(len).map(|c| &c[run.clone()]).collect();
+                let merged = &mut merged[..run.len()];
+                join(&parts, &weights, self.consensus, self.mean, merged);
+                let place = range.start + run.start..range.start + run.end;
+                match tile.base {
+                    Some(base) => arith::add_delta(&base[place.clone()], self.lambda, merged, &mut out[place]),
+                    None => arith::scale(merged, self.lambda, &mut out[place]),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! TALL masks: which elements of the summed change a task needs, and the consensus of these masks.
+
+use super::{
+    ANY, Base, Class, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile,
+};
+
+const THRESHOLD: Parameter = Parameter::each(
+    "tall_lambda",
+    "how much of the others' change an element of the model's own must outweigh",
+    POSITIVE,
+    Default::Number(0.4),
+);
+const ALPHA: Parameter = Parameter::shared("alpha", "factor on the summed change", ANY, Default::Number(1.0));
+
+const SPEC: Spec = Spec {
+    name: "tall_mask",
+    summary: "take back from the summed change what one of the models needs",
+    formula: "base + m_t T, T = alpha sum_i d_i, m_t = [|d_t| > tall_lambda_t |T - d_t|]",
+    paper: "Wang et al., Localizing task information (TALL-masks), arXiv 2405.07813",
+    departs: "not in mergekit",
+    parameters: &[
+        Parameter::shared("task", "which model, from 1", Kind::Integer { min: 1, max: 1 << 20 }, Default::Required),
+        THRESHOLD,
+        ALPHA,
+    ],
+    base: Base::Required,
+    inputs: (1, usize::MAX),
+    class: Class::Element,
+    reads: 1,
+    homogeneous: true,
+};
+
+pub(super) struct TallMask;
+
+impl Method for TallMask {
+    fn spec(&self) -> &Spec {
+        &SPEC
+    }
+
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let task = params.integer("task") as usize;
+        if task > params.inputs {
+            return Err(format!("task {task} asks for a model that is not there; there are {}", params.inputs));
+        }
+        let (threshold, alpha) = (params.numbers("tall_lambda")[task - 1], params.number("alpha"));
+        Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
+            let Some(base) = tile.base else { return };
+            for (e, o) in out.iter_mut().enumerate() {
+                let total = alpha * sum(tile, base, e);
+                let own = change(tile.inputs[task - 1], base, e);
+                *o = add(base[e], if needs(own, total, threshold) { total } else { 0.0 * total });
+            }
+        })))
+    }
+}
+
+fn change(x: &[f32], base: &[f32], e: usize) -> f64 {
+    f64::from(x[e]) - f64::from(base[e])
+}
+
+fn sum(tile: &Tile, base: &[f32], e: usize) -> f64 {
+    tile.inputs.iter().map(|x| change(x, base, e)).sum()
+}
+
+fn needs(own: f64, total: f64, threshold: f64) -> bool {
+    own.abs() > threshold * (total - own).abs()
+}
+
+fn add(base: f32, change: f64) -> f32 {
+    if change == 0.0 { base } else { (f64::from(base) + change) as f32 }
+}
+
+pub(super) struct ConsensusTa;
+
+static CONSENSUS: Spec = Spec {
+    name: "consensus_ta",
+    summary: "task arithmetic on the elements that enough models need",
+    formula: "base + lambda [sum_t m_t >= k] sum_i d_i, m_t as in tall_mask",
+    parameters: &[
+        Parameter::shared("k", "models that must need an element", Kind::Integer { min: 0, max: 1 << 20 }, Default::Number(2.0)),
+        Parameter::shared("lambda", "factor on the merged change", ANY, Default::Number(0.4)),
+        THRESHOLD,
+        ALPHA,
+    ],
+    ..SPEC
+};
+
+impl Method for ConsensusTa {
+    fn spec(&self) -> &Spec {
+        &CONSENSUS
+    }
+
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let thresholds = params.numbers("tall_lambda");
+        let (k, lambda, alpha) = (params.integer("k") as usize, params.number("lambda"), params.number("alpha"));
+        Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
+            let Some(base) = tile.base else { return };
+            for (e, o) in out.iter_mut().enumerate() {
+                let sum = sum(tile, base, e);
+                let votes = tile.inputs.iter().zip(&thresholds).filter(|(x, t)| needs(change(x, base, e), alpha * sum, **t));
+                *o = add(base[e], if votes.count() >= k { lambda * sum } else { 0.0 * sum });
+            }
+        })))
+    }
+}

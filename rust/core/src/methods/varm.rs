@@ -1,0 +1,119 @@
+//! VaRM: weigh models by how much they changed, at a chosen granularity.
+
+use super::{Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants};
+use crate::kernels::reduce::{self, BLOCK};
+use crate::kernels::{arith, scratch};
+
+pub(super) struct Varm;
+
+static SPEC: Spec = Spec {
+    name: "varm",
+    summary: "average models weighted by their squared changes, at the granularity asked for",
+    formula: "base + sum_i w_i d_i, w_i ~ mean d_i^2 over the element, tensor, module, layer or model",
+    paper: "Wan et al., FuseChat (VaRM), arXiv 2402.16107",
+    departs: "not in mergekit; a model that changed nothing has weight 0, and only if none changed anything are weights even \
+              (the published code: even as soon as one did not change)",
+    parameters: &[Parameter::shared(
+        "granularity",
+        "what a weight is for; outside the layers `module` goes by tensor and `layer` has even weights",
+        Kind::Choice { words: &["param", "item", "module", "layer", "model"] },
+        Default::Word("param"),
+    )],
+    base: Base::Required,
+    inputs: (1, usize::MAX),
+    class: Class::Model,
+    reads: 2,
+    homogeneous: true,
+};
+
+impl Method for Varm {
+    fn spec(&self) -> &Spec {
+        &SPEC
+    }
+
+    fn scope(&self, params: &Params) -> Scope {
+        match params.word("granularity") {
+            "model" => Scope::Model,
+            "layer" => Scope::Layer,
+            "module" => Scope::Module,
+            _ => Scope::Tensor,
+        }
+    }
+
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let n = params.inputs;
+        let granularity = params.word("granularity");
+        let even = granularity == "layer" && params.depth.is_none();
+        Ok(Box::new(Bound {
+            n,
+            by_element: granularity == "item",
+            // In a layer or module every tensor counts by its mean, in the model every element alike.
+            by_tensor: granularity == "layer" || granularity == "module",
+            weights: even.then(|| vec![1.0 / n as f64; n]),
+        }))
+    }
+}
+
+#[derive(Clone)]
+struct Bound {
+    n: usize,
+    by_element: bool,
+    by_tensor: bool,
+    weights: Option<Vec<f64>>,
+}
+
+fn shares(squares: &[f64]) -> Vec<f64> {
+    let sum: f64 = squares.iter().sum();
+    squares.iter().map(|s| if sum > 0.0 { s / sum } else { 1.0 / squares.len() as f64 }).collect()
+}
+
+impl Kernel for Bound {
+    fn cost(&self) -> Cost {
+        let sums = if self.by_element { 0 } else { self.n };
+        Cost { reads: 1 + usize::from(sums > 0), unit: 1, wants: Wants { sums, ..Wants::default() } }
+    }
+
+    fn wants(&self) -> Option<Wants> {
+        (!self.by_element && self.weights.is_none()).then_some(self.cost().wants)
+    }
+
+    fn scan(&self, tile: &Tile, stats: &mut Stats) {
+        let Some(base) = tile.base else { return };
+        let count = if self.by_tensor { tile.of as f64 } else { 1.0 };
+        for at in (0..base.len()).step_by(BLOCK) {
+            let run = at..(at + BLOCK).min(base.len());
+            let mut change = scratch::values(run.len());
+            for (x, total) in tile.inputs.iter().zip(&mut stats.sums) {
+                let mut sum = 0.0;
+                arith::sub(&x[run.clone()], &base[run.clone()], &mut change);
+                reduce::dot(&change, &change, &mut sum);
+                *total += sum / count;
+            }
+        }
+    }
+
+    fn take(&mut self, totals: Totals) -> Result<(), String> {
+        self.weights = Some(shares(&totals.sums));
+        Ok(())
+    }
+
+    fn on(&self, _params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
+        let Some(base) = tile.base else { return };
+        let mut squares = vec![0.0; self.n];
+        for (e, o) in out.iter_mut().enumerate() {
+            let change = |i: usize| f64::from(tile.inputs[i][e]) - f64::from(base[e]);
+            let merged: f64 = match &self.weights {
+                Some(weights) => weights.iter().enumerate().map(|(i, w)| w * change(i)).sum(),
+                None => {
+                    squares.iter_mut().enumerate().for_each(|(i, s)| *s = change(i) * change(i));
+                    shares(&squares).iter().enumerate().map(|(i, w)| w * change(i)).sum()
+                }
+            };
+            *o = if merged == 0.0 { base[e] } else { (f64::from(base[e]) + merged) as f32 };
+        }
+    }
+}
