@@ -161,7 +161,7 @@ def _merge(method: str, base: str | None, inputs: Sequence[Input], shared: Looku
         run = dare.dare_linear if method == "dare_linear" else dare.dare_ties
         return run(start, tuned, weights, densities, [0] * len(tuned), lam=lam, normalize=normalize)
     if method in ("breadcrumbs", "breadcrumbs_ties"):
-        stages = sparse.stages(method, rescale=shared("rescale", None), normalize=normalize)
+        stages = sparse.stages(method, rescale=shared("rescale", "none"), normalize=normalize)
         settings = zip(tuned, weights, densities, each("gamma", 0.01), strict=True)
         own = [sparse.Tuned({"": values}, *parameters) for values, *parameters in settings]
         return sparse.sparse(stages, {"": start}, own, sparse.Shared(lam=lam))[""]

@@ -29,22 +29,30 @@ Key = Callable[[int, str], int]
 
 @dataclass(frozen=True)
 class Stages:
-    """The words of a pipeline; `restore` is what `rescale: true` means."""
+    """The words of a pipeline; `restore` is what `rescale: true` means, `reduce: auto` what `normalize` says."""
 
     sparsify: str = "none"
     scope: str = "tensor"
     rescale: str = "none"
     restore: str = "l1"
     consensus: str = "none"
-    reduce: str = "sum"
+    normalize: bool = False
+    reduce: str = "auto"
+
+    @property
+    def division(self) -> str:
+        """`sum`, `normalized` or `mean`."""
+        if self.reduce != "auto":
+            return self.reduce
+        return ("normalized" if self.consensus == "none" else "mean") if self.normalize else "sum"
 
 
 PRESETS = {
     "task_arithmetic": Stages(restore="density"),
-    "ties": Stages("magnitude", consensus="sum", reduce="mean"),
+    "ties": Stages("magnitude", consensus="sum", normalize=True),
     "dare_linear": Stages("random", rescale="density", restore="density"),
     "dare_ties": Stages("random", rescale="density", restore="density", consensus="sum"),
-    "della": Stages("della", "row", "density", "density", consensus="sum", reduce="mean"),
+    "della": Stages("della", "row", "density", "density", consensus="sum", normalize=True),
     "della_linear": Stages("della", "row", "density", "density"),
     "breadcrumbs": Stages("breadcrumbs"),
     "breadcrumbs_ties": Stages("breadcrumbs", consensus="sum"),
@@ -54,22 +62,12 @@ PRESETS = {
 }
 
 
-def stages(
-    method: str, *, rescale: str | bool | None = None, normalize: bool | None = None, **set_words: str
-) -> Stages:
-    """A preset with what a recipe sets; `reduce` wins over `normalize`."""
+def stages(method: str, **words: Any) -> Stages:
+    """A preset with what a recipe sets."""
     found = PRESETS[method]
-    found = replace(found, **{word: value for word, value in set_words.items() if word != "reduce"})
-    if isinstance(rescale, bool):
-        found = replace(found, rescale=found.restore if rescale else "none")
-    elif rescale is not None:
-        found = replace(found, rescale=rescale)
-    if "reduce" in set_words:
-        return replace(found, reduce=set_words["reduce"])
-    if normalize is not None:
-        divided = "normalized" if found.consensus == "none" else "mean"
-        return replace(found, reduce=divided if normalize else "sum")
-    return found
+    if isinstance(words.get("rescale"), bool):
+        words["rescale"] = found.restore if words["rescale"] else "none"
+    return replace(found, **words)
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,10 @@ def della_shares(change: NDArray[Any], density: float, epsilon: float) -> NDArra
 
 
 def _cabs(changes: Sequence[NDArray[Any]], densities: Sequence[float], block: int) -> list[Mask]:
-    """Every model in turn takes its largest of each block's elements that are not taken yet."""
+    """Every model in turn takes its largest of each block's elements that are not taken yet.
+
+    Where it has no change there is nothing to take: a zero among its largest stays free for the others.
+    """
     masks = [np.zeros(changes[0].size, dtype=np.bool_) for _ in changes]
     for start in range(0, changes[0].size, block):
         free = np.arange(start, min(start + block, changes[0].size))
@@ -132,7 +133,7 @@ def _cabs(changes: Sequence[NDArray[Any]], densities: Sequence[float], block: in
         for change, density, mask in zip(changes, densities, masks, strict=True):
             taken = top_k_mask(change.ravel()[free], min(keep_count(density, length), free.size))
             mask[free[taken]] = True
-            free = free[~taken]
+            free = free[~taken | (change.ravel()[free] == 0.0)]
     return [mask.reshape(changes[0].shape) for mask in masks]
 
 
@@ -211,11 +212,11 @@ def combine(found: Stages, kept: Sequence[NDArray[Any]], weights: Sequence[float
         elected = np.where(votes.sum(axis=0) >= 0.0, 1.0, -1.0)
         entries = np.where(np.sign(entries) == elected, entries, 0.0)
     total = entries.sum(axis=0)
-    if found.reduce == "normalized":
+    if found.division == "normalized":
         if sum(weights) == 0.0:
             raise ValueError("weights sum to zero")
         total = total / sum(weights)
-    elif found.reduce == "mean":
+    elif found.division == "mean":
         divisor = np.where(entries != 0.0, factors, 0.0).sum(axis=0)
         total = total / np.where(divisor == 0.0, 1.0, divisor)
     return np.asarray(total, dtype=np.float64)

@@ -58,6 +58,14 @@ def test_cabs_takes_turns() -> None:
     np.testing.assert_array_equal(merged["a"], f32(4, 3, 3, 2, 9))
 
 
+def test_cabs_takes_no_zeros() -> None:
+    """A model that changed nothing leaves the place to the next."""
+    first, second = {"a": f32(4, 0, 0, 0)}, {"a": f32(9, 5, 6, 1)}
+    tuned = [sparse.Tuned(first, 1.0, 0.5), sparse.Tuned(second, 1.0, 0.5)]
+    merged = sparse.sparse(sparse.stages("cabs"), zeros(first), tuned, sparse.Shared(block=4))
+    np.testing.assert_array_equal(merged["a"], f32(4, 5, 6, 0))
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -83,10 +91,13 @@ def test_sparse_tie_is_positive() -> None:
 
 def test_sparse_words() -> None:
     """What `normalize`, `reduce` and `rescale: true` come to."""
-    assert sparse.stages("ties", normalize=False).reduce == "sum"
-    assert sparse.stages("task_arithmetic", normalize=True).reduce == "normalized"
-    assert sparse.stages("dare_ties", normalize=True).reduce == "mean"
-    assert sparse.stages("ties", normalize=False, reduce="mean").reduce == "mean"
+    assert sparse.stages("ties").division == "mean"
+    assert sparse.stages("ties", consensus="none").division == "normalized"
+    assert sparse.stages("ties", normalize=False).division == "sum"
+    assert sparse.stages("ties", normalize=False, reduce="mean").division == "mean"
+    assert sparse.stages("task_arithmetic", normalize=True).division == "normalized"
+    assert sparse.stages("dare_ties", normalize=True).division == "mean"
+    assert sparse.stages("localize_and_stitch", normalize=False).division == "mean"
     assert sparse.stages("ties", rescale=True).rescale == "l1"
     assert sparse.stages("della", rescale=False).rescale == "none"
 

@@ -10,6 +10,8 @@ use crate::kernels::{arith, reduce, scratch};
 /// Cosine beyond which slerp's models count as collinear, and norm up to which a tensor counts as zero; as in mergekit.
 const COLLINEAR: f64 = 0.9995;
 const ZERO: f64 = 1e-8;
+/// Squared sine up to which directions cannot be told from parallel or opposite: dot products are exact to about 1e-13.
+const ROUNDING: f64 = 1e-12;
 
 /// Dot products of all pairs of vectors.
 struct Gram {
@@ -69,7 +71,7 @@ impl Rule {
             Self::Nuslerp { t } => {
                 let cosine = gram.cosine(0, 1);
                 let zero = gram.norm(0) == 0.0 || gram.norm(1) == 0.0;
-                if zero || 1.0 - cosine * cosine <= 1e-16 { vec![1.0 - t, *t] } else { arc(cosine, *t) }
+                if zero || 1.0 - cosine * cosine <= ROUNDING { vec![1.0 - t, *t] } else { arc(cosine, *t) }
             }
             Self::Multislerp { weights } => multislerp(gram, weights)?,
             Self::Karcher { most, tolerance } => karcher(gram, *most, *tolerance),
@@ -142,7 +144,8 @@ fn karcher(gram: &Gram, most: u64, tolerance: f64) -> Vec<f64> {
         for i in &live {
             let cosine = live.iter().map(|j| mean[*j] * unit(gram, *i, *j)).sum::<f64>().clamp(-1.0, 1.0);
             let angle = cosine.acos();
-            if angle < tolerance {
+            // What coincides with the mean or lies opposite has no direction from it.
+            if angle < tolerance || angle > std::f64::consts::PI - tolerance {
                 continue;
             }
             let scale = share * angle / angle.sin();
@@ -158,7 +161,7 @@ fn karcher(gram: &Gram, most: u64, tolerance: f64) -> Vec<f64> {
         mean.iter_mut().for_each(|m| *m /= size);
     }
     // The mean norm is over all models, also those too small to have a direction.
-    let size: f64 = live.iter().map(|i| gram.norm(*i)).sum::<f64>() * share;
+    let size = (0..n).map(|i| gram.norm(i)).sum::<f64>() / n as f64;
     mean.iter().enumerate().map(|(i, m)| if *m == 0.0 { 0.0 } else { size * m / gram.norm(i) }).collect()
 }
 

@@ -16,7 +16,7 @@ static SPEC: Spec = Spec {
     formula: "base + lambda sum_i w_i c_i S_i / sum_i S_i; c = d clipped to its quantiles, S = top ratio of exp(N minmax(|c_i|)^2) \
               tanh(d_i sum_j d_j), scaled to 0..1",
     paper: "Du et al., Parameter competition balancing (PCB-Merging), arXiv 2410.02396",
-    departs: "not in mergekit; scores below zero, of changes against the sum of the models, count as zero",
+    departs: "not in mergekit",
     parameters: &[
         Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)),
         Parameter::shared("ratio", "share of the scores that is kept, above 0", SHARE, Default::Number(0.1)),
@@ -100,22 +100,35 @@ fn tanh(z: f64) -> f64 {
     if z.abs() < 1e-3 { z * (1.0 - z * z / 3.0) } else { z.tanh() }
 }
 
+/// A number whose magnitude orders as `score` does, negative ones below positive; its last bit is lost.
+fn key(score: f32) -> f32 {
+    let bits = score.to_bits();
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    f32::from_bits(ordered >> 1)
+}
+
+/// The score that [`key`] made a key of.
+fn signed(key: f32) -> f32 {
+    let ordered = key.to_bits() << 1;
+    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
+}
+
 impl Model {
     /// The clipped size of a change.
     fn size(&self, d: f32) -> f32 {
         d.abs().clamp(self.limits[0].value(), self.limits[1].value().max(self.limits[0].value()))
     }
 
-    /// The score of change `d` where the changes of all `n` models add up to `sum`; 0 if it is against them.
+    /// The score of change `d` where the changes of all `n` models add up to `sum`; below 0 if it is against them.
     fn score(&self, d: f32, sum: f64, n: f64) -> f32 {
         let (low, high) = (f64::from(self.limits[0].value()), f64::from(self.limits[1].value()));
         let place = if high > low { (f64::from(self.size(d)) - low) / (high - low) } else { 0.0 };
-        ((n * place * place).exp() * tanh(f64::from(d) * sum)).max(0.0) as f32
+        ((n * place * place).exp() * tanh(f64::from(d) * sum)) as f32
     }
 
     /// A score between the least that is kept and the largest, as a share of the way.
     fn share(&self, score: f32) -> f64 {
-        let (low, high) = (f64::from(self.scores[0].value()), f64::from(self.scores[1].value()));
+        let [low, high] = [0, 1].map(|i| f64::from(signed(self.scores[i].value())));
         if high > low { ((f64::from(score) - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 }
     }
 }
@@ -147,7 +160,7 @@ impl Kernel for Bound {
                 let (step, pair) = match self.step {
                     Step::Scores(step) => {
                         for (v, e) in values.iter_mut().zip(run.clone()) {
-                            *v = model.score(x[e] - base[e], Self::sum(tile, base, e), n);
+                            *v = key(model.score(x[e] - base[e], Self::sum(tile, base, e), n));
                         }
                         (step, &model.scores)
                     }
@@ -211,5 +224,17 @@ impl Kernel for Bound {
             let change = self.lambda * merged / total.max(1e-12);
             *o = if change == 0.0 { base[e] } else { (f64::from(base[e]) + change) as f32 };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_order_as_scores_do() {
+        let scores = [f32::NEG_INFINITY, -3.0, -1e-30, -0.0, 0.0, 1e-40, 1e-30, 0.5, 3.0];
+        assert!(scores.windows(2).all(|p| key(p[0]).to_bits() <= key(p[1]).to_bits()));
+        assert!(scores.iter().all(|s| (signed(key(*s)) - s).abs() <= s.abs() * 2e-7 || s.is_infinite() || s.abs() < 1e-30));
     }
 }

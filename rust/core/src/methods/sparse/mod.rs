@@ -156,7 +156,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             formula: "base + lambda * sum_i w_i d_i, d_i = x_i - base",
             paper: "Ilharco et al., Editing models with task arithmetic, arXiv 2212.04089",
             departs: "computes in f32 and rounds once, whatever the checkpoints' dtype",
-            parameters: &parameters(PLAIN),
+            parameters: &parameters(Stages { rescales: RANDOM.rescales, ..PLAIN }),
             ..SPEC
         },
     },

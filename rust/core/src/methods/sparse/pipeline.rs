@@ -56,12 +56,15 @@ enum Step {
 #[derive(Clone)]
 pub struct Pipeline {
     inputs: Vec<Input>,
-    unit: u64,
+    /// Elements of a row or block, for ways of thinning that need all of one at once.
+    unit: Option<u64>,
     block: u64,
     rescale: Rescale,
     consensus: Consensus,
     mean: bool,
     lambda: f32,
+    /// True while this is the kernel that scans the whole model.
+    surveys: bool,
     step: Step,
 }
 
@@ -144,9 +147,9 @@ impl Pipeline {
             });
         }
         let unit = match () {
-            () if inputs.iter().any(|i| matches!(i.sparsify, Sparsify::RowOrder | Sparsify::ByRank)) => row(shape),
-            () if inputs.iter().any(|i| i.sparsify == Sparsify::Blocks) => params.integer("block").max(1),
-            () => 1,
+            () if inputs.iter().any(|i| matches!(i.sparsify, Sparsify::RowOrder | Sparsify::ByRank)) => Some(row(shape)),
+            () if inputs.iter().any(|i| i.sparsify == Sparsify::Blocks) => Some(params.integer("block").max(1)),
+            () => None,
         };
         let divide = if reduce == "normalized" { sum } else { 1.0 };
         let depth = params.number("alpha") + params.number("beta") * params.depth.unwrap_or(0.0);
@@ -158,6 +161,7 @@ impl Pipeline {
             consensus,
             mean: reduce == "mean",
             lambda: (params.number("lambda") * depth / divide) as f32,
+            surveys: params.word("scope") == "model",
             step: Step::Select(select::Step::High),
         };
         pipeline.skip();
@@ -178,7 +182,9 @@ impl Pipeline {
             self.step = Step::Norms;
         }
         let drops = self.inputs.iter().any(|i| i.sparsify != Sparsify::None);
-        if self.step == Step::Norms && !(matches!(self.rescale, Rescale::L1 | Rescale::L2) && drops) {
+        // Norms are of single tensors.
+        let norms = matches!(self.rescale, Rescale::L1 | Rescale::L2) && !self.surveys;
+        if self.step == Step::Norms && !(norms && drops) {
             self.step = Step::Done;
         }
     }
@@ -214,7 +220,7 @@ impl Pipeline {
 
     /// The stretches a tile is worked on in: its units, or runs where these are single elements.
     fn stretches(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let step = if self.unit > 1 { self.unit as usize } else { RUN };
+        let step = self.unit.map_or(RUN, |unit| unit as usize);
         (0..len).step_by(step).map(move |at| at..(at + step).min(len))
     }
 
@@ -241,7 +247,7 @@ impl Kernel for Pipeline {
         Cost {
             // A third scan for ties is not always needed; what is not used is taken off the bar at the end.
             reads: 1 + if selections > 0 { 3 } else { 0 } + usize::from(norms),
-            unit: self.unit,
+            unit: self.unit.unwrap_or(1),
             wants: Wants { sums, histograms: selections, ranks: selections },
         }
     }
@@ -331,7 +337,9 @@ impl Kernel for Pipeline {
         for (own, found) in own.inputs.iter_mut().zip(&self.inputs) {
             *own = Input { weight: own.weight, ..found.clone() };
         }
-        own.step = Step::Done;
+        own.surveys = false;
+        own.step = Step::Norms;
+        own.skip();
         Ok(Box::new(own))
     }
 
