@@ -49,6 +49,7 @@ class Settings:
         overwrite: replace an existing output.
         chunk: bytes (as f32) read at a time, such as ``"4MiB"``; changes no byte of the output.
         seed: seed of random methods.
+        model_card: write a README.md that says what the output was made from.
     """
 
     memory: str | int | None = None
@@ -60,6 +61,7 @@ class Settings:
     overwrite: bool = False
     chunk: str | int | None = None
     seed: int = 0
+    model_card: bool = False
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a plan."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from suture._core import __version__
 from suture.errors import SutureError
 
 #: Never carried over: weights in any form, training state, and what describes another checkpoint.
@@ -41,6 +42,35 @@ def sidecars(plan: dict[str, Any]) -> tuple[list[tuple[str, bytes]], list[tuple[
     donors = {i: _read_config(f) for i, f in enumerate(folders) if f.is_dir()}
     fixed = adjust_config(config, plan["config"], donors)
     return [("config.json", (json.dumps(fixed, indent=2, ensure_ascii=False) + "\n").encode())], copied
+
+
+def model_card(recipe: dict[str, Any], models: list[str]) -> bytes:
+    """A README.md in the form model hubs read: what the output was made from, and the recipe."""
+    title = "swap" if "swap" in recipe else recipe["merge_method"]
+    names = "\n".join(f"  - {json.dumps(Path(m).resolve().name)}" for m in models)
+    listed = "\n".join(f"* `{Path(m).resolve().name}`" for m in models)
+    body = json.dumps(recipe, indent=2, ensure_ascii=False)
+    text = f"""---
+base_model:
+{names}
+tags:
+  - merge
+  - suture
+---
+
+# {title} of {len(models)} models
+
+Made by suture {__version__} from
+
+{listed}
+
+by this recipe; `suture.json` beside it holds the digest of every tensor.
+
+```json
+{body}
+```
+"""
+    return text.encode()
 
 
 def _carried(folder: Path) -> list[Path]:

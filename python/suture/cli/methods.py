@@ -14,7 +14,8 @@ from suture.errors import UsageError
 @click.command(short_help="List merge methods, or describe one")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the specs as JSON")
-def methods(name: str | None, as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Print all as a page of Markdown")
+def methods(name: str | None, as_json: bool, markdown: bool) -> None:
     """List merge methods, or describe NAME: formula, parameters, paper, cost."""
     specs = run()
     chosen = [s for s in specs if name in (None, s["name"])]
@@ -25,9 +26,11 @@ def methods(name: str | None, as_json: bool) -> None:
     if as_json:
         emit_json(chosen if name is None else chosen[0])
         return
-    from suture.render.catalogue import describe, list_all
+    from suture.render import catalogue
 
-    if name is None:
-        list_all(chosen)
+    if markdown:
+        click.echo(catalogue.markdown(chosen), nl=False)
+    elif name is None:
+        catalogue.list_all(chosen)
     else:
-        describe(chosen[0])
+        catalogue.describe(chosen[0])

@@ -49,6 +49,7 @@ writing: Callable[[F], F] = _all(
         show_default=True,
         help="What to do on NaN and infinities",
     ),
+    click.option("--model-card", is_flag=True, help="Write a README.md that says what the output was made from"),
     click.option("--overwrite", is_flag=True, help="Replace an existing output"),
     click.option("--dry-run", is_flag=True, help="Show the plan, from headers only; write nothing"),
     click.option("-v", "--verbose", is_flag=True, help="Say what happens to every tensor"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from suture.errors import SutureError, UsageError
+from suture.recipe.made import MADE
 
 
 @dataclass
@@ -21,39 +22,82 @@ class Config:
         recipe: the config, with model paths resolved.
         source: the file it was read from, if any.
         lines: the line of every key path, from 1.
+        name: what other documents of the file call its result; ``None`` for the one that goes to OUT itself.
     """
 
     recipe: dict[str, Any]
     source: Path | None = None
     lines: dict[str, int] = field(default_factory=dict)
+    name: str | None = None
+
+    def line(self, at: str | None) -> int | None:
+        """The line of a key path, or of the nearest thing around it."""
+        while at and at not in self.lines:
+            at = re.sub(r"(\.[^.\[\]]*|\[\d+\])$", "", at) if re.search(r"[.\[]", at) else None
+        return self.lines[at] if at else None
 
     def locate(self, error: UsageError) -> UsageError:
         """The error with file and line in front, if it concerns a key of this config."""
-        at = error.at
-        while at and at not in self.lines:
-            at = re.sub(r"(\.[^.\[\]]*|\[\d+\])$", "", at) if re.search(r"[.\[]", at) else None
         if self.source is None:
             return error
-        line = f":{self.lines[at]}" if at else ""
+        number = self.line(error.at)
+        line = f":{number}" if number else ""
         return UsageError(f"{self.source}{line}: {error}", self.source, error.tensor, error.at)
 
 
-def load(config: Mapping[str, Any] | str | PathLike[str]) -> Config:
-    """Read a config from a YAML file, or take one that is already a mapping.
+def load(config: Mapping[str, Any] | str | PathLike[str]) -> list[Config]:
+    """Read the merges of a YAML file, or take one that is already a mapping.
 
-    Model paths are taken from the current folder, else from the config's.
+    A file may hold several documents, and a document may have `outputs`: configs that take over what they do not set
+    themselves. A document with a `name` can be used as a model by others. Model paths are taken from the current
+    folder, else from the config's.
 
     Raises:
         SutureError: if the file cannot be read.
         UsageError: if it is not YAML, not a mapping, or names a model that is not there.
     """
-    loaded = Config(_copy(config)) if isinstance(config, Mapping) else _read(Path(config))
-    folder = loaded.source.parent if loaded.source else None
+    documents = [Config(_copy(config))] if isinstance(config, Mapping) else _read(Path(config))
+    found = [one for document in documents for one in _outputs(document)]
+    names = [one.name for one in found if one.name is not None]
+    for one in found:
+        folder = one.source.parent if one.source else None
+        try:
+            if names.count(one.name or "") > 1:
+                raise UsageError(f"two merges are called `{one.name}`", at="name")
+            if one.name is None and len(found) - len(names) > 1:
+                raise UsageError("only one of several merges can go without a `name`")
+            one.recipe = _resolved(one.recipe, "", folder, set(names) - {one.name})
+        except UsageError as e:
+            raise one.locate(e) from None
+    return found
+
+
+def _outputs(document: Config) -> list[Config]:
+    """The merges of a document: itself, or what its `outputs` make of it."""
+    name = document.recipe.pop("name", None)
+    outputs = document.recipe.pop("outputs", None)
     try:
-        _resolve_models(loaded.recipe, "", folder)
+        if outputs is None:
+            return [replace(document, name=None if name is None else _name(name, "name"))]
+        if not isinstance(outputs, dict) or not outputs:
+            raise UsageError("outputs: expected a mapping from name to config", at="outputs")
+        found = []
+        for key, own in outputs.items():
+            at = f"outputs.{key}"
+            if not isinstance(own, dict):
+                raise UsageError(f"{at}: expected a mapping", at=at)
+            lines = {k.removeprefix(f"{at}."): n for k, n in document.lines.items() if k.startswith(f"{at}.")}
+            recipe = {**document.recipe, **own}
+            found.append(Config(recipe, document.source, document.lines | lines, _name(key, at)))
+        return found
     except UsageError as e:
-        raise loaded.locate(e) from None
-    return loaded
+        raise document.locate(e) from None
+
+
+def _name(value: Any, at: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w][\w .-]*", value):
+        raise UsageError(f"{at}: expected a name that can be a folder's, found `{value}`", at=at)
+    return value
 
 
 def check_values(value: Any, at: str = "") -> None:
@@ -84,7 +128,7 @@ def _copy(value: Any) -> Any:
     return str(value) if isinstance(value, PathLike) else value
 
 
-def _read(path: Path) -> Config:
+def _read(path: Path) -> list[Config]:
     import yaml
 
     try:
@@ -93,15 +137,19 @@ def _read(path: Path) -> Config:
         raise SutureError(f"{path}: cannot read the config: {e.strerror}", path) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: the config is not text", path) from None
-    lines: dict[str, int] = {}
+    documents = []
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise UsageError(f"{path}: YAML aliases (`*name`) are not supported; write the value out", path)
         loader = yaml.SafeLoader(text)
         loader.name = str(path)
-        node = loader.get_single_node()
-        data = yaml.safe_load(text)
-        _collect_lines(yaml, node, "", lines)
+        while loader.check_node():
+            node = loader.get_node()
+            lines: dict[str, int] = {}
+            _collect_lines(yaml, node, "", lines)
+            data = loader.construct_document(node)
+            if data is not None:
+                documents.append((data, lines))
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -111,9 +159,9 @@ def _read(path: Path) -> Config:
         raise UsageError(f"{path}: the config is nested too deeply", path) from None
     except ValueError as e:
         raise UsageError(f"{path}: the config holds a value that cannot be read: {e}", path) from None
-    if not isinstance(data, dict):
+    if not documents or not all(isinstance(data, dict) for data, _ in documents):
         raise UsageError(f"{path}: expected a mapping with `merge_method` and `models`", path)
-    return Config(_copy(data), path, lines)
+    return [Config(_copy(data), path, lines) for data, lines in documents]
 
 
 def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None:
@@ -131,17 +179,64 @@ def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None
             _collect_lines(yaml, value, f"{at}[{i}]", lines)
 
 
-def _resolve_models(node: Any, at: str, folder: Path | None) -> None:
+#: Keys whose value is a model, wherever they stand.
+_MODELS = ("model", "base_model", "fisher")
+
+
+def _resolved(node: Any, at: str, folder: Path | None, names: set[str]) -> Any:
+    """A config with its model paths found and its coefficient files read."""
     if isinstance(node, list):
-        for i, item in enumerate(node):
-            _resolve_models(item, f"{at}[{i}]", folder)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            path = f"{at}.{key}" if at else key
-            if key in ("model", "base_model"):
-                node[key] = _model_path(value, path, folder)
-            elif key in ("models", "slices", "sources"):
-                _resolve_models(value, path, folder)
+        return [_resolved(item, f"{at}[{i}]", folder, names) for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    if "file" in node and set(node) <= {"file", "default"}:
+        return _coefficients(node, at, folder)
+    made = {}
+    for key, value in node.items():
+        path = f"{at}.{key}" if at else key
+        if key in _MODELS and not (isinstance(value, str) and value in names):
+            made[key] = _model_path(value, path, folder)
+        else:
+            made[key] = MADE + value if key in _MODELS else _resolved(value, path, folder, names)
+    return made
+
+
+def _coefficients(node: dict[str, Any], at: str, folder: Path | None) -> dict[str, Any]:
+    """A per-layer coefficient file, as the recipe has it.
+
+    It is JSON or YAML (a list, or a mapping from layer to value, which may hold `default`), or CSV with the columns
+    layer and value.
+    """
+    path = _find(str(node["file"]), folder)
+    if path is None:
+        raise UsageError(f"{at}.file: no such file `{node['file']}`", at=f"{at}.file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".csv":
+            import csv
+
+            rows: Any = {row["layer"]: float(row["value"]) for row in csv.DictReader(text.splitlines())}
+        else:
+            import yaml
+
+            rows = yaml.safe_load(text)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UsageError(f"{at}.file: {path}: cannot be read as coefficients: {e}", at=f"{at}.file") from None
+    except Exception as e:  # yaml's errors, without importing yaml for a CSV file
+        raise UsageError(f"{at}.file: {path}: not valid YAML or JSON: {e}", at=f"{at}.file") from None
+    if isinstance(rows, list):
+        rows = dict(enumerate(rows))
+    if not isinstance(rows, dict):
+        raise UsageError(f"{at}.file: {path}: expected a value for each layer", at=f"{at}.file")
+    layers = {str(k): v for k, v in rows.items()}
+    default = node.get("default", layers.pop("default", None))
+    return {"layers": layers} | ({} if default is None else {"default": default})
+
+
+def _find(text: str, folder: Path | None) -> Path | None:
+    expanded = Path(text).expanduser()
+    candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]
+    return next((path for path in candidates if path.exists()), None)
 
 
 def _model_path(value: Any, at: str, folder: Path | None) -> Any:
@@ -155,14 +250,13 @@ def _model_path(value: Any, at: str, folder: Path | None) -> Any:
             value = inner.get("path")
     if not isinstance(value, str) or not value.strip():
         return value
-    expanded = Path(value).expanduser()
-    candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]
-    for path in candidates:
-        if path.exists():
-            return str(path)
+    found = _find(value, folder)
+    if found is not None:
+        return str(found)
     if "+" in value:
         message = "adapters (`model+lora`) are not supported yet; fold the adapter into its model first"
     else:
-        tried = " and ".join(str(c) for c in candidates)
-        message = f"no such file or folder (tried {tried}); models are paths, nothing is downloaded"
+        tried = str(Path(value).expanduser())
+        beside = f" and {folder / tried}" if folder is not None and not Path(tried).is_absolute() else ""
+        message = f"no such file or folder (tried {tried}{beside}); models are paths, nothing is downloaded"
     raise UsageError(f"{at}: `{value}`: {message}", at=at)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from suture.cli.options import emit_json
+from suture.recipe import Config
 from suture.render.units import plural, size
 from suture.surgery import Report
 
@@ -16,13 +17,23 @@ def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> Non
     """Print a report: data on stdout (with `as_json`, or of a dry run), everything else on stderr."""
     if quiet and not (as_json or report.dry):
         return
+    if report.parts:
+        if as_json:
+            emit_json({name: part.data for name, part in report.parts.items()} | _main(report))
+            return
+        for name, part in report.parts.items():
+            if report.dry:
+                click.echo(f"{name}:")
+            present(part, as_json=False, quiet=quiet, verbose=verbose)
+        if not _main(report):
+            return
     if not quiet:
         for warning in report.warnings:
             click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
     if as_json:
         emit_json(report.data)
     elif report.dry:
-        for line in _plan(report.data, verbose):
+        for line in _plan(report, verbose):
             click.echo(line)
     elif not quiet:
         for line in _done(report, verbose):
@@ -34,12 +45,18 @@ def _notes(data: dict[str, Any]) -> list[str]:
     return [f"  {k:<{width}}  {v}" for k, v in data["notes"]]
 
 
-def _plan(data: dict[str, Any], verbose: bool) -> list[str]:
+def _main(report: Report) -> dict[str, Any]:
+    """The report of the merge that has no name, if there is one."""
+    return {"": report.data} if "title" in report.data else {}
+
+
+def _plan(report: Report, verbose: bool) -> list[str]:
+    data = report.data
     actions = Counter(t.get("method", "copy") for t in data["tensors"])
     lines = [f"{data['title']}: {plural(len(data['tensors']), 'tensor')}", *_notes(data)]
     lines += [f"  {_action(name)}: {plural(n, 'tensor')}" for name, n in sorted(actions.items())]
     if verbose:
-        lines += [_tensor(t) for t in data["tensors"]]
+        lines += [_tensor(t, report.config) for t in data["tensors"]]
         lines += [f"  left out: {u['model']}:{u['tensor']} ({u['reason']})" for u in data["unused"]]
     elif data["unused"]:
         lines.append(f"  {plural(len(data['unused']), 'input tensor')} in no output (listed with --verbose)")
@@ -56,7 +73,7 @@ def _action(name: str) -> str:
     return "copied bit for bit" if name == "copy" else f"computed by {name}"
 
 
-def _tensor(t: dict[str, Any]) -> str:
+def _tensor(t: dict[str, Any], config: Config | None) -> str:
     shape = "x".join(map(str, t["shape"])) or "scalar"
     inputs = ", ".join(f"{model}:{name}" if name != t["name"] else model for model, name in t["inputs"])
     text = f"  {t['name']}  {t['dtype']} {shape}  {t.get('method', 'copy')} of {inputs}"
@@ -64,7 +81,17 @@ def _tensor(t: dict[str, Any]) -> str:
         text += f" on {t['base'][0]}"
     params = t.get("params", {})
     values = {**params.get("shared", {}), **params.get("per_input", {})}
-    return text + "".join(f" {k}={v}" for k, v in values.items())
+    return text + "".join(f" {k}={v}{_lines(t.get('from', {}).get(k), config)}" for k, v in values.items())
+
+
+def _lines(places: list[str | None] | None, config: Config | None) -> str:
+    """Where in the config a parameter's values stand."""
+    if not places:
+        return ""
+    lines = [config.line(at) if config else None for at in places]
+    shown = [str(n or at) if at else "default" for n, at in zip(lines, places, strict=True)]
+    same = len(set(shown)) == 1
+    return f" (line {shown[0]})" if same and shown[0].isdigit() else f" ({', '.join(shown[:1] if same else shown)})"
 
 
 def _done(report: Report, verbose: bool) -> list[str]:

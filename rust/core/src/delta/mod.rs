@@ -1,5 +1,6 @@
 //! What a fine-tune changed: both checkpoints streamed once, side by side, in parallel.
 
+pub mod ancestry;
 pub mod metrics;
 pub mod moments;
 pub mod summary;

@@ -225,7 +225,10 @@ impl Job {
         let s = self.state.lock().map_err(poisoned)?;
         let mut digests = s.leaves.iter().map(|l| digest::hex(digest::combine(l.iter().copied())));
         let output = digests.next().unwrap_or_default();
-        Ok((super::journal::Done { tensor: self.tensor, digest: output, inputs: digests.collect() }, s.scans + self.surveyed))
+        Ok((
+            super::journal::Done { tensor: self.tensor, digest: output, inputs: digests.collect() },
+            s.scans + self.surveyed,
+        ))
     }
 }
 

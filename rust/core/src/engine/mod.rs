@@ -26,6 +26,7 @@ use survey::Survey;
 use worker::{Scratch, Shared, Write};
 
 use crate::checkpoint::{Buffer, IoMode, REPORT, Source, Staging, Target, WriteMode};
+use crate::delta::ancestry;
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
 use crate::plan::{Action, Plan, budget};
@@ -72,6 +73,7 @@ pub fn run(
     raise_file_limit();
     let budget = budget::fit(plan, options.memory, options.threads, options.chunk)?;
     let sources = plan.open_sources(options.io)?;
+    let doubts = ancestry::doubts(plan, &sources)?;
     let key = journal::key(plan, options);
     let mode = match options.io {
         IoMode::Auto | IoMode::Direct => WriteMode::Direct,
@@ -87,7 +89,7 @@ pub fn run(
     let fresh = make(plan, options, &budget, &sources, &staging, &cloned, &journal, &done, &progress, observer)?;
     done.extend(fresh.into_iter().map(|d| (d.tensor, d)));
     let shared = cloned.iter().map(|r| r.end - r.start).sum();
-    let report = report::render(plan, &done, &sources, resumed, shared, files(plan, sidecars));
+    let report = report::render(plan, &done, &sources, resumed, shared, files(plan, sidecars), &doubts);
     staging.publish(&plan.shards, options.overwrite, |folder| {
         write_rest(plan, folder, sidecars, &report)?;
         Journal::remove(folder)

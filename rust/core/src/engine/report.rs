@@ -20,7 +20,7 @@ struct Report<'a> {
     digest: &'static str,
     models: Vec<Value>,
     run: Value,
-    warnings: &'a [String],
+    warnings: Vec<&'a str>,
     notes: &'a [(&'static str, String)],
     unused: &'a [Unused],
     /// Every file of the output; `--overwrite` deletes no others.
@@ -72,6 +72,7 @@ pub(super) fn render(
     resumed: usize,
     shared: u64,
     files: Vec<String>,
+    doubts: &[String],
 ) -> String {
     let models = plan.labels.iter().zip(&plan.models).map(|(label, m)| {
         let files = m.files.iter().map(|f| {
@@ -98,7 +99,7 @@ pub(super) fn render(
             "files_direct": read(ReadMode::Direct),
             "files_pread": read(ReadMode::Pread),
         }),
-        warnings: &plan.warnings,
+        warnings: plan.warnings.iter().chain(doubts).map(String::as_str).collect(),
         notes: &plan.notes,
         unused: &plan.unused,
         files,

@@ -34,7 +34,12 @@ impl Survey {
     ///
     /// # Errors
     /// Input that cannot be read, parameters that do not go together, [`Error::Interrupted`].
-    pub fn take(shared: &Shared, threads: usize, observer: &dyn Observer, left: impl Fn(usize) -> bool) -> Result<Self> {
+    pub fn take(
+        shared: &Shared,
+        threads: usize,
+        observer: &dyn Observer,
+        left: impl Fn(usize) -> bool,
+    ) -> Result<Self> {
         let mut survey = Self::default();
         for (index, group) in shared.plan.groups.iter().enumerate() {
             if group.tensors.iter().any(|t| left(*t)) {
@@ -45,13 +50,7 @@ impl Survey {
         Ok(survey)
     }
 
-    fn group(
-        &mut self,
-        shared: &Shared,
-        tensors: &[usize],
-        threads: usize,
-        observer: &dyn Observer,
-    ) -> Result<Group> {
+    fn group(&mut self, shared: &Shared, tensors: &[usize], threads: usize, observer: &dyn Observer) -> Result<Group> {
         let plan = shared.plan;
         let Some((Action::Merge { method, params, .. }, first)) =
             tensors.first().map(|t| (&plan.tensors[*t].action, &plan.tensors[*t].name))
@@ -86,7 +85,9 @@ impl Survey {
                 let (tensor, span) = tasks[i];
                 stats.before = before.get(&tensor).map_or(vec![], |b| b[span as usize].clone());
                 shared.survey(&plan.tensors[tensor], span, scanner, &mut stats, &mut scratch)?;
-                sums.lock().map_err(|_| poisoned())?.put(i as u64, std::mem::replace(&mut stats.sums, vec![0.0; wants.sums]));
+                sums.lock()
+                    .map_err(|_| poisoned())?
+                    .put(i as u64, std::mem::replace(&mut stats.sums, vec![0.0; wants.sums]));
                 ranks.lock().map_err(|_| poisoned())?[i] = std::mem::replace(&mut stats.ranks, vec![0; wants.ranks]);
                 // Bins are 32 bits wide; a span has 22.
                 stats.spans += 1;

@@ -1,6 +1,8 @@
 //! EMR: elect one change for all models; masks and scales give each model back.
 
-use super::{Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants};
+use super::{
+    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
+};
 use crate::kernels::reduce::BLOCK;
 
 pub(super) struct Emr;

@@ -394,12 +394,7 @@ static MULTISLERP: Spec = Spec {
     departs: "without the 1e-8 that mergekit adds to norms",
     parameters: &[
         WEIGHT,
-        Parameter::shared(
-            "normalize_weights",
-            "divide the weights by their sum",
-            Kind::Switch,
-            Default::Switch(true),
-        ),
+        Parameter::shared("normalize_weights", "divide the weights by their sum", Kind::Switch, Default::Switch(true)),
         Parameter::shared("eps", "accepted for mergekit's sake; not needed", ANY, Default::Number(1e-8)),
     ],
     base: Base::Optional,
@@ -435,7 +430,12 @@ static KARCHER: Spec = Spec {
     departs: "iterates on coefficients of the Gram matrix in f64, so that no tensor is held in memory",
     parameters: &[
         Parameter::shared("max_iter", "most steps", Kind::Integer { min: 0, max: 10_000 }, Default::Number(10.0)),
-        Parameter::shared("tol", "length of a step, angle and norm that count as zero", super::POSITIVE, Default::Number(1e-5)),
+        Parameter::shared(
+            "tol",
+            "length of a step, angle and norm that count as zero",
+            super::POSITIVE,
+            Default::Number(1e-5),
+        ),
     ],
     base: Base::None,
     ..SPEC

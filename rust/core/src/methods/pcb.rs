@@ -235,6 +235,8 @@ mod tests {
     fn keys_order_as_scores_do() {
         let scores = [f32::NEG_INFINITY, -3.0, -1e-30, -0.0, 0.0, 1e-40, 1e-30, 0.5, 3.0];
         assert!(scores.windows(2).all(|p| key(p[0]).to_bits() <= key(p[1]).to_bits()));
-        assert!(scores.iter().all(|s| (signed(key(*s)) - s).abs() <= s.abs() * 2e-7 || s.is_infinite() || s.abs() < 1e-30));
+        assert!(
+            scores.iter().all(|s| (signed(key(*s)) - s).abs() <= s.abs() * 2e-7 || s.is_infinite() || s.abs() < 1e-30)
+        );
     }
 }

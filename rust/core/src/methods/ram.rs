@@ -49,7 +49,7 @@ fn merge(tile: &Tile, epsilon: f32, own: &[f64], out: &mut [f32]) {
         for (x, own) in tile.inputs.iter().zip(own) {
             let change = x[e] - base[e];
             // A NaN is no change that could be told from none; it must come through.
-            let active = !(change.abs() <= epsilon);
+            let active = change.abs() > epsilon || change.is_nan();
             sum += if active { f64::from(change) } else { 0.0 };
             changed += u32::from(active);
             factor = if active { *own } else { factor };

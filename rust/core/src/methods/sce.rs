@@ -19,7 +19,12 @@ static SPEC: Spec = Spec {
     departs: "mergekit gives all models the same weight when the mean squared changes add up to less than 1e-6, as they do \
               for most fine-tunes; here only when they are all zero. `mask: weights` is what FuseChat's own code does",
     parameters: &[
-        Parameter::shared("select_topk", "share of the elements with a variance that is selected, above 0", SHARE, Default::Number(1.0)),
+        Parameter::shared(
+            "select_topk",
+            "share of the elements with a variance that is selected, above 0",
+            SHARE,
+            Default::Number(1.0),
+        ),
         Parameter::shared(
             "mask",
             "what the selection enters: the merged changes and the weights, or the weights alone",

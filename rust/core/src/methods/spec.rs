@@ -1,6 +1,7 @@
 //! What a method says of itself. Recipe checking, `suture methods`, plan estimates and the generic tests read it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -54,8 +55,12 @@ pub const POSITIVE: Kind = Kind::Number { min: 0.0, max: f64::MAX };
 /// Weight of a model's change.
 pub const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's change", ANY, Default::Required);
 /// Factor on the merged change.
-pub const LAMBDA: Parameter =
-    Parameter::shared("lambda", "factor on the merged change before it is added to the base", ANY, Default::Number(1.0));
+pub const LAMBDA: Parameter = Parameter::shared(
+    "lambda",
+    "factor on the merged change before it is added to the base",
+    ANY,
+    Default::Number(1.0),
+);
 
 /// A parameter's default.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -173,6 +178,10 @@ pub struct Params {
     pub seed: u64,
     /// How deep in the model the tensor lies, from 0 (first layer) to 1 (last layer); `None` outside the layers.
     pub depth: Option<f64>,
+    /// Where in the recipe each parameter that is not a default comes from: one key path, or one for every input. Not
+    /// part of what decides the output.
+    #[serde(skip)]
+    pub from: BTreeMap<&'static str, Vec<Option<Arc<str>>>>,
 }
 
 impl Params {

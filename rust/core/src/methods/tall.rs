@@ -1,8 +1,6 @@
 //! TALL masks: which elements of the summed change a task needs, and the consensus of these masks.
 
-use super::{
-    ANY, Base, Class, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile,
-};
+use super::{ANY, Base, Class, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile};
 
 const THRESHOLD: Parameter = Parameter::each(
     "tall_lambda",
@@ -77,7 +75,12 @@ static CONSENSUS: Spec = Spec {
     summary: "task arithmetic on the elements that enough models need",
     formula: "base + lambda [sum_t m_t >= k] sum_i d_i, m_t as in tall_mask",
     parameters: &[
-        Parameter::shared("k", "models that must need an element", Kind::Integer { min: 0, max: 1 << 20 }, Default::Number(2.0)),
+        Parameter::shared(
+            "k",
+            "models that must need an element",
+            Kind::Integer { min: 0, max: 1 << 20 },
+            Default::Number(2.0),
+        ),
         Parameter::shared("lambda", "factor on the merged change", ANY, Default::Number(0.4)),
         THRESHOLD,
         ALPHA,
@@ -97,7 +100,8 @@ impl Method for ConsensusTa {
             let Some(base) = tile.base else { return };
             for (e, o) in out.iter_mut().enumerate() {
                 let sum = sum(tile, base, e);
-                let votes = tile.inputs.iter().zip(&thresholds).filter(|(x, t)| needs(change(x, base, e), alpha * sum, **t));
+                let votes =
+                    tile.inputs.iter().zip(&thresholds).filter(|(x, t)| needs(change(x, base, e), alpha * sum, **t));
                 *o = add(base[e], if votes.count() >= k { lambda * sum } else { 0.0 * sum });
             }
         })))

@@ -1,6 +1,8 @@
 //! VaRM: weigh models by how much they changed, at a chosen granularity.
 
-use super::{Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants};
+use super::{
+    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
+};
 use crate::kernels::reduce::{self, BLOCK};
 use crate::kernels::{arith, scratch};
 

@@ -147,7 +147,7 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
 
 /// Parameters of a `linear` merge of donor and recipient, the donor's share given.
 fn halves(share: f64) -> Params {
-    let mut params = Params::default();
+    let mut params = Params { inputs: 2, ..Params::default() };
     params.shared.insert("normalize", Value::Bool(false));
     params.per_input.insert("weight", vec![Value::Number(share), Value::Number(1.0 - share)]);
     params

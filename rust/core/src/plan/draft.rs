@@ -131,7 +131,9 @@ impl Draft {
         if let Some(key) = differs.or(each.map(|(k, _)| k)) {
             return Err(Error::recipe(
                 "",
-                format!("`{key}` must be the same for all tensors of {group}, whose statistics they share; `{name}` differs"),
+                format!(
+                    "`{key}` must be the same for all tensors of {group}, whose statistics they share; `{name}` differs"
+                ),
             ));
         }
         Ok(Some(index))

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::modules::ByModule;
 use super::select::{InputRules, Position, resolve};
 use super::{Draft, Models, Operand, OutputConfig};
 use crate::error::{Error, Result};
 use crate::methods::{Base, Kind, Spec, Value};
 use crate::names::{is_before_layers, split_layer};
-use crate::recipe::{Merge, ModelUse, Slice};
+use crate::recipe::{Merge, ModelUse, Part, Slice};
 
 /// A source with its model opened and its layers known.
 struct Source<'a> {
@@ -29,34 +30,75 @@ struct Stage<'a> {
 
 pub(super) fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     let spec = merge.method.spec();
-    refuse_misplaced(merge, spec)?;
+    let slices = || merge.parts.iter().flat_map(|p| &p.slices);
+    refuse_misplaced(slices(), spec)?;
     let mut models = Models::default();
     // The output's config is the base's, else the first model's; never at random.
-    let from = match &merge.base {
-        Some(base) => models.open(base)?,
-        None => models.open(&merge.slices[0].sources[0].model)?,
+    let from = match (&merge.base, slices().next()) {
+        (Some(base), _) => models.open(base)?,
+        (None, Some(first)) => models.open(&first.sources[0].model)?,
+        (None, None) => return Err(Error::recipe("slices", "is empty")),
     };
-    let mut stages = Vec::new();
-    let mut first = 0;
-    for slice in &merge.slices {
-        let stage = stage(merge, slice, spec, &mut models, first)?;
-        first += stage.count;
-        stages.push(stage);
+    for path in slices().flat_map(|s| s.base.iter().chain(s.sources.iter().map(|m| &m.model))) {
+        models.open(path)?;
     }
-    let layers = (!merge.whole).then(|| {
+    let by_module = ByModule::new(&merge.parts, &models)?;
+    let mut parts = Vec::new();
+    for (index, part) in merge.parts.iter().enumerate() {
+        let holds = |name: &str| by_module.holds(index, name);
+        let mut stages = Vec::new();
+        let mut first = 0;
+        for slice in &part.slices {
+            let stage = stage(merge, slice, spec, &mut models, first, &holds)?;
+            first += stage.count;
+            stages.push(stage);
+        }
+        parts.push(stages);
+    }
+    // Of several modules only one can have the layers that config.json counts: the first that is cut into slices.
+    let sliced = merge.parts.iter().zip(&parts).find(|(part, _)| !part.whole).map(|(_, stages)| stages);
+    let layers = sliced.map(|stages| {
         stages.iter().flat_map(|s| (0..s.count).map(|i| (lead(s).model, lead(s).start + i))).collect::<Vec<_>>()
     });
     let config = OutputConfig { from, layers, dtype: merge.dtype, mostly: None, untied: false };
     let labels = models.labels();
     let mut draft = Draft::new(format!("merge {}", spec.name), models, config);
-    let builder = Builder { merge, spec, labels, seed };
-    if merge.whole {
-        builder.whole(&mut draft, &stages[0])?;
-    } else {
-        builder.sliced(&mut draft, &stages)?;
+    for (index, (part, stages)) in merge.parts.iter().zip(&parts).enumerate() {
+        let holds = |name: &str| by_module.holds(index, name);
+        let builder = Builder { merge, part, spec, labels: &labels, seed, holds: &holds };
+        if part.whole {
+            builder.whole(&mut draft, &stages[0])?;
+        } else {
+            builder.sliced(&mut draft, stages)?;
+        }
     }
     draft.settle_head();
+    draft.warnings.extend(unused_rules(merge));
     Ok(draft)
+}
+
+/// Rules of the recipe that decide nothing, or not what they seem to.
+fn unused_rules(merge: &Merge) -> Vec<String> {
+    let slices = || merge.parts.iter().flat_map(|p| &p.slices);
+    let all = slices()
+        .flat_map(|s| s.sources.iter().map(|m| &m.parameters).chain([&s.parameters]))
+        .chain(merge.parts.iter().map(|p| &p.parameters))
+        .chain([&merge.parameters]);
+    let mut warnings = Vec::new();
+    for rule in all.flatten().flat_map(|s| &s.rules) {
+        match (&rule.filter, rule.used.get(), rule.crowded.get()) {
+            (Some(filter), false, _) => {
+                warnings.push(format!("{}: filter `{}` decides 0 tensors", rule.at, filter.text()));
+            }
+            (_, _, Some(n)) => warnings.push(format!(
+                "{}: the gradient has more values than the {n} layer{} it is spread over; not all of them are reached",
+                rule.at,
+                if n == 1 { "" } else { "s" }
+            )),
+            _ => {}
+        }
+    }
+    warnings
 }
 
 /// The source whose tensors name and order the output's.
@@ -81,19 +123,19 @@ fn union(draft: &Draft, stage: &Stage) -> Vec<String> {
 }
 
 /// Names outside the layers, of the first and the last slice: those before the layers and those after.
-fn outside(draft: &Draft, first: &Stage, last: &Stage, stack: &str) -> (Vec<String>, Vec<String>) {
+fn outside(draft: &Draft, first: &Stage, last: &Stage, stack: &str, holds: Holds) -> (Vec<String>, Vec<String>) {
     let mut names = union(draft, first);
     let known: HashSet<String> = names.iter().cloned().collect();
     names.extend(union(draft, last).into_iter().filter(|n| !known.contains(n)));
-    names.retain(|n| split_layer(n).is_none_or(|l| l.stack != stack));
+    names.retain(|n| holds(n) && split_layer(n).is_none_or(|l| l.stack != stack));
     names.into_iter().partition(|n| is_before_layers(n))
 }
 
 /// The stack of layers that all slices share.
-fn one_stack(draft: &Draft, stages: &[Stage]) -> Result<String> {
+fn one_stack(draft: &Draft, stages: &[Stage], holds: Holds) -> Result<String> {
     let mut stack = None;
     for source in stages.iter().flat_map(members) {
-        let (own, _) = draft.models.stack(source.model)?;
+        let (own, _) = draft.models.stack_among(source.model, holds)?;
         let first = stack.get_or_insert_with(|| own.clone());
         if *first != own {
             let path = &draft.models.get(source.model).path;
@@ -109,8 +151,8 @@ fn one_stack(draft: &Draft, stages: &[Stage]) -> Result<String> {
 }
 
 /// A parameter of the whole tensor set under one model would have no effect.
-fn refuse_misplaced(merge: &Merge, spec: &Spec) -> Result<()> {
-    for source in merge.slices.iter().flat_map(|s| &s.sources) {
+fn refuse_misplaced<'a>(slices: impl Iterator<Item = &'a Slice>, spec: &Spec) -> Result<()> {
+    for source in slices.flat_map(|s| &s.sources) {
         for setting in &source.parameters {
             if spec.parameter(setting.name).is_some_and(|p| !p.per_input) {
                 return Err(Error::recipe(
@@ -123,13 +165,23 @@ fn refuse_misplaced(merge: &Merge, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn stage<'a>(merge: &'a Merge, slice: &'a Slice, spec: &Spec, models: &mut Models, first: usize) -> Result<Stage<'a>> {
+/// Tells whether a tensor belongs to the module at hand.
+type Holds<'a> = &'a dyn Fn(&str) -> bool;
+
+fn stage<'a>(
+    merge: &'a Merge,
+    slice: &'a Slice,
+    spec: &Spec,
+    models: &mut Models,
+    first: usize,
+    holds: Holds,
+) -> Result<Stage<'a>> {
     let base_path = slice.base.as_ref().or(merge.base.as_ref());
     let mut sources: Vec<Source> = Vec::new();
     let mut count = None;
     for entry in &slice.sources {
         let model = models.open(&entry.model)?;
-        let layers = models.get(model).main_stack().map_or(0, |(_, n)| n);
+        let layers = models.stack_among(model, holds).map_or(0, |(_, n)| n);
         let (start, end) = entry.layers.unwrap_or((0, layers));
         if end > layers {
             return Err(Error::recipe(
@@ -215,16 +267,18 @@ fn stage<'a>(merge: &'a Merge, slice: &'a Slice, spec: &Spec, models: &mut Model
 
 struct Builder<'a> {
     merge: &'a Merge,
+    part: &'a Part,
     spec: &'a Spec,
-    labels: Vec<String>,
+    labels: &'a [String],
     seed: u64,
+    holds: Holds<'a>,
 }
 
 impl Builder<'_> {
     /// `models:`: every tensor under its own name, in the order of the lead's bytes.
     fn whole(&self, draft: &mut Draft, stage: &Stage) -> Result<()> {
-        let stack = draft.models.get(lead(stage).model).main_stack().map(|(s, _)| s);
-        for name in union(draft, stage) {
+        let stack = draft.models.stack_among(lead(stage).model, self.holds).ok().map(|(s, _)| s);
+        for name in union(draft, stage).into_iter().filter(|n| (self.holds)(n)) {
             let position =
                 split_layer(&name).filter(|l| Some(l.stack) == stack.as_deref()).map(|l| (l.layer, stage.count));
             self.tensor(draft, stage, &name, position, |_| name.clone())?;
@@ -235,8 +289,8 @@ impl Builder<'_> {
     /// `slices:`: embeddings of the first slice's models, each slice's layers renumbered, the rest of the last's.
     fn sliced(&self, draft: &mut Draft, stages: &[Stage]) -> Result<()> {
         let (Some(first), Some(last)) = (stages.first(), stages.last()) else { return Ok(()) };
-        let stack = one_stack(draft, stages)?;
-        let (before, after) = outside(draft, first, last, &stack);
+        let stack = one_stack(draft, stages, self.holds)?;
+        let (before, after) = outside(draft, first, last, &stack, self.holds);
         for name in before {
             self.either(draft, first, last, &name)?;
         }
@@ -274,6 +328,12 @@ impl Builder<'_> {
         self.tensor(draft, stage, name, None, |_| name.to_owned())
     }
 
+    /// True if the tensor is merged, false if it stays that of the base or of the first model.
+    fn selects(&self, name: &str) -> bool {
+        let included = self.merge.include.as_ref().is_none_or(|list| list.iter().any(|f| f.matches(name)));
+        included && !self.merge.exclude.iter().any(|f| f.matches(name))
+    }
+
     fn tensor(
         &self,
         draft: &mut Draft,
@@ -285,6 +345,10 @@ impl Builder<'_> {
         let holder = members(stage).find(|s| draft.models.get(s.model).find(&name_in(s)).is_some());
         let wanted_by = draft.models.get(holder.unwrap_or(lead(stage)).model).path.clone();
         let need = |draft: &Draft, s: &Source| draft.models.need(s.model, &name_in(s), &wanted_by);
+        if !self.selects(output) {
+            let from = need(draft, lead(stage))?;
+            return draft.copy(output.to_owned(), from, self.merge.dtype);
+        }
         let base = stage.base.as_ref().map(|s| need(draft, s)).transpose()?;
         let inputs: Vec<Operand> = stage.inputs.iter().map(|s| need(draft, s)).collect::<Result<_>>()?;
         let names: Vec<String> = stage.inputs.iter().map(&name_in).collect();
@@ -294,7 +358,7 @@ impl Builder<'_> {
             .zip(&names)
             .map(|(s, name)| InputRules { own: &s.entry.parameters, name, label: &self.labels[s.model] })
             .collect();
-        let levels = [&stage.slice.parameters, &self.merge.parameters];
+        let levels = [&stage.slice.parameters, &self.part.parameters, &self.merge.parameters];
         let params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
         let mut inputs = inputs;
         for p in self.spec.parameters.iter().filter(|p| matches!(p.kind, Kind::Checkpoint)) {

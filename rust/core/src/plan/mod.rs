@@ -4,6 +4,7 @@ pub mod budget;
 mod draft;
 mod merge;
 pub(crate) mod models;
+mod modules;
 mod select;
 
 pub use draft::Draft;
@@ -258,8 +259,18 @@ impl Plan {
             "warnings": self.warnings,
             "notes": self.notes,
             "unused": self.unused,
-            "tensors": self.tensors.iter().map(|t| self.tensor_json(t)).collect::<Vec<_>>(),
+            "tensors": self.tensors.iter().map(|t| self.tensor_told(t)).collect::<Vec<_>>(),
         })
+    }
+
+    /// A tensor with where its parameters come from.
+    fn tensor_told(&self, t: &TensorPlan) -> serde_json::Value {
+        let mut out = self.tensor_json(t);
+        if let Action::Merge { params, .. } = &t.action {
+            let places = |at: &Vec<Option<Arc<str>>>| at.iter().map(Option::as_deref).collect::<serde_json::Value>();
+            out["from"] = params.from.iter().map(|(k, at)| ((*k).to_owned(), places(at))).collect();
+        }
+        out
     }
 
     fn tensor_json(&self, t: &TensorPlan) -> serde_json::Value {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Operand;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
+use crate::names::main_stack;
 
 /// The models of a plan, in the order they are first named.
 #[derive(Default)]
@@ -75,8 +76,17 @@ impl Models {
     /// # Errors
     /// [`Error::Checkpoint`] if it has no numbered layers.
     pub fn stack(&self, model: usize) -> Result<(String, usize)> {
+        self.stack_among(model, |_| true)
+    }
+
+    /// As [`Self::stack`], among the tensors whose names `holds` accepts.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if none of these has a numbered layer.
+    pub fn stack_among(&self, model: usize, holds: impl Fn(&str) -> bool) -> Result<(String, usize)> {
         let checkpoint = self.get(model);
-        checkpoint.main_stack().ok_or_else(|| {
+        let names = checkpoint.tensors.iter().filter(|t| holds(&t.name)).map(|t| (t.name.as_str(), t.elements()));
+        main_stack(names).ok_or_else(|| {
             Error::checkpoint(
                 &checkpoint.path,
                 "no tensor name holds a layer number (such as `layers.0.`), so it has no layers",

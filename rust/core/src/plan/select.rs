@@ -5,8 +5,11 @@
 //! input by that input's; a gradient spreads over the layers of the slice, tensors outside the layers get its first
 //! value, and a slice of one layer its last.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::methods::{Default, Params, Spec, Value};
+use crate::names::split_layer;
 use crate::recipe::{Settings, Shape};
 
 /// Where a tensor stands in its slice: layer `.0` of `.1`, or outside the layers.
@@ -45,18 +48,30 @@ pub fn resolve(
                 format!("method {} needs `{}`{whose}; none is set for tensor `{output}`", spec.name, p.name),
             )),
         };
+        let mut sources = Vec::new();
         if p.per_input {
-            let values = inputs
-                .iter()
-                .map(|i| {
-                    let found = std::iter::once(&i.own).chain(levels).find_map(|l| lookup(l, p.name, i.name, position));
-                    found.map_or_else(|| default(&format!(" for {}", i.label)), Ok)
-                })
-                .collect::<Result<Vec<_>>>()?;
+            let mut values = Vec::new();
+            for i in inputs {
+                let found = std::iter::once(&i.own).chain(levels).find_map(|l| lookup(l, p.name, i.name, position));
+                let (value, at) = match found {
+                    Some((value, at)) => (value, Some(at)),
+                    None => (default(&format!(" for {}", i.label))?, None),
+                };
+                values.push(value);
+                sources.push(at);
+            }
             params.per_input.insert(p.name, values);
         } else {
             let found = levels.iter().find_map(|l| lookup(l, p.name, output, position));
-            params.shared.insert(p.name, found.map_or_else(|| default(""), Ok)?);
+            let (value, at) = match found {
+                Some((value, at)) => (value, Some(at)),
+                None => (default("")?, None),
+            };
+            params.shared.insert(p.name, value);
+            sources.push(at);
+        }
+        if sources.iter().any(Option::is_some) {
+            params.from.insert(p.name, sources);
         }
     }
     Ok(params)
@@ -67,13 +82,25 @@ fn depth(position: Position) -> Option<f64> {
     position.map(|(i, n)| if n > 1 { i as f64 / (n - 1) as f64 } else { 1.0 })
 }
 
-fn lookup(settings: &Settings, parameter: &str, name: &str, position: Position) -> Option<Value> {
+/// The value a set of rules gives a tensor, and where it stands.
+fn lookup(settings: &Settings, parameter: &str, name: &str, position: Position) -> Option<(Value, Arc<str>)> {
     let setting = settings.iter().find(|s| s.name == parameter)?;
-    let rule = setting.rules.iter().find(|r| r.filter.as_deref().is_none_or(|f| name.contains(f)))?;
-    Some(match &rule.shape {
+    let rule = setting.rules.iter().find(|r| r.filter.as_ref().is_none_or(|f| f.matches(name)))?;
+    let value = match &rule.shape {
         Shape::Constant(v) => v.clone(),
-        Shape::Gradient(anchors) => at(anchors, position),
-    })
+        Shape::Gradient(anchors) => {
+            if let Some((_, n)) = position.filter(|(_, n)| anchors.len() > *n) {
+                rule.crowded.set(Some(rule.crowded.get().map_or(n, |least| least.min(n))));
+            }
+            at(anchors, position)
+        }
+        Shape::Layers(layers, default) => {
+            let own = split_layer(name).and_then(|l| layers.get(&l.layer));
+            own.or(default.as_ref())?.clone()
+        }
+    };
+    rule.used.set(true);
+    Some((value, rule.at.clone()))
 }
 
 fn at(anchors: &[Value], position: Position) -> Value {

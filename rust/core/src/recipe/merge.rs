@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Filter;
 use super::fields::{Fields, wrong};
 use super::setting::{self, Settings};
 use crate::dtype::Dtype;
@@ -34,6 +35,19 @@ pub struct Slice {
     pub at: String,
 }
 
+/// A part of the models merged by slices of its own: a module of a model that has several, or all of it.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Name of the module, if the recipe was written with `modules`.
+    pub name: Option<String>,
+    /// The slices; a part with `models` is one slice of whole models.
+    pub slices: Vec<Slice>,
+    /// True if the part was written with `models`.
+    pub whole: bool,
+    /// Parameters of this part.
+    pub parameters: Settings,
+}
+
 /// A merge recipe.
 #[derive(Clone)]
 pub struct Merge {
@@ -41,10 +55,12 @@ pub struct Merge {
     pub method: &'static dyn Method,
     /// Path of the base model.
     pub base: Option<String>,
-    /// The slices; a recipe with `models` is one slice of whole models.
-    pub slices: Vec<Slice>,
-    /// True if the recipe was written with `models`.
-    pub whole: bool,
+    /// The parts; one but for recipes with `modules`.
+    pub parts: Vec<Part>,
+    /// Tensors that are merged, if not all; the others are the base's, or the first model's, bit for bit.
+    pub include: Option<Vec<Filter>>,
+    /// Tensors that are not merged.
+    pub exclude: Vec<Filter>,
     /// Parameters of the whole merge.
     pub parameters: Settings,
     /// Dtype of the output, if not the inputs'.
@@ -53,12 +69,12 @@ pub struct Merge {
 
 impl std::fmt::Debug for Merge {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("Merge").field("method", &self.method.spec().name).field("slices", &self.slices).finish()
+        f.debug_struct("Merge").field("method", &self.method.spec().name).field("parts", &self.parts).finish()
     }
 }
 
 /// Parts of mergekit's grammar that are not built yet: refused by name, never ignored.
-const NOT_YET: [&str; 4] = ["modules", "tokenizer", "tokenizer_source", "chat_template"];
+const NOT_YET: [&str; 3] = ["tokenizer", "tokenizer_source", "chat_template"];
 
 pub(super) fn parse(value: &Value) -> Result<Merge> {
     let mut fields = Fields::new("", value)?;
@@ -86,39 +102,69 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     };
     let compute = dtype(&mut fields, "dtype")?;
     let out = dtype(&mut fields, "out_dtype")?;
-    let models = fields.list("models")?;
-    let slices = fields.list("slices")?;
+    let (include, exclude) = (filters(&mut fields, "include")?, filters(&mut fields, "exclude")?);
+    let modules = fields.get("modules");
+    let parts = match modules {
+        None => vec![part(&mut fields, None, method)?],
+        Some(value) => {
+            for key in ["models", "slices"] {
+                if fields.get(key).is_some() {
+                    return Err(Error::recipe(key, "give `modules`, or `models` or `slices`, not both"));
+                }
+            }
+            let map = value.as_object().ok_or_else(|| wrong("modules", "a mapping from module to slices", value))?;
+            map.iter()
+                .map(|(name, value)| {
+                    let mut fields = Fields::new(format!("modules.{name}"), value)?;
+                    let own = self::parameters(&mut fields, method)?;
+                    let part = part(&mut fields, Some(name.clone()), method)?;
+                    fields.finish()?;
+                    Ok(Part { parameters: own, ..part })
+                })
+                .collect::<Result<_>>()?
+        }
+    };
     fields.finish()?;
-    let (slices, whole) = match (models, slices) {
+    if parts.is_empty() {
+        return Err(Error::recipe("modules", "is empty; give at least one module"));
+    }
+    let exclude = exclude.unwrap_or_default();
+    Ok(Merge { method, base, parts, include, exclude, parameters, dtype: out.or(compute) })
+}
+
+fn filters(fields: &mut Fields, key: &'static str) -> Result<Option<Vec<Filter>>> {
+    fields.get(key).map(|v| Filter::list(key, v)).transpose()
+}
+
+/// The `models` or `slices` of a recipe or of one of its modules.
+fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method) -> Result<Part> {
+    let (models_at, slices_at) = (fields.path("models"), fields.path("slices"));
+    let at = name.as_ref().map_or(String::new(), |name| format!("modules.{name}"));
+    let (slices, whole) = match (fields.list("models")?, fields.list("slices")?) {
         (Some(models), None) => {
             let ranged = models.iter().enumerate().find(|(_, m)| m.get("layer_range").is_some());
             if let Some((i, m)) = ranged {
-                let at = format!("models[{i}].layer_range");
+                let at = format!("{models_at}[{i}].layer_range");
                 return Err(wrong(&at, "no layer range under `models`; use `slices`", &m["layer_range"]));
             }
-            let slice = Slice {
-                sources: sources("models", models, method)?,
-                base: None,
-                parameters: vec![],
-                at: String::new(),
-            };
-            (vec![slice], true)
+            let sources = sources(&models_at, models, method)?;
+            (vec![Slice { sources, base: None, parameters: vec![], at: at.clone() }], true)
         }
         (None, Some(slices)) => {
-            (slices.iter().enumerate().map(|(i, s)| parse_slice(i, s, method)).collect::<Result<_>>()?, false)
+            let each = slices.iter().enumerate().map(|(i, s)| parse_slice(&format!("{slices_at}[{i}]"), s, method));
+            (each.collect::<Result<_>>()?, false)
         }
-        (Some(_), Some(_)) => return Err(Error::recipe("", "give `models` or `slices`, not both")),
-        (None, None) => return Err(Error::recipe("", "`models` is missing; give `models` or `slices`")),
+        (Some(_), Some(_)) => return Err(Error::recipe(at, "give `models` or `slices`, not both")),
+        (None, None) => return Err(Error::recipe(at, "`models` is missing; give `models` or `slices`")),
     };
     if slices.is_empty() {
-        return Err(Error::recipe("slices", "is empty; give at least one slice"));
+        return Err(Error::recipe(slices_at, "is empty; give at least one slice"));
     }
-    Ok(Merge { method, base, slices, whole, parameters, dtype: out.or(compute) })
+    Ok(Part { name, slices, whole, parameters: vec![] })
 }
 
-fn parse_slice(i: usize, value: &Value, method: &'static dyn Method) -> Result<Slice> {
-    let at = format!("slices[{i}]");
-    let mut fields = Fields::new(&at, value)?;
+fn parse_slice(at: &str, value: &Value, method: &'static dyn Method) -> Result<Slice> {
+    let mut fields = Fields::new(at, value)?;
     let base = fields.get("base_model").map(|v| model(&format!("{at}.base_model"), v)).transpose()?;
     let parameters = parameters(&mut fields, method)?;
     let path = fields.path("sources");
@@ -129,7 +175,7 @@ fn parse_slice(i: usize, value: &Value, method: &'static dyn Method) -> Result<S
     // Read and unused by mergekit, too.
     fields.get("residual_weight");
     fields.finish()?;
-    Ok(Slice { sources: sources(&path, list, method)?, base, parameters, at })
+    Ok(Slice { sources: sources(&path, list, method)?, base, parameters, at: at.to_owned() })
 }
 
 fn sources(at: &str, list: &[Value], method: &'static dyn Method) -> Result<Vec<ModelUse>> {

@@ -4,11 +4,13 @@
 //! `swap` verb's options. Model references are paths by the time they arrive here.
 
 pub mod fields;
+mod filter;
 mod merge;
 mod setting;
 mod swap;
 
-pub use merge::{Merge, ModelUse, Slice};
+pub use filter::Filter;
+pub use merge::{Merge, ModelUse, Part, Slice};
 pub use setting::{Rule, Setting, Settings, Shape};
 pub use swap::{Modules, NonLayer, Swap};
 

@@ -1,7 +1,12 @@
 //! Parameter values as a config writes them: a value, a gradient over layers, or either behind name filters.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use super::Filter;
 use super::fields::{Fields, wrong};
 use crate::error::{Error, Result, nearest};
 use crate::methods::{Kind, Parameter, Spec, Value as Param};
@@ -13,17 +18,23 @@ pub enum Shape {
     Constant(Param),
     /// Anchors spread evenly over the layers of the slice; numbers are interpolated, other values picked.
     Gradient(Vec<Param>),
+    /// A value for each layer listed, by its number in the tensor's name, and one for all other tensors.
+    Layers(BTreeMap<usize, Param>, Option<Param>),
 }
 
-/// A value for the tensors whose name contains `filter` (all, if none).
+/// A value for the tensors whose name passes `filter` (all, if none).
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// Part of the name; `None` matches every tensor.
-    pub filter: Option<String>,
+    /// Which tensors.
+    pub filter: Option<Filter>,
     /// The value.
     pub shape: Shape,
     /// Key path it stands at.
-    pub at: String,
+    pub at: Arc<str>,
+    /// True once a tensor has got its value from here.
+    pub used: Cell<bool>,
+    /// The fewest layers this was spread over, if it is a gradient with more values than that.
+    pub crowded: Cell<Option<usize>>,
 }
 
 /// The rules for one parameter; the first that matches a tensor counts.
@@ -70,22 +81,28 @@ fn rules(at: &str, value: &Value, parameter: &Parameter) -> Result<Vec<Rule>> {
                 if item.is_object() { rule(&at, item, parameter) } else { everywhere(&at, item, parameter) }
             })
             .collect(),
+        Value::Object(map) if map.contains_key("layers") => Ok(vec![everywhere(at, value, parameter)?]),
         Value::Object(_) => Ok(vec![rule(at, value, parameter)?]),
         _ => Ok(vec![everywhere(at, value, parameter)?]),
     }
 }
 
+fn new_rule(filter: Option<Filter>, shape: Shape, at: &str) -> Rule {
+    Rule { filter, shape, at: at.into(), used: Cell::new(false), crowded: Cell::new(None) }
+}
+
 fn everywhere(at: &str, value: &Value, parameter: &Parameter) -> Result<Rule> {
-    Ok(Rule { filter: None, shape: shape(at, value, parameter)?, at: at.to_owned() })
+    Ok(new_rule(None, shape(at, value, parameter)?, at))
 }
 
 fn rule(at: &str, value: &Value, parameter: &Parameter) -> Result<Rule> {
     let mut fields = Fields::new(at, value)?;
-    let filter = fields.text("filter")?.filter(|f| *f != "*").map(str::to_owned);
+    let place = fields.path("filter");
+    let filter = fields.text("filter")?.filter(|f| *f != "*").map(|f| Filter::parse(&place, f)).transpose()?;
     let path = fields.path("value");
     let shape = shape(&path, fields.need("value")?, parameter)?;
     fields.finish()?;
-    Ok(Rule { filter, shape, at: path })
+    Ok(new_rule(filter, shape, &path))
 }
 
 fn shape(at: &str, value: &Value, parameter: &Parameter) -> Result<Shape> {
@@ -98,6 +115,25 @@ fn shape(at: &str, value: &Value, parameter: &Parameter) -> Result<Shape> {
                 .map(|(i, v)| single(&format!("{at}[{i}]"), v, parameter))
                 .collect::<Result<_>>()?,
         )),
+        Value::Object(_) => {
+            let mut fields = Fields::new(at, value)?;
+            let path = fields.path("layers");
+            let Some(map) = fields.need("layers")?.as_object() else {
+                return Err(wrong(&path, "a mapping from layer to value", value));
+            };
+            let layers = map
+                .iter()
+                .map(|(layer, v)| {
+                    let at = format!("{path}.{layer}");
+                    let number = layer.parse().map_err(|_| Error::recipe(&at, "expected a layer number"))?;
+                    Ok((number, single(&at, v, parameter)?))
+                })
+                .collect::<Result<_>>()?;
+            let path = fields.path("default");
+            let default = fields.get("default").map(|v| single(&path, v, parameter)).transpose()?;
+            fields.finish()?;
+            Ok(Shape::Layers(layers, default))
+        }
         _ => Ok(Shape::Constant(single(at, value, parameter)?)),
     }
 }

@@ -29,7 +29,7 @@ pub fn join(changes: &[&[f32]], weights: &[f32], consensus: Consensus, mean: boo
             }
         }
         (Consensus::None, true) => mean_of_kept(changes, weights, out),
-        (Consensus::Sum, _) => elect(changes, weights, |c| f64::from(c), mean, out),
+        (Consensus::Sum, _) => elect(changes, weights, f64::from, mean, out),
         (Consensus::Count, _) => elect(changes, weights, |c| f64::from(signum(c)), mean, out),
     }
 }

@@ -8,9 +8,7 @@ mod consensus;
 mod pipeline;
 mod sparsify;
 
-use super::{
-    ANY, Base, Class, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, WEIGHT,
-};
+use super::{ANY, Base, Class, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, WEIGHT};
 use pipeline::Pipeline;
 
 /// A method that is the pipeline with default stages of its own.
@@ -63,7 +61,12 @@ const RANKED: Stages = Stages { sparsify: "della", scope: "row", ..RANDOM };
 const TRIMMED: Stages = Stages { sparsify: "magnitude", ..PLAIN };
 const OUTLIERS: Stages = Stages { sparsify: "breadcrumbs", ..PLAIN };
 
-const fn choice(name: &'static str, summary: &'static str, words: &'static [&'static str], word: &'static str) -> Parameter {
+const fn choice(
+    name: &'static str,
+    summary: &'static str,
+    words: &'static [&'static str],
+    word: &'static str,
+) -> Parameter {
     Parameter::shared(name, summary, Kind::Choice { words }, Default::Word(word))
 }
 
@@ -71,14 +74,24 @@ const fn parameters(stages: Stages) -> [Parameter; 15] {
     [
         WEIGHT,
         Parameter::each("density", "share of the change that is kept, above 0", SHARE, Default::Number(1.0)),
-        Parameter::each("gamma", "breadcrumbs: share of the largest changes that is dropped", SHARE, Default::Number(0.01)),
+        Parameter::each(
+            "gamma",
+            "breadcrumbs: share of the largest changes that is dropped",
+            SHARE,
+            Default::Number(0.01),
+        ),
         Parameter::each(
             "epsilon",
             "della: probabilities of keeping run from density - epsilon to density + epsilon",
             SHARE,
             Default::Number(0.15),
         ),
-        Parameter::shared("block", "cabs: elements of a block", Kind::Integer { min: 1, max: 1 << 20 }, Default::Number(256.0)),
+        Parameter::shared(
+            "block",
+            "cabs: elements of a block",
+            Kind::Integer { min: 1, max: 1 << 20 },
+            Default::Number(256.0),
+        ),
         LAMBDA,
         Parameter::shared(
             "normalize",
@@ -93,7 +106,12 @@ const fn parameters(stages: Stages) -> [Parameter; 15] {
             &["magnitude", "random", "breadcrumbs", "della", "cabs", "none"],
             stages.sparsify,
         ),
-        choice("scope", "magnitude, breadcrumbs: what the density is a share of", &["tensor", "row", "model"], stages.scope),
+        choice(
+            "scope",
+            "magnitude, breadcrumbs: what the density is a share of",
+            &["tensor", "row", "model"],
+            stages.scope,
+        ),
         choice(
             "rescale",
             "make up for what was dropped: divide by the probability of being kept, or restore the change's L1 or L2 norm",

@@ -68,6 +68,14 @@ pub struct Pipeline {
     step: Step,
 }
 
+/// What thinning keeps from stretch to stretch and from model to model.
+struct Marks<'m> {
+    /// Elements equal to a threshold met so far, from this input's first selection on.
+    ranks: &'m mut [u64],
+    /// Elements of the stretch that earlier models have kept.
+    taken: &'m mut [f32],
+}
+
 impl Pipeline {
     pub fn new(params: &Params, shape: &[u64]) -> Result<Self, String> {
         let weights = params.numbers("weight");
@@ -147,7 +155,9 @@ impl Pipeline {
             });
         }
         let unit = match () {
-            () if inputs.iter().any(|i| matches!(i.sparsify, Sparsify::RowOrder | Sparsify::ByRank)) => Some(row(shape)),
+            () if inputs.iter().any(|i| matches!(i.sparsify, Sparsify::RowOrder | Sparsify::ByRank)) => {
+                Some(row(shape))
+            }
             () if inputs.iter().any(|i| i.sparsify == Sparsify::Blocks) => Some(params.integer("block").max(1)),
             () => None,
         };
@@ -189,12 +199,13 @@ impl Pipeline {
         }
     }
 
-    /// Thins the change of input `i`, times `factor`, on the stretch of a tile that starts at `start` of the tensor.
-    fn sparsify(&self, i: usize, key: u64, start: u64, factor: f32, ranks: &mut [u64], taken: &mut [f32], x: &mut [f32]) {
+    /// Thins the change of input `i`, times `factor`, on the stretch that starts at `at` of a tile.
+    fn sparsify(&self, i: usize, tile: &Tile, at: usize, factor: f32, marks: &mut Marks, x: &mut [f32]) {
+        let (key, start) = (tile.keys[i], tile.start + at as u64);
         let input = &self.inputs[i];
         match input.sparsify {
             Sparsify::None => arith::scale_in_place(x, factor),
-            Sparsify::Order => match (&input.selections[..], ranks) {
+            Sparsify::Order => match (&input.selections[..], &mut *marks.ranks) {
                 ([outer], [seen, ..]) => outer.cut().apply(x, factor, seen),
                 ([outer, inner], [seen, before, ..]) => sparsify::without(
                     x,
@@ -210,7 +221,8 @@ impl Pipeline {
                 sparsify::by_rank(x, key, start, input.density, input.epsilon, inverse, factor);
             }
             Sparsify::Blocks => {
-                for (x, taken) in x.chunks_mut(self.block as usize).zip(taken.chunks_mut(self.block as usize)) {
+                let size = self.block as usize;
+                for (x, taken) in x.chunks_mut(size).zip(marks.taken.chunks_mut(size)) {
                     let keep = ((input.density * x.len() as f64) as usize).max(1);
                     sparsify::block(x, taken, keep, factor);
                 }
@@ -289,8 +301,8 @@ impl Kernel for Pipeline {
                     }
                 } else {
                     self.norm(&x, &mut stats.sums[2 * i]);
-                    let start = tile.start + range.start as u64;
-                    self.sparsify(i, tile.keys[i], start, 1.0, &mut stats.before[slot..], &mut taken, &mut x);
+                    let mut marks = Marks { ranks: &mut stats.before[slot..], taken: &mut taken };
+                    self.sparsify(i, tile, range.start, 1.0, &mut marks, &mut x);
                     self.norm(&x, &mut stats.sums[2 * i + 1]);
                 }
                 slot += input.selections.len();
@@ -361,8 +373,8 @@ impl Kernel for Pipeline {
                 let input = &self.inputs[i];
                 delta(tile, i, range.clone(), x);
                 let factor = input.weight * input.factor;
-                let own = &mut ranks[slot..];
-                self.sparsify(i, tile.keys[i], tile.start + range.start as u64, factor, own, &mut taken, x);
+                let mut marks = Marks { ranks: &mut ranks[slot..], taken: &mut taken };
+                self.sparsify(i, tile, range.start, factor, &mut marks, x);
                 slot += input.selections.len();
             }
             for at in (0..len).step_by(RUN) {

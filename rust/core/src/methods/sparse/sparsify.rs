@@ -77,8 +77,7 @@ pub fn by_rank(x: &mut [f32], key: u64, start: u64, density: f64, epsilon: f64, 
     let n = x.len();
     let random = words(key, start, x);
     let random = &random[(start % 4) as usize..];
-    let (first, step) =
-        if n > 1 { (density - epsilon, 2.0 * epsilon / (n - 1) as f64) } else { (density, 0.0) };
+    let (first, step) = if n > 1 { (density - epsilon, 2.0 * epsilon / (n - 1) as f64) } else { (density, 0.0) };
     let order = ascending(x);
     for (rank, entry) in order.entries().iter().enumerate() {
         let i = *entry as u32 as usize;

@@ -1,0 +1,77 @@
+"""The flags of mergekit-yaml that people have in their scripts: mapped, taken without effect, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from suture.cli.options import F
+from suture.errors import UsageError
+
+#: Flags whose effect suture has anyway, or that mean nothing to it.
+_TAKEN = (
+    "--copy-tokenizer", "--lazy-unpickle", "--low-cpu-memory", "--safe-serialization", "--async-write",
+    "--clone-tensors", "--no-write-model-card", "--no-lazy-unpickle", "--no-low-cpu-memory", "--no-trust-remote-code",
+    "--no-allow-crimes",
+)  # fmt: skip
+#: Flags that take a value and mean nothing to suture.
+_TAKEN_VALUES = ("--transformers-cache", "--lora-merge-cache", "--lora-merge-dtype", "--write-threads")
+#: Flags that ask for what suture does not do, and what to use instead.
+_REFUSED = {
+    "--no-copy-tokenizer": "tokenizer files are always carried over; delete them from the output",
+    "--no-safe-serialization": "only safetensors is written",
+    "--load-in-4bit": "quantised loading is not supported; merge the unquantised models",
+    "--load-in-8bit": "quantised loading is not supported; merge the unquantised models",
+}
+_CPU = "merges run on the processor, at the speed of the disk"
+#: Flags that change nothing here, and why.
+_NOTED = {
+    "--cuda": _CPU,
+    "--read-to-gpu": _CPU,
+    "--multi-gpu": _CPU,
+    "--gpu-rich": _CPU,
+    "--allow-crimes": "tensors are matched by name and shape; those that do not match are an error",
+    "--trust-remote-code": "no code of a model is ever run",
+}
+
+
+def aliases(command: F) -> F:
+    """Add the flags to the merge verb; see :func:`settle`."""
+    add: list[Callable[[F], F]] = [
+        click.option("--out-shard-size", hidden=True),
+        click.option("--random-seed", type=int, hidden=True),
+        click.option("--num-threads", "-j", type=int, hidden=True),
+        click.option("--device", hidden=True),
+        click.option("--write-model-card", is_flag=True, hidden=True),
+    ]
+    add += [_flag(name) for name in (*_TAKEN, *_REFUSED, *_NOTED)]
+    add += [click.option(name, hidden=True, expose_value=False) for name in _TAKEN_VALUES]
+    for option in add:
+        command = option(command)
+    return command
+
+
+def _flag(name: str) -> Callable[[F], F]:
+    def told(_: click.Context, __: click.Parameter, given: bool) -> None:
+        if given and name in _REFUSED:
+            raise UsageError(f"{name}: {_REFUSED[name]}")
+        if given and name in _NOTED:
+            click.echo(f"note: {name} has no effect: {_NOTED[name]}", err=True)
+
+    return click.option(name, is_flag=True, hidden=True, expose_value=False, callback=told)
+
+
+def settle(options: dict[str, Any]) -> None:
+    """Put the values of mergekit's flags where those of suture's own are, unless these are given too."""
+    for theirs, ours in (("out_shard_size", "shard_size"), ("random_seed", "seed"), ("num_threads", "threads")):
+        value = options.pop(theirs)
+        if value is not None and options.get(ours) is None:
+            options[ours] = value
+    options["model_card"] |= options.pop("write_model_card")
+    device = options.pop("device")
+    if device not in (None, "cpu", "auto"):
+        click.echo(f"note: --device {device} has no effect: {_CPU}", err=True)
+    if options.get("seed") is None:
+        options["seed"] = 0

@@ -1,0 +1,106 @@
+//! Filters on tensor names: part of the name, as mergekit has it, or a glob or regular expression; `!` turns one round.
+
+use globset::{GlobBuilder, GlobMatcher};
+use regex::Regex;
+use serde_json::Value;
+
+use super::fields::wrong;
+use crate::error::{Error, Result};
+
+#[derive(Debug, Clone)]
+enum Pattern {
+    All,
+    Part(String),
+    Glob(GlobMatcher),
+    Regex(Regex),
+}
+
+/// A filter: `mlp`, `glob:model.layers.*.mlp.*`, `regex:layers\.[0-3]\.`, or one of these behind `!`.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    text: String,
+    negated: bool,
+    pattern: Pattern,
+}
+
+impl Filter {
+    /// Reads a filter; `*` matches every name.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for a glob or an expression that is not one.
+    pub fn parse(at: &str, text: &str) -> Result<Self> {
+        let (negated, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+        let fail = |e: String| Error::recipe(at, format!("`{text}`: {}", e.lines().last().unwrap_or_default().trim()));
+        let pattern = if rest == "*" {
+            Pattern::All
+        } else if let Some(glob) = rest.strip_prefix("glob:") {
+            let glob = GlobBuilder::new(glob).literal_separator(false).build();
+            Pattern::Glob(glob.map_err(|e| fail(e.to_string()))?.compile_matcher())
+        } else if let Some(regex) = rest.strip_prefix("regex:") {
+            Pattern::Regex(Regex::new(regex).map_err(|e| fail(e.to_string()))?)
+        } else {
+            Pattern::Part(rest.to_owned())
+        };
+        Ok(Self { text: text.to_owned(), negated, pattern })
+    }
+
+    /// Reads a filter or a list of filters.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn list(at: &str, value: &Value) -> Result<Vec<Self>> {
+        match value {
+            Value::String(text) => Ok(vec![Self::parse(at, text)?]),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| {
+                    let at = format!("{at}[{i}]");
+                    Self::parse(&at, item.as_str().ok_or_else(|| wrong(&at, "a filter", item))?)
+                })
+                .collect(),
+            _ => Err(wrong(at, "a filter or a list of filters", value)),
+        }
+    }
+
+    /// True if `name` passes.
+    pub fn matches(&self, name: &str) -> bool {
+        self.negated
+            != match &self.pattern {
+                Pattern::All => true,
+                Pattern::Part(part) => name.contains(part.as_str()),
+                Pattern::Glob(glob) => glob.is_match(name),
+                Pattern::Regex(regex) => regex.is_match(name),
+            }
+    }
+
+    /// The filter as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_matches_what_it_says() {
+        let name = "model.layers.10.mlp.up_proj.weight";
+        for (text, want) in [
+            ("mlp", true),
+            ("layers.1", true),
+            ("*", true),
+            ("!mlp", false),
+            ("glob:*.mlp.*", true),
+            ("glob:mlp", false),
+            (r"regex:layers\.1\.", false),
+            (r"regex:layers\.1\d\.", true),
+            (r"!regex:attn", true),
+        ] {
+            assert_eq!(Filter::parse("", text).unwrap().matches(name), want, "{text}");
+        }
+        assert!(Filter::parse("", "regex:(").is_err());
+        assert!(Filter::parse("", "glob:[").is_err());
+    }
+}
