@@ -29,19 +29,8 @@ pub fn join(changes: &[&[f32]], weights: &[f32], consensus: Consensus, mean: boo
             }
         }
         (Consensus::None, true) => mean_of_kept(changes, weights, out),
-        (Consensus::Sum, _) => elect(changes, weights, f64::from, mean, out),
-        (Consensus::Count, _) => elect(changes, weights, |c| f64::from(signum(c)), mean, out),
-    }
-}
-
-fn signum(c: f32) -> f32 {
-    if c > 0.0 {
-        1.0
-    } else if c < 0.0 {
-        -1.0
-    } else {
-        // A zero has no vote; a NaN stays one.
-        c * 0.0
+        (Consensus::Sum, _) => elect::<false>(changes, weights, mean, out),
+        (Consensus::Count, _) => elect::<true>(changes, weights, mean, out),
     }
 }
 
@@ -51,64 +40,91 @@ fn mean_of_kept(changes: &[&[f32]], weights: &[f32], out: &mut [f32]) {
     let divisor = &mut divisor[..out.len()];
     out.fill(0.0);
     for (change, weight) in changes.iter().zip(weights) {
+        let weight = *weight;
         for ((o, d), c) in out.iter_mut().zip(divisor.iter_mut()).zip(*change) {
             *o += *c;
-            *d += if *c != 0.0 { *weight } else { 0.0 };
+            *d += if *c != 0.0 { weight } else { 0.0 };
         }
     }
     divide(out, divisor);
 }
 
 /// Sums, for each element, the changes whose sign is that of the sum of their votes (zero counts as positive).
+fn elect<const COUNT: bool>(changes: &[&[f32]], weights: &[f32], mean: bool, out: &mut [f32]) {
+    match (changes, weights) {
+        ([a, b], [v, w]) => elect_n::<2, COUNT>(&[a, b], &[*v, *w], mean, out),
+        ([a, b, c], [u, v, w]) => elect_n::<3, COUNT>(&[a, b, c], &[*u, *v, *w], mean, out),
+        ([a, b, c, d], [t, u, v, w]) => elect_n::<4, COUNT>(&[a, b, c, d], &[*t, *u, *v, *w], mean, out),
+        _ => elect_any::<COUNT>(changes, weights, mean, out),
+    }
+}
+
+/// What a change adds to the election: itself, or its sign. A zero has no vote; a NaN stays one.
+///
+/// In f64 the sum of a few f32 values is exact: where changes cancel, which they do on the coarse grid of bf16, the sign
+/// must not depend on the order of the models.
 #[inline(always)]
-fn elect(changes: &[&[f32]], weights: &[f32], vote: impl Fn(f32) -> f64, mean: bool, out: &mut [f32]) {
+fn vote<const COUNT: bool>(c: f32) -> f64 {
+    if COUNT { f64::from(if c == 0.0 || c.is_nan() { c * 0.0 } else { 1f32.copysign(c) }) } else { f64::from(c) }
+}
+
+#[inline(always)]
+fn sign(votes: f64) -> f32 {
+    if votes >= 0.0 { 1.0 } else { -1.0 }
+}
+
+/// For a number of models known to the compiler nothing but the result is written: a third faster than with arrays.
+#[multiversion(targets("x86_64+avx2"))]
+fn elect_n<const N: usize, const COUNT: bool>(changes: &[&&[f32]; N], weights: &[f32; N], mean: bool, out: &mut [f32]) {
     let n = out.len();
-    let (mut sum, mut sign) = ([0f64; RUN], [0f32; RUN]);
-    let (sum, sign) = (&mut sum[..n], &mut sign[..n]);
-    for change in changes {
-        // In f64 the sum of a few f32 values is exact: where changes cancel, which they do on the coarse grid of bf16,
-        // the sign must not depend on the order of the models.
-        for (s, c) in sum.iter_mut().zip(*change) {
-            *s += vote(*c);
+    let changes: [&[f32]; N] = std::array::from_fn(|i| &changes[i][..n]);
+    let weights = *weights;
+    for (j, out) in out.iter_mut().enumerate() {
+        let mut votes = 0.0;
+        for c in changes {
+            votes += vote::<COUNT>(c[j]);
         }
-    }
-    signs(sum, sign);
-    agreeing(changes, weights, sign, mean, out);
-}
-
-#[multiversion(targets("x86_64+avx2"))]
-fn signs(sum: &[f64], sign: &mut [f32]) {
-    for (sign, sum) in sign.iter_mut().zip(sum) {
-        // A NaN stays one: it makes the comparisons that follow fail and comes back at the end.
-        *sign = if *sum >= 0.0 {
-            1.0
-        } else if *sum < 0.0 {
-            -1.0
-        } else {
-            f32::NAN
-        };
-    }
-}
-
-#[multiversion(targets("x86_64+avx2"))]
-fn agreeing(changes: &[&[f32]], weights: &[f32], sign: &[f32], mean: bool, out: &mut [f32]) {
-    let mut divisor = [0f32; RUN];
-    let divisor = &mut divisor[..out.len()];
-    out.fill(0.0);
-    for (change, weight) in changes.iter().zip(weights) {
-        for (((o, d), s), c) in out.iter_mut().zip(divisor.iter_mut()).zip(sign).zip(*change) {
+        let sign = sign(votes);
+        let (mut sum, mut divisor) = (0f32, 0f32);
+        for i in 0..N {
+            let c = changes[i][j];
             // One product and one comparison, so that the compiler selects instead of branching: signs are as good
             // as random, and a mispredicted branch an element made this loop ten times slower.
-            let agrees = *c * *s > 0.0;
-            *o += if agrees { *c } else { 0.0 };
-            *d += if agrees { *weight } else { 0.0 };
+            let agrees = c * sign > 0.0;
+            sum += if agrees { c } else { 0.0 };
+            divisor += if agrees { weights[i] } else { 0.0 };
+        }
+        let divisor = if mean && divisor != 0.0 { divisor } else { 1.0 };
+        // A NaN in any model agrees with nothing and comes back here.
+        *out = sum / divisor + (votes * 0.0) as f32;
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn elect_any<const COUNT: bool>(changes: &[&[f32]], weights: &[f32], mean: bool, out: &mut [f32]) {
+    let n = out.len();
+    let (mut votes, mut divisor) = ([0f64; RUN], [0f32; RUN]);
+    let (votes, divisor) = (&mut votes[..n], &mut divisor[..n]);
+    for change in changes {
+        for (v, c) in votes.iter_mut().zip(*change) {
+            *v += vote::<COUNT>(*c);
         }
     }
-    for (o, s) in out.iter_mut().zip(sign) {
-        *o += *s * 0.0;
+    out.fill(0.0);
+    for (change, weight) in changes.iter().zip(weights) {
+        // A copy: behind a reference the compiler would load it for each element, and not select.
+        let weight = *weight;
+        for (((o, d), v), c) in out.iter_mut().zip(divisor.iter_mut()).zip(&*votes).zip(*change) {
+            let agrees = *c * sign(*v) > 0.0;
+            *o += if agrees { *c } else { 0.0 };
+            *d += if agrees { weight } else { 0.0 };
+        }
     }
     if mean {
         divide(out, divisor);
+    }
+    for (o, v) in out.iter_mut().zip(&*votes) {
+        *o += (*v * 0.0) as f32;
     }
 }
 
@@ -116,5 +132,30 @@ fn agreeing(changes: &[&[f32]], weights: &[f32], sign: &[f32], mean: bool, out: 
 fn divide(out: &mut [f32], divisor: &[f32]) {
     for (o, d) in out.iter_mut().zip(divisor) {
         *o /= if *d == 0.0 { 1.0 } else { *d };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// However many models there are, an election comes out the same.
+        #[test]
+        fn elections_do_not_depend_on_the_way(grid in proptest::collection::vec(-3i32..4, 40), mean: bool) {
+            let values: Vec<f32> = grid.iter().map(|v| *v as f32 * 0.25).collect();
+            let weights = [0.5, -0.25, 1.0, 0.75];
+            for n in 2..=4 {
+                let changes: Vec<&[f32]> = values.chunks_exact(10).take(n).collect();
+                let mut found = [[0f32; 10]; 4];
+                let [a, b, c, d] = &mut found;
+                elect::<false>(&changes, &weights[..n], mean, a);
+                elect_any::<false>(&changes, &weights[..n], mean, b);
+                elect::<true>(&changes, &weights[..n], mean, c);
+                elect_any::<true>(&changes, &weights[..n], mean, d);
+                proptest::prop_assert_eq!(found[0], found[1]);
+                proptest::prop_assert_eq!(found[2], found[3]);
+            }
+        }
     }
 }
