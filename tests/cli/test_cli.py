@@ -553,6 +553,7 @@ def test_the_example_of_a_method_runs(method: str, family: dict[str, Path], tmp_
     """What `suture methods NAME` shows is a config that works once its paths are there."""
     example = run("methods", method).stdout.split("example:\n")[1]
     paths = {"path/to/base": "base", "path/to/expert-1": "first", "path/to/expert-2": "second"}
+    paths |= {"path/to/squared-gradients-1": "first", "path/to/squared-gradients-2": "second"}
     for shown, key in paths.items():
         example = example.replace(shown, str(family[key]))
     (tmp_path / "example.yml").write_text(example)

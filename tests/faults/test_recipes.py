@@ -129,7 +129,7 @@ CASES: dict[str, Case] = {
     ),
     "tokenizer": Case(LINEAR + "tokenizer: {source: base}  # here\n", ("tokenizer: ", "not supported")),
     "chat_template": Case(LINEAR + "chat_template: auto  # here\n", ("chat_template: ", "not supported")),
-    "modules": Case(LINEAR + "modules: {}  # here\n", ("modules: ", "not supported")),
+    "modules": Case(LINEAR + "modules: {}  # here\n", ("modules: ", "beside `models`")),
     "adapter": Case(
         LINEAR + "- model: base+some/lora  # here\n  parameters: {weight: 1}\n",
         ("models[2].model", "base+some/lora", "adapters", "not supported"),
@@ -257,7 +257,7 @@ CASES: dict[str, Case] = {
     "weight_is_infinite": Case(TIES.replace("weight: 0.5", "weight: -.inf  # here"), ("weight", "number")),
     "switch_is_text": Case(TIES + "  normalize: perhaps  # here\n", ("normalize", "true or false", '"perhaps"')),
     "switch_is_two": Case(TIES + "  normalize: 2  # here\n", ("normalize", "true or false", "2")),
-    "choice_is_unknown": Case(TIES + "  rescale: l2  # here\n", ("rescale", "l1", "density", '"l2"')),
+    "choice_is_unknown": Case(TIES + "  rescale: l3  # here\n", ("rescale", "l1", "density", '"l3"')),
     "parameters_are_a_list": Case(LINEAR + "parameters: [1]  # here\n", ("parameters", "a mapping")),
     "models_are_a_mapping": Case("merge_method: linear\nmodels: {model: base}  # here\n", ("models", "a list")),
     "models_are_text": Case("merge_method: linear\nmodels: base  # here\n", ("models", "a list", '"base"')),
@@ -276,7 +276,7 @@ CASES: dict[str, Case] = {
     "list": Case("- merge_method: linear\n", ("expected a mapping",)),
     "scalar": Case("linear\n", ("expected a mapping",)),
     "empty": Case("", ("expected a mapping",)),
-    "two_documents": Case(LINEAR + "---\n" + LINEAR, ("not valid YAML",)),
+    "two_documents": Case(LINEAR + "---\n" + LINEAR, ("only one", "`name`")),
     "duplicate_key": Case(LINEAR + "merge_method: ties  # here\n", ("`merge_method`", "twice")),
     "duplicate_key_inside": Case(
         TIES + "  weight: 1  # here\n", ("`weight`", "twice")

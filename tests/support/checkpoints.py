@@ -236,6 +236,17 @@ def assert_agree(found: Mapping[str, Raw], expected: Mapping[str, Raw]) -> None:
     assert equal >= BF16_EQUAL * total
 
 
+def assert_mostly_equal(found: Mapping[str, Raw], expected: Mapping[str, Raw]) -> None:
+    """999 of 1000 elements within the tolerance: for goldens in which mergekit's own rounding decides.
+
+    Which elements `arcee_fusion` takes hangs on a divergence that mergekit sums in f32, where it cancels to a few
+    digits. suture sums in f64, and is held to tests/reference/arcee.py element by element.
+    """
+    assert found.keys() == expected.keys()
+    same = [np.abs(found[name].values() - raw.values()) <= TOLERANCE for name, raw in expected.items()]
+    assert sum(int(s.sum()) for s in same) >= 0.999 * sum(s.size for s in same)
+
+
 def bf16_order(raw: Raw) -> NDArray[np.int64]:
     """bfloat16 elements numbered by value, so that neighbours differ by one."""
     bits = np.frombuffer(raw.data, "<u2").astype(np.int64)

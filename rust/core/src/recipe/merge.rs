@@ -109,7 +109,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         Some(value) => {
             for key in ["models", "slices"] {
                 if fields.get(key).is_some() {
-                    return Err(Error::recipe(key, "give `modules`, or `models` or `slices`, not both"));
+                    return Err(Error::recipe("modules", format!("stands beside `{key}`; give one of them")));
                 }
             }
             let map = value.as_object().ok_or_else(|| wrong("modules", "a mapping from module to slices", value))?;
