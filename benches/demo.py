@@ -44,7 +44,7 @@ class Planted(Weights):
 
 
 def main() -> None:
-    family = Family(SIZES["tiny"], models=len(EXPERTS))
+    family = Family(SIZES["tiny"], tunes=EXPERTS[1:])
     pool = np.random.default_rng(0).standard_normal(POOL + BLOCK, np.float32)
     FOLDER.mkdir(exist_ok=True)
     for i, name in enumerate(EXPERTS):

@@ -5,41 +5,54 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import re
 import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
-from typing import Any
 
-import numpy as np
-from family import LLAMA_70B, SIZES, Family, make
+from common import (
+    HERE,
+    MERGEKIT_FLAGS,
+    MIB,
+    SEED,
+    Agreement,
+    Command,
+    Results,
+    Sample,
+    Workplace,
+    against,
+    beside_python,
+    cold,
+    compare,
+    facts,
+    medians,
+    number,
+    peaks,
+    peer_command,
+    remove,
+    say,
+    show,
+    side_by_side,
+    warm,
+    weight_bytes,
+)
+from family import EXPERT_SIZES, LLAMA_70B, SIZES, TUNES, Family, make
 
-HERE = Path(__file__).resolve().parent
-MIB = 1 << 20
-POLL_SECONDS = 0.01
-COPY_BLOCK = 8 * MIB
-COMPARE_ELEMENTS = 1 << 20
-SEED = "42"
 READ_IO = ("mmap", "pread", "direct")
 WRITE_IO = ("buffered", "direct")
-MERGEKIT_FLAGS = "--no-copy-tokenizer --no-write-model-card --quiet"
-PEER_PACKAGES = {"mergekit", "torch", "transformers", "safetensors", "numpy"}
 MEMORY_SHARE_TARGET = 0.1
 MEMORY_BUDGET, MEMORY_TARGET_MIB = "256MiB", 320
 GROUP_LIMIT_MIB = 512
 PLAN_TARGET, HELP_TARGET = 1.0, 0.15
+BOUND_TARGET = 2.0
+OVERHEAD_TARGET = 3.0
 
 
 # --- the cases ---
@@ -49,206 +62,40 @@ PLAN_TARGET, HELP_TARGET = 1.0, 0.15
 class Case:
     name: str
     reads: tuple[str, ...]
-    floor_target: float
+    floor_target: float | None = None
     speedup_target: float | None = None
     writes: bool = True
     peer: bool = True
     compared: bool = True
     # what the two sides compute differently by design, and so is left out of the comparison
     uncompared: str = "^$"
+    # has a plan of the bytes moved, and so a bound
+    merges: bool = True
+    # many small tensors instead of the Llama family; the target is then the time over the floor
+    small_tensors: bool = False
 
 
-TUNES = ("ft1", "ft2", "ft3")
-FAMILY = ("base", *TUNES)
+ALL = ("base", *TUNES)
+SMALL = ("base", "ft1", "ft2")
 SWAP_DIFFERS = r"embed_tokens|lm_head|model\.norm|layers\.(3|9)\."
 CASES = [
-    Case("diff", ("base", "ft1"), 1.3, writes=False, peer=False, compared=False),
-    Case("swap", ("base",), 1.2, 5, uncompared=SWAP_DIFFERS),
-    Case("linear", TUNES, 1.5, 6),
-    Case("task_arithmetic", FAMILY, 1.5),
-    Case("slerp", ("base", "ft1"), 2.5, 6),
-    Case("dare_linear", FAMILY, 3, compared=False),
-    Case("dare_ties", FAMILY, 3, 15, compared=False),
-    Case("ties", FAMILY, 5, 20),
+    Case("diff", ("base", "ft1"), 1.3, writes=False, peer=False, compared=False, merges=False),
+    Case("swap", ("base",), 1.2, 5, uncompared=SWAP_DIFFERS, merges=False),
+    Case("linear", TUNES, 1.5, 8),
+    Case("task_arithmetic", ALL, 1.5),
+    Case("slerp", ("base", "ft1"), 2.5, 8),
+    Case("nuslerp", ("ft1", "ft2"), None, 8),
+    Case("karcher", TUNES, None, 8),
+    Case("model_stock", ALL, None, 8),
+    Case("dare_linear", ALL, 3, 20, compared=False),
+    Case("dare_ties", ALL, 3, 20, compared=False),
+    Case("della", ALL, None, 40, compared=False),
+    Case("ties", ALL, 5, 25),
+    Case("breadcrumbs", ALL, None, 25),
+    Case("sce", ALL, None, 25),
+    Case("experts_linear", SMALL, peer=False, compared=False, small_tensors=True),
+    Case("experts_ties", SMALL, peer=False, compared=False, small_tensors=True),
 ]
-
-
-# --- running one process ---
-
-
-@dataclass(frozen=True)
-class Sample:
-    tool: str
-    case: str
-    rep: int
-    command: str
-    seconds: float
-    peak_anon_mib: float
-    exit_code: int
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """The process and everything below it; any of them may end while we look."""
-    yield pid
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return
-    for thread in threads:
-        try:
-            found = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
-        except OSError:
-            continue
-        for child in found:
-            yield from descendants(int(child))
-
-
-def anonymous_kib(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^RssAnon:\s+(\d+)", status, re.MULTILINE)
-    return int(found[1]) if found else 0
-
-
-@dataclass
-class AnonymousPeak:
-    """Polls the anonymous memory of a process and everything it started."""
-
-    pid: int
-    kib: int = 0
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def poll(self) -> None:
-        while True:
-            self.kib = max(self.kib, sum(anonymous_kib(pid) for pid in descendants(self.pid)))
-            if self.stop.wait(POLL_SECONDS):
-                return
-
-
-@dataclass(frozen=True)
-class Workplace:
-    root: Path
-
-    def folder(self, name: str) -> Path:
-        path = self.root / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def shown(self, command: Sequence[str]) -> str:
-        tool = Path(command[0]).name
-        return shlex.join([tool, *command[1:]]).replace(str(self.root), "WORK")
-
-    def run(self, tool: str, case: str, rep: int, command: Sequence[str], group: Path | None = None) -> Sample:
-        """One whole process, from start to exit; its output goes to a log."""
-        entered = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group), *command] if group else list(command)
-        log = self.folder("logs") / f"{case}-{tool}-{rep}.log".replace(" ", "-").replace("/", "-")
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        with open(log, "wb") as out:
-            start = time.perf_counter()
-            process = subprocess.Popen(entered, stdout=out, stderr=subprocess.STDOUT, env=environment)
-            peak = AnonymousPeak(process.pid)
-            poller = threading.Thread(target=peak.poll)
-            poller.start()
-            try:
-                code = process.wait()
-            except BaseException:
-                process.kill()
-                process.wait()
-                raise
-            finally:
-                seconds = time.perf_counter() - start
-                peak.stop.set()
-                poller.join()
-        sample = Sample(tool, case, rep, self.shown(command), seconds, peak.kib / 1024, code)
-        say(f"{case:>16} {tool:<24} {seconds:8.2f} s {sample.peak_anon_mib:8.0f} MiB" + " FAILED" * (code != 0))
-        if code:
-            say(log.read_text(errors="replace")[-2000:])
-        return sample
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-# --- page cache and outputs ---
-
-
-def warm(folders: Sequence[Path]) -> None:
-    buffer = bytearray(COPY_BLOCK)
-    for path in weight_files(folders):
-        with open(path, "rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-
-
-def cold(folders: Sequence[Path]) -> None:
-    os.sync()
-    for path in weight_files(folders):
-        with open(path, "rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def weight_files(folders: Sequence[Path]) -> list[Path]:
-    return sorted(path for folder in folders for path in folder.glob("*.safetensors"))
-
-
-def remove(path: Path) -> None:
-    """Delete an output whole, and let the disk settle before the next run."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    os.sync()
-
-
-# --- agreement ---
-
-
-@dataclass(frozen=True)
-class Agreement:
-    tensors: int
-    equal_share: float
-    max_abs_difference: float
-    only_one_side: list[str]
-
-
-def bf16_tensors(folder: Path, skip: str) -> dict[str, tuple[Path, int, int]]:
-    """Name -> file, offset, elements."""
-    found = {}
-    for path in weight_files([folder]):
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            table: dict[str, Any] = json.loads(file.read(size))
-        table.pop("__metadata__", None)
-        for name, entry in table.items():
-            if entry["dtype"] != "BF16":
-                raise ValueError(f"{path}: {name}: expected BF16, found {entry['dtype']}")
-            begin, end = entry["data_offsets"]
-            if not re.search(skip, name):
-                found[name] = (path, 8 + size + begin, (end - begin) // 2)
-    return found
-
-
-def compare(left: Path, right: Path, skip: str) -> Agreement:
-    a, b = bf16_tensors(left, skip), bf16_tensors(right, skip)
-    shared = sorted(a.keys() & b.keys())
-    elements, equal, worst = 0, 0, 0.0
-    for name in shared:
-        (path_a, at_a, count), (path_b, at_b, count_b) = a[name], b[name]
-        if count != count_b:
-            raise ValueError(f"{name}: {count} elements against {count_b}")
-        for start in range(0, count, COMPARE_ELEMENTS):
-            n = min(COMPARE_ELEMENTS, count - start)
-            x = np.fromfile(path_a, np.uint16, n, offset=at_a + 2 * start)
-            y = np.fromfile(path_b, np.uint16, n, offset=at_b + 2 * start)
-            differs = np.flatnonzero(x != y)
-            equal += n - differs.size
-            if differs.size:
-                values = [(v[differs].astype(np.uint32) << 16).view(np.float32) for v in (x, y)]
-                worst = max(worst, float(np.max(np.abs(values[0] - values[1]))))
-        elements += count
-    return Agreement(len(shared), equal / max(elements, 1), worst, sorted(a.keys() ^ b.keys()))
 
 
 # --- speed: three tools side by side ---
@@ -262,78 +109,112 @@ class Tools:
     mergekit_flags: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What suture says beforehand that it will move, and how much there is in the models it reads."""
+
+    input_bytes: int
+    read_bytes: int
+    write_bytes: int
+
+
 @dataclass
 class Bench:
     place: Workplace
     tools: Tools
-    models: dict[str, Path]
+    families: dict[bool, dict[str, Path]]
     reps: int
     cold: bool
     peer_reps: int
     floors: Sequence[str]
     samples: list[Sample] = field(default_factory=list)
 
-    def commands(self, case: Case) -> dict[str, tuple[list[str], Path]]:
+    def models(self, case: Case) -> dict[str, Path]:
+        return self.families[case.small_tensors]
+
+    def commands(self, case: Case) -> dict[str, Command]:
         """Tool (with its I/O mode, for the floor) -> its command and its output."""
-        found: dict[str, tuple[list[str], Path]] = {}
+        found: dict[str, Command] = {}
         if self.tools.suture:
             out = self.place.folder("out") / "suture"
-            found["suture"] = (self.suture(self.tools.suture, case, out), out)
+            found["suture"] = Command(self.suture(self.tools.suture, case, out), out)
         if self.tools.mergekit and case.peer:
             out = self.place.folder("out") / "mergekit"
-            config = render(self.place, case.name, self.models)
+            config = render(self.place, case.name, self.models(case))
             flags = [*self.tools.mergekit_flags, "--random-seed", SEED]
-            found["mergekit"] = ([self.tools.mergekit, str(config), str(out), *flags], out)
+            found["mergekit"] = Command([self.tools.mergekit, str(config), str(out), *flags], out)
         if self.tools.floor:
             out = self.place.folder("out") / "floor"
-            for name, options in floor_modes(case, self.models, out).items():
-                if self.floors and name.removeprefix("floor ").split("+")[0] not in self.floors:
-                    continue
-                found[name] = ([self.tools.floor, *options], out)
+            for name, options in floor_modes(case, self.models(case), out, self.floors or READ_IO).items():
+                found[name] = Command([self.tools.floor, *options], out)
         return found
 
     def suture(self, suture: str, case: Case, out: Path) -> list[str]:
-        base, donor = str(self.models["base"]), str(self.models["ft1"])
+        models = self.models(case)
+        base, donor = str(models["base"]), str(models["ft1"])
         if case.name == "diff":
             return [suture, "diff", base, donor, "--json"]
         if case.name == "swap":
             layers = ["--bottom", "3", "--top", "2", "--transition", "1", "--quiet"]
             return [suture, "swap", "--into", base, "--from", donor, str(out), *layers]
-        config = render(self.place, case.name, self.models)
-        return [suture, "merge", str(config), str(out), "--seed", SEED, "--quiet"]
+        budget = ["--memory", MEMORY_BUDGET] if case.small_tensors else []
+        return [
+            suture,
+            "merge",
+            str(render(self.place, case.name, models)),
+            str(out),
+            "--seed",
+            SEED,
+            "--quiet",
+            *budget,
+        ]
 
-    def run(self, case: Case) -> Agreement | None:
+    def plan(self, case: Case, commands: dict[str, Command]) -> Plan | None:
+        if not case.merges or "suture" not in commands:
+            return None
+        remove(commands["suture"].out)
+        line = [*commands["suture"].line, "--dry-run", "--json"]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        if done.returncode:
+            say(f"{case.name}: no plan: {done.stderr[-2000:]}")
+            return None
+        found = json.loads(done.stdout)
+        inputs = sum(model["bytes"] for model in found["models"])
+        return Plan(inputs, found["read_bytes"], found["write_bytes"])
+
+    def run(self, case: Case) -> Row:
         commands = self.commands(case)
+        plan = self.plan(case, commands)
+        folders = list(self.models(case).values())
         prepare = cold if self.cold else warm
-        for rep in range(self.reps):
-            last = rep == self.reps - 1
-            for tool in list(commands)[:: -1 if rep % 2 else 1]:
-                if tool == "mergekit" and rep < self.reps - self.peer_reps:
-                    continue
-                command, out = commands[tool]
-                remove(out)
-                prepare(list(self.models.values()))
-                self.samples.append(self.place.run(tool, case.name, rep, command))
-                if not (last and case.compared and tool in ("suture", "mergekit")):
-                    remove(out)
-        outputs = [out for tool, (_, out) in commands.items() if tool in ("suture", "mergekit")]
+        kept = ("suture", "mergekit") if case.compared else ()
+        self.samples += side_by_side(
+            self.place, case.name, commands, self.reps, lambda: prepare(folders), kept, self.peer_reps
+        )
+        outputs = [command.out for tool, command in commands.items() if tool in kept and command.out]
         both = len(outputs) == 2 and all(out.is_dir() for out in outputs)
-        agreement = compare(outputs[0], outputs[1], case.uncompared) if case.compared and both else None
+        agreement = compare(outputs[0], outputs[1], case.uncompared) if both else None
         for out in outputs:
             remove(out)
-        return agreement
+        inputs = [self.models(case)[name] for name in case.reads]
+        written = weight_bytes(inputs[:1]) if case.writes else 0
+        return summarise(case, self.samples, plan, weight_bytes(inputs), written, agreement)
 
 
-def floor_modes(case: Case, models: dict[str, Path], out: Path) -> dict[str, list[str]]:
+def floor_modes(case: Case, models: dict[str, Path], out: Path, reads_io: Sequence[str]) -> dict[str, list[str]]:
+    """The floor by every back end, and (for what a further pass costs) its reads alone."""
     reads = [word for name in case.reads for word in ("--read", str(models[name]))]
     if not case.writes:
-        return {f"floor {io}": [*reads, "--io", io] for io in READ_IO}
+        return {f"floor {io}": [*reads, "--io", io] for io in reads_io}
     write = ["--write", str(out), "--like", str(models[case.reads[0]])]
-    return {
+    modes = {
         f"floor {io}+{write_io}": [*reads, *write, "--io", io, "--write-io", write_io]
-        for io in READ_IO
+        for io in reads_io
         for write_io in WRITE_IO
     }
+    if case.merges:
+        modes |= {f"reads {io}": [*reads, "--io", io] for io in reads_io}
+    return modes
 
 
 def render(place: Workplace, name: str, models: dict[str, Path]) -> Path:
@@ -351,61 +232,88 @@ class Row:
     floor: float | None
     suture: float | None
     ratio: float | None
-    ratio_target: float
+    ratio_target: float | None
+    overhead: float | None
+    overhead_target: float | None
+    passes: float | None
+    bound: float | None
+    bound_ratio: float | None
+    bound_target: float | None
+    strict_bound: float | None
+    strict_ratio: float | None
     mergekit: float | None
     speedup: float | None
     speedup_target: float | None
     suture_anon_mib: float | None
     mergekit_anon_mib: float | None
+    anon_mib_target: float | None
     agreement: Agreement | None
 
 
-def summarise(case: Case, samples: Sequence[Sample], agreement: Agreement | None) -> Row:
-    """Medians of whole-process wall time, highest of the memory peaks; the floor is its fastest mode."""
-    mine = [s for s in samples if s.case == case.name and s.exit_code == 0]
-    seconds = {tool: statistics.median(s.seconds for s in mine if s.tool == tool) for tool in {s.tool for s in mine}}
-    peaks = {tool: max(s.peak_anon_mib for s in mine if s.tool == tool) for tool in seconds}
-    mode = min((tool for tool in seconds if tool.startswith("floor")), key=lambda tool: seconds[tool], default=None)
+def fastest(seconds: dict[str, float], kind: str) -> str | None:
+    return min((tool for tool in seconds if tool.startswith(kind)), key=lambda tool: seconds[tool], default=None)
+
+
+def divided(value: float | None, by: float | None) -> float | None:
+    return value / by if value is not None and by else None
+
+
+def summarise(
+    case: Case, samples: Sequence[Sample], plan: Plan | None, read: int, written: int, agreement: Agreement | None
+) -> Row:
+    """Medians of whole-process wall time, highest of the memory peaks; the floor is its fastest mode.
+
+    The floor reads `read` bytes once and writes `written` bytes. The bound is the bytes of the plan at the floor's
+    bytes per second; the strict bound is the floor, and the bytes of further passes at the speed of the reads alone.
+    """
+    seconds, anonymous = medians(samples, case.name), peaks(samples, case.name)
+    mode = fastest(seconds, "floor")
     floor, suture, peer = seconds.get(mode or ""), seconds.get("suture"), seconds.get("mergekit")
+    reads = seconds.get(fastest(seconds, "reads") or "")
+    bound = floor * (plan.read_bytes + plan.write_bytes) / (read + written) if floor and plan else None
+    passes = plan.read_bytes / plan.input_bytes if plan else None
+    strict = floor + reads * (passes - 1) if floor and reads and passes else None
     return Row(
-        case.name,
-        mode,
-        floor,
-        suture,
-        suture / floor if suture and floor else None,
-        case.floor_target,
-        peer,
-        peer / suture if peer and suture else None,
-        case.speedup_target,
-        peaks.get("suture"),
-        peaks.get("mergekit"),
-        agreement,
+        case=case.name,
+        floor_mode=mode,
+        floor=floor,
+        suture=suture,
+        ratio=divided(suture, floor),
+        ratio_target=case.floor_target,
+        overhead=suture - floor if suture and floor and case.small_tensors else None,
+        overhead_target=OVERHEAD_TARGET if case.small_tensors else None,
+        passes=passes,
+        bound=bound,
+        bound_ratio=divided(suture, bound),
+        bound_target=BOUND_TARGET if case.merges and not case.small_tensors else None,
+        strict_bound=strict,
+        strict_ratio=divided(suture, strict),
+        mergekit=peer,
+        speedup=divided(peer, suture),
+        speedup_target=case.speedup_target,
+        suture_anon_mib=anonymous.get("suture"),
+        mergekit_anon_mib=anonymous.get("mergekit"),
+        anon_mib_target=MEMORY_TARGET_MIB if case.small_tensors else None,
+        agreement=agreement,
     )
 
 
-def number(value: float | None, digits: int = 2, unit: str = "") -> str:
-    return "-" if value is None else f"{value:.{digits}f}{unit}"
-
-
-def against(value: float | None, target: float | None, at_most: bool) -> str:
-    if value is None or target is None:
-        return number(value)
-    met = value <= target if at_most else value >= target
-    return f"{value:.2f} {'<=' if at_most else '>='} {target:g} {'ok' if met else 'MISSED'}"
-
-
 def memory_cell(row: Row) -> str:
+    """Of both sides; at most the target, or else a tenth of the peer's."""
     cells = f"{number(row.suture_anon_mib, 0)} / {number(row.mergekit_anon_mib, 0)}"
-    if not row.suture_anon_mib or not row.mergekit_anon_mib:
+    share = MEMORY_SHARE_TARGET * row.mergekit_anon_mib if row.mergekit_anon_mib else None
+    target = row.anon_mib_target or share
+    if not row.suture_anon_mib or not target:
         return cells
-    return f"{cells} {'ok' if row.suture_anon_mib <= MEMORY_SHARE_TARGET * row.mergekit_anon_mib else 'MISSED'}"
+    return f"{cells} {'ok' if row.suture_anon_mib <= target else 'MISSED'}"
 
 
 def agreement_cell(found: Agreement | None) -> str:
     if found is None:
         return "-"
     odd = f", {len(found.only_one_side)} on one side only" if found.only_one_side else ""
-    return f"{100 * found.equal_share:.3f} % equal, max {found.max_abs_difference:.1e}{odd}"
+    shapes = f", {len(found.shapes_differ)} of other shapes" if found.shapes_differ else ""
+    return f"{100 * found.equal_share:.3f} % equal, max {found.max_abs_difference:.1e}{odd}{shapes}"
 
 
 def speed_table(rows: Sequence[Row]) -> list[list[str]]:
@@ -415,6 +323,10 @@ def speed_table(rows: Sequence[Row]) -> list[list[str]]:
         "mode",
         "suture s",
         "x floor",
+        "s over floor",
+        "passes",
+        "x bound",
+        "x strict",
         "mergekit s",
         "x faster",
         "anon MiB",
@@ -427,6 +339,10 @@ def speed_table(rows: Sequence[Row]) -> list[list[str]]:
             (row.floor_mode or "-").removeprefix("floor "),
             number(row.suture),
             against(row.ratio, row.ratio_target, at_most=True),
+            against(row.overhead, row.overhead_target, at_most=True),
+            number(row.passes, 1),
+            against(row.bound_ratio, row.bound_target, at_most=True),
+            number(row.strict_ratio),
             number(row.mergekit),
             against(row.speedup, row.speedup_target, at_most=False),
             memory_cell(row),
@@ -436,25 +352,24 @@ def speed_table(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-def show(table: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def speed(place: Workplace, tools: Tools, args: argparse.Namespace) -> tuple[list[Sample], Any]:
-    root = place.folder("family") / args.size
-    say(f"the family: {args.size} GB a model")
-    folders = make(root, Family(SIZES[args.size]))
-    bench = Bench(
-        place, tools, {folder.name: folder for folder in folders}, args.reps, args.cold, args.peer_reps, args.floors
-    )
-    rows = []
-    for case in (case for case in CASES if case.name in args.cases):
-        agreement = bench.run(case)
-        rows.append(summarise(case, bench.samples, agreement))
+def speed(place: Workplace, tools: Tools, args: argparse.Namespace, results: Results) -> list[Sample]:
+    cases = [case for case in CASES if case.name in args.cases]
+    families = {}
+    if any(not case.small_tensors for case in cases):
+        say(f"the family: {args.size} GB a model")
+        families[False] = make(place.folder("family") / args.size, Family(SIZES[args.size]))
+    if any(case.small_tensors for case in cases):
+        size = "tiny" if args.size == "tiny" else "full"
+        say(f"the family of many small tensors: {size}")
+        families[True] = make(place.folder("family") / f"experts-{size}", Family(EXPERT_SIZES[size], SMALL[1:]))
+    found = {kind: {folder.name: folder for folder in folders} for kind, folders in families.items()}
+    bench = Bench(place, tools, found, args.reps, args.cold, args.peer_reps, args.floors)
+    rows: list[Row] = []
+    for case in cases:
+        rows.append(bench.run(case))
+        results.save(rows, bench.samples, complete=len(rows) == len(cases))
     show(speed_table(rows))
-    return bench.samples, [asdict(row) for row in rows]
+    return bench.samples
 
 
 # --- memory, planning and start: suture alone ---
@@ -474,9 +389,9 @@ MEMORY_FAMILIES = {
     "0.4": Family(SIZES["0.4"]),
     "1.3": Family(SIZES["1.3"]),
     "5": Family(SIZES["5"]),
-    "70b-shapes": Family(replace(LLAMA_70B, layers=4), models=3),
+    "70b-shapes": Family(replace(LLAMA_70B, layers=4), tunes=TUNES[:2]),
 }
-PLANNED = Family(LLAMA_70B, models=3, shards=30, header_only=True)
+PLANNED = Family(LLAMA_70B, tunes=TUNES[:2], shards=30, header_only=True)
 
 
 @contextmanager
@@ -524,7 +439,7 @@ class MemoryBench:
     findings: list[Finding] = field(default_factory=list)
 
     def run(self, case: str, command: Sequence[str], rep: int = 0, group: Path | None = None) -> Sample:
-        sample = self.place.run("suture", case, rep, [self.suture, *command], group)
+        sample = self.place.run("suture", case, rep, Command([self.suture, *command], group=group))
         self.samples.append(sample)
         return sample
 
@@ -582,85 +497,20 @@ def finding_table(findings: Sequence[Finding]) -> list[list[str]]:
     ]
 
 
-def memory(place: Workplace, suture: str, args: argparse.Namespace) -> tuple[list[Sample], Any]:
+def memory(place: Workplace, suture: str, args: argparse.Namespace, results: Results) -> list[Sample]:
     bench = MemoryBench(place, suture, args.keep)
     parts: dict[str, Callable[[], None]] = {"help": bench.help, "plan": bench.plan}
-    for name in args.cases:
+    for i, name in enumerate(args.cases, 1):
         if name in parts:
             parts[name]()
-            continue
-        with family(place, name, MEMORY_FAMILIES[name], args.keep) as models:
-            bench.peak(name, models)
-            if name == "5":
-                bench.inside_group(name, models)
+        else:
+            with family(place, name, MEMORY_FAMILIES[name], args.keep) as models:
+                bench.peak(name, models)
+                if name == "5":
+                    bench.inside_group(name, models)
+        results.save(bench.findings, bench.samples, complete=i == len(args.cases))
     show(finding_table(bench.findings))
-    return bench.samples, [asdict(finding) for finding in bench.findings]
-
-
-# --- the peer's environment, machine facts, results ---
-
-
-def peer_environment(place: Workplace) -> Path:
-    """mergekit in an environment of its own; made once, from peers.txt."""
-    venv = place.folder("peers") / "venv"
-    command = venv / "bin" / "mergekit-yaml"
-    if not command.exists():
-        say("installing the peers (large)")
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "-r", str(HERE / "peers.txt")], check=True)
-    return command
-
-
-def output_of(*command: str) -> str | None:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def peer_versions(mergekit: str) -> dict[str, str]:
-    listed = output_of(str(Path(mergekit).parent / "pip"), "list", "--format", "json") or "[]"
-    return {entry["name"]: entry["version"] for entry in json.loads(listed) if entry["name"] in PEER_PACKAGES}
-
-
-def cpu_model() -> str:
-    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1] if found else platform.machine()
-
-
-def file_system(path: Path) -> str:
-    """Type of the file system that holds `path`."""
-    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    holding = [(point, kind) for point, kind in mounts if path.resolve().is_relative_to(point)]
-    return max(holding, key=lambda mount: len(mount[0]))[1]
-
-
-def facts(place: Workplace, tools: Tools) -> dict[str, Any]:
-    memory_kib = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {
-            "cpu": cpu_model(),
-            "cores": os.cpu_count(),
-            "memory_gib": round(int(memory_kib[1]) / MIB, 1) if memory_kib else None,
-            "kernel": platform.release(),
-            "file_system": file_system(place.root),
-            "load_at_start": os.getloadavg()[0],
-        },
-        "versions": {
-            "commit": output_of("git", "describe", "--always", "--dirty"),
-            "suture": output_of(tools.suture, "--version") if tools.suture else None,
-            "python": platform.python_version(),
-            "peers": peer_versions(tools.mergekit) if tools.mergekit else None,
-        },
-    }
-
-
-def keep_results(folder: Path, name: str, document: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.now().strftime('%Y-%m-%d-%H%M%S')}-{name}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    return path
+    return bench.samples
 
 
 # --- the command line ---
@@ -682,6 +532,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--floors", nargs="+", choices=READ_IO, default=[], help="read back ends to try as floor")
     parser.add_argument("--size", choices=["tiny", "1.3"], default="1.3", help="the family of the speed set")
     parser.add_argument("--cold", action="store_true", help="inputs out of the page cache before every run")
+    parser.add_argument("--mergekit", type=Path, help="the mergekit-yaml command; by default installed under --work")
     parser.add_argument("--mergekit-flags", default=MERGEKIT_FLAGS)
     parser.add_argument("--keep", action="store_true", help="keep the families the memory set makes")
     args = parser.parse_args(argv)
@@ -696,11 +547,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def beside_python(name: str) -> str | None:
-    candidate = Path(sys.executable).parent / name
-    return str(candidate) if candidate.exists() else shutil.which(name)
-
-
 def pick_tools(place: Workplace, args: argparse.Namespace) -> Tools:
     peer_wanted = args.set == "speed" and "mergekit" in args.only
     floor = str(Path(args.floor).resolve()) if args.floor and "floor" in args.only else None
@@ -708,7 +554,7 @@ def pick_tools(place: Workplace, args: argparse.Namespace) -> Tools:
         say("no --floor: ratios to the floor are left out")
     return Tools(
         args.suture if "suture" in args.only else None,
-        str(peer_environment(place)) if peer_wanted else None,
+        peer_command(place, args.mergekit) if peer_wanted else None,
         floor,
         shlex.split(args.mergekit_flags),
     )
@@ -718,16 +564,15 @@ def main() -> int:
     args = parse()
     place = Workplace(args.work.resolve())
     tools = pick_tools(place, args)
-    document = facts(place, tools)
-    if args.set == "speed":
-        samples, rows = speed(place, tools, args)
-    else:
-        samples, rows = memory(place, args.suture, args)
     options = {"size": args.size, "reps": args.reps, "cold": args.cold, "mergekit_flags": args.mergekit_flags}
-    document |= {"options": options, "rows": rows, "samples": [asdict(sample) for sample in samples]}
-    name = args.set + ("-cold" if args.cold else "")
-    say(f"raw results: {keep_results(args.results, name, document)}")
-    return 1 if any(sample.exit_code and not sample.tool.startswith("floor") for sample in samples) else 0
+    document = facts(place, tools.suture, tools.mergekit) | {"options": options}
+    results = Results.start(args.results, args.set + ("-cold" if args.cold else ""), document)
+    run_set: Callable[[], list[Sample]] = {
+        "speed": lambda: speed(place, tools, args, results),
+        "memory": lambda: memory(place, args.suture, args, results),
+    }[args.set]
+    samples = run_set()
+    return 1 if any(sample.exit_code and not sample.tool.startswith(("floor", "reads")) for sample in samples) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the benchmark family: a base checkpoint and its fine-tunes, Llama-shaped, bf16, with numpy alone."""
+"""Write the benchmark family: a base checkpoint and its fine-tunes, Llama- or Mixtral-shaped, with numpy alone."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ BASE_STD = 0.02
 DELTA_STD = (3e-4, 1e-3)
 UNTOUCHED_STD = 1e-6
 UNTOUCHED_SHARE = 0.1
+TUNES = ("ft1", "ft2", "ft3")
+
+WORD_BYTES = {"BF16": 2, "F32": 4}
+TORCH_NAMES = {"BF16": "bfloat16", "F32": "float32"}
 
 F32 = npt.NDArray[np.float32]
 Tensor = tuple[str, tuple[int, ...]]
@@ -37,37 +41,42 @@ class Shape:
     kv_heads: int
     head_dim: int
     layers: int
+    experts: int = 0
 
 
 LLAMA_2048 = Shape(2048, 5632, 32000, 32, 4, 64, 12)
 LLAMA_70B = Shape(8192, 28672, 128256, 64, 8, 128, 80)
 SIZES = {
     "tiny": Shape(256, 704, 1000, 4, 1, 64, 12),
+    "0.3": Shape(1024, 2816, 16000, 16, 4, 64, 12),
     "0.4": replace(LLAMA_2048, layers=2),
     "1.3": LLAMA_2048,
     "5": replace(LLAMA_2048, layers=54),
 }
+# mixtures of experts made of many small tensors: 333, and 20,153 of 64 x 16
+EXPERT_SIZES = {"tiny": Shape(16, 64, 1000, 1, 1, 16, 6, 16), "full": Shape(16, 64, 1000, 1, 1, 16, 26, 256)}
 
 
 @dataclass(frozen=True)
 class Family:
     shape: Shape
-    models: int = 4
+    tunes: tuple[str, ...] = TUNES
     shards: int = 3
     seed: int = 2
     header_only: bool = False
+    dtype: str = "BF16"
 
     @property
     def names(self) -> list[str]:
-        return ["base", *(f"ft{i}" for i in range(1, self.models))]
+        return ["base", *self.tunes]
 
     @property
     def model_bytes(self) -> int:
-        return sum(2 * math.prod(dims) for _, dims in tensors(self.shape))
+        return sum(WORD_BYTES[self.dtype] * math.prod(dims) for _, dims in tensors(self.shape))
 
     @property
     def disk_bytes(self) -> int:
-        return 0 if self.header_only else self.models * self.model_bytes
+        return 0 if self.header_only else len(self.names) * self.model_bytes
 
 
 def tensors(shape: Shape) -> Iterator[Tensor]:
@@ -82,17 +91,27 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
         yield f"{layer}.self_attn.v_proj.weight", (kv, h)
         yield f"{layer}.self_attn.o_proj.weight", (h, q)
         yield f"{layer}.post_attention_layernorm.weight", (h,)
-        yield f"{layer}.mlp.gate_proj.weight", (ff, h)
-        yield f"{layer}.mlp.up_proj.weight", (ff, h)
-        yield f"{layer}.mlp.down_proj.weight", (h, ff)
+        if shape.experts:
+            yield f"{layer}.block_sparse_moe.gate.weight", (shape.experts, h)
+            for expert in (f"{layer}.block_sparse_moe.experts.{e}" for e in range(shape.experts)):
+                yield f"{expert}.w1.weight", (ff, h)
+                yield f"{expert}.w2.weight", (h, ff)
+                yield f"{expert}.w3.weight", (ff, h)
+        else:
+            yield f"{layer}.mlp.gate_proj.weight", (ff, h)
+            yield f"{layer}.mlp.up_proj.weight", (ff, h)
+            yield f"{layer}.mlp.down_proj.weight", (h, ff)
     yield "model.norm.weight", (h,)
     yield "lm_head.weight", (shape.vocab, h)
 
 
-def llama_config(shape: Shape) -> dict[str, Any]:
+def config(shape: Shape, dtype: str) -> dict[str, Any]:
+    kind: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    if shape.experts:
+        kind = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+        kind |= {"num_local_experts": shape.experts, "num_experts_per_tok": 2}
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        **kind,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.feed_forward,
         "num_hidden_layers": shape.layers,
@@ -110,7 +129,7 @@ def llama_config(shape: Shape) -> dict[str, Any]:
         "bos_token_id": 1,
         "eos_token_id": 2,
         "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
+        "torch_dtype": TORCH_NAMES[dtype],
     }
 
 
@@ -125,13 +144,13 @@ def split(items: Sequence[Tensor], shards: int) -> list[list[Tensor]]:
     return [shard for shard in out if shard]
 
 
-def header(items: Sequence[Tensor]) -> tuple[bytes, int]:
+def header(items: Sequence[Tensor], dtype: str) -> tuple[bytes, int]:
     """The length-prefixed safetensors header and the size of the data that follows."""
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, dims in items:
-        size = 2 * math.prod(dims)
-        table[name] = {"dtype": "BF16", "shape": list(dims), "data_offsets": [at, at + size]}
+        size = WORD_BYTES[dtype] * math.prod(dims)
+        table[name] = {"dtype": dtype, "shape": list(dims), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -139,10 +158,10 @@ def header(items: Sequence[Tensor]) -> tuple[bytes, int]:
 
 
 class Weights:
-    """The values of one model: windows of a shared noise pool, scaled and rounded to bf16, nearest even."""
+    """The values of one model: windows of a shared noise pool, scaled; in bf16 rounded, nearest even."""
 
-    def __init__(self, pool: F32, seed: int, model: int) -> None:
-        self.pool, self.seed, self.model = pool, seed, model
+    def __init__(self, pool: F32, seed: int, model: int, dtype: str = "BF16") -> None:
+        self.pool, self.seed, self.model, self.dtype = pool, seed, model, dtype
         self.values = np.empty(BLOCK, np.float32)
         self.delta = np.empty(BLOCK, np.float32)
         self.scratch = np.empty(BLOCK, np.uint32)
@@ -161,13 +180,14 @@ class Weights:
             values = self.values[:n]
             np.multiply(self._window(base_starts[block], n), np.float32(BASE_STD), out=values)
             values += np.float32(centre)
-            bits = self._round(values)
+            stored = self._stored(values)
             if self.model:
-                np.left_shift(bits, 16, out=values.view(np.uint32), dtype=np.uint32)
+                if self.dtype == "BF16":
+                    np.left_shift(stored, 16, out=values.view(np.uint32), dtype=np.uint32)
                 np.multiply(self._window(tune_starts[block], n), np.float32(std), out=self.delta[:n])
                 values += self.delta[:n]
-                bits = self._round(values)
-            file.write(bits.data)
+                stored = self._stored(values)
+            file.write(stored.data)
 
     def delta_std(self, name: str, random: np.random.Generator) -> float:
         """How far the fine-tune moved this tensor."""
@@ -178,6 +198,9 @@ class Weights:
 
     def _window(self, start: np.int64, n: int) -> F32:
         return self.pool[start : start + n]
+
+    def _stored(self, values: F32) -> npt.NDArray[Any]:
+        return self._round(values) if self.dtype == "BF16" else values
 
     def _round(self, values: F32) -> npt.NDArray[np.uint16]:
         bits, scratch, out = values.view(np.uint32), self.scratch[: values.size], self.rounded[: values.size]
@@ -197,7 +220,7 @@ def write_model(folder: Path, family: Family, weights: Weights) -> None:
     for i, items in enumerate(shards, 1):
         filename = f"model-{i:05}-of-{len(shards):05}.safetensors"
         weight_map |= dict.fromkeys((name for name, _ in items), filename)
-        head, size = header(items)
+        head, size = header(items, family.dtype)
         with open(folder / filename, "wb") as file:
             file.write(head)
             if family.header_only:
@@ -207,7 +230,7 @@ def write_model(folder: Path, family: Family, weights: Weights) -> None:
                     weights.write(file, name, dims)
     index = {"metadata": {"total_size": family.model_bytes}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "config.json").write_text(json.dumps(llama_config(family.shape), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config(family.shape, family.dtype), indent=2) + "\n")
 
 
 def make(root: Path, family: Family) -> list[Path]:
@@ -225,7 +248,7 @@ def make(root: Path, family: Family) -> list[Path]:
     if family.disk_bytes > free:
         raise OSError(f"{root}: the family needs {family.disk_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB free")
     pool = np.random.default_rng(family.seed).standard_normal(POOL + BLOCK, np.float32)
-    workers = [Weights(pool, family.seed, i) for i in range(family.models)]
+    workers = [Weights(pool, family.seed, i, family.dtype) for i in range(len(folders))]
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda folder, weights: write_model(folder, family, weights), folders, workers))
     stamp.write_text(wanted)
@@ -247,7 +270,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Path, Family]:
     chosen = LLAMA_70B if args.shape else SIZES[args.size]
     if args.layers:
         chosen = replace(chosen, layers=args.layers)
-    return args.out, Family(chosen, args.models, args.shards, args.seed, args.header_only)
+    tunes = tuple(f"ft{i}" for i in range(1, args.models))
+    return args.out, Family(chosen, tunes, args.shards, args.seed, args.header_only)
 
 
 def main() -> None:

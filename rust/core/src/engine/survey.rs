@@ -84,7 +84,8 @@ impl Survey {
                 });
                 let (tensor, span) = tasks[i];
                 stats.before = before.get(&tensor).map_or(vec![], |b| b[span as usize].clone());
-                shared.survey(&plan.tensors[tensor], span, scanner, &mut stats, &mut scratch)?;
+                let own = (&mut stats, &mut scratch);
+                shared.survey(&plan.tensors[tensor], span, scanner, passes == 0, own)?;
                 sums.lock()
                     .map_err(|_| poisoned())?
                     .put(i as u64, std::mem::replace(&mut stats.sums, vec![0.0; wants.sums]));

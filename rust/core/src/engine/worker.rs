@@ -139,6 +139,7 @@ impl<'a> Shared<'a> {
             own: elements,
             unit: kernel.cost().unit,
             release: None,
+            check: first,
             job: first.then_some((&*task.job, task.span)),
         };
         self.begun(&stretch, &**kernel, &mut stats, scratch)?;
@@ -162,6 +163,7 @@ impl<'a> Shared<'a> {
             own: elements.clone(),
             unit: kernel.cost().unit,
             release: Some(true),
+            check: first,
             job: first.then_some((&*task.job, task.span)),
         };
         self.tiles(&stretch, scratch, |tile, part, len| {
@@ -205,11 +207,12 @@ impl<'a> Shared<'a> {
         t: &TensorPlan,
         span: u64,
         kernel: &dyn Kernel,
-        stats: &mut Stats,
-        scratch: &mut Scratch,
+        first: bool,
+        (stats, scratch): (&mut Stats, &mut Scratch),
     ) -> Result<()> {
         let own = span * SPAN..((span + 1) * SPAN).min(t.elements());
-        let stretch = Stretch { tensor: t, own, unit: kernel.cost().unit, release: Some(true), job: None };
+        let stretch =
+            Stretch { tensor: t, own, unit: kernel.cost().unit, release: Some(true), check: first, job: None };
         self.begun(&stretch, kernel, stats, scratch)
     }
 
@@ -237,7 +240,7 @@ impl<'a> Shared<'a> {
         scratch: &mut Scratch,
         mut f: impl FnMut(&Tile, &Range<u64>, usize) -> Result<()>,
     ) -> Result<()> {
-        let Stretch { tensor: t, own, unit, release, job } = stretch;
+        let Stretch { tensor: t, own, unit, release, check, job } = stretch;
         let Action::Merge { base, inputs, params, .. } = &t.action else { return Ok(()) };
         let operands = t.action.operands();
         let stored: Vec<Stored> = operands.iter().map(|o| self.stored(*o)).collect();
@@ -259,11 +262,13 @@ impl<'a> Shared<'a> {
             while at < part.end {
                 let strip = at..(at + strip_len).min(part.end);
                 let ours = overlap(&strip, own);
-                if job.is_some() && !ours.is_empty() {
+                if *check && !ours.is_empty() {
                     for ((o, raw), leaves) in operands.iter().zip(raw).zip(&mut leaves) {
                         let dtype = self.plan.tensor(*o).dtype;
                         let bytes = slice(raw, dtype.bytes(), &part, &ours);
-                        leaves.update(bytes);
+                        if job.is_some() {
+                            leaves.update(bytes);
+                        }
                         self.finite(o, dtype, bytes, ours.start)?;
                     }
                 }
@@ -361,8 +366,9 @@ struct Stretch<'t> {
     unit: u64,
     /// Whether to let the mapped pages go; `None` if that depends on the tensor's size, since it is read again.
     release: Option<bool>,
-    /// Where to put the digests of the operands, with the number of the span, on the first pass over the data: then
-    /// they are also checked for NaN.
+    /// Whether to check the operands for NaN, which the first pass over the data does.
+    check: bool,
+    /// Where to put the digests of the operands, with the number of the span, if this pass makes them.
     job: Option<(&'t Job, u64)>,
 }
 

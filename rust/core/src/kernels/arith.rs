@@ -26,14 +26,6 @@ pub fn scale_in_place(x: &mut [f32], w: f32) {
     }
 }
 
-/// `out += w * x`.
-#[multiversion(targets("x86_64+avx2"))]
-pub fn add_scaled(x: &[f32], w: f32, out: &mut [f32]) {
-    for (o, x) in out.iter_mut().zip(x) {
-        *o += w * x;
-    }
-}
-
 /// `out = base + factor * delta`; where nothing changes, the base to the last bit, a negative zero too.
 #[multiversion(targets("x86_64+avx2"))]
 pub fn add_delta(base: &[f32], factor: f32, delta: &[f32], out: &mut [f32]) {

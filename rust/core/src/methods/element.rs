@@ -39,7 +39,8 @@ impl Method for Expo {
         Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
             let base = tile.base.unwrap_or(tile.inputs[0]);
             for ((o, x), b) in out.iter_mut().zip(tile.inputs[0]).zip(base) {
-                *o = (f64::from(*x) + alpha * (f64::from(*x) - f64::from(*b))) as f32;
+                let change = alpha * (f64::from(*x) - f64::from(*b));
+                *o = if change == 0.0 { *x } else { (f64::from(*x) + change) as f32 };
             }
         })))
     }

@@ -40,7 +40,8 @@ impl Method for Fisher {
         Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
             let (models, gradients) = tile.inputs.split_at(weights.len());
             for (e, o) in out.iter_mut().enumerate() {
-                let (mut sum, mut total) = (0.0, 0.0);
+                // From a negative zero, which keeps the sign of zeros.
+                let (mut sum, mut total) = (-0.0, 0.0);
                 for ((x, f), w) in models.iter().zip(gradients).zip(&weights) {
                     let weight = w * f64::from(f[e]).max(floor);
                     sum += weight * f64::from(x[e]);

@@ -99,7 +99,7 @@ fn multislerp(gram: &Gram, weights: &[f64]) -> Result<Vec<f64>, String> {
     }
     let direction = |w: &[f64]| {
         let squared: f64 = (0..n).map(|i| (0..n).map(|j| w[i] * w[j] * unit(gram, i, j)).sum::<f64>()).sum();
-        squared.max(0.0).sqrt()
+        root(squared)
     };
     let length = direction(weights);
     if length < ZERO {
@@ -112,6 +112,11 @@ fn multislerp(gram: &Gram, weights: &[f64]) -> Result<Vec<f64>, String> {
     Ok(weights.iter().zip(&norms).map(|(w, n)| if *n == 0.0 { 0.0 } else { w / n * size / length }).collect())
 }
 
+/// Square root of what is at least 0 but for rounding; a NaN stays one.
+fn root(squared: f64) -> f64 {
+    if squared < 0.0 { 0.0 } else { squared.sqrt() }
+}
+
 /// Dot product of two directions; 0 if one of the vectors is zero.
 fn unit(gram: &Gram, i: usize, j: usize) -> f64 {
     if i == j { f64::from(gram.norm(i) > 0.0) } else { gram.cosine(i, j) }
@@ -120,7 +125,10 @@ fn unit(gram: &Gram, i: usize, j: usize) -> f64 {
 /// The Riemannian (Karcher) mean of the directions, found in the space of coefficients, at the mean of the norms.
 fn karcher(gram: &Gram, most: u64, tolerance: f64) -> Vec<f64> {
     let n = gram.n;
-    let live: Vec<usize> = (0..n).filter(|i| gram.norm(*i) > tolerance).collect();
+    if n == 1 {
+        return vec![1.0];
+    }
+    let live: Vec<usize> = (0..n).filter(|i| gram.norm(*i) != 0.0).collect();
     if live.is_empty() {
         return vec![0.0; n];
     }
@@ -128,12 +136,12 @@ fn karcher(gram: &Gram, most: u64, tolerance: f64) -> Vec<f64> {
     let length = |v: &[f64]| {
         let squared: f64 =
             live.iter().map(|i| live.iter().map(|j| v[*i] * v[*j] * unit(gram, *i, *j)).sum::<f64>()).sum();
-        squared.max(0.0).sqrt()
+        root(squared)
     };
     let mut mean = vec![0.0; n];
     live.iter().for_each(|i| mean[*i] = share);
     let size = length(&mean);
-    if size < tolerance {
+    if size == 0.0 || size < tolerance {
         mean.fill(0.0);
         mean[live[0]] = 1.0;
     } else {
@@ -145,7 +153,7 @@ fn karcher(gram: &Gram, most: u64, tolerance: f64) -> Vec<f64> {
             let cosine = live.iter().map(|j| mean[*j] * unit(gram, *i, *j)).sum::<f64>().clamp(-1.0, 1.0);
             let angle = cosine.acos();
             // What coincides with the mean or lies opposite has no direction from it.
-            if angle < tolerance || angle > std::f64::consts::PI - tolerance {
+            if angle == 0.0 || angle < tolerance || angle > std::f64::consts::PI - tolerance {
                 continue;
             }
             let scale = share * angle / angle.sin();
@@ -153,7 +161,7 @@ fn karcher(gram: &Gram, most: u64, tolerance: f64) -> Vec<f64> {
             tangent.iter_mut().zip(&mean).for_each(|(t, m)| *t -= scale * cosine * m);
         }
         let step = length(&tangent);
-        if step < tolerance {
+        if step == 0.0 || step < tolerance {
             break;
         }
         mean.iter_mut().zip(&tangent).for_each(|(m, t)| *m = step.cos() * *m + step.sin() * t / step);
@@ -427,12 +435,13 @@ static KARCHER: Spec = Spec {
     summary: "the Riemannian (Karcher) mean of models on the sphere",
     formula: "the direction with the least sum of squared angles to all x_i, at their mean norm",
     paper: "Karcher, Riemannian center of mass, 1977; as in mergekit",
-    departs: "iterates on coefficients of the Gram matrix in f64, so that no tensor is held in memory",
+    departs: "iterates on coefficients of the Gram matrix in f64, so that no tensor is held in memory; tensors of a small norm \
+              have a direction like any other (mergekit drops those below tol)",
     parameters: &[
         Parameter::shared("max_iter", "most steps", Kind::Integer { min: 0, max: 10_000 }, Default::Number(10.0)),
         Parameter::shared(
             "tol",
-            "length of a step, angle and norm that count as zero",
+            "length of a step and angle that count as zero",
             super::POSITIVE,
             Default::Number(1e-5),
         ),

@@ -121,7 +121,7 @@ fn signed(key: f32) -> f32 {
 impl Model {
     /// The clipped size of a change.
     fn size(&self, d: f32) -> f32 {
-        d.abs().clamp(self.limits[0].value(), self.limits[1].value().max(self.limits[0].value()))
+        d.abs().min(self.limits[1].value()).max(self.limits[0].value())
     }
 
     /// The score of change `d` where the changes of all `n` models add up to `sum`; below 0 if it is against them.

@@ -118,26 +118,42 @@ impl Run {
 }
 
 /// Population variance of each element over the models.
-#[multiversion::multiversion(targets("x86_64+avx2"))]
 fn variance(changes: &[&[f32]], out: &mut [f32]) {
+    match changes {
+        [a, b] => variance_n(&[a, b], out),
+        [a, b, c] => variance_n(&[a, b, c], out),
+        [a, b, c, d] => variance_n(&[a, b, c, d], out),
+        _ => variance_any(changes, out),
+    }
+}
+
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn variance_n<const N: usize>(changes: &[&&[f32]; N], out: &mut [f32]) {
+    let len = out.len();
+    let changes: [&[f32]; N] = std::array::from_fn(|i| &changes[i][..len]);
+    let n = N as f64;
+    for (e, out) in out.iter_mut().enumerate() {
+        let mut mean = 0.0;
+        for c in changes {
+            mean += f64::from(c[e]);
+        }
+        mean /= n;
+        let mut square = 0.0;
+        for c in changes {
+            let off = f64::from(c[e]) - mean;
+            square += off * off;
+        }
+        *out = (square / n) as f32;
+    }
+}
+
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn variance_any(changes: &[&[f32]], out: &mut [f32]) {
     let n = changes.len() as f64;
-    let mut mean = [0f64; RUN];
-    let mut square = [0f64; RUN];
-    let (mean, square) = (&mut mean[..out.len()], &mut square[..out.len()]);
-    for change in changes {
-        for (m, d) in mean.iter_mut().zip(*change) {
-            *m += f64::from(*d);
-        }
-    }
-    mean.iter_mut().for_each(|m| *m /= n);
-    for change in changes {
-        for ((s, d), m) in square.iter_mut().zip(*change).zip(&*mean) {
-            let off = f64::from(*d) - m;
-            *s += off * off;
-        }
-    }
-    for (o, s) in out.iter_mut().zip(&*square) {
-        *o = (s / n) as f32;
+    for (e, out) in out.iter_mut().enumerate() {
+        let mean = changes.iter().map(|c| f64::from(c[e])).sum::<f64>() / n;
+        let square: f64 = changes.iter().map(|c| (f64::from(c[e]) - mean) * (f64::from(c[e]) - mean)).sum();
+        *out = (square / n) as f32;
     }
 }
 
@@ -239,23 +255,42 @@ impl Bound {
     }
 }
 
-#[multiversion::multiversion(targets("x86_64+avx2"))]
+/// Adds to the base the weighted mean of the changes whose sign is that of their sum.
 fn elect(changes: &[&[f32]], weights: &[f64], base: &[f32], out: &mut [f32]) {
-    for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
-        let mut total = 0.0;
-        for change in changes {
-            total += f64::from(change[e]);
+    match (changes, weights) {
+        ([a, b], [v, w]) => elect_n(&[a, b], &[*v, *w], base, out),
+        ([a, b, c], [u, v, w]) => elect_n(&[a, b, c], &[*u, *v, *w], base, out),
+        ([a, b, c, d], [t, u, v, w]) => elect_n(&[a, b, c, d], &[*t, *u, *v, *w], base, out),
+        _ => {
+            for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
+                *o = elected(changes.iter().map(|c| c[e]), weights, *b);
+            }
         }
-        let sign = if total >= 0.0 { 1.0 } else { -1.0 };
-        // A NaN in any model comes through.
-        let (mut sum, mut divisor) = (total * 0.0, 0.0);
-        for (change, weight) in changes.iter().zip(weights) {
-            let d = f64::from(change[e]);
-            let agrees = d * sign > 0.0;
-            sum += if agrees { weight * d } else { 0.0 };
-            divisor += if agrees { *weight } else { 0.0 };
-        }
-        let merged = sum / if divisor == 0.0 { 1.0 } else { divisor };
-        *o = if merged == 0.0 { *b } else { (f64::from(*b) + merged) as f32 };
     }
+}
+
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn elect_n<const N: usize>(changes: &[&&[f32]; N], weights: &[f64; N], base: &[f32], out: &mut [f32]) {
+    let len = out.len();
+    let changes: [&[f32]; N] = std::array::from_fn(|i| &changes[i][..len]);
+    let weights = *weights;
+    for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
+        *o = elected(changes.map(|c| c[e]).into_iter(), &weights, *b);
+    }
+}
+
+#[inline(always)]
+fn elected(changes: impl Iterator<Item = f32> + Clone, weights: &[f64], base: f32) -> f32 {
+    let total: f64 = changes.clone().map(f64::from).sum();
+    let sign = if total >= 0.0 { 1.0 } else { -1.0 };
+    let (mut sum, mut divisor) = (0.0, 0.0);
+    for (change, weight) in changes.zip(weights) {
+        let d = f64::from(change);
+        let agrees = d * sign > 0.0;
+        sum += if agrees { weight * d } else { 0.0 };
+        divisor += if agrees { *weight } else { 0.0 };
+    }
+    // A NaN in any model agrees with nothing and comes back here.
+    let merged = sum / if divisor == 0.0 { 1.0 } else { divisor } + total * 0.0;
+    if merged == 0.0 { base } else { (f64::from(base) + merged) as f32 }
 }

@@ -124,7 +124,7 @@ impl Draft {
             self.groups.len() - 1
         });
         // Weights and factors only enter when a tensor is computed; all else decides what is found out before.
-        let late = |name: &str| name == "weight" || name == "lambda";
+        let late = |name: &str| ["weight", "lambda", "alpha", "beta"].contains(&name);
         let first = &self.groups[index].1;
         let differs = params.shared.iter().find(|(k, v)| !late(k) && first.shared.get(*k) != Some(v)).map(|(k, _)| k);
         let each = params.per_input.iter().find(|(k, v)| !late(k) && first.per_input.get(*k) != Some(v));

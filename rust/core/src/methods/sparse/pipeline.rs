@@ -1,12 +1,14 @@
 //! The pipeline bound to a tensor, or to all tensors where the trimming is over the whole model.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::consensus::{Consensus, RUN, join};
 use super::sparsify;
 use crate::kernels::select::{self, Selection};
 use crate::kernels::{arith, reduce, scratch};
 use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, row};
+use crate::plan::budget::TILE;
 
 /// How a change is made sparse.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,8 +37,9 @@ enum Rescale {
 struct Input {
     weight: f32,
     density: f64,
-    epsilon: f64,
     sparsify: Sparsify,
+    /// Of the ranks of a row, from the smallest element on.
+    chances: Arc<[(u32, f32)]>,
     /// Ranks of the descending order that are kept, of a tensor or a row.
     kept: Range<u64>,
     /// What is kept of the whole tensor: up to the end of [`Self::kept`], and up to its start if that is not 0.
@@ -109,12 +112,14 @@ impl Pipeline {
             return Err("the weights sum to zero; change them, or set `normalize: false`".into());
         }
         let n = if by_row { row(shape) } else { elements(shape) };
+        // A tensor that fits a tile is one row, cut where it stands: histograms would take longer than its elements.
+        let at_once = by_row || (n <= TILE as u64 && params.word("scope") == "tensor");
         let mut inputs = Vec::new();
         for (i, weight) in weights.iter().enumerate() {
             let density = densities[i];
             let sparsify = match params.word("sparsify") {
                 "magnitude" if density >= 1.0 => Sparsify::None,
-                "magnitude" | "breadcrumbs" if by_row => Sparsify::RowOrder,
+                "magnitude" | "breadcrumbs" if at_once => Sparsify::RowOrder,
                 "magnitude" | "breadcrumbs" => Sparsify::Order,
                 "random" if density < 1.0 => Sparsify::Random,
                 "della" if density < 1.0 => Sparsify::ByRank,
@@ -147,17 +152,21 @@ impl Pipeline {
             inputs.push(Input {
                 weight: *weight as f32,
                 density,
-                epsilon: epsilons[i],
                 sparsify,
+                chances: match sparsify {
+                    Sparsify::ByRank => {
+                        sparsify::chances(row(shape), density, epsilons[i], rescale == Rescale::Density).into()
+                    }
+                    _ => [].into(),
+                },
                 kept,
                 selections,
                 factor: if divides { (1.0 / density) as f32 } else { 1.0 },
             });
         }
         let unit = match () {
-            () if inputs.iter().any(|i| matches!(i.sparsify, Sparsify::RowOrder | Sparsify::ByRank)) => {
-                Some(row(shape))
-            }
+            () if inputs.iter().any(|i| i.sparsify == Sparsify::RowOrder) => Some(n.max(1)),
+            () if inputs.iter().any(|i| i.sparsify == Sparsify::ByRank) => Some(row(shape)),
             () if inputs.iter().any(|i| i.sparsify == Sparsify::Blocks) => Some(params.integer("block").max(1)),
             () => None,
         };
@@ -217,8 +226,7 @@ impl Pipeline {
             Sparsify::RowOrder => sparsify::band(x, input.kept.start as usize, input.kept.end as usize, factor),
             Sparsify::Random => sparsify::random(x, key, start, input.density, factor),
             Sparsify::ByRank => {
-                let inverse = self.rescale == Rescale::Density;
-                sparsify::by_rank(x, key, start, input.density, input.epsilon, inverse, factor);
+                sparsify::by_rank(x, key, start, &input.chances, factor);
             }
             Sparsify::Blocks => {
                 let size = self.block as usize;

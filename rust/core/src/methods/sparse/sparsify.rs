@@ -71,59 +71,82 @@ pub fn block(x: &mut [f32], taken: &mut [f32], keep: usize, factor: f32) {
     }
 }
 
-/// Keeps each element of a row with a probability that grows evenly with its rank, from `density - epsilon` to `density +
-/// epsilon`. With `inverse`, what is kept is divided by its probability. All is multiplied by `factor`.
-pub fn by_rank(x: &mut [f32], key: u64, start: u64, density: f64, epsilon: f64, inverse: bool, factor: f32) {
-    let n = x.len();
+/// For every rank in a row of `n`, from the smallest element to the largest: the random word below which the element is
+/// kept, and what it is multiplied by. Probabilities run evenly from `density - epsilon` to `density + epsilon`; with
+/// `inverse`, what is kept is divided by its own.
+pub fn chances(n: u64, density: f64, epsilon: f64, inverse: bool) -> Vec<(u32, f32)> {
+    let (first, step) = if n > 1 { (density - epsilon, 2.0 * epsilon / (n - 1) as f64) } else { (density, 0.0) };
+    let chance = |rank: u64| {
+        let p = first + step * rank as f64;
+        ((p * TWO_32) as u32, if inverse { (1.0 / p) as f32 } else { 1.0 })
+    };
+    (0..n).map(chance).collect()
+}
+
+/// Keeps the elements of a row by the chances of their ranks. All is multiplied by `factor`.
+pub fn by_rank(x: &mut [f32], key: u64, start: u64, chances: &[(u32, f32)], factor: f32) {
     let random = words(key, start, x);
     let random = &random[(start % 4) as usize..];
-    let (first, step) = if n > 1 { (density - epsilon, 2.0 * epsilon / (n - 1) as f64) } else { (density, 0.0) };
     let order = ascending(x);
-    for (rank, entry) in order.entries().iter().enumerate() {
+    // First every element gets its chance, then all are decided together: chance would mispredict a branch for each.
+    let (mut limits, mut scales) = (scratch::values(x.len()), scratch::values(x.len()));
+    for (entry, (limit, scale)) in order.entries().iter().zip(chances) {
         let i = *entry as u32 as usize;
-        let p = first + step * rank as f64;
-        let kept = f64::from(random[i].to_bits()) < p * TWO_32;
-        let scale = if inverse { factor / p as f32 } else { factor };
-        x[i] = if kept { x[i] * scale } else { 0.0 };
+        limits[i] = f32::from_bits(*limit);
+        scales[i] = *scale;
     }
+    decide(x, random, &limits, &scales, factor);
     order.keep();
 }
 
-/// The elements of a row by magnitude, the smallest first, of equal ones the last first: a radix sort of 11, 10 and 10
-/// bits. Digits that all elements share, as the lowest ones of bf16 changes often are, cost a look each.
+#[multiversion(targets("x86_64+avx2"))]
+fn decide(x: &mut [f32], random: &[f32], limits: &[f32], scales: &[f32], factor: f32) {
+    for (((x, r), l), s) in x.iter_mut().zip(random).zip(limits).zip(scales) {
+        *x = if r.to_bits() < l.to_bits() { *x * (s * factor) } else { 0.0 };
+    }
+}
+
+/// The elements of a row by magnitude, the smallest first, of equal ones the last first: a radix sort of the bits in
+/// which the row's magnitudes differ, which between bf16 checkpoints are few.
 fn ascending(x: &[f32]) -> Order {
+    const DIGIT: u32 = 11;
     let n = x.len();
     let mut order = ORDERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let Order { entries: a, spare: b, .. } = &mut order;
+    let Order { entries: a, spare: b } = &mut order;
     a.clear();
-    a.extend(x.iter().enumerate().rev().map(|(i, x)| (u64::from(x.to_bits() & 0x7fff_ffff) << 32) | i as u64));
-    b.resize(n.max(b.len()), 0);
-    let mut counts = [[0u32; 1 << 11]; 3];
-    const SHIFTS: [u32; 3] = [32, 42, 52];
-    const MASKS: [u64; 3] = [(1 << 10) - 1, (1 << 10) - 1, (1 << 11) - 1];
+    let (mut any, mut all) = (0u32, u32::MAX);
+    a.extend(x.iter().enumerate().rev().map(|(i, x)| {
+        let magnitude = x.to_bits() & 0x7fff_ffff;
+        any |= magnitude;
+        all &= magnitude;
+        (u64::from(magnitude) << 32) | i as u64
+    }));
+    b.clear();
+    b.resize(n, 0);
+    let differ = any & !all;
+    let low = differ.trailing_zeros();
+    let bits = (32 - differ.leading_zeros()).saturating_sub(low);
+    let passes = bits.div_ceil(DIGIT);
+    let width = bits.div_ceil(passes.max(1));
+    let digit = |e: u64, pass: u32| ((e >> (32 + low + pass * width)) as usize) & ((1 << width) - 1);
+    let mut all_counts = [[0u32; 1 << DIGIT]; 31u32.div_ceil(DIGIT) as usize];
     for e in a.iter() {
-        for d in 0..3 {
-            counts[d][((e >> SHIFTS[d]) & MASKS[d]) as usize] += 1;
+        for (pass, counts) in all_counts[..passes as usize].iter_mut().enumerate() {
+            counts[digit(*e, pass as u32)] += 1;
         }
     }
-    for d in 0..3 {
-        let counts = &mut counts[d];
-        let digit = |e: u64| ((e >> SHIFTS[d]) & MASKS[d]) as usize;
-        if counts[digit(a[0])] as usize == n {
-            continue;
-        }
+    for pass in 0..passes {
+        let counts = &mut all_counts[pass as usize];
         let mut at = 0;
-        for c in counts.iter_mut() {
+        for c in counts[..1 << width].iter_mut() {
             at += std::mem::replace(c, at);
         }
         for e in a.iter() {
-            let place = &mut counts[digit(*e)];
+            let place = &mut counts[digit(*e, pass)];
             b[*place as usize] = *e;
             *place += 1;
         }
-        b.truncate(n);
         std::mem::swap(a, b);
-        b.resize(n, 0);
     }
     order
 }
@@ -156,8 +179,10 @@ mod tests {
     proptest::proptest! {
         /// Law 4: ranks are those of a full sort by magnitude, of equal ones the last first.
         #[test]
-        fn ranks_are_those_of_a_sort(x in proptest::collection::vec(-9i32..9, 1..300), scale in 0.01f32..1.0) {
-            let x: Vec<f32> = x.into_iter().map(|v| v as f32 * scale).collect();
+        fn ranks_are_those_of_a_sort(x in proptest::collection::vec(-9i32..9, 1..300), scale in 0.01f32..1.0, near: bool) {
+            // Near one another they differ in their lowest bits alone; apart in all of them.
+            let value = |v: i32| if near { 1.0 + v as f32 * f32::EPSILON } else { v as f32 * scale };
+            let x: Vec<f32> = x.into_iter().map(value).chain([if near { 1e-20 } else { 0.0 }]).collect();
             let mut want: Vec<usize> = (0..x.len()).rev().collect();
             want.sort_by(|a, b| x[*a].abs().total_cmp(&x[*b].abs()));
             let order = ascending(&x);
