@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export CARGO_TERM_QUIET ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build lint rust-test py-test real-deps bench wheel clean
+.PHONY: help demo test build lint rust-test py-test real-deps bench examples wheel clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench: build  ## Compare speed and memory with the bare I/O and with mergekit (a
 	$(BIN)/python benches/end_to_end.py --floor target/release/examples/floor
 	$(BIN)/python benches/end_to_end.py --floor target/release/examples/floor --cold --only suture floor
 	$(BIN)/python benches/end_to_end.py memory
+
+examples: build  ## Run the example configs with suture and with mergekit, and compare what they write
+	$(BIN)/python benches/examples.py
 
 wheel: $(BIN)/maturin  ## Build the release wheel into dist/
 	. $(BIN)/activate && maturin build --release --out dist

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,12 +112,32 @@ def out(models: dict[str, list[Path]], tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-def ties(models: Sequence[Path], out: Path) -> list[str | Path]:
-    """A ties merge, the method that needs the most: histograms and three passes."""
+def merging(method: str, parameters: dict[str, Any], models: Sequence[Path], out: Path) -> list[str | Path]:
+    """A merge of the fine-tunes onto the first model."""
     config = out.with_name("merge.json")
-    entries = [{"model": str(path), "parameters": {"weight": 0.5, "density": 0.3}} for path in models[1:]]
-    config.write_text(json.dumps({"merge_method": "ties", "base_model": str(models[0]), "models": entries}))
+    entries = [{"model": str(path)} for path in models[1:]]
+    recipe = {"merge_method": method, "base_model": str(models[0]), "models": entries, "parameters": parameters}
+    config.write_text(json.dumps(recipe))
     return ["merge", config, out, "--threads", "2"]
+
+
+def ties(models: Sequence[Path], out: Path) -> list[str | Path]:
+    """A ties merge: histograms and three passes."""
+    return merging("ties", {"weight": 0.5, "density": 0.3}, models, out)
+
+
+#: What keeps the most of a tensor or of the model: histograms of many thresholds, whole rows, a sum for each row or
+#: column, statistics of all tensors at once.
+GREEDY: dict[str, tuple[str, dict[str, Any]]] = {
+    "whole model": ("ties", {"weight": 0.5, "density": 0.3, "scope": "model"}),
+    "pcb": ("pcb", {}),
+    "della": ("della", {"weight": 0.5, "density": 0.5}),
+    "breadcrumbs": ("breadcrumbs", {"weight": 0.5, "density": 0.3, "rescale": "l2"}),
+    "columns": ("nuslerp", {"weight": 0.5, "nuslerp_flatten": False, "nuslerp_row_wise": True}),
+    "rows": ("model_stock", {"filter_wise": True}),
+    "sce": ("sce", {"select_topk": 0.2}),
+    "emr": ("emr", {"task": 1}),
+}
 
 
 def swap(models: Sequence[Path], out: Path) -> list[str | Path]:
@@ -133,6 +154,17 @@ def test_the_budget_is_kept(
     done = run(*verb(models["large"], out), "--memory", BUDGET, "--io", io)
     assert done.code == 0, done.stderr
     assert 10 * MIB < done.peak < LIMIT, f"{done.peak / MIB:.0f} MiB"
+
+
+@pytest.mark.parametrize("case", GREEDY)
+def test_every_kind_of_method_keeps_the_budget(case: str, models: dict[str, list[Path]], out: Path) -> None:
+    """Law 1 for the methods that keep the most, and the plan's peak is not exceeded."""
+    call = merging(*GREEDY[case], models["small"], out)
+    settings = suture.Settings(threads=2, memory=BUDGET)
+    promised = suture.merge(call[1], out, settings=settings, dry_run=True).data["budget"]["peak_bytes"]
+    done = run(*call, "--memory", BUDGET)
+    assert done.code == 0, done.stderr
+    assert done.peak <= promised < LIMIT, f"{done.peak / MIB:.0f} of {promised / MIB:.0f} MiB"
 
 
 @pytest.mark.parametrize("threads", [1, 5])

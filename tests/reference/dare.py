@@ -6,7 +6,8 @@ comes from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def _thinned(
     ]
 
 
-def dare_linear(
+def _dare(
+    join: Callable[..., NDArray[Any]],
     base: NDArray[Any],
     tuned: Sequence[NDArray[Any]],
     weights: Sequence[float],
@@ -58,22 +60,10 @@ def dare_linear(
     normalize: bool = False,
     rescale: str | bool = True,
 ) -> NDArray[np.float32]:
-    """base + lambda * sum(w * thinned delta)."""
+    """base + lambda * the thinned deltas, joined."""
     deltas = _thinned(base, tuned, densities, keys, rescale)
-    return add_back(base, weighted_sum(deltas, weights, normalize=normalize), lam)
+    return add_back(base, join(deltas, weights, normalize=normalize), lam)
 
 
-def dare_ties(
-    base: NDArray[Any],
-    tuned: Sequence[NDArray[Any]],
-    weights: Sequence[float],
-    densities: Sequence[float],
-    keys: Sequence[int],
-    *,
-    lam: float = 1.0,
-    normalize: bool = False,
-    rescale: str | bool = True,
-) -> NDArray[np.float32]:
-    """base + lambda * elect(thinned deltas)."""
-    deltas = _thinned(base, tuned, densities, keys, rescale)
-    return add_back(base, elect(deltas, weights, normalize=normalize), lam)
+dare_linear = partial(_dare, weighted_sum)
+dare_ties = partial(_dare, elect)

@@ -1,20 +1,8 @@
 //! Small methods of one element at a time.
 
-use super::{ANY, Base, Class, Default, Element, Kernel, Method, POSITIVE, Parameter, Params, Spec, Tile};
+use super::{ANY, Default, Element, Kernel, Method, POSITIVE, Parameter, Params, Spec, Tile};
 
-const SPEC: Spec = Spec {
-    name: "",
-    summary: "",
-    formula: "",
-    paper: "",
-    departs: "",
-    parameters: &[],
-    base: Base::Required,
-    inputs: (1, 1),
-    class: Class::Element,
-    reads: 1,
-    homogeneous: false,
-};
+const SPEC: Spec = Spec { inputs: (1, 1), homogeneous: false, ..Spec::COMMON };
 
 pub(super) struct Expo;
 

@@ -314,17 +314,11 @@ impl Kernel for Blend {
 }
 
 const SPEC: Spec = Spec {
-    name: "",
-    summary: "",
-    formula: "",
-    paper: "",
     departs: "dot products are summed in f64",
-    parameters: &[],
-    base: Base::Required,
-    inputs: (1, usize::MAX),
     class: Class::Gram,
     reads: 2,
     homogeneous: false,
+    ..Spec::COMMON
 };
 
 pub(super) struct Slerp;

@@ -159,6 +159,21 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// What most methods have in common, to take over by `..Spec::COMMON`.
+    pub const COMMON: Self = Self {
+        name: "",
+        summary: "",
+        formula: "",
+        paper: "",
+        departs: "",
+        parameters: &[],
+        base: Base::Required,
+        inputs: (1, usize::MAX),
+        class: Class::Element,
+        reads: 1,
+        homogeneous: true,
+    };
+
     /// The parameter called `name`.
     pub fn parameter(&self, name: &str) -> Option<&'static Parameter> {
         self.parameters.iter().find(|p| p.name == name)

@@ -8,7 +8,7 @@ mod consensus;
 mod pipeline;
 mod sparsify;
 
-use super::{ANY, Base, Class, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, WEIGHT};
+use super::{ANY, Class, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, WEIGHT};
 use pipeline::Pipeline;
 
 /// A method that is the pipeline with default stages of its own.
@@ -152,20 +152,6 @@ const fn parameters(stages: Stages) -> [Parameter; 15] {
     ]
 }
 
-const SPEC: Spec = Spec {
-    name: "",
-    summary: "",
-    formula: "",
-    paper: "",
-    departs: "",
-    parameters: &[],
-    base: Base::Required,
-    inputs: (1, usize::MAX),
-    class: Class::Element,
-    reads: 1,
-    homogeneous: true,
-};
-
 pub(super) static PRESETS: [Preset; 11] = [
     Preset {
         spec: Spec {
@@ -175,7 +161,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             paper: "Ilharco et al., Editing models with task arithmetic, arXiv 2212.04089",
             departs: "computes in f32 and rounds once, whatever the checkpoints' dtype",
             parameters: &parameters(Stages { rescales: RANDOM.rescales, ..PLAIN }),
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -191,7 +177,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             parameters: &parameters(Stages { consensus: "sum", normalize: true, ..TRIMMED }),
             class: Class::Order,
             reads: 4,
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -203,7 +189,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             departs: "rescales by 1/density as the paper does (mergekit: by the L1 norm; here `rescale: l1`); masks depend \
                       on the seed, the model's folder name, the tensor's name and the element, not on the order of work",
             parameters: &parameters(RANDOM),
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -214,7 +200,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             paper: "Yu et al., Language models are Super Mario, arXiv 2311.03099",
             departs: "as dare_linear",
             parameters: &parameters(Stages { consensus: "sum", ..RANDOM }),
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -229,7 +215,7 @@ pub(super) static PRESETS: [Preset; 11] = [
                       (mergekit: an error)",
             parameters: &parameters(Stages { consensus: "sum", normalize: true, ..RANKED }),
             class: Class::Order,
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -241,7 +227,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             departs: "as della",
             parameters: &parameters(RANKED),
             class: Class::Order,
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -254,7 +240,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             parameters: &parameters(OUTLIERS),
             class: Class::Order,
             reads: 4,
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -267,7 +253,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             parameters: &parameters(Stages { consensus: "sum", ..OUTLIERS }),
             class: Class::Order,
             reads: 4,
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -279,7 +265,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             departs: "not in mergekit; the paper's code zeroes an incomplete last block, here it is trimmed like the others",
             parameters: &parameters(Stages { sparsify: "cabs", ..PLAIN }),
             class: Class::Order,
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -292,7 +278,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             parameters: &parameters(Stages { scope: "model", reduce: "mean", ..TRIMMED }),
             class: Class::Model,
             reads: 4,
-            ..SPEC
+            ..Spec::COMMON
         },
     },
     Preset {
@@ -303,7 +289,7 @@ pub(super) static PRESETS: [Preset; 11] = [
             paper: "Wang et al., LiNeS, arXiv 2410.17146",
             departs: "not in mergekit; every preset takes alpha and beta",
             parameters: &parameters(Stages { beta: 1.0, ..PLAIN }),
-            ..SPEC
+            ..Spec::COMMON
         },
     },
 ];
