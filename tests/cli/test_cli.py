@@ -360,10 +360,10 @@ def test_a_dry_run_writes_nothing(verb: str, family: dict[str, Path], tmp_path: 
     written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
     assert plan["write_bytes"] == written
     sizes = {name: len(raw.data) for name, raw in read_checkpoint(family["base"]).items()}
-    reads = next(spec["reads"] for spec in suture.methods() if spec["name"] == "ties")
     blended = sum(size for name, size in sizes.items() if "layers.1." in name)
     whole = sum(sizes.values())
-    assert plan["read_bytes"] == (3 * reads * whole if verb == "merge" else whole + blended)
+    # With nothing to trim, at density 1, ties reads every input once.
+    assert plan["read_bytes"] == (3 * whole if verb == "merge" else whole + blended)
     assert 2**20 < plan["budget"]["peak_bytes"] < 2**30
 
 

@@ -249,6 +249,10 @@ def test_interrupt_at_any_time_is_clean(wait: float, job: Job, out: Path) -> Non
     began = time.monotonic()
     process.communicate(timeout=PATIENCE)
     assert time.monotonic() - began < 1.0
+    if process.returncode == 0:
+        # Python has lost the interrupt on its own way up, as it may before it runs us; then all is done.
+        assert file_digests(out) == job.digests
+        return
     # Python itself is interrupted before it has started to look: then it is the signal that ends it.
     assert process.returncode in (130, -signal.SIGINT, 1)
     assert not out.exists()
