@@ -214,14 +214,14 @@ impl Blend {
 
 /// Calls `f` with the inputs, or their changes from the base.
 fn with_changes(tile: &Tile, range: std::ops::Range<usize>, f: impl FnOnce(&[&[f32]])) {
-    let Some(base) = tile.base else {
+    if tile.base.is_none() {
         let parts: Vec<&[f32]> = tile.inputs.iter().map(|x| &x[range.clone()]).collect();
         return f(&parts);
-    };
+    }
     let len = range.len();
     let mut changes = scratch::values(len * tile.inputs.len());
-    for (change, x) in changes.chunks_exact_mut(len).zip(tile.inputs) {
-        arith::sub(&x[range.clone()], &base[range.clone()], change);
+    for (i, change) in changes.chunks_exact_mut(len).enumerate() {
+        tile.change(i, range.clone(), change);
     }
     f(&changes.chunks_exact(len).collect::<Vec<_>>());
 }

@@ -21,6 +21,8 @@ mod varm;
 
 pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Params, SHARE, Spec, Value, WEIGHT};
 
+use crate::kernels::arith;
+
 /// A stretch of consecutive elements of one tensor, of all models at once.
 pub struct Tile<'a> {
     /// Elements of the base, if the method has one that is not an input.
@@ -34,6 +36,16 @@ pub struct Tile<'a> {
     pub start: u64,
     /// Number of elements of the whole tensor.
     pub of: u64,
+}
+
+impl Tile<'_> {
+    /// The change of input `i` from the base in `range`, or the input itself where there is no base.
+    pub fn change(&self, i: usize, range: std::ops::Range<usize>, out: &mut [f32]) {
+        match self.base {
+            Some(base) => arith::sub(&self.inputs[i][range.clone()], &base[range], out),
+            None => out.copy_from_slice(&self.inputs[i][range]),
+        }
+    }
 }
 
 /// Statistics of a span of a tensor. Those of a tensor are the sums over its spans, added in order.

@@ -6,7 +6,7 @@ use super::{
     elements,
 };
 use crate::kernels::select::{self, Selection};
-use crate::kernels::{arith, reduce, scratch};
+use crate::kernels::{reduce, scratch};
 
 pub(super) struct Sce;
 
@@ -97,11 +97,8 @@ impl Run {
     fn of(tile: &Tile, at: usize) -> Self {
         let len = RUN.min(tile.inputs[0].len() - at);
         let mut changes = scratch::values(len * tile.inputs.len());
-        for (change, x) in changes.chunks_exact_mut(len).zip(tile.inputs) {
-            match tile.base {
-                Some(base) => arith::sub(&x[at..at + len], &base[at..at + len], change),
-                None => change.copy_from_slice(&x[at..at + len]),
-            }
+        for (i, change) in changes.chunks_exact_mut(len).enumerate() {
+            tile.change(i, at..at + len, change);
         }
         Self { changes, variance: scratch::values(len), len }
     }

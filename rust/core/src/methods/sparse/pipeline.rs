@@ -244,18 +244,19 @@ impl Pipeline {
         (0..len).step_by(step).map(move |at| at..(at + step).min(len))
     }
 
+    /// Marks of a stretch of which no model has kept anything yet; empty where models do not look at one another.
+    fn none_taken(&self, len: usize) -> scratch::Scratch {
+        let blocks = self.inputs.iter().any(|i| i.sparsify == Sparsify::Blocks);
+        let mut taken = scratch::values(if blocks { len } else { 0 });
+        taken.fill(0.0);
+        taken
+    }
+
     fn norm(&self, x: &[f32], total: &mut f64) {
         match self.rescale {
             Rescale::L2 => reduce::dot(x, x, total),
             _ => reduce::l1(x, total),
         }
-    }
-}
-
-fn delta(tile: &Tile, i: usize, range: Range<usize>, out: &mut [f32]) {
-    match tile.base {
-        Some(base) => arith::sub(&tile.inputs[i][range.clone()], &base[range], out),
-        None => out.copy_from_slice(&tile.inputs[i][range]),
     }
 }
 
@@ -290,15 +291,14 @@ impl Kernel for Pipeline {
         }
         for range in self.stretches(tile.inputs[0].len()) {
             let len = range.len();
-            let mut taken = scratch::values(len);
-            taken.fill(0.0);
+            let mut taken = self.none_taken(len);
             let mut x = scratch::values(len);
             let mut slot = 0;
             for (i, input) in self.inputs.iter().enumerate() {
                 if self.step != Step::Norms && input.selections.is_empty() {
                     continue;
                 }
-                delta(tile, i, range.clone(), &mut x);
+                tile.change(i, range.clone(), &mut x);
                 if let Step::Select(step) = self.step {
                     for (j, selection) in input.selections.iter().enumerate() {
                         // Both cuts of an input look for high bits in one histogram.
@@ -370,16 +370,14 @@ impl Kernel for Pipeline {
         // Without a scan that ranked them there are no ties to drop.
         let mut none = vec![0; if ranks.is_empty() { self.selections().count() } else { 0 }];
         let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
-        let blocks = self.inputs.iter().any(|i| i.sparsify == Sparsify::Blocks);
         for range in self.stretches(out.len()) {
             let len = range.len();
             let mut changes = scratch::values(n * len);
-            let mut taken = scratch::values(if blocks { len } else { 0 });
-            taken.fill(0.0);
+            let mut taken = self.none_taken(len);
             let mut slot = 0;
             for (i, x) in changes.chunks_exact_mut(len).enumerate() {
                 let input = &self.inputs[i];
-                delta(tile, i, range.clone(), x);
+                tile.change(i, range.clone(), x);
                 let factor = input.weight * input.factor;
                 let mut marks = Marks { ranks: &mut ranks[slot..], taken: &mut taken };
                 self.sparsify(i, tile, range.start, factor, &mut marks, x);
