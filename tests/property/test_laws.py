@@ -121,6 +121,11 @@ def test_one_expert_of_full_weight_is_given_back(case: Case, tmp_path: Path) -> 
     config["models"] = [{"model": str(models[1]), "parameters": {}}]
     if "fisher" in case.names:
         config["models"][0]["parameters"]["fisher"] = str(models[1])
+    if "masks" in case.names and case.name == "mask":
+        everything = Raw("BOOL", values.shape, bytes([1]) * values.size)
+        config["models"][0]["parameters"]["masks"] = str(
+            write_checkpoint(tmp_path / "mask", dict.fromkeys(base, everything))
+        )
     assert not differing(merge(config, tmp_path / "out"), tuned)
 
 

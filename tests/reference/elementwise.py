@@ -129,3 +129,14 @@ def fisher(
     importance = [w * np.maximum(_f64(f), floor) for w, f in zip(weights or [1.0] * len(inputs), squares, strict=True)]
     total = np.sum([f * _f64(x) for f, x in zip(importance, inputs, strict=True)], axis=0)
     return np.asarray(total / np.sum(importance, axis=0)).astype(np.float32)
+
+
+def mask(
+    base: NDArray[Any],
+    tuned: Sequence[NDArray[Any]],
+    masks: Sequence[NDArray[Any]],
+    weights: Sequence[float] | None = None,
+) -> NDArray[np.float32]:
+    """base + the sum of the weighted changes that the masks let through (EMR-Merging, arXiv 2405.17461)."""
+    factors = np.asarray(weights or [1.0] * len(tuned)).reshape(-1, *[1] * base.ndim)
+    return add_back(base, (factors * np.stack([_f64(m) for m in masks]) * _changes(base, tuned)).sum(axis=0), 1.0)

@@ -102,6 +102,8 @@ def variants(spec: Spec) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every switch the other way, every word of every choice, the least of every whole number."""
     for parameter in spec["parameters"]:
         kind, name = parameter["kind"], parameter["name"]
+        if spec["name"] == "emr" and name == "masks":
+            continue  # What it writes is no model; test_emr_masks_give_the_model_back.
         if kind["kind"] == "switch":
             yield f"{name}={not parameter['default']}", {name: not parameter["default"]}
         elif kind["kind"] == "choice":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 import suture
 
 from ..reference import arcee, elementwise, gram, pcb, sparse
-from ..reference.emr import emr
+from ..reference.emr import emr, unified
 from ..reference.sce import sce
 from ..reference.task_arithmetic import delta
 from ..reference.ties import sign_margin
@@ -523,6 +524,59 @@ def test_emr(task: int, kind: str, families: Mapping[str, Family], tmp_path: Pat
     found = merged("emr", family, tmp_path / "out", shared={"task": task} if task else {})
     expected = emr(family.base, family.tuned, task=task)
     assert_matches(found, expected, family, tolerance=TOLERANCE, settled=majority_settled(family))
+
+
+@kinds
+def test_emr_masks_give_the_model_back(kind: str, families: Mapping[str, Family], tmp_path: Path) -> None:
+    """EMR's masks are BOOL tensors, its scale is in the report; with the unified model they make the task's model."""
+    family = families[kind].first(3)
+    merged("emr", family, tmp_path / "unified")
+    masks = merged("emr", family, tmp_path / "masks", shared={"task": 2, "masks": True})
+    assert {raw.dtype for raw in masks.values()} == {"BOOL"}
+    changes = [{name: delta(base, t[name]) for name, base in family.base.items()} for t in family.tuned]
+    settled = majority_settled(family)
+    for name, raw in masks.items():
+        agrees = changes[1][name] * unified([c[name] for c in changes]) > 0
+        np.testing.assert_array_equal(raw.values()[settled[name]], agrees[settled[name]])
+    report = json.loads((tmp_path / "masks" / "suture.json").read_text())
+    (scale,) = {tensor["found"]["scale"] for tensor in report["tensors"].values()}
+    config = {
+        "merge_method": "mask",
+        "base_model": str(family.folders[0]),
+        "models": [
+            {
+                "model": str(tmp_path / "unified"),
+                "parameters": {"weight": scale, "masks": str(tmp_path / "masks")},
+            }
+        ],
+        "out_dtype": "float32",
+    }
+    suture.merge(config, tmp_path / "back")
+    expected = emr(family.base, family.tuned, task=2)
+    assert_matches(read_checkpoint(tmp_path / "back"), expected, family, tolerance=TOLERANCE, settled=settled)
+
+
+@kinds
+@pytest.mark.parametrize("weights", [None, (0.5, -2.0, 0.8)], ids=["default", "weighted"])
+def test_mask(weights: Sequence[float] | None, kind: str, families: Mapping[str, Family], tmp_path: Path) -> None:
+    """Masks from checkpoints, as booleans or as numbers, multiply the changes; the output has the models' dtype."""
+    family, rng = families[kind].first(3), np.random.default_rng(43)
+    masks, paths = [], []
+    for number in range(3):
+        drawn = {name: rng.random(values.shape) < 0.4 for name, values in family.base.items()}
+        stored = {
+            name: Raw("BOOL", keep.shape, keep.tobytes()) if number % 2 else encode(keep.astype(np.float32), "BF16")
+            for name, keep in drawn.items()
+        }
+        paths.append(str(write_checkpoint(tmp_path / f"mask-{number}", stored)))
+        masks.append(drawn)
+    per_input = {"masks": paths} | ({"weight": weights} if weights else {})
+    found = merged("mask", family, tmp_path / "out", per_input)
+    expected = {
+        name: elementwise.mask(base, [t[name] for t in family.tuned], [m[name] for m in masks], weights)
+        for name, base in family.base.items()
+    }
+    assert_matches(found, expected, family, tolerance=TOLERANCE)
 
 
 @kinds

@@ -294,7 +294,8 @@ def test_models_that_changed_nothing_give_the_base(method: str, tmp_path: Path) 
     spec = next(s for s in suture.methods() if s["name"] == method)
     count = min(2, spec["inputs"][1])
     required = [p for p in spec["parameters"] if p["default"] is None]
-    own = {p["name"]: 0.5 for p in required if p["per_input"]}
+    beside = {p["name"] for p in required if p["kind"]["kind"] == "checkpoint"}
+    own = {p["name"]: str(folders[0]) if p["name"] in beside else 0.5 for p in required if p["per_input"]}
     if any(p["name"] == "density" for p in spec["parameters"]):
         own["density"] = 0.4
     shared = {p["name"]: 1 for p in required if not p["per_input"]}

@@ -66,5 +66,5 @@ def settings(options: dict[str, Any]) -> Settings:
 
 def emit_json(data: Any) -> None:
     """Print data as JSON on stdout."""
-    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    # Indented for people only: it takes 5 times as long, and a plan may list tens of thousands of tensors.
+    sys.stdout.write(json.dumps(data, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False) + "\n")

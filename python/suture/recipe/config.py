@@ -180,7 +180,7 @@ def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None
 
 
 #: Keys whose value is a model, wherever they stand.
-_MODELS = ("model", "base_model", "fisher")
+_MODELS = ("model", "base_model", "fisher", "masks")
 
 
 def _resolved(node: Any, at: str, folder: Path | None, names: set[str]) -> Any:

@@ -99,6 +99,7 @@ def example(spec: dict[str, Any]) -> str:
     for i in range(count):
         lines.append(f"  - model: path/to/expert-{i + 1}")
         values = {"weight": 0.5, "density": 0.4, "fisher": f"path/to/squared-gradients-{i + 1}"}
+        values["masks"] = f"path/to/masks-{i + 1}"
         if own:
             lines.append("    parameters: {" + ", ".join(f"{p['name']}: {values[p['name']]}" for p in own) + "}")
     required = [p for p in spec["parameters"] if not p["per_input"] and p["default"] is None]

@@ -73,7 +73,12 @@ impl Dtype {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
     }
 
-    /// Bytes of one element of a dtype that computes.
+    /// True for the dtypes that can be read as numbers: those that compute, and booleans as 0 and 1.
+    pub fn widens(self) -> bool {
+        self.computes() || self == Self::Bool
+    }
+
+    /// Bytes of one element of a dtype that widens.
     pub fn bytes(self) -> usize {
         (self.bits() / 8) as usize
     }

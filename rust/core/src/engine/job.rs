@@ -222,11 +222,12 @@ impl Job {
     /// # Errors
     /// Only after a panic elsewhere.
     pub fn close(&self) -> Result<(super::journal::Done, usize)> {
+        let found = self.kernel.read().map_err(poisoned)?.iter().flat_map(|k| k.found()).collect();
         let s = self.state.lock().map_err(poisoned)?;
         let mut digests = s.leaves.iter().map(|l| digest::hex(digest::combine(l.iter().copied())));
         let output = digests.next().unwrap_or_default();
         Ok((
-            super::journal::Done { tensor: self.tensor, digest: output, inputs: digests.collect() },
+            super::journal::Done { tensor: self.tensor, digest: output, inputs: digests.collect(), found },
             s.scans + self.surveyed,
         ))
     }

@@ -3,7 +3,7 @@
 //! One line per finished tensor. A torn last line is ignored. What the journal says is done is read back and
 //! compared with its digest before it is believed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -26,6 +26,9 @@ pub struct Done {
     pub digest: String,
     /// Digests of the tensors it was made from, in the order of [`crate::plan::Action::operands`].
     pub inputs: Vec<String>,
+    /// What its method found; see [`crate::methods::Kernel::found`].
+    #[serde(default)]
+    pub found: BTreeMap<String, f64>,
 }
 
 /// The journal of a run.

@@ -1,6 +1,6 @@
 //! The report of a run, `suture.json`: written straight to text, for a model may have tens of thousands of tensors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -42,15 +42,18 @@ struct Tensor<'a> {
     digest: &'a str,
     /// Model, tensor and digest of every input.
     from: Vec<(&'a str, &'a str, &'a str)>,
+    /// What the method found, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<&'a BTreeMap<String, f64>>,
 }
 
 impl Serialize for Tensors<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let plan = self.plan;
         s.collect_map(plan.tensors.iter().enumerate().map(|(i, t)| {
-            let (digest, inputs) = match self.done.get(&i) {
-                Some(d) => (d.digest.as_str(), d.inputs.as_slice()),
-                None => ("", &[][..]),
+            let (digest, inputs, found) = match self.done.get(&i) {
+                Some(d) => (d.digest.as_str(), d.inputs.as_slice(), Some(&d.found).filter(|f| !f.is_empty())),
+                None => ("", &[][..], None),
             };
             let operands = t.action.operands();
             let from = operands.iter().zip(inputs);
@@ -59,7 +62,7 @@ impl Serialize for Tensors<'_> {
                 Action::Copy { .. } => "copy",
                 Action::Merge { method, .. } => method.spec().name,
             };
-            (&t.name, Tensor { dtype: t.dtype, shape: &t.shape, action, digest, from: from.collect() })
+            (&t.name, Tensor { dtype: t.dtype, shape: &t.shape, action, digest, from: from.collect(), found })
         }))
     }
 }

@@ -8,7 +8,7 @@ use crate::dtype::Dtype;
 
 /// Widens the stored elements in `bytes` into `out`.
 ///
-/// `bytes` holds exactly `out.len()` elements of `dtype`, a dtype that computes; f64 is rounded to f32.
+/// `bytes` holds exactly `out.len()` elements of `dtype`, a dtype that widens; f64 is rounded to f32.
 pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     debug_assert_eq!(bytes.len(), out.len() * dtype.bytes());
     match dtype {
@@ -28,6 +28,11 @@ pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
                 *o = f64::from_le_bytes(*b) as f32;
             }
         }
+        Dtype::Bool => {
+            for (o, b) in out.iter_mut().zip(bytes) {
+                *o = f32::from(u8::from(*b != 0));
+            }
+        }
         _ => {
             for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *o = f32::from_le_bytes(*b);
@@ -38,7 +43,7 @@ pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
 
 /// Rounds `values` into stored elements of `dtype`, to nearest even; NaN stays NaN, overflow becomes infinite.
 ///
-/// `bytes` has room for exactly `values.len()` elements of `dtype`, a dtype that computes.
+/// `bytes` has room for exactly `values.len()` elements of `dtype`, a dtype that widens; as booleans, all but 0 is true.
 pub fn narrow(dtype: Dtype, values: &[f32], bytes: &mut [u8]) {
     debug_assert_eq!(bytes.len(), values.len() * dtype.bytes());
     match dtype {
@@ -56,6 +61,11 @@ pub fn narrow(dtype: Dtype, values: &[f32], bytes: &mut [u8]) {
         Dtype::F64 => {
             for (v, b) in values.iter().zip(bytes.as_chunks_mut::<8>().0) {
                 *b = f64::from(*v).to_le_bytes();
+            }
+        }
+        Dtype::Bool => {
+            for (v, b) in values.iter().zip(bytes) {
+                *b = u8::from(*v != 0.0);
             }
         }
         _ => {

@@ -1,6 +1,6 @@
 //! Small methods of one element at a time.
 
-use super::{ANY, Default, Element, Kernel, Method, POSITIVE, Parameter, Params, Spec, Tile};
+use super::{ANY, Base, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile};
 
 const SPEC: Spec = Spec { inputs: (1, 1), homogeneous: false, ..Spec::COMMON };
 
@@ -63,6 +63,48 @@ impl Method for Nearswap {
                 let (x, b) = (f64::from(*x), f64::from(*b));
                 let w = (t / (b - x).abs().max(1e-6)).clamp(0.0, 1.0);
                 *o = (w * x + (1.0 - w) * b) as f32;
+            }
+        })))
+    }
+}
+
+pub(super) struct Mask;
+
+static MASK: Spec = Spec {
+    name: "mask",
+    summary: "keep of each model's change what its masks let through, rescaled",
+    formula: "base + sum_i weight_i mask_i (x_i - base)",
+    paper: "Huang et al., EMR-Merging, arXiv 2405.17461: gives a model back from the unified one",
+    departs: "not in mergekit; `emr` with `masks: true` writes masks and the weight to give, named scale in its report",
+    parameters: &[
+        Parameter::each("weight", "factor on what is kept of the model's change", ANY, Default::Number(1.0)),
+        Parameter::each(
+            "masks",
+            "checkpoint of masks (BOOL, or numbers to multiply by) with the model's tensor names and shapes",
+            Kind::Checkpoint,
+            Default::Required,
+        ),
+    ],
+    base: Base::Required,
+    inputs: (1, usize::MAX),
+    homogeneous: false,
+    ..SPEC
+};
+
+impl Method for Mask {
+    fn spec(&self) -> &Spec {
+        &MASK
+    }
+
+    fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+        let weights = params.numbers("weight");
+        Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
+            let Some(base) = tile.base else { return };
+            let (models, masks) = tile.inputs.split_at(weights.len());
+            for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
+                let kept = |((x, m), w): ((&&[f32], &&[f32]), &f64)| w * f64::from(m[e]) * f64::from(x[e] - b);
+                let change: f64 = models.iter().zip(masks).zip(&weights).map(kept).sum();
+                *o = if change == 0.0 { *b } else { (f64::from(*b) + change) as f32 };
             }
         })))
     }

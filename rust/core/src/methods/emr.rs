@@ -3,6 +3,7 @@
 use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
 };
+use crate::dtype::Dtype;
 use crate::kernels::reduce::BLOCK;
 
 pub(super) struct Emr;
@@ -14,12 +15,20 @@ static SPEC: Spec = Spec {
               l_t = sum over tensors of mean |d_t| / of mean |u [d_t u > 0]|",
     paper: "Huang et al., EMR-Merging, arXiv 2405.17461",
     departs: "not in mergekit",
-    parameters: &[Parameter::shared(
-        "task",
-        "0: the unified model; from 1: the model that the masks and scale of this one give back",
-        Kind::Integer { min: 0, max: 1 << 20 },
-        Default::Number(0.0),
-    )],
+    parameters: &[
+        Parameter::shared(
+            "task",
+            "0: the unified model; from 1: the model that the masks and scale of this one give back",
+            Kind::Integer { min: 0, max: 1 << 20 },
+            Default::Number(0.0),
+        ),
+        Parameter::shared(
+            "masks",
+            "write the task's masks as BOOL tensors instead, its scale in the report, for method `mask`",
+            Kind::Switch,
+            Default::Switch(false),
+        ),
+    ],
     base: Base::Required,
     inputs: (1, usize::MAX),
     class: Class::Model,
@@ -41,13 +50,22 @@ impl Method for Emr {
         if task > params.inputs {
             return Err(format!("task {task} asks for a model that is not there; there are {}", params.inputs));
         }
-        Ok(Box::new(Bound { task: task.checked_sub(1), scale: None }))
+        let mask = params.switch("masks");
+        if mask && task == 0 {
+            return Err("the masks are those of a model; give its number as `task`, from 1".into());
+        }
+        Ok(Box::new(Bound { task: task.checked_sub(1), mask, scale: None }))
+    }
+
+    fn dtype(&self, params: &Params) -> Option<Dtype> {
+        params.switch("masks").then_some(Dtype::Bool)
     }
 }
 
 #[derive(Clone)]
 struct Bound {
     task: Option<usize>,
+    mask: bool,
     scale: Option<f64>,
 }
 
@@ -94,12 +112,20 @@ impl Kernel for Bound {
         Ok(Box::new(self.clone()))
     }
 
+    fn found(&self) -> Vec<(String, f64)> {
+        self.scale.map(|s| ("scale".to_owned(), s)).into_iter().collect()
+    }
+
     fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
         let Some(base) = tile.base else { return };
         for (e, o) in out.iter_mut().enumerate() {
             let mut u = unified(tile, base, e);
             if let Some(task) = self.task {
                 let d = f64::from(tile.inputs[task][e] - base[e]);
+                if self.mask {
+                    *o = f32::from(u8::from(d * u > 0.0));
+                    continue;
+                }
                 u *= if d * u > 0.0 { self.scale.unwrap_or(0.0) } else { 0.0 };
             }
             *o = if u == 0.0 { base[e] } else { (f64::from(base[e]) + u) as f32 };

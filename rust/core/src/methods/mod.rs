@@ -21,6 +21,7 @@ mod varm;
 
 pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Params, SHARE, Spec, Value, WEIGHT};
 
+use crate::dtype::Dtype;
 use crate::kernels::arith;
 
 /// A stretch of consecutive elements of one tensor, of all models at once.
@@ -135,6 +136,11 @@ pub trait Method: Sync {
         Scope::Tensor
     }
 
+    /// Dtype of what it computes with these parameters, where that is not a model's.
+    fn dtype(&self, _params: &Params) -> Option<Dtype> {
+        None
+    }
+
     /// The method with the parameters of one tensor of dimensions `shape`; for a wider [`Scope`], of all its tensors as
     /// one flat one.
     ///
@@ -196,6 +202,11 @@ pub trait Kernel: Send + Sync {
     /// As [`Method::bind`].
     fn on(&self, _params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         Err("works on single tensors".into())
+    }
+
+    /// What the scans have found and a reader of the report may want, each with its name.
+    fn found(&self) -> Vec<(String, f64)> {
+        Vec::new()
     }
 
     /// Computes a tile into `out`.

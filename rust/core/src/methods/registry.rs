@@ -26,6 +26,7 @@ pub static METHODS: &[&dyn Method] = &[
     &sce::Sce,
     &pcb::Pcb,
     &emr::Emr,
+    &element::Mask,
     &tall::TallMask,
     &tall::ConsensusTa,
     &magmax::Magmax,

@@ -93,9 +93,19 @@ impl Draft {
         let operands: Vec<Operand> = base.iter().chain(&inputs).copied().collect();
         same_shape(&self.models, &operands)?;
         let Some(first) = operands.first().copied() else { return Err(Error::recipe("", "nothing to merge")) };
-        let dtypes: Vec<Dtype> = operands.iter().map(|o| self.models.tensor(*o).dtype).collect();
+        // What comes after the models (masks, squared gradients) does not decide the output's dtype.
+        let models = &operands[..operands.len() - (inputs.len() - params.inputs)];
+        let dtypes: Vec<Dtype> = models.iter().map(|o| self.models.tensor(*o).dtype).collect();
         if let Some(i) = dtypes.iter().position(|d| !d.computes()) {
-            return self.carry(name, &operands, dtypes[i]);
+            return self.carry(name, models, dtypes[i]);
+        }
+        if let Some(o) = operands[models.len()..].iter().find(|o| !self.models.tensor(**o).dtype.widens()) {
+            let (tensor, path) = (self.models.tensor(*o), &self.models.get(o.model).path);
+            return Err(Error::tensor(
+                path,
+                &name,
+                format!("is {}; expected a float dtype or BOOL", tensor.dtype.name()),
+            ));
         }
         self.rounded |= dtypes.contains(&Dtype::F64);
         let promoted = dtypes.iter().copied().reduce(Dtype::promote).unwrap_or(Dtype::F32);
@@ -104,7 +114,8 @@ impl Draft {
         let wrong = |p| Error::recipe("", format!("tensor `{name}`: {p}"));
         let cost = method.bind(&params, shape).map_err(wrong)?.cost();
         let group = self.group(&name, method.scope(&params), &params)?;
-        self.push(name, dtype.unwrap_or(promoted), first, Action::Merge { method, params, base, inputs, cost, group })
+        let dtype = method.dtype(&params).or(dtype).unwrap_or(promoted);
+        self.push(name, dtype, first, Action::Merge { method, params, base, inputs, cost, group })
     }
 
     /// The group whose tensors share statistics with the one called `name`, made if need be.
