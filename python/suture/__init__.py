@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from suture.analysis import diff, inspect, methods, verify
     from suture.checkpoint import Checkpoint, TensorInfo, open
     from suture.settings import Settings
-    from suture.surgery import Report, merge, swap
+    from suture.surgery import Report, merge, propose, revert, swap
 
 __all__ = [
     "Checkpoint",
@@ -32,6 +32,8 @@ __all__ = [
     "merge",
     "methods",
     "open",
+    "propose",
+    "revert",
     "swap",
     "verify",
 ]
@@ -40,7 +42,7 @@ _HOMES = {
     "analysis": ("diff", "inspect", "methods", "verify"),
     "checkpoint": ("Checkpoint", "TensorInfo", "open"),
     "settings": ("Settings",),
-    "surgery": ("Report", "merge", "swap"),
+    "surgery": ("Report", "merge", "propose", "revert", "swap"),
 }
 
 

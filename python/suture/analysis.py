@@ -10,8 +10,9 @@ from typing import Any
 
 from suture import _core
 from suture.checkpoint import Checkpoint
-from suture.errors import UsageError
+from suture.errors import SutureError, UsageError
 from suture.settings import Settings
+from suture.sidecars import head_counts, token_names
 
 Progress = Callable[[int, int], None]
 
@@ -50,31 +51,122 @@ def inspect(
     return described
 
 
+#: Thresholds at which `diff` counts larger changes; `x` stands for the mean absolute value of the base.
+ABOVE = "1e-5,1e-4,1e-3,0.01x,0.1x,1x"
+
+
 def diff(
     base: str | PathLike[str],
-    tuned: str | PathLike[str],
-    *,
+    *tuned: str | PathLike[str],
+    heads: bool = False,
+    neurons: int = 0,
+    tokens: int = 0,
+    spread: bool = False,
+    above: str = ABOVE,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure what a fine-tune changed, reading each checkpoint once.
+    """Measure what fine-tunes changed, reading each checkpoint once, the base too.
 
-    The result has ``metrics`` (name and meaning of each), their values in ``total``, ``tensors``, ``modules``,
-    ``layers`` and ``cells`` (layer by module), and the names in ``only_base``, ``only_tuned`` and ``reshaped``.
+    Changes are formed in f32 and summed in f64; pairs with a NaN or infinite element are counted and left out.
+
+    Args:
+        base: the checkpoint the others were tuned from.
+        tuned: one or more fine-tunes.
+        heads: measure every attention head; needs the base's config.json.
+        neurons: groups of neurons of each feed-forward module to measure; 0 for none.
+        tokens: how many of the most changed rows of each vocabulary to list.
+        spread: look at the distribution of the changes (exact quantiles, Gini coefficient, shares above thresholds);
+            takes up to a second reading, a third for the overlap of two fine-tunes' largest changes.
+        above: the thresholds, comma-separated: ``1e-4``, or ``0.1x`` for 0.1 times the mean absolute value of the base.
+        settings: how to do the work.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Returns:
+        ``base``, ``metrics`` (name and meaning of each figure), ``models`` and ``pairs``. Each of ``models`` has
+        ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from the base), the figures in ``total``,
+        ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and, where asked for, ``heads``, ``neurons``,
+        ``tokens`` and ``vocabularies``, and the names in ``only_base``, ``only_tuned`` and ``reshaped``. Each of
+        ``pairs`` relates the changes of two fine-tunes, ``a`` and ``b``: their cosine, the share of elements both
+        changed, and how often they agree in sign.
 
     Raises:
         SutureError: if a checkpoint is not sound.
-        UsageError: if the two have no tensor in common.
+        UsageError: if no fine-tune is given, or one has no tensor in common with the base.
     """
     settings = settings or Settings()
-    first, second = Checkpoint(base), Checkpoint(tuned)
-    total = _core.compare_bytes(first._core, second._core)
-    found: dict[str, Any] = json.loads(
-        _core.compare_json(first._core, second._core, settings.io, settings.thread_count, _scaled(progress, total))
+    if not tuned:
+        raise UsageError("diff needs a base and at least one fine-tune")
+    first, others = Checkpoint(base), [Checkpoint(t) for t in tuned]
+    options = json.dumps(
+        {
+            "heads": head_counts(Path(base)) if heads else None,
+            "neurons": neurons,
+            "tokens": tokens,
+            "spread": spread,
+            "above": above,
+        }
     )
-    if not found["tensors"] and (found["only_base"] or found["only_tuned"]):
-        raise UsageError(f"{base} and {tuned} have no tensor in common; are these the right checkpoints?")
+    cores = [t._core for t in others]
+    total = _core.compare_bytes(first._core, cores, options)
+    done = _scaled(progress, total)
+    found: dict[str, Any] = json.loads(
+        _core.compare_json(first._core, cores, options, settings.io, settings.thread_count, done)
+    )
+    for model in found["models"]:
+        if not model["tensors"] and (model["only_base"] or model["only_tuned"]):
+            raise UsageError(f"{base} and {model['tuned']} have no tensor in common; are these the right checkpoints?")
+        if tokens:
+            names = token_names(Path(base))
+            for row in model["tokens"]:
+                row["token"] = names.get(row["row"])
     return found
+
+
+def frozen(found: dict[str, Any], layers: str) -> None:
+    """Check that a training left these layers alone.
+
+    Args:
+        found: what :func:`diff` found.
+        layers: layers such as ``0-4,30``; ``outside`` stands for all that is in no layer.
+
+    Raises:
+        UsageError: if the list cannot be read.
+        SutureError: if a tensor of theirs changed, with the names.
+    """
+    _complain(found, layers, inside=True)
+
+
+def moved(found: dict[str, Any], layers: str) -> None:
+    """Check that a training changed nothing but these layers; as :func:`frozen`."""
+    _complain(found, layers, inside=False)
+
+
+def _complain(found: dict[str, Any], layers: str, *, inside: bool) -> None:
+    listed = _layers(layers)
+    for model in found["models"]:
+        rows = [t for t in model["tensors"] if not t["equal"] and (t["layer"] in listed) == inside]
+        names = [t["name"] for t in rows]
+        # What cannot be compared cannot be called unchanged.
+        names += [n for key in ("reshaped", "only_base", "only_tuned") for n in model[key]]
+        if names:
+            which = f"layers {layers}" if inside else f"anything but layers {layers}"
+            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+            message = f"{model['tuned']}: expected {which} unchanged, found changes in {', '.join(names[:5])}{more}"
+            raise SutureError(message, model["tuned"], names[0])
+
+
+def _layers(text: str) -> set[str]:
+    listed: set[str] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if first == "outside" and not last:
+            listed.add("-")
+        elif first.strip().isdigit() and (last or first).strip().isdigit():
+            listed.update(map(str, range(int(first), int(last or first) + 1)))
+        else:
+            raise UsageError(f"expected layers such as 0-4,30 or outside, found `{part.strip()}`")
+    return listed
 
 
 def verify(

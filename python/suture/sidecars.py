@@ -202,7 +202,48 @@ def layer_types(folder: Path) -> list[Any] | None:
     config = _read_config(folder) if folder.is_dir() else None
     if config is None:
         return None
-    for section in (config, config.get("text_config")):
-        if isinstance(section, dict) and isinstance(section.get("layer_types"), list):
+    for section in _sections(config):
+        if isinstance(section.get("layer_types"), list):
             return list(section["layer_types"])
     return None
+
+
+def head_counts(folder: Path) -> tuple[int, int]:
+    """The query heads and the key/value heads of each layer, as the model's config.json has them.
+
+    Raises:
+        SutureError: if there is no config.json that tells.
+    """
+    config = _read_config(folder) if folder.is_dir() else None
+    for section in _sections(config or {}):
+        query = next((section[k] for k in ("num_attention_heads", "n_head", "num_heads") if k in section), None)
+        shared = section.get("num_key_value_heads") or query
+        if isinstance(query, int) and isinstance(shared, int) and query > 0 and shared > 0:
+            return query, shared
+    raise SutureError(
+        f"{folder}: no config.json with `num_attention_heads`, which it takes to tell heads apart", folder
+    )
+
+
+def _sections(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A config and the configs inside it that may be those of its language model."""
+    return [config, *(config[k] for k in _INNER if isinstance(config.get(k), dict))]
+
+
+def token_names(folder: Path) -> dict[int, str]:
+    """The tokens of a model's vocabulary by their number, from tokenizer.json, vocab.json or vocab.txt; else none."""
+    try:
+        if (folder / "tokenizer.json").is_file():
+            data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            vocabulary = data["model"]["vocab"]
+            listed = isinstance(vocabulary, list)
+            pairs = [(i, t[0]) for i, t in enumerate(vocabulary)] if listed else [(i, t) for t, i in vocabulary.items()]
+            return dict(pairs) | {t["id"]: t["content"] for t in data.get("added_tokens") or []}
+        if (folder / "vocab.json").is_file():
+            return {i: t for t, i in json.loads((folder / "vocab.json").read_text(encoding="utf-8")).items()}
+        if (folder / "vocab.txt").is_file():
+            return dict(enumerate((folder / "vocab.txt").read_text(encoding="utf-8").splitlines()))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        # A tokenizer of another make; the figures do not need it.
+        return {}
+    return {}

@@ -3,69 +3,169 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 import click
 
+from suture.analysis import ABOVE, frozen, moved
 from suture.analysis import diff as run
 from suture.cli.options import emit_json, reading, settings
 from suture.errors import SutureError, UsageError
 from suture.render.progress import bar
 
-METRICS = ["mean_abs", "max_abs", "l2", "relative_l2", "cosine", "changed", "flipped", "nonfinite"]
+#: Rows of a table and what each is, by what --by calls it.
+TABLES = {
+    "layer": ("layers", ("layer",)),
+    "module": ("modules", ("module",)),
+    "tensor": ("tensors", ("name",)),
+    "head": ("heads", ("layer", "module", "head")),
+    "neuron": ("neurons", ("layer", "module", "group")),
+    "token": ("tokens", ("tensor", "row", "token")),
+}
+#: Metrics whose smallest values are the most telling.
+ASCENDING = ("cosine", "unchanged")
 
 
-@click.command(short_help="Measure what a fine-tune changed")
+@click.command(short_help="Measure what fine-tunes changed")
 @click.argument("base", type=click.Path())
-@click.argument("tuned", type=click.Path())
-@click.option("--by", type=click.Choice(["layer", "module", "tensor"]), help="Table instead of the heat map")
-@click.option("--sort", type=click.Choice(METRICS), help="Sort the table, largest first (cosine: smallest first)")
-@click.option(
-    "--metric",
-    type=click.Choice(METRICS),
-    default="relative_l2",
-    show_default=True,
-    help="Metric of the heat map",
-)
-@click.option(
-    "--csv",
-    "csv_file",
-    type=click.Path(),
-    metavar="FILE",
-    help="Write the table (by tensor, or as --by) as CSV",
-)
+@click.argument("tuned", type=click.Path(), nargs=-1, required=True)
+@click.option("--by", type=click.Choice(list(TABLES)), help="Table instead of the heat map")
+@click.option("--sort", metavar="METRIC", help="Sort the table, largest first (cosine: smallest first)")
+@click.option("--metric", default="relative_l2", show_default=True, metavar="METRIC", help="Metric of the heat map")
+@click.option("--heads", is_flag=True, help="Measure every attention head")
+@click.option("--neurons", type=int, default=0, metavar="N", help="Measure N groups of neurons of each module")
+@click.option("--tokens", type=int, default=0, metavar="K", help="List the K most changed rows of each vocabulary")
+@click.option("--spread", is_flag=True, help="Quantiles, Gini coefficient and shares above thresholds; reads twice")
+@click.option("--above", default=ABOVE, show_default=True, metavar="LIST", help="The thresholds; x: times mean |base|")
+@click.option("--frozen", "frozen_list", metavar="LIST", help="Fail if one of these layers changed (0-4,30,outside)")
+@click.option("--trained", "trained_list", metavar="LIST", help="Fail if anything but these layers changed")
+@click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write the table as CSV")
+@click.option("--parquet", "parquet_file", type=click.Path(), metavar="FILE", help="Write the table as Parquet")
+@click.option("--plot", "plot_file", type=click.Path(), metavar="FILE", help="Draw the heat map as .svg or .png")
+@click.option("--html", "html_file", type=click.Path(), metavar="FILE", help="Write everything as one HTML page")
 @reading
 def diff(
     base: str,
-    tuned: str,
+    tuned: tuple[str, ...],
     by: str | None,
     sort: str | None,
     metric: str,
+    heads: bool,
+    neurons: int,
+    tokens: int,
+    spread: bool,
+    above: str,
+    frozen_list: str | None,
+    trained_list: str | None,
     csv_file: str | None,
+    parquet_file: str | None,
+    plot_file: str | None,
+    html_file: str | None,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure what a fine-tune changed, by layer, module or tensor.
+    """Measure what fine-tunes changed, by layer, module, tensor, head, neuron group or token.
 
-    BASE and TUNED are read once, in parallel. Without --by a heat map of layers by modules is shown.
+    BASE and every TUNED are read once, in parallel. Without --by a heat map of layers by modules is shown. With
+    several TUNED, how their changes relate is shown too.
+
+    \b
+    Examples:
+      suture diff base math-expert swahili-expert
+      suture diff base math-expert --by head --sort relative_l2
+      suture diff base math-expert swahili-expert --html report.html
+      suture diff base tuned --frozen 0-4,outside
     """
+    if html_file:
+        # The page shows all there is.
+        heads, spread = heads or _has_heads(base), True
+        neurons, tokens = neurons or 16, tokens or 20
+    heads, neurons, tokens = heads or by == "head", neurons or (by == "neuron") * 16, tokens or (by == "token") * 20
+    _check_metrics(sort, metric, spread, above)
     with bar("comparing", quiet) as progress:
-        found = run(base, tuned, settings=settings(options), progress=progress)
-    rows = found[{"layer": "layers", "module": "modules"}.get(by or "", "tensors")]
+        found = run(
+            base, *tuned, heads=heads, neurons=neurons, tokens=tokens, spread=spread, above=above,
+            settings=settings(options), progress=progress,
+        )  # fmt: skip
+    section, keys = TABLES[by or "tensor"]
+    rows = [model[section] for model in found["models"]]
     if sort:
-        rows.sort(key=lambda r: float(r[sort]), reverse=sort != "cosine")
-    if csv_file:
-        _write_csv(csv_file, rows)
+        for table in rows:
+            table.sort(key=lambda r: float(r[sort]), reverse=sort not in ASCENDING)
+    _write_files(found, rows, metric, csv_file, parquet_file, plot_file, html_file)
     if as_json:
         emit_json(found)
     elif not quiet:
-        from suture.render.comparison import show_heat_map, show_table
+        from suture.render.comparison import show_heat_map, show_pairs, show_table, warn_of_strangers
 
-        if by or sort:
-            show_table(found, by or "tensor", rows)
-        else:
-            show_heat_map(found, metric)
+        for model, table in zip(found["models"], rows, strict=True):
+            if by or sort:
+                show_table(found, model, keys, table)
+            else:
+                show_heat_map(found, model, metric)
+        show_pairs(found)
+        warn_of_strangers(found)
+    for listed, check in ((frozen_list, frozen), (trained_list, moved)):
+        if listed is not None:
+            check(found, listed)
+
+
+def _has_heads(base: str) -> bool:
+    from suture.sidecars import head_counts
+
+    try:
+        return bool(head_counts(Path(base)))
+    except SutureError:
+        return False
+
+
+def _check_metrics(sort: str | None, metric: str, spread: bool, above: str) -> None:
+    """Tell of a misspelt metric before anything is read."""
+    plain = ["mean_abs", "rms", "max_abs", "mean", "l2", "relative_l2", "relative_mean", "cosine", "changed",
+             "unchanged", "flipped", "nonfinite"]  # fmt: skip
+    more = ["q50", "q90", "q99", "q999", "gini", "top1", *(f"above_{t.strip()}" for t in above.split(","))]
+    if metric in more:
+        raise UsageError(f"--metric: {metric} is not there by layer and module at once; expected {', '.join(plain)}")
+    for option, name in (("--sort", sort), ("--metric", metric)):
+        if name in more and not spread:
+            raise UsageError(f"{option}: {name} needs --spread")
+        if name is not None and name not in plain + more:
+            raise UsageError(f"{option}: unknown metric `{name}`; expected one of {', '.join(plain + more)}")
+
+
+def _write_files(
+    found: dict[str, Any],
+    rows: list[list[dict[str, Any]]],
+    metric: str,
+    csv_file: str | None,
+    parquet_file: str | None,
+    plot_file: str | None,
+    html_file: str | None,
+) -> None:
+    several = len(rows) > 1
+    labels = [model["label"] for model in found["models"]]
+    flat = [({"model": label} if several else {}) | _flat(r) for label, t in zip(labels, rows, strict=True) for r in t]
+    if csv_file:
+        _write_csv(csv_file, flat)
+    if parquet_file:
+        from suture.render.report import write_parquet
+
+        write_parquet(flat, parquet_file)
+    if plot_file:
+        from suture.render.report import write_plot
+
+        write_plot(found, plot_file, metric=metric)
+    if html_file:
+        from suture.proposal import propose_from
+        from suture.render.report import write_html
+
+        write_html(found, html_file, proposal=propose_from(found) if several else None)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "shape": "x".join(map(str, row["shape"]))} if "shape" in row else row
 
 
 def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:
@@ -75,8 +175,6 @@ def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:
         with open(path, "w", newline="", encoding="utf-8") as f:
             writer = csv.DictWriter(f, list(rows[0]))
             writer.writeheader()
-            for row in rows:
-                shape = {"shape": "x".join(map(str, row["shape"]))} if "shape" in row else {}
-                writer.writerow({**row, **shape})
+            writer.writerows(rows)
     except OSError as e:
         raise SutureError(f"{path}: cannot write: {e.strerror}", path) from None

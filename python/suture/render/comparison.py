@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.style import Style
 from rich.table import Table
@@ -23,15 +24,15 @@ _SHADES = " .:-=+*#@"
 _SHORT = {"input_layernorm": "in_norm", "post_attention_layernorm": "post_norm"}
 
 
-def show_heat_map(found: dict[str, Any], metric: str) -> None:
+def show_heat_map(found: dict[str, Any], model: dict[str, Any], metric: str) -> None:
     """Print layers by modules, each cell its metric in percent of the largest, and coloured by it."""
     console = Console(highlight=False)
-    values = {(c["layer"], c["module"]): _reading(c, metric) for c in found["cells"]}
+    values = {(c["layer"], c["module"]): _reading(c, metric) for c in model["cells"]}
     finite = [v for v in values.values() if v != float("inf")]
     top = max(finite, default=0.0)
     modules = list(dict.fromkeys(m for layer, m in values if layer != "-"))
     layers = list(dict.fromkeys(layer for layer, _ in values if layer != "-"))
-    _say(console, _headline(found, metric, top))
+    _say(console, _headline(found, model, metric, top))
     width = max(5, min(9, (console.width - 8) // max(len(modules), 1) - 1))
     if layers:
         _say(console, Text("  layer ") + Text(" ".join(_head(m)[:width].rjust(width) for m in modules)))
@@ -44,7 +45,7 @@ def show_heat_map(found: dict[str, Any], metric: str) -> None:
     for layer, module in values:
         if layer == "-":
             _say(console, _cell(values[layer, module], top, 9, console) + Text(f" {module}"))
-    for note in _lists(found):
+    for note in _lists(model):
         console.print(note)
 
 
@@ -52,21 +53,53 @@ def _say(console: Console, text: Text) -> None:
     console.print(text, no_wrap=True, crop=False, overflow="ignore")
 
 
-def show_table(found: dict[str, Any], by: str, rows: list[dict[str, Any]]) -> None:
-    """Print one row of metrics for each layer, module or tensor."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+def show_table(found: dict[str, Any], model: dict[str, Any], keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Print one row of metrics for each layer, module, tensor or part, which `keys` name."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    key = "name" if by == "tensor" else by
-    metrics = [m["name"] for m in found["metrics"]]
-    table.add_column(by, no_wrap=True)
+    metrics = [m["name"] for m in found["metrics"] if not rows or m["name"] in rows[0]]
+    if len(found["models"]) > 1:
+        console.print(Text(model["tuned"], style="bold"))
+    for key in keys:
+        table.add_column("tensor" if key == "name" else key, no_wrap=True)
     for name in metrics:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(row[key], *_figures(row, metrics))
-    table.add_row("all", *_figures(found["total"], metrics), style="bold")
+        table.add_row(*(Text("" if row[k] is None else str(row[k])) for k in keys), *_figures(row, metrics))
+    table.add_row("all", *[""] * (len(keys) - 1), *_figures(model["total"], metrics), style="bold")
     console.print(table)
-    for line in _lists(found):
+    for line in _lists(model):
         console.print(line)
+
+
+def show_pairs(found: dict[str, Any]) -> None:
+    """Print how the changes of every two fine-tunes relate."""
+    if not found["pairs"]:
+        return
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", title="how the changes relate", title_justify="left")
+    table.add_column("fine-tunes", no_wrap=True)
+    for name in ("cosine", "both changed", "same sign", "overlap of the top 1 %"):
+        table.add_column(name, justify="right")
+    for pair in found["pairs"]:
+        total = pair["total"]
+        overlap = f"{total['overlap']:.1%}" if "overlap" in total else "with --spread"
+        shares = (f"{total['both']:.1%}", f"{total['agree']:.1%}", overlap)
+        table.add_row(Text(f"{pair['a']} and {pair['b']}"), f"{total['cosine']:.4f}", *shares)
+    console.print(table)
+
+
+def warn_of_strangers(found: dict[str, Any]) -> None:
+    """Warn of models that do not look tuned from the base."""
+    for model in found["models"]:
+        ancestry = model["ancestry"]
+        if ancestry["verdict"] in ("doubtful", "strangers"):
+            told = "may not be" if ancestry["verdict"] == "doubtful" else "is hardly"
+            click.echo(
+                f"{click.style('warning', fg='yellow', bold=True)}: {model['tuned']} {told} tuned from {found['base']}: "
+                f"cosine {ancestry['cosine']:.2f} over all matrices (tunings have one above 0.97)",
+                err=True,
+            )
 
 
 def _reading(cell: dict[str, Any], metric: str) -> float:
@@ -84,14 +117,14 @@ def _head(module: str) -> str:
     return _SHORT.get(name, name)
 
 
-def _headline(found: dict[str, Any], metric: str, top: float) -> Text:
-    total = found["total"]
-    equal = sum(t["equal"] for t in found["tensors"])
+def _headline(found: dict[str, Any], model: dict[str, Any], metric: str, top: float) -> Text:
+    total = model["total"]
+    equal = sum(t["equal"] for t in model["tensors"])
     summary = next(m["summary"] for m in found["metrics"] if m["name"] == metric)
     shown = "1 - cosine of base and tuned" if metric == "cosine" else summary
-    text = Text(f"{found['tuned']} against {found['base']}\n", style="bold")
+    text = Text(f"{model['tuned']} against {found['base']}\n", style="bold")
     text.append(
-        f"{plural(len(found['tensors']), 'tensor')}, {equal} equal; relative change {figure(total['relative_l2'])}, "
+        f"{plural(len(model['tensors']), 'tensor')}, {equal} equal; relative change {figure(total['relative_l2'])}, "
         f"cosine {float(total['cosine']):.6f}, {float(total['changed']):.1%} of elements changed\n"
         f"{metric}: {shown}; 100 is {figure(top)}",
         style="not bold",
@@ -110,10 +143,10 @@ def _cell(value: float | None, top: float, width: int, console: Console) -> Text
     return Text(label.rjust(width - 1) + " ", style=Style(color=ink, bgcolor=paper))
 
 
-def _lists(found: dict[str, Any]) -> list[str]:
+def _lists(model: dict[str, Any]) -> list[str]:
     titles = (
         ("only_base", "only in the base"),
         ("only_tuned", "only in the tuned model"),
         ("reshaped", "not comparable"),
     )
-    return [f"{title}: {', '.join(found[key])}" for key, title in titles if found[key]]
+    return [f"{title}: {', '.join(model[key])}" for key, title in titles if model[key]]

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use suture_core::checkpoint::IoMode;
+use suture_core::delta::options::Options;
+use suture_core::error::Error;
 use suture_core::methods::registry::METHODS;
 
 use checkpoint::Checkpoint;
@@ -23,27 +25,38 @@ fn methods_json() -> String {
     serde_json::to_string(&specs).unwrap_or_default()
 }
 
-/// Compares two checkpoints; the result as JSON.
+/// Compares fine-tunes with their base; `options` and the result are JSON.
 #[pyfunction]
-#[pyo3(signature = (base, tuned, io, threads, progress=None))]
+#[pyo3(signature = (base, tuned, options, io, threads, progress=None))]
 fn compare_json(
     py: Python<'_>,
     base: &Checkpoint,
-    tuned: &Checkpoint,
+    tuned: Vec<PyRef<'_, Checkpoint>>,
+    options: &str,
     io: &str,
     threads: usize,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
+    let options = parse_options(options).map_err(|e| to_py(py, &e))?;
     let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
-    let (base, tuned) = (&base.0, &tuned.0);
-    let found = long(py, progress, |o| suture_core::delta::compare(base, tuned, io, threads, o))?;
-    Ok(found.to_json(&base.path, &tuned.path).to_string())
+    let base = &base.0;
+    let tuned: Vec<_> = tuned.iter().map(|t| &*t.0).collect();
+    let found = long(py, progress, |o| suture_core::delta::compare(base, &tuned, &options, io, threads, o))?;
+    Ok(found.to_json().to_string())
 }
 
-/// Bytes that [`compare_json`] reads.
+/// Bytes that [`compare_json`] reads at most.
 #[pyfunction]
-fn compare_bytes(base: &Checkpoint, tuned: &Checkpoint) -> u64 {
-    suture_core::delta::read_bytes(&base.0, &tuned.0)
+fn compare_bytes(py: Python<'_>, base: &Checkpoint, tuned: Vec<PyRef<'_, Checkpoint>>, options: &str) -> PyResult<u64> {
+    let options = parse_options(options).map_err(|e| to_py(py, &e))?;
+    let tuned: Vec<_> = tuned.iter().map(|t| &*t.0).collect();
+    Ok(suture_core::delta::read_bytes(&base.0, &tuned, &options))
+}
+
+fn parse_options(text: &str) -> suture_core::error::Result<Options> {
+    let value =
+        serde_json::from_str(text).map_err(|e| Error::recipe("", format!("the options cannot be read: {e}")))?;
+    Options::parse(&value)
 }
 
 /// Compares an output with its digests; the result as JSON.

@@ -1,226 +1,317 @@
-//! What a fine-tune changed: both checkpoints streamed once, side by side, in parallel.
+//! What fine-tunes changed: a base and its fine-tunes streamed side by side, in parallel.
+//!
+//! One pass gives every sum ([`moments`], [`pairs`]) and the histograms of the changes ([`spread`]); what these leave
+//! open takes a second ([`inside`]), and the overlap of what two fine-tunes changed most a third.
 
 pub mod ancestry;
+mod inside;
 pub mod metrics;
 pub mod moments;
+pub mod options;
+pub mod pairs;
+mod pass;
+mod report;
+pub mod slices;
+pub mod spread;
 pub mod summary;
+mod tiles;
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Mutex;
 
-use serde_json::{Value, json};
-
-use crate::checkpoint::{Checkpoint, IoMode};
+use crate::checkpoint::{Checkpoint, IoMode, Source, Tensor};
 use crate::dtype::Dtype;
-use crate::engine::chunks::{self, Buffers, Stored};
+use crate::engine::chunks::{Buffers, Stored};
 use crate::engine::observer::{Observer, Progress};
 use crate::engine::spans;
-use crate::error::Result;
-use crate::kernels::cast::widen;
+use crate::error::{Error, Result};
 use crate::names::{module_kind, split_layer};
-use crate::plan::budget::{CHUNK, TILE};
-use metrics::METRICS;
 use moments::Moments;
+use options::Options;
+use pairs::Pair;
+use slices::{Part, Slicing};
+use spread::{Ask, Question, Spread};
 
-/// How two checkpoints relate, tensor by tensor.
+/// How fine-tunes relate to their base and to each other.
 pub struct Comparison {
+    base: PathBuf,
+    options: Options,
+    models: Vec<Model>,
+    /// The changes of every two fine-tunes, by their indices.
+    pairs: Vec<Related>,
+}
+
+/// A fine-tune against the base.
+struct Model {
+    path: PathBuf,
     /// Tensors of both, in the order of the base's bytes.
-    pub tensors: Vec<Compared>,
-    /// Names only the base has.
-    pub only_base: Vec<String>,
-    /// Names only the tuned model has.
-    pub only_tuned: Vec<String>,
-    /// Names both have with different shapes.
-    pub reshaped: Vec<String>,
+    tensors: Vec<Compared>,
+    /// Groups of tensors whose distribution was asked for.
+    groups: BTreeMap<Group, Asked>,
+    only_base: Vec<String>,
+    only_tuned: Vec<String>,
+    /// Names both have, with different shapes or dtypes that cannot be compared.
+    reshaped: Vec<String>,
 }
 
 /// One tensor of both.
-pub struct Compared {
-    /// Name.
-    pub name: String,
-    /// Dtype in the base.
-    pub dtype: Dtype,
-    /// Shape.
-    pub shape: Vec<u64>,
+struct Compared {
+    /// Index in the base.
+    index: usize,
+    name: String,
+    dtype: Dtype,
+    shape: Vec<u64>,
     /// True if both hold the same bytes of the same dtype.
-    pub equal: bool,
+    equal: bool,
     /// Sums over its elements; for dtypes that do not compute, only the counts.
-    pub moments: Moments,
+    moments: Moments,
+    /// Of its parts, with what they are.
+    parts: Vec<Moments>,
+    slicing: Option<Slicing>,
+    asked: Option<Asked>,
 }
 
-struct Pair {
-    base: usize,
-    tuned: usize,
+/// The changes of two fine-tunes, tensor by tensor.
+struct Related {
+    models: (usize, usize),
+    tensors: Vec<Shared>,
 }
 
-/// Bytes that [`compare`] reads.
-pub fn read_bytes(base: &Checkpoint, tuned: &Checkpoint) -> u64 {
-    let pairs = pairs(base, tuned).0;
-    pairs.iter().map(|p| base.tensors[p.base].nbytes + tuned.tensors[p.tuned].nbytes).sum()
+/// A tensor of two fine-tunes.
+struct Shared {
+    /// Index of its row.
+    row: usize,
+    name: String,
+    sums: Pair,
 }
 
-fn pairs(base: &Checkpoint, tuned: &Checkpoint) -> (Vec<Pair>, Vec<String>) {
-    let mut reshaped = Vec::new();
-    let mut out = Vec::new();
-    for (i, b) in base.tensors.iter().enumerate() {
-        let Some(j) = tuned.find(&b.name) else { continue };
-        let t = &tuned.tensors[j];
-        // Tensors without arithmetic can only be compared as the bytes of one dtype.
-        let comparable = t.dtype == b.dtype || (t.dtype.computes() && b.dtype.computes());
-        if t.shape == b.shape && comparable {
-            out.push(Pair { base: i, tuned: j });
-        } else {
-            reshaped.push(b.name.clone());
-        }
+/// Tensors whose changes are looked at together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    /// A layer; the last is what is in no layer.
+    Layer(usize),
+    Module(String),
+    All,
+}
+
+/// The layer that stands for what is in none.
+const OUTSIDE: usize = usize::MAX;
+
+impl Group {
+    /// The groups of a tensor.
+    fn of(name: &str) -> [Self; 3] {
+        [Self::Layer(layer(name)), Self::Module(module_kind(name)), Self::All]
     }
-    (out, reshaped)
 }
 
-/// Compares two checkpoints, reading each once.
+fn layer(name: &str) -> usize {
+    split_layer(name).map_or(OUTSIDE, |l| l.layer)
+}
+
+/// What was asked of the distribution of a tensor's or a group's changes.
+struct Asked {
+    gini: f64,
+    questions: Vec<Question>,
+}
+
+/// Shares whose quantiles are given, with their names.
+const QUANTILES: [(&str, f64); 4] = [("q50", 0.5), ("q90", 0.9), ("q99", 0.99), ("q999", 0.999)];
+/// Index of the quantile that tells the elements that changed most.
+const Q99: usize = 2;
+/// Share of the elements whose share of the change is given.
+const TOP: f64 = 0.01;
+
+impl Asked {
+    fn of(spread: &Spread, moments: &Moments, options: &Options) -> Self {
+        let near = metrics::ratio(moments.abs_base, (moments.elements - moments.skipped) as f64);
+        let above = options.spread.iter().flatten().map(|t| if t.relative { t.value * near } else { t.value });
+        let asks = QUANTILES.iter().map(|(_, q)| Ask::Quantile(*q)).chain([Ask::Top(TOP)]).chain(above.map(Ask::Above));
+        Self { gini: spread.gini(), questions: asks.map(|a| spread.ask(a)).collect() }
+    }
+
+    /// The bins whose insides have to be known.
+    fn open(&self) -> impl Iterator<Item = u32> {
+        self.questions.iter().filter_map(Question::open)
+    }
+}
+
+/// A tensor of the base and where the fine-tunes have it; `None` where it cannot be compared.
+struct Row {
+    base: usize,
+    tuned: Vec<Option<usize>>,
+}
+
+/// Whether two tensors can be compared; those without arithmetic only as the bytes of one dtype.
+fn comparable(b: &Tensor, t: &Tensor) -> bool {
+    t.shape == b.shape && (t.dtype == b.dtype || (t.dtype.computes() && b.dtype.computes()))
+}
+
+fn rows(base: &Checkpoint, tuned: &[&Checkpoint]) -> Vec<Row> {
+    let mate = |i: usize, t: &Checkpoint| {
+        let b = &base.tensors[i];
+        t.find(&b.name).filter(|j| comparable(b, &t.tensors[*j]))
+    };
+    let row = |i| Row { base: i, tuned: tuned.iter().map(|t| mate(i, t)).collect() };
+    (0..base.tensors.len()).map(row).filter(|r| r.tuned.iter().any(Option::is_some)).collect()
+}
+
+/// Bytes that [`compare`] reads at most.
+pub fn read_bytes(base: &Checkpoint, tuned: &[&Checkpoint], options: &Options) -> u64 {
+    let once: u64 = rows(base, tuned)
+        .iter()
+        .map(|r| {
+            let tuned = r.tuned.iter().zip(tuned).filter_map(|(i, t)| i.map(|i| t.tensors[i].nbytes));
+            base.tensors[r.base].nbytes + tuned.sum::<u64>()
+        })
+        .sum();
+    let passes = match (&options.spread, tuned.len()) {
+        (None, _) => 1,
+        (Some(_), 1) => 2,
+        (Some(_), _) => 3,
+    };
+    once * passes
+}
+
+/// The files of a comparison, open.
+struct Open<'a> {
+    base: &'a Checkpoint,
+    tuned: &'a [&'a Checkpoint],
+    base_files: Vec<Source>,
+    tuned_files: Vec<Vec<Source>>,
+    rows: Vec<Row>,
+    threads: usize,
+}
+
+impl Open<'_> {
+    /// A row's tensor in the base and in the fine-tunes that `which` picks.
+    fn stored(&self, row: &Row, which: impl Fn(usize) -> bool) -> Vec<Stored<'_>> {
+        let b = &self.base.tensors[row.base];
+        let base = Stored { source: &self.base_files[b.file], tensor: b };
+        let tuned = row.tuned.iter().enumerate().filter(|(m, _)| which(*m)).filter_map(|(m, i)| {
+            let tensor = &self.tuned[m].tensors[(*i)?];
+            Some(Stored { source: &self.tuned_files[m][tensor.file], tensor })
+        });
+        std::iter::once(base).chain(tuned).collect()
+    }
+
+    /// Reads all rows, or those with `elements`, and joins what `f` finds in their spans.
+    fn each<T: Send, R: Send>(
+        &self,
+        observer: &dyn Observer,
+        wanted: impl Fn(usize) -> bool,
+        f: impl Fn(usize, Range<u64>, &mut Buffers, &Progress) -> Result<T> + Sync,
+        join: impl Fn(usize, Vec<T>) -> R + Sync,
+    ) -> Result<Vec<R>> {
+        let elements = self.rows.iter().enumerate();
+        let elements = elements.map(|(i, r)| if wanted(i) { self.base.tensors[r.base].elements() } else { 0 });
+        spans::each(elements, self.threads, observer, f, join)
+    }
+}
+
+/// Compares fine-tunes with their base, reading each once, or as often as the options make necessary.
 ///
 /// # Errors
 /// Input that cannot be read, [`crate::error::Error::Interrupted`] when the observer stops it.
 pub fn compare(
     base: &Checkpoint,
-    tuned: &Checkpoint,
+    tuned: &[&Checkpoint],
+    options: &Options,
     io: IoMode,
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Comparison> {
-    let (base_files, tuned_files) = (base.sources(io)?, tuned.sources(io)?);
-    let (pairs, reshaped) = pairs(base, tuned);
-    let elements = pairs.iter().map(|p| base.tensors[p.base].elements());
-    let found = spans::each(elements, threads, observer, |i, elements, buffers, progress| {
-        let (b, t) = (&base.tensors[pairs[i].base], &tuned.tensors[pairs[i].tuned]);
-        let stored =
-            [Stored { source: &base_files[b.file], tensor: b }, Stored { source: &tuned_files[t.file], tensor: t }];
-        compare_span(&stored, elements, buffers, progress)
-    })?;
-    let tensors = pairs
+    let open = Open {
+        base,
+        tuned,
+        base_files: base.sources(io)?,
+        tuned_files: tuned.iter().map(|t| t.sources(io)).collect::<Result<_>>()?,
+        rows: rows(base, tuned),
+        threads,
+    };
+    let slicing: Vec<Option<Slicing>> = open
+        .rows
         .iter()
-        .enumerate()
-        .map(|(i, p)| {
-            let b = &base.tensors[p.base];
-            let mut moments = Moments::default();
-            let mut equal = tuned.tensors[p.tuned].dtype == b.dtype;
-            for (m, same) in found.of(i) {
-                moments += *m;
-                equal &= *same;
-            }
-            Compared { name: b.name.clone(), dtype: b.dtype, shape: b.shape.clone(), equal, moments }
-        })
+        .map(|r| &base.tensors[r.base])
+        .map(|t| if t.dtype.computes() { Slicing::of(&t.name, &t.shape, &options.wanted) } else { None })
         .collect();
-    let missing = |a: &Checkpoint, b: &Checkpoint| {
-        a.tensors.iter().filter(|t| b.find(&t.name).is_none()).map(|t| t.name.clone()).collect()
-    };
-    Ok(Comparison { tensors, only_base: missing(base, tuned), only_tuned: missing(tuned, base), reshaped })
+    let spreads: Vec<Mutex<BTreeMap<Group, Spread>>> = tuned.iter().map(|_| Mutex::default()).collect();
+    let first = pass::First { open: &open, slicing, options, spreads };
+    let joined = open.each(
+        observer,
+        |_| true,
+        |i, elements, buffers, progress| first.span(i, elements, buffers, progress),
+        |i, spans| first.join(i, spans),
+    )?;
+    let mut models: Vec<Model> = tuned.iter().map(|t| Model::new(base, t)).collect();
+    let mut pairs: Vec<Related> = all_pairs(tuned.len()).map(|models| Related { models, tensors: vec![] }).collect();
+    for (row, (compared, related)) in joined.into_iter().enumerate() {
+        let name = &base.tensors[open.rows[row].base].name;
+        for (model, compared) in models.iter_mut().zip(compared) {
+            model.tensors.extend(compared);
+        }
+        for (pair, found) in pairs.iter_mut().zip(related) {
+            pair.tensors.extend(found.map(|sums| Shared { row, name: name.clone(), sums }));
+        }
+    }
+    if options.spread.is_some() {
+        for (model, spreads) in models.iter_mut().zip(first.spreads) {
+            model.ask(spreads.into_inner().map_err(|_| Error::Interrupted)?, options);
+        }
+        inside::look(&open, &mut models, observer)?;
+        inside::overlap(&open, &models, &mut pairs, observer)?;
+    }
+    Ok(Comparison { base: base.path.clone(), options: options.clone(), models, pairs })
 }
 
-fn compare_span(
-    stored: &[Stored; 2],
-    elements: std::ops::Range<u64>,
-    buffers: &mut Buffers,
-    progress: &Progress,
-) -> Result<(Moments, bool)> {
-    let (b, t) = (stored[0].tensor, stored[1].tensor);
-    let mut moments = Moments::default();
-    let mut equal = b.dtype == t.dtype;
-    let (mut wide_b, mut wide_t) = ([0f32; TILE], [0f32; TILE]);
-    chunks::each(stored, elements, CHUNK, true, buffers, |part, raw| {
-        progress.alive()?;
-        let mut at = part.start;
-        while at < part.end {
-            let end = (at + TILE as u64).min(part.end);
-            let len = (end - at) as usize;
-            let bytes = |i: usize| {
-                let bits = stored[i].tensor.dtype.bits();
-                &raw[i][((at - part.start) * bits / 8) as usize..((end - part.start) * bits / 8) as usize]
-            };
-            let (raw_b, raw_t) = (bytes(0), bytes(1));
-            let same = b.dtype == t.dtype && raw_b == raw_t;
-            equal &= same;
-            moments += if !b.dtype.computes() {
-                counted(raw_b, raw_t, b.dtype, len)
-            } else if same {
-                widen(b.dtype, raw_b, &mut wide_b[..len]);
-                Moments::of_equal(&wide_b[..len])
-            } else {
-                widen(b.dtype, raw_b, &mut wide_b[..len]);
-                widen(t.dtype, raw_t, &mut wide_t[..len]);
-                Moments::of(&wide_b[..len], &wide_t[..len])
-            };
-            at = end;
-        }
-        progress.add(raw.iter().map(|r| r.len() as u64).sum());
-        Ok(())
-    })?;
-    Ok((moments, equal))
+/// Every two of `n`.
+fn all_pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |i| (i + 1..n).map(move |j| (i, j)))
 }
 
-/// Elements that differ, for dtypes without arithmetic; those of less than a byte are packed from the low bits up.
-fn counted(base: &[u8], tuned: &[u8], dtype: Dtype, elements: usize) -> Moments {
-    let bits = dtype.bits() as usize;
-    let differing = if bits >= 8 {
-        base.chunks(bits / 8).zip(tuned.chunks(bits / 8)).filter(|(b, t)| b != t).count()
-    } else {
-        let bit = |i: usize| (base[i / 8] ^ tuned[i / 8]) >> (i % 8) & 1 == 1;
-        (0..elements).filter(|e| (e * bits..(e + 1) * bits).any(bit)).count()
-    };
-    Moments { elements: elements as u64, changed: differing as u64, ..Moments::default() }
-}
-
-impl Comparison {
-    /// The comparison as data: metrics per tensor, and rolled up by module kind, by layer, and over all.
-    pub fn to_json(&self, base: &Path, tuned: &Path) -> Value {
-        let kinds: Vec<String> = self.tensors.iter().map(|t| module_kind(&t.name)).collect();
-        // Modules come in the order of the file, which is that of the model.
-        let mut first: HashMap<&str, usize> = HashMap::new();
-        for (i, kind) in kinds.iter().enumerate() {
-            first.entry(kind).or_insert(i);
-        }
-        let mut modules: BTreeMap<usize, Moments> = BTreeMap::new();
-        let mut layers: BTreeMap<(usize, String), Moments> = BTreeMap::new();
-        let mut cells: BTreeMap<(usize, String, usize), Moments> = BTreeMap::new();
-        let mut total = Moments::default();
-        for (t, kind) in self.tensors.iter().zip(&kinds).filter(|(t, _)| t.dtype.computes()) {
-            let kind = first[kind.as_str()];
-            total += t.moments;
-            *modules.entry(kind).or_default() += t.moments;
-            // Layers come in order of their number, whatever stands outside them last.
-            let key = split_layer(&t.name).map_or((usize::MAX, "-".to_owned()), |l| (l.layer, l.layer.to_string()));
-            *layers.entry(key.clone()).or_default() += t.moments;
-            *cells.entry((key.0, key.1, kind)).or_default() += t.moments;
-        }
-        json!({
-            "base": base.to_string_lossy(),
-            "tuned": tuned.to_string_lossy(),
-            "metrics": METRICS.iter().map(|m| json!({"name": m.name, "summary": m.summary})).collect::<Vec<_>>(),
-            "total": row(&total, &[]),
-            "tensors": self.tensors.iter().map(|t| row(&t.moments, &[
-                ("name", json!(t.name)),
-                ("dtype", json!(t.dtype)),
-                ("shape", json!(t.shape)),
-                ("equal", json!(t.equal)),
-            ])).collect::<Vec<_>>(),
-            "modules": modules.iter().map(|(k, m)| row(m, &[("module", json!(kinds[*k]))])).collect::<Vec<_>>(),
-            "layers": layers.iter().map(|((_, k), m)| row(m, &[("layer", json!(k))])).collect::<Vec<_>>(),
-            "cells": cells.iter().map(|((_, l, k), m)| row(m, &[("layer", json!(l)), ("module", json!(kinds[*k]))])).collect::<Vec<_>>(),
-            "only_base": self.only_base,
-            "only_tuned": self.only_tuned,
-            "reshaped": self.reshaped,
-        })
+impl Compared {
+    /// Of the parts that are tokens only the most changed are kept, and a count: there may be a quarter of a million.
+    fn keep_most_changed(&mut self, tokens: usize) {
+        let Some(slicing) = self.slicing.as_mut().filter(|s| s.part == Part::Token) else { return };
+        let mut order: Vec<usize> = (0..self.parts.len()).filter(|i| self.parts[*i].changed > 0).collect();
+        order.sort_by(|a, b| self.parts[*b].square_delta.total_cmp(&self.parts[*a].square_delta).then(a.cmp(b)));
+        let changed = order.len() as u64;
+        order.truncate(tokens);
+        self.parts = order.iter().map(|i| self.parts[*i]).collect();
+        // The rows that are kept, and after them how many changed.
+        slicing.bounds = order.iter().map(|i| *i as u64).chain([changed]).collect();
     }
 }
 
-fn row(m: &Moments, head: &[(&str, Value)]) -> Value {
-    let mut map: serde_json::Map<String, Value> = head.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-    map.insert("elements".into(), m.elements.into());
-    for metric in METRICS {
-        // JSON has no infinity.
-        let value = (metric.value)(m);
-        map.insert(metric.name.into(), if value.is_finite() { json!(value) } else { json!(value.to_string()) });
+impl Model {
+    fn new(base: &Checkpoint, tuned: &Checkpoint) -> Self {
+        let missing = |a: &Checkpoint, b: &Checkpoint| {
+            a.tensors.iter().filter(|t| b.find(&t.name).is_none()).map(|t| t.name.clone()).collect()
+        };
+        let reshaped = |b: &&Tensor| tuned.find(&b.name).is_some_and(|t| !comparable(b, &tuned.tensors[t]));
+        Self {
+            path: tuned.path.clone(),
+            tensors: Vec::new(),
+            groups: BTreeMap::new(),
+            only_base: missing(base, tuned),
+            only_tuned: missing(tuned, base),
+            reshaped: base.tensors.iter().filter(reshaped).map(|t| t.name.clone()).collect(),
+        }
     }
-    map.insert("nonfinite_base".into(), m.nonfinite_base.into());
-    map.insert("nonfinite_tuned".into(), m.nonfinite_tuned.into());
-    Value::Object(map)
+
+    /// Puts the questions to the groups' histograms.
+    fn ask(&mut self, spreads: BTreeMap<Group, Spread>, options: &Options) {
+        let mut moments: BTreeMap<Group, Moments> = BTreeMap::new();
+        for t in self.tensors.iter().filter(|t| t.dtype.computes()) {
+            for group in Group::of(&t.name) {
+                *moments.entry(group).or_default() += t.moments;
+            }
+        }
+        let asked = |(group, spread): (Group, Spread)| {
+            let asked = Asked::of(&spread, &moments.get(&group).copied().unwrap_or_default(), options);
+            (group, asked)
+        };
+        self.groups = spreads.into_iter().map(asked).collect();
+    }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, IoMode};
 use crate::engine::chunks::{self, Stored};
-use crate::engine::observer::Observer;
+use crate::engine::observer::{Observer, Progress};
 use crate::engine::spans;
 use crate::error::Result;
 use crate::kernels::cast::widen;
@@ -97,7 +97,7 @@ pub fn summarise(
 ) -> Result<Vec<Option<Summary>>> {
     let sources = checkpoint.sources(io)?;
     let elements = checkpoint.tensors.iter().map(|t| if t.dtype.computes() { t.elements() } else { 0 });
-    let found = spans::each(elements, threads, observer, |i, elements, buffers, progress| {
+    let figures = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
         let tensor = &checkpoint.tensors[i];
         let stored = [Stored { source: &sources[tensor.file], tensor }];
         let mut summary = Summary::EMPTY;
@@ -114,11 +114,12 @@ pub fn summarise(
             Ok(())
         })?;
         Ok(summary)
-    })?;
-    let whole = |i: usize| {
-        let mut all = Summary::EMPTY;
-        found.of(i).for_each(|s| all.join(s));
-        all.close()
     };
-    Ok(checkpoint.tensors.iter().enumerate().map(|(i, t)| t.dtype.computes().then(|| whole(i))).collect())
+    spans::each(elements, threads, observer, figures, |i, spans| {
+        checkpoint.tensors[i].dtype.computes().then(|| {
+            let mut all = Summary::EMPTY;
+            spans.iter().for_each(|s| all.join(s));
+            all.close()
+        })
+    })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::chunks::{self, Stored};
-use super::observer::Observer;
+use super::observer::{Observer, Progress};
 use super::spans;
 use crate::checkpoint::{Checkpoint, IoMode};
 use crate::digest::{self, Leaves};
@@ -28,7 +28,7 @@ pub struct Verified {
 pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Vec<String>> {
     let sources = checkpoint.sources(io)?;
     let elements = checkpoint.tensors.iter().map(|t| t.elements());
-    let leaves = spans::each(elements, threads, observer, |i, elements, buffers, progress| {
+    let leaves = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
         let tensor = &checkpoint.tensors[i];
         let stored = [Stored { source: &sources[tensor.file], tensor }];
         let mut mine = Leaves::new();
@@ -39,9 +39,10 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
             Ok(())
         })?;
         Ok(mine.finish())
-    })?;
-    let digest = |i| digest::hex(digest::combine(leaves.of(i).flatten().copied()));
-    Ok((0..checkpoint.tensors.len()).map(digest).collect())
+    };
+    spans::each(elements, threads, observer, leaves, |_, leaves| {
+        digest::hex(digest::combine(leaves.into_iter().flatten()))
+    })
 }
 
 /// Compares the checkpoint at `path` with the digests in its `suture.json`.

@@ -94,19 +94,23 @@ impl Models {
         })
     }
 
-    /// Labels of the models: the name of the folder or file, numbered where it repeats.
+    /// Labels of the models, as [`labels`].
     pub fn labels(&self) -> Vec<String> {
-        let mut seen: HashMap<String, usize> = HashMap::new();
-        self.checkpoints
-            .iter()
-            .map(|c| {
-                let path = c.path.canonicalize().unwrap_or_else(|_| c.path.clone());
-                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-                let n = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
-                if *n == 1 { name } else { format!("{name}#{n}") }
-            })
-            .collect()
+        labels(self.checkpoints.iter().map(|c| c.path.as_path()))
     }
+}
+
+/// The names of folders or files, numbered where they repeat.
+pub(crate) fn labels<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<String> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    paths
+        .map(|given| {
+            let path = given.canonicalize().unwrap_or_else(|_| given.to_owned());
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            let n = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
+            if *n == 1 { name } else { format!("{name}#{n}") }
+        })
+        .collect()
 }
 
 /// Checks that operands have one shape.

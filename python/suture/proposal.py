@@ -1,0 +1,139 @@
+"""Which layers to swap, from what two fine-tunes changed.
+
+Two rules. The published one of layer-wise swapping (arXiv 2601.22620, as its code has it): each layer, or each attention
+and feed-forward block, goes to the model that changed it by a larger share of its own change. And *edges*, which looks
+for the bottom and top layers that are best taken from the donor, as layer swapping does (Bandarkar et al., arXiv
+2410.01335). Nothing here is decided silently: every score and how close it was to the other choice are in the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Modules whose change counts, as in the published code.
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TAU = 0.001
+ALPHA = 0.5
+#: Norms and sums below this divide nothing, as in the published code.
+_NOTHING = 1e-8
+
+
+def propose_from(
+    found: dict[str, Any],
+    *,
+    into: int = 0,
+    donor: int = 1,
+    by: str = "layer",
+    tau: float = TAU,
+    alpha: float = ALPHA,
+) -> dict[str, Any]:
+    """The swap proposed by what :func:`suture.diff` found of two fine-tunes.
+
+    Args:
+        found: what diff found.
+        into: index of the recipient among the fine-tunes.
+        donor: index of the donor.
+        by: score whole layers (``layer``) or attention and feed-forward apart (``module``).
+        tau: difference of two scores up to which neither model has a claim, and the block is blended.
+        alpha: the recipient's share where blocks are blended.
+
+    Returns:
+        ``scores``, one entry for each layer or block, with ``into`` and ``donor`` (each model's share of its own
+        change), their ``difference``, its ``margin`` to the threshold and the ``choice``; ``layers``, the choices by
+        layer; and ``edges``, the second proposal.
+    """
+    models = [found["models"][i] for i in (into, donor)]
+    profiles = [_profile(model, by) for model in models]
+    blocks = sorted(set(profiles[0]) | set(profiles[1]), key=lambda b: (b[0], b[1] or ""))
+    scores = []
+    for layer, block in blocks:
+        own, other = (p.get((layer, block), 0.0) for p in profiles)
+        difference = other - own
+        choice = "donor" if difference > tau else "into" if difference < -tau else "blend"
+        scores.append(
+            {
+                "layer": layer,
+                "block": block,
+                "into": own,
+                "donor": other,
+                "difference": difference,
+                "margin": abs(abs(difference) - tau),
+                "choice": choice,
+            }
+        )
+    layers: list[Any] = [s["choice"] for s in scores]
+    if by == "module":
+        by_layer: dict[int, dict[str, str]] = {}
+        for s in scores:
+            by_layer.setdefault(s["layer"], {})[s["block"]] = s["choice"]
+        layers = list(by_layer.values())
+    return {
+        "base": found["base"],
+        "into": models[0]["tuned"],
+        "donor": models[1]["tuned"],
+        "by": by,
+        "tau": tau,
+        "alpha": alpha,
+        "scores": scores,
+        "layers": layers,
+        "edges": _edges([_profile(model, "layer") for model in models], tau),
+    }
+
+
+def _profile(model: dict[str, Any], by: str) -> dict[tuple[int, str | None], float]:
+    """Each layer's or block's share of the model's change."""
+    inside = [t for t in model["tensors"] if t["layer"] != "-" and len(t["shape"]) > 1]
+    targets = [t for t in inside if t["name"].removesuffix(".weight").endswith(TARGETS)]
+    squares: dict[tuple[int, str | None], float] = {}
+    sums: dict[tuple[int, str | None], float] = {}
+    # Other architectures call their matrices otherwise: there all of them count.
+    for tensor in targets or inside:
+        attention = "attn" in tensor["name"] or "attention" in tensor["name"]
+        block = None if by == "layer" else "attention" if attention else "mlp"
+        key = (int(tensor["layer"]), block)
+        change = _relative(tensor)
+        sums[key] = sums.get(key, 0.0) + change
+        squares[key] = squares.get(key, 0.0) + change**2
+    scores = sums if by == "layer" else {key: s**0.5 for key, s in squares.items()}
+    total = sum(scores.values()) + _NOTHING
+    return {key: score / total for key, score in scores.items()}
+
+
+def _relative(tensor: dict[str, Any]) -> float:
+    """The norm of a tensor's change over that of the base, or the change alone where there is hardly any base."""
+    change, relative = float(tensor["l2"]), float(tensor["relative_l2"])
+    base = change / relative if relative > 0 else 0.0
+    return relative if base > _NOTHING or change == 0 else change
+
+
+def _edges(profiles: list[dict[tuple[int, str | None], float]], tau: float) -> dict[str, Any]:
+    """The bottom and top layers that the donor's change prefers most, with the undecided layers next to them."""
+    layers = sorted({layer for profile in profiles for layer, _ in profile})
+    claim = [profiles[1].get((layer, None), 0.0) - profiles[0].get((layer, None), 0.0) for layer in layers]
+    bottom, low = _best_prefix(claim)
+    top, high = _best_prefix(claim[bottom:][::-1])
+    middle = claim[bottom : len(claim) - top]
+    below = _undecided(middle, tau) if bottom else 0
+    above = _undecided(middle[below:][::-1], tau) if top else 0
+    return {
+        "bottom": bottom,
+        "top": top,
+        "transition_bottom": below,
+        "transition_top": above,
+        "gain": low + high,
+    }
+
+
+def _best_prefix(values: list[float]) -> tuple[int, float]:
+    """Length and sum of the shortest prefix with the largest sum; nothing if no sum is above 0."""
+    best, length, running = 0.0, 0, 0.0
+    for i, value in enumerate(values):
+        running += value
+        if running > best:
+            best, length = running, i + 1
+    return length, best
+
+
+def _undecided(values: list[float], tau: float) -> int:
+    """How many values at the front are within `tau` of 0."""
+    return next((i for i, value in enumerate(values) if abs(value) > tau), len(values))

@@ -1,0 +1,78 @@
+//! What a comparison is to look at, besides the sums over every tensor.
+
+use serde_json::Value;
+
+use super::slices::Wanted;
+use crate::error::{Error, Result};
+use crate::recipe::fields::{Fields, wrong};
+
+/// The options of [`super::compare`].
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Parts of tensors to measure on their own.
+    pub wanted: Wanted,
+    /// How many of the most changed rows of each vocabulary to list.
+    pub tokens: usize,
+    /// Whether to look at the distribution of the changes, and at which thresholds.
+    pub spread: Option<Vec<Threshold>>,
+}
+
+/// A change to count the larger ones of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Threshold {
+    /// As it was given: `1e-4`, or `0.1x`.
+    pub text: String,
+    /// Its number.
+    pub value: f64,
+    /// True if it is in units of the mean absolute value of the base.
+    pub relative: bool,
+}
+
+/// Thresholds there may be: their bins have to fit into a byte.
+const MOST: usize = 32;
+
+impl Options {
+    /// Reads options: `heads` (query and key/value heads, or null), `neurons`, `tokens`, `spread`, `above`.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the key.
+    pub fn parse(value: &Value) -> Result<Self> {
+        let mut fields = Fields::new("", value)?;
+        let number = |v: &Value| v.as_u64().ok_or_else(|| wrong("heads", "two whole numbers", v));
+        let heads = match fields.list("heads")? {
+            None => None,
+            Some(list) => match list.as_slice() {
+                [query, shared] => Some((number(query)?, number(shared)?)),
+                _ => return Err(Error::recipe("heads", "expected two whole numbers")),
+            },
+        };
+        let neurons = fields.count("neurons", 0)? as u64;
+        let tokens = fields.count("tokens", 0)?;
+        let spread = fields.get("spread").and_then(Value::as_bool).unwrap_or(false);
+        let above = thresholds(fields.text("above")?.unwrap_or_default())?;
+        fields.finish()?;
+        let wanted = Wanted { heads, neurons, tokens: tokens > 0 };
+        Ok(Self { wanted, tokens, spread: spread.then_some(above) })
+    }
+}
+
+fn thresholds(text: &str) -> Result<Vec<Threshold>> {
+    let mut out: Vec<Threshold> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (digits, relative) = part.strip_suffix('x').map_or((part, false), |d| (d, true));
+        let value = digits.parse::<f64>().ok().filter(|v| *v >= 0.0 && v.is_finite());
+        let value = value.ok_or_else(|| {
+            Error::recipe(
+                "above",
+                format!("expected thresholds such as 1e-4 or 0.1x (times the mean of the base), found `{part}`"),
+            )
+        })?;
+        if out.iter().all(|t| t.text != part) {
+            out.push(Threshold { text: part.to_owned(), value, relative });
+        }
+    }
+    if out.len() > MOST {
+        return Err(Error::recipe("above", format!("expected at most {MOST} thresholds, found {}", out.len())));
+    }
+    Ok(out)
+}

@@ -1,0 +1,94 @@
+//! How the changes of two fine-tunes relate, which tells how much they would get in each other's way in a merge.
+
+use std::ops::AddAssign;
+
+use multiversion::multiversion;
+use serde_json::{Map, Value, json};
+
+use super::metrics::ratio;
+use crate::kernels::reduce;
+
+/// Sums over the changes of two fine-tunes of one base.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pair {
+    /// Number of elements.
+    pub elements: u64,
+    /// Elements that both changed.
+    pub both: u64,
+    /// Elements that both changed in the same direction.
+    pub agree: u64,
+    /// Sum of the products of the changes.
+    pub product: f64,
+    /// Sums of the squares of each.
+    pub squares: (f64, f64),
+    /// Of the elements each changed most: how many the first has, the second, both.
+    pub top: Option<(u64, u64, u64)>,
+}
+
+impl AddAssign for Pair {
+    fn add_assign(&mut self, o: Self) {
+        self.elements += o.elements;
+        self.both += o.both;
+        self.agree += o.agree;
+        self.product += o.product;
+        self.squares = (self.squares.0 + o.squares.0, self.squares.1 + o.squares.1);
+        if let Some((a, b, both)) = o.top {
+            let old = self.top.unwrap_or_default();
+            self.top = Some((old.0 + a, old.1 + b, old.2 + both));
+        }
+    }
+}
+
+impl Pair {
+    /// The sums over a stretch of changes.
+    pub fn of(a: &[f32], b: &[f32]) -> Self {
+        let mut pair = Self { elements: a.len() as u64, ..Self::default() };
+        reduce::dot(a, b, &mut pair.product);
+        reduce::dot(a, a, &mut pair.squares.0);
+        reduce::dot(b, b, &mut pair.squares.1);
+        (pair.both, pair.agree) = directions(a, b);
+        pair
+    }
+
+    /// The figures, as the keys of a row.
+    pub fn row(&self) -> Map<String, Value> {
+        let share = |n: u64, of: u64| ratio(n as f64, of as f64);
+        let mut row = Map::new();
+        row.insert("elements".into(), self.elements.into());
+        let norms = self.squares.0.sqrt() * self.squares.1.sqrt();
+        let cosine = if norms == 0.0 { 0.0 } else { (self.product / norms).clamp(-1.0, 1.0) };
+        row.insert("cosine".into(), json!(cosine));
+        row.insert("both".into(), json!(share(self.both, self.elements)));
+        row.insert("agree".into(), json!(share(self.agree, self.both)));
+        if let Some((a, b, both)) = self.top {
+            row.insert("overlap".into(), json!(share(both, a.min(b))));
+        }
+        row
+    }
+}
+
+/// Elements that both change, and those of them that both change in the same direction.
+#[multiversion(targets("x86_64+avx2"))]
+fn directions(a: &[f32], b: &[f32]) -> (u64, u64) {
+    let (mut both, mut agree) = (0u32, 0u32);
+    for (a, b) in a.iter().zip(b) {
+        let moved = u32::from(*a != 0.0) & u32::from(*b != 0.0);
+        both += moved;
+        agree += moved & !((a.to_bits() ^ b.to_bits()) >> 31);
+    }
+    (u64::from(both), u64::from(agree))
+}
+
+/// Of the elements whose change reaches the model's threshold: how many the first has, the second, both.
+#[multiversion(targets("x86_64+avx2"))]
+pub fn overlap(a: &[f32], b: &[f32], least: (f32, f32)) -> (u64, u64, u64) {
+    let (mut first, mut second, mut both) = (0u32, 0u32, 0u32);
+    for (a, b) in a.iter().zip(b) {
+        let x = u32::from(a.abs() >= least.0) & u32::from(*a != 0.0);
+        let y = u32::from(b.abs() >= least.1) & u32::from(*b != 0.0);
+        first += x;
+        second += y;
+        both += x & y;
+    }
+    (u64::from(first), u64::from(second), u64::from(both))
+}

@@ -1,0 +1,198 @@
+//! The first pass over all tensors: sums and histograms, span by span.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::moments::Moments;
+use super::options::Options;
+use super::pairs::Pair;
+use super::slices::Slicing;
+use super::spread::{Counter, Spread};
+use super::{Asked, Compared, Group, Open, all_pairs, tiles};
+use crate::dtype::Dtype;
+use crate::engine::chunks::{self, Buffers};
+use crate::engine::observer::Progress;
+use crate::error::Result;
+use crate::plan::budget::CHUNK;
+
+/// What a span says: of each fine-tune, and of every two.
+type Spans = (Vec<Option<Seen>>, Vec<Option<Pair>>);
+/// What a tensor's spans say together.
+type Joined = (Vec<Option<Compared>>, Vec<Option<Pair>>);
+
+/// What a span of a tensor says of one fine-tune.
+pub(super) struct Seen {
+    equal: bool,
+    /// The first part the span has something of, and the sums of it and those after it.
+    first: usize,
+    parts: Vec<Moments>,
+    spread: Spread,
+}
+
+/// The first pass, which sees every element.
+pub(super) struct First<'a> {
+    pub open: &'a Open<'a>,
+    /// How each row is cut into parts.
+    pub slicing: Vec<Option<Slicing>>,
+    pub options: &'a Options,
+    /// The histograms of each fine-tune's groups.
+    pub spreads: Vec<Mutex<BTreeMap<Group, Spread>>>,
+}
+
+impl First<'_> {
+    /// What a span of row `i` says of each fine-tune and of every two.
+    pub fn span(&self, i: usize, elements: Range<u64>, buffers: &mut Buffers, progress: &Progress) -> Result<Spans> {
+        let Self { open, options, .. } = self;
+        let slicing = self.slicing[i].as_ref();
+        let row = &open.rows[i];
+        let stored = open.stored(row, |_| true);
+        let present: Vec<usize> = (0..row.tuned.len()).filter(|m| row.tuned[*m].is_some()).collect();
+        let place: HashMap<usize, usize> = present.iter().enumerate().map(|(at, m)| (*m, at)).collect();
+        let same_dtype = |at: usize| stored[at + 1].tensor.dtype == stored[0].tensor.dtype;
+        let touched = slicing.map_or(0..1, |s| s.touched(&elements));
+        let mut seen: Vec<Seen> = (0..present.len())
+            .map(|at| Seen {
+                equal: same_dtype(at),
+                first: touched.start,
+                parts: vec![Moments::default(); touched.len()],
+                spread: Spread::default(),
+            })
+            .collect();
+        let mates: Vec<Option<(usize, usize)>> =
+            all_pairs(row.tuned.len()).map(|(a, b)| Some((*place.get(&a)?, *place.get(&b)?))).collect();
+        let computes = stored[0].tensor.dtype.computes();
+        let mut related: Vec<Option<Pair>> =
+            mates.iter().map(|m| m.filter(|_| computes).map(|_| Pair::default())).collect();
+        if !computes {
+            chunks::each(&stored, elements, CHUNK, true, buffers, |part, raw| {
+                progress.alive()?;
+                for (seen, tuned) in seen.iter_mut().zip(&raw[1..]) {
+                    seen.equal &= raw[0] == *tuned;
+                    seen.parts[0] += counted(raw[0], tuned, stored[0].tensor.dtype, (part.end - part.start) as usize);
+                }
+                progress.add(raw.iter().map(|r| r.len() as u64).sum());
+                Ok(())
+            })?;
+        } else {
+            let mut counters: Vec<Counter> =
+                seen.iter().filter(|_| options.spread.is_some()).map(|_| Counter::default()).collect();
+            let mut changes: Vec<tiles::Changes> = seen.iter().map(|_| tiles::Changes::default()).collect();
+            let wants_changes = options.spread.is_some() || related.iter().any(Option::is_some);
+            tiles::each(&stored, elements, buffers, progress, |at, base, tuned| {
+                for (k, (seen, tuned)) in seen.iter_mut().zip(tuned).enumerate() {
+                    seen.equal &= tuned.same;
+                    let mut whole = Moments::default();
+                    let mut add = |part: usize, run: Range<usize>| {
+                        let (b, t) = (&base[run.clone()], &tuned.values[run]);
+                        let found = if tuned.same { Moments::of_equal(b) } else { Moments::of(b, t) };
+                        whole += found;
+                        seen.parts[part - seen.first] += found;
+                    };
+                    match slicing {
+                        None => add(0, 0..base.len()),
+                        Some(s) => s.runs(at.clone()).for_each(|(part, run)| {
+                            add(part, (run.start - at.start) as usize..(run.end - at.start) as usize);
+                        }),
+                    }
+                    if !wants_changes {
+                        continue;
+                    }
+                    let unchanged = tuned.same && whole.skipped == 0;
+                    if unchanged {
+                        changes[k].clear(base.len());
+                    } else {
+                        changes[k].take(base, tuned.values);
+                    }
+                    match counters.get_mut(k) {
+                        Some(counter) if unchanged => counter.add_unchanged(base.len() as u64),
+                        Some(counter) => counter.add(changes[k].finite()),
+                        None => {}
+                    }
+                }
+                for (related, mates) in related.iter_mut().zip(&mates) {
+                    if let (Some(related), Some((a, b))) = (related, mates) {
+                        *related += Pair::of(&changes[*a].all, &changes[*b].all);
+                    }
+                }
+            })?;
+            for (seen, counter) in seen.iter_mut().zip(counters) {
+                seen.spread = counter.finish();
+            }
+        }
+        let mut all: Vec<Option<Seen>> = row.tuned.iter().map(|_| None).collect();
+        for (m, seen) in present.into_iter().zip(seen) {
+            all[m] = Some(seen);
+        }
+        Ok((all, related))
+    }
+
+    /// What the spans of row `i` say together.
+    pub fn join(&self, i: usize, spans: Vec<Spans>) -> Joined {
+        let Self { open, options, spreads, .. } = self;
+        let slicing = self.slicing[i].as_ref();
+        let row = &open.rows[i];
+        let b = &open.base.tensors[row.base];
+        let (seen, related): (Vec<_>, Vec<_>) = spans.into_iter().unzip();
+        let mut by_model: Vec<Vec<Seen>> = row.tuned.iter().map(|_| Vec::new()).collect();
+        for span in seen {
+            for (all, seen) in by_model.iter_mut().zip(span) {
+                all.extend(seen);
+            }
+        }
+        let compared = by_model.into_iter().enumerate().map(|(m, seen)| {
+            let tensor = &open.tuned[m].tensors[row.tuned[m]?];
+            let mut compared = Compared {
+                index: row.base,
+                name: b.name.clone(),
+                dtype: b.dtype,
+                shape: b.shape.clone(),
+                equal: tensor.dtype == b.dtype && seen.iter().all(|s| s.equal),
+                moments: Moments::default(),
+                parts: vec![Moments::default(); slicing.map_or(1, Slicing::pieces)],
+                slicing: slicing.cloned(),
+                asked: None,
+            };
+            let mut spread = Spread::default();
+            for s in &seen {
+                compared.parts.iter_mut().skip(s.first).zip(&s.parts).for_each(|(p, s)| *p += *s);
+                spread.add(&s.spread);
+            }
+            compared.moments = compared.parts.iter().fold(Moments::default(), |mut all, p| {
+                all += *p;
+                all
+            });
+            if options.spread.is_some() && b.dtype.computes() {
+                compared.asked = Some(Asked::of(&spread, &compared.moments, options));
+                if let Ok(mut groups) = spreads[m].lock() {
+                    for group in Group::of(&b.name) {
+                        groups.entry(group).or_default().add(&spread);
+                    }
+                }
+            }
+            compared.keep_most_changed(options.tokens);
+            Some(compared)
+        });
+        let compared = compared.collect();
+        let pairs = all_pairs(row.tuned.len()).enumerate().map(|(p, _)| {
+            let mut found: Option<Pair> = None;
+            for pair in related.iter().filter_map(|r| r[p]) {
+                *found.get_or_insert_default() += pair;
+            }
+            found
+        });
+        (compared, pairs.collect())
+    }
+}
+
+/// Elements that differ, for dtypes without arithmetic; those of less than a byte are packed from the low bits up.
+fn counted(base: &[u8], tuned: &[u8], dtype: Dtype, elements: usize) -> Moments {
+    let bits = dtype.bits() as usize;
+    let differing = if bits >= 8 {
+        base.chunks(bits / 8).zip(tuned.chunks(bits / 8)).filter(|(b, t)| b != t).count()
+    } else {
+        let bit = |i: usize| (base[i / 8] ^ tuned[i / 8]) >> (i % 8) & 1 == 1;
+        (0..elements).filter(|e| (e * bits..(e + 1) * bits).any(bit)).count()
+    };
+    Moments { elements: elements as u64, changed: differing as u64, ..Moments::default() }
+}
