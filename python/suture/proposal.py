@@ -1,9 +1,9 @@
 """Which layers to swap, from what two fine-tunes changed.
 
-Two rules. The published one of layer-wise swapping (arXiv 2601.22620, as its code has it): each layer, or each attention
-and feed-forward block, goes to the model that changed it by a larger share of its own change. And *edges*, which looks
-for the bottom and top layers that are best taken from the donor, as layer swapping does (Bandarkar et al., arXiv
-2410.01335). Nothing here is decided silently: every score and how close it was to the other choice are in the result.
+Two rules. The published one of layer-wise swapping (arXiv 2601.22620, as its code has it): each layer, or each
+attention and feed-forward block, goes to the model that changed it by a larger share of its own change. And *edges*,
+which looks for the bottom and top layers that are best taken from the donor, as layer swapping does (Bandarkar et al.,
+arXiv 2410.01335). Nothing is decided silently: every score and how close it was to the other choice are in the result.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def propose_from(
         donor: index of the donor.
         by: score whole layers (``layer``) or attention and feed-forward apart (``module``).
         tau: difference of two scores up to which neither model has a claim, and the block is blended.
-        alpha: the recipient's share where blocks are blended.
+        alpha: the donor's share where blocks are blended.
 
     Returns:
         ``scores``, one entry for each layer or block, with ``into`` and ``donor`` (each model's share of its own
         change), their ``difference``, its ``margin`` to the threshold and the ``choice``; ``layers``, the choices by
-        layer; and ``edges``, the second proposal.
+        layer; ``modules``, what each block consists of; and ``edges``, the second proposal.
     """
     models = [found["models"][i] for i in (into, donor)]
     profiles = [_profile(model, by) for model in models]
@@ -76,27 +76,42 @@ def propose_from(
         "alpha": alpha,
         "scores": scores,
         "layers": layers,
+        "modules": _modules(models[0]) if by == "module" else {},
         "edges": _edges([_profile(model, "layer") for model in models], tau),
     }
 
 
 def _profile(model: dict[str, Any], by: str) -> dict[tuple[int, str | None], float]:
     """Each layer's or block's share of the model's change."""
-    inside = [t for t in model["tensors"] if t["layer"] != "-" and len(t["shape"]) > 1]
-    targets = [t for t in inside if t["name"].removesuffix(".weight").endswith(TARGETS)]
     squares: dict[tuple[int, str | None], float] = {}
     sums: dict[tuple[int, str | None], float] = {}
-    # Other architectures call their matrices otherwise: there all of them count.
-    for tensor in targets or inside:
-        attention = "attn" in tensor["name"] or "attention" in tensor["name"]
-        block = None if by == "layer" else "attention" if attention else "mlp"
-        key = (int(tensor["layer"]), block)
+    for tensor in _scored(model):
+        key = (int(tensor["layer"]), None if by == "layer" else _block(tensor["name"]))
         change = _relative(tensor)
         sums[key] = sums.get(key, 0.0) + change
         squares[key] = squares.get(key, 0.0) + change**2
     scores = sums if by == "layer" else {key: s**0.5 for key, s in squares.items()}
     total = sum(scores.values()) + _NOTHING
     return {key: score / total for key, score in scores.items()}
+
+
+def _scored(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tensors whose change counts: those of the published code, or where there are none, all matrices of layers."""
+    inside = [t for t in model["tensors"] if t["layer"] != "-" and len(t["shape"]) > 1]
+    return [t for t in inside if t["name"].removesuffix(".weight").endswith(TARGETS)] or inside
+
+
+def _block(name: str) -> str:
+    return "attention" if "attn" in name or "attention" in name else "mlp"
+
+
+def _modules(model: dict[str, Any]) -> dict[str, list[str]]:
+    """The modules of each block, as the names of their tensors have them inside a layer."""
+    found: dict[str, dict[str, None]] = {}
+    for tensor in _scored(model):
+        inside = tensor["name"].split(f".{tensor['layer']}.", 1)[1].removesuffix(".weight")
+        found.setdefault(_block(tensor["name"]), {})[inside] = None
+    return {block: list(names) for block, names in found.items()}
 
 
 def _relative(tensor: dict[str, Any]) -> float:

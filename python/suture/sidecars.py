@@ -208,6 +208,49 @@ def layer_types(folder: Path) -> list[Any] | None:
     return None
 
 
+#: What of an adapter's config decides what its factors mean.
+_SCALE = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
+
+
+def adapter_config(folders: list[Path]) -> bytes | None:
+    """The adapter_config.json of a swap of adapters; None if none of the models is one.
+
+    Args:
+        folders: the recipient and its donors.
+
+    Raises:
+        SutureError: if only some are adapters, or their factors do not mean the same.
+    """
+    files = [f / "adapter_config.json" for f in folders]
+    there = [f.is_file() for f in files]
+    if not any(there):
+        return None
+    if not all(there):
+        lacking = files[there.index(False)]
+        raise SutureError(f"{lacking}: is missing; adapters can only be swapped with adapters", lacking)
+    configs = []
+    for file in files:
+        try:
+            configs.append(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as e:
+            raise SutureError(f"{file}: cannot be read as JSON: {e}", file) from None
+    first = configs[0]
+    for file, config in zip(files[1:], configs[1:], strict=True):
+        for key in _SCALE:
+            if (config.get(key) or None) != (first.get(key) or None):
+                message = f"expected `{key}` as in {files[0]}, {json.dumps(first.get(key))}"
+                found = f"found {json.dumps(config.get(key))}; fold the adapters into their models first"
+                raise SutureError(f"{file}: {message}, {found}", file)
+    targets = [c.get("target_modules") for c in configs]
+    if all(isinstance(t, list) for t in targets):
+        first = first | {"target_modules": sorted({module for t in targets for module in t})}
+    elif any(t != targets[0] for t in targets):
+        raise SutureError(
+            f"{files[0]}: expected lists of `target_modules` that can be joined, found patterns", files[0]
+        )
+    return (json.dumps(first, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def head_counts(folder: Path) -> tuple[int, int]:
     """The query heads and the key/value heads of each layer, as the model's config.json has them.
 

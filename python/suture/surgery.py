@@ -1,10 +1,10 @@
-"""The verbs that write: swap and merge. Both compile a plan and run it."""
+"""The verbs that write: swap, revert and merge. They compile a plan and run it."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike, fspath
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from suture import _core
+from suture.analysis import diff
 from suture.errors import SutureError, UsageError
+from suture.proposal import ALPHA, TAU, propose_from
 from suture.recipe import Config, check_values, load, made_names, with_made
 from suture.settings import Settings
-from suture.sidecars import layer_types, model_card, sidecars
+from suture.sidecars import adapter_config, head_counts, layer_types, model_card, sidecars
 
 Progress = Callable[[int, int], None]
 
@@ -134,16 +136,24 @@ def _merge_all(
 
 def swap(
     into: str | PathLike[str],
-    donor: str | PathLike[str],
+    donor: str | PathLike[str] | Mapping[str, str | Iterable[int]],
     out: str | PathLike[str],
     *,
+    base: str | PathLike[str] | None = None,
+    donor_base: str | PathLike[str] | None = None,
     bottom: int = 0,
     top: int = 0,
     transition: int = 0,
-    blend: float = 0.5,
+    transition_bottom: int | None = None,
+    transition_top: int | None = None,
+    blend: float | str = 0.5,
     layers: str | Iterable[int] | None = None,
     modules: str | None = None,
-    non_layer: str = "into",
+    heads: str | Iterable[int] | None = None,
+    non_layer: str | None = None,
+    auto: str | None = None,
+    tau: float = TAU,
+    alpha: float = ALPHA,
     settings: Settings | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -152,18 +162,29 @@ def swap(
 
     Args:
         into: the recipient; everything not swapped is its own, bit for bit.
-        donor: the model that gives layers.
+        donor: the model that gives layers; or several, each with its own: ``{"swahili": "0-4", "telugu": "30"}``.
         out: the output folder.
+        base: the model both were tuned from; for `auto`, for ``non_layer="base"`` and with `donor_base`.
+        donor_base: the model the donor was tuned from, if not `base`: what is taken is base + (donor - donor_base).
         bottom: layers from the bottom that the donor gives.
         top: layers from the top that the donor gives.
         transition: layers next to these, on either side, that are blended.
-        blend: the donor's share in a blended layer, from 0 to 1.
+        transition_bottom: the same next to the bottom alone.
+        transition_top: the same next to the top alone.
+        blend: the donor's share in a blended layer, from 0 to 1; or ``ramp``, which lets it fall evenly over the
+            transition.
         layers: layers the donor gives, as ``"0-4,30,31"`` or numbers, instead of `bottom` and `top`.
         modules: globs of module names, comma-separated, such as ``"self_attn.*"``: only these move.
-        non_layer: whose tensors outside the layers (embeddings, final norm, head) to take: ``into``, ``from`` (the
-            donor's) or ``mean``.
+        heads: attention heads, as ``"0-3,7"`` or numbers: only these move. Key and value heads move with the whole
+            group of query heads that shares them.
+        non_layer: whose tensors outside the layers (embeddings, final norm, head) to take: ``into`` (the default),
+            ``from`` (the donor's), ``base``, or ``mean`` (of recipient and donors).
+        auto: let :func:`propose` choose: ``layer`` or ``module`` by the published rule, which also blends what is
+            outside the layers, or ``edges`` for bottom, top and transitions.
+        tau: as in :func:`propose`.
+        alpha: as in :func:`propose`.
         settings: how to do the work.
-        dry_run: return the plan instead of running it.
+        dry_run: return the plan instead of running it; with `auto`, its ``proposal`` tells scores and margins.
         progress: called with the bytes done and the bytes in all, a few times a second.
 
     Raises:
@@ -172,17 +193,146 @@ def swap(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     settings = settings or Settings()
-    listed = layers if layers is None or isinstance(layers, str) else sorted(layers)
+    several = isinstance(donor, Mapping)
+    below, above = (transition if t is None else t for t in (transition_bottom, transition_top))
+    spans = {"bottom": bottom, "top": top, "transition_bottom": below, "transition_top": above}
+    proposal: dict[str, Any] | None = None
+    how: dict[str, Any] = {"blend": blend, "modules": modules, "heads": _numbers(heads), "base": donor_base}
+    if auto is not None:
+        if several or base is None or layers is not None or any(spans.values()):
+            raise UsageError("auto chooses the layers of one donor from a base; give --auto BASE and no layers")
+        if donor_base is not None:
+            raise UsageError("auto compares both models with one base; it does not go with a base of the donor's own")
+        by = "layer" if auto == "edges" else auto
+        proposal = propose(base, into, fspath(donor), by=by, tau=tau, alpha=alpha, settings=settings, progress=progress)
+        donors = [how | entry | {"from": fspath(donor)} for entry in _chosen(proposal, auto)]
+        if auto != "edges" and non_layer is None:
+            share: str | float = alpha
+        else:
+            share = non_layer or "into"
+    else:
+        share = non_layer or "into"
+        if isinstance(donor, Mapping):
+            if layers is not None or any(spans.values()):
+                raise UsageError("with several donors each has its own layers; give no others")
+            donors = [how | {"from": d, "layers": _numbers(listed)} for d, listed in donor.items()]
+        else:
+            donors = [how | spans | {"from": fspath(donor), "layers": _numbers(layers)}]
+    folders = [Path(into), *dict.fromkeys(Path(d["from"]) for d in donors)]
+    for folder in folders[1:]:
+        types = [layer_types(p) for p in (folders[0], folder)]
+        if None not in types and types[0] != types[1]:
+            message = "its `layer_types` differ from the recipient's; layers of different kinds cannot be swapped"
+            raise SutureError(f"{folder}: {message}", folder)
+    adapter = adapter_config(folders)
     options: dict[str, Any] = {
-        "into": fspath(into), "from": fspath(donor), "bottom": bottom, "top": top, "transition": transition,
-        "blend": blend, "layers": listed, "modules": modules, "non_layer": non_layer, "dtype": settings.dtype,
-    }  # fmt: skip
-    types = [layer_types(Path(p)) for p in (into, donor)]
-    if None not in types and types[0] != types[1]:
-        message = "its `layer_types` differ from the recipient's; layers of different kinds cannot be swapped"
-        raise SutureError(f"{donor}: {message}", donor)
+        "into": fspath(into),
+        "base": None if base is None else fspath(base),
+        "donors": [{k: fspath(v) if k == "base" else v for k, v in d.items() if v is not None} for d in donors],
+        "non_layer": share,
+        "head_counts": None if heads is None else list(head_counts(Path(into))),
+        "adapters": adapter is not None or None,
+        "dtype": settings.dtype,
+    }
     recipe = {"swap": {k: v for k, v in options.items() if v is not None}}
-    return _run(recipe, out, settings, dry_run, progress, None)
+    beside = [] if adapter is None else [("adapter_config.json", adapter)]
+    report = _run(recipe, out, settings, dry_run, progress, None, beside)
+    if proposal is None or not dry_run:
+        return report
+    return replace(report, text=json.dumps(report.data | {"proposal": proposal}))
+
+
+def _numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:
+    return listed if listed is None or isinstance(listed, str) else sorted(listed)
+
+
+def _chosen(proposal: dict[str, Any], auto: str) -> list[dict[str, Any]]:
+    """The donor's entries of a swap recipe that do what a proposal says."""
+    if auto == "edges":
+        edges = proposal["edges"]
+        return [{k: edges[k] for k in ("bottom", "top", "transition_bottom", "transition_top")}]
+    entries = []
+    # Without blocks a whole layer moves; of a block its matrices do, the norms stay the recipient's.
+    for block, modules in (proposal["modules"] or {None: None}).items():
+        scores = [s for s in proposal["scores"] if s["block"] == block]
+        entry: dict[str, Any] = {
+            "layers": [s["layer"] for s in scores if s["choice"] == "donor"],
+            "blended": {str(s["layer"]): proposal["alpha"] for s in scores if s["choice"] == "blend"},
+        }
+        entries.append(entry if modules is None else entry | {"modules": ",".join(modules)})
+    return entries
+
+
+def propose(
+    base: str | PathLike[str],
+    into: str | PathLike[str],
+    donor: str | PathLike[str],
+    *,
+    by: str = "layer",
+    tau: float = TAU,
+    alpha: float = ALPHA,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Which layers of `donor` to put into `into`, from what each changed of `base`; see :mod:`suture.proposal`.
+
+    Args:
+        base: the model both were tuned from.
+        into: the recipient.
+        donor: the donor.
+        by: score whole layers (``layer``), or attention and feed-forward apart (``module``).
+        tau: difference of two scores up to which neither model has a claim, and the block is blended.
+        alpha: the donor's share where blocks are blended.
+        settings: how to do the work.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: for an unknown `by`, or numbers out of range.
+        SutureError: if a checkpoint is not sound, or has no layers.
+    """
+    if by not in ("layer", "module"):
+        raise UsageError(f"by: expected layer or module, found `{by}`")
+    if not (0 <= alpha <= 1 and tau >= 0):
+        raise UsageError(f"expected alpha from 0 to 1 and tau from 0, found {alpha} and {tau}")
+    found = diff(base, into, donor, settings=settings, progress=progress)
+    return propose_from(found, by=by, tau=tau, alpha=alpha)
+
+
+def revert(
+    base: str | PathLike[str],
+    tuned: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    layers: str | Iterable[int] | None = None,
+    modules: str | None = None,
+    outside: bool = False,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Reset layers of a fine-tune to its base, bit for bit (Bandarkar and Peng, arXiv 2505.18356).
+
+    Args:
+        base: the model `tuned` was tuned from.
+        tuned: the fine-tune.
+        out: the output folder.
+        layers: layers to reset, as ``"0-4,30,31"`` or numbers.
+        modules: globs of module names, comma-separated: only these are reset.
+        outside: reset what is in no layer (embeddings, final norm, head) too.
+        settings: how to do the work.
+        dry_run: return the plan instead of running it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if there is nothing to reset, or a layer does not exist.
+        SutureError: as :func:`swap`.
+    """
+    if layers is None and not outside:
+        raise UsageError("nothing to reset; give layers, or outside")
+    return swap(
+        tuned, base, out, layers=layers or [], modules=modules, non_layer="from" if outside else "into",
+        settings=settings, dry_run=dry_run, progress=progress,
+    )  # fmt: skip
 
 
 def _run(
@@ -192,6 +342,7 @@ def _run(
     dry_run: bool,
     progress: Progress | None,
     config: Config | None,
+    beside: Sequence[tuple[str, bytes]] = (),
 ) -> Report:
     try:
         check_values(recipe.get("swap", recipe))
@@ -203,6 +354,7 @@ def _run(
     target = Path(out)
     outline = json.loads(plan.config_json())
     written, copied = sidecars(outline)
+    written += beside
     if settings.model_card:
         written.append(("README.md", model_card(recipe, outline["models"])))
     if dry_run:

@@ -14,8 +14,9 @@ from suture.errors import SutureError
 #: Verb and what its help line says; the module of the same name holds the command.
 VERBS = {
     "inspect": "Show what is in a checkpoint",
-    "diff": "Measure what a fine-tune changed",
+    "diff": "Measure what fine-tunes changed",
     "swap": "Put layers of one model into another",
+    "revert": "Reset layers of a fine-tune to its base",
     "merge": "Merge models by a config",
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",

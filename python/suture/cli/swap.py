@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from suture.cli.options import settings, writing
+from suture.errors import UsageError
+from suture.proposal import ALPHA, TAU
 from suture.render.outcome import present
 from suture.render.progress import bar
 from suture.surgery import swap as run
@@ -14,18 +16,26 @@ from suture.surgery import swap as run
 
 @click.command(short_help="Put layers of one model into another")
 @click.option("--into", required=True, type=click.Path(), metavar="RECIPIENT", help="Model whose rest is kept")
-@click.option("--from", "donor", required=True, type=click.Path(), metavar="DONOR", help="Model that gives layers")
+@click.option(
+    "--from",
+    "donors",
+    required=True,
+    multiple=True,
+    metavar="DONOR[=LIST]",
+    help="Model that gives layers; of several donors each gives the layers of its list",
+)
 @click.argument("out", type=click.Path())
 @click.option("--bottom", type=int, default=0, metavar="B", help="Layers from the bottom that the donor gives")
 @click.option("--top", type=int, default=0, metavar="T", help="Layers from the top that the donor gives")
 @click.option("--transition", type=int, default=0, metavar="R", help="Layers next to these that are blended")
+@click.option("--transition-bottom", type=int, metavar="R", help="The same next to the bottom alone")
+@click.option("--transition-top", type=int, metavar="R", help="The same next to the top alone")
 @click.option(
     "--blend",
-    type=float,
-    default=0.5,
+    default="0.5",
     show_default=True,
     metavar="W",
-    help="The donor's share in a blended layer",
+    help="The donor's share in a blended layer; ramp lets it fall over the transition",
 )
 @click.option(
     "--layers",
@@ -35,26 +45,87 @@ from suture.surgery import swap as run
 @click.option(
     "--modules", metavar="GLOB", help="Move only these modules, such as 'self_attn.*'; commas between several"
 )
+@click.option("--heads", metavar="LIST", help="Move only these attention heads, such as 0-3,7")
 @click.option(
     "--non-layer",
-    type=click.Choice(["into", "from", "mean"]),
-    default="into",
+    type=click.Choice(["into", "from", "base", "mean"]),
+    help="Whose embeddings, final norm and head to take  [default: into]",
+)
+@click.option("--auto", metavar="BASE", help="Choose the layers by what each model changed of BASE")
+@click.option(
+    "--auto-by",
+    type=click.Choice(["layer", "module", "edges"]),
+    default="layer",
     show_default=True,
-    help="Whose embeddings, final norm and head to take",
+    help="How: by layer, by attention and feed-forward, or as bottom and top",
+)
+@click.option("--tau", type=float, default=TAU, show_default=True, help="Difference of scores that decides nothing")
+@click.option("--alpha", type=float, default=ALPHA, show_default=True, help="The donor's share where undecided")
+@click.option("--base", type=click.Path(), help="Model both were tuned from, for --non-layer base and --donor-base")
+@click.option(
+    "--donor-base", type=click.Path(), help="Model the donor was tuned from: move its change, not its weights"
 )
 @writing
 def swap(
-    into: str, donor: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any
+    into: str,
+    donors: tuple[str, ...],
+    out: str,
+    blend: str,
+    auto: str | None,
+    auto_by: str,
+    base: str | None,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Put layers of DONOR into RECIPIENT and write the result to OUT.
 
     What is not blended is moved bit for bit. Layers count from 0 at the embedding.
 
     \b
-    Example:
+    Examples:
       suture swap --into math-expert --from swahili-expert merged --bottom 5 --top 2 --transition 1
+      suture swap --into math-expert --from swahili-expert merged --auto base --dry-run
+      suture swap --into math-expert --from swahili=0-4 --from telugu=30,31 merged
     """
     how = settings(options)
+    if auto is not None and base not in (None, auto):
+        raise UsageError(f"--base {base} and --auto {auto} name two bases; give one")
     with bar("swapping", quiet or dry_run) as progress:
-        report = run(into, donor, out, **options, settings=how, dry_run=dry_run, progress=progress)
+        report = run(
+            into,
+            _donors(donors),
+            out,
+            **options,
+            blend=_share(blend),
+            base=auto or base,
+            auto=None if auto is None else auto_by,
+            settings=how,
+            dry_run=dry_run,
+            progress=progress,
+        )
     present(report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def _donors(given: tuple[str, ...]) -> str | dict[str, str]:
+    """One donor, or several with the layers of each."""
+    if len(given) == 1 and "=" not in given[0]:
+        return given[0]
+    donors: dict[str, str] = {}
+    for text in given:
+        path, _, layers = text.rpartition("=")
+        if not path or not layers:
+            raise UsageError(f"--from: expected DONOR=LAYERS for each of several donors, found `{text}`")
+        if path in donors:
+            raise UsageError(f"--from: {path} is given twice; list all its layers at once")
+        donors[path] = layers
+    return donors
+
+
+def _share(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -95,8 +95,9 @@ def warn_of_strangers(found: dict[str, Any]) -> None:
         ancestry = model["ancestry"]
         if ancestry["verdict"] in ("doubtful", "strangers"):
             told = "may not be" if ancestry["verdict"] == "doubtful" else "is hardly"
+            sign = click.style("warning", fg="yellow", bold=True)
             click.echo(
-                f"{click.style('warning', fg='yellow', bold=True)}: {model['tuned']} {told} tuned from {found['base']}: "
+                f"{sign}: {model['tuned']} {told} tuned from {found['base']}: "
                 f"cosine {ancestry['cosine']:.2f} over all matrices (tunings have one above 0.97)",
                 err=True,
             )

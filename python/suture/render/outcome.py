@@ -54,6 +54,8 @@ def _plan(report: Report, verbose: bool) -> list[str]:
     data = report.data
     actions = Counter(t.get("method", "copy") for t in data["tensors"])
     lines = [f"{data['title']}: {plural(len(data['tensors']), 'tensor')}", *_notes(data)]
+    if "proposal" in data:
+        lines += _proposal(data["proposal"])
     lines += [f"  {_action(name)}: {plural(n, 'tensor')}" for name, n in sorted(actions.items())]
     if verbose:
         lines += [_tensor(t, report.config) for t in data["tensors"]]
@@ -67,6 +69,21 @@ def _plan(report: Report, verbose: bool) -> list[str]:
         f"plan {data['hash']}",
     ]
     return lines
+
+
+def _proposal(proposal: dict[str, Any]) -> list[str]:
+    """Scores, margins and choices, for the user to judge."""
+    head = f"  {'layer':>5}  {'block':<9}  {'recipient':>9}  {'donor':>9}  {'difference':>10}  {'margin':>9}  choice"
+    lines = [f"  shares of each model's own change, tau {proposal['tau']}, alpha {proposal['alpha']}:", head]
+    for s in proposal["scores"]:
+        figures = f"{s['into']:9.4f}  {s['donor']:9.4f}  {s['difference']:+10.4f}  {s['margin']:9.4f}"
+        lines.append(f"  {s['layer']:>5}  {s['block'] or 'all':<9}  {figures}  {_CHOICES[s['choice']]}")
+    e = proposal["edges"]
+    transitions = f"transitions {e['transition_bottom']} and {e['transition_top']}"
+    return [*lines, f"  as edges: bottom {e['bottom']}, top {e['top']}, {transitions} (gain {e['gain']:.4f})"]
+
+
+_CHOICES = {"donor": "donor", "into": "recipient", "blend": "blend"}
 
 
 def _action(name: str) -> str:

@@ -48,8 +48,8 @@ impl Layout {
     ///
     /// `sources` gives, for tensors that are copied byte for byte, their offset in the file they come from: the
     /// header of each shard is padded so that as many of those bytes as possible keep their offset modulo
-    /// [`super::ALIGN`], which is what reflinks need.
-    pub fn new(mut tensors: Vec<Entry>, policy: &ShardPolicy, sources: &[Option<u64>]) -> Self {
+    /// [`super::ALIGN`], which is what reflinks need. `stem` begins the files' names.
+    pub fn new(mut tensors: Vec<Entry>, policy: &ShardPolicy, sources: &[Option<u64>], stem: &str) -> Self {
         let shard_of = assign(&tensors, policy);
         let count = shard_of.iter().max().map_or(1, |m| m + 1);
         let mut data_bytes = vec![0u64; count];
@@ -70,8 +70,8 @@ impl Layout {
             // Headers are multiples of 8 bytes long, so that every element type stays aligned in a mapped file.
             let phase = votes[i].iter().filter(|(p, _)| *p % 8 == 0).max_by_key(|(_, bytes)| **bytes);
             let file = match count {
-                1 => "model.safetensors".to_owned(),
-                _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+                1 => format!("{stem}.safetensors"),
+                _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
             };
             let header = header::render(&mine, phase.map_or(0, |(p, _)| *p));
             shards.push(Shard { file, header, data_bytes: data_bytes[i] });
@@ -124,14 +124,15 @@ mod tests {
 
     #[test]
     fn shards_are_cut_at_the_limit_and_a_larger_tensor_stands_alone() {
-        let layout = Layout::new(tensors(&[60, 50, 500, 10]), &ShardPolicy::Size(100), &[None; 4]);
+        let layout = Layout::new(tensors(&[60, 50, 500, 10]), &ShardPolicy::Size(100), &[None; 4], "model");
         assert_eq!(layout.places.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(layout.shards[2].file, "model-00003-of-00004.safetensors");
     }
 
     #[test]
     fn a_header_is_padded_to_keep_the_phase_of_copied_bytes() {
-        let layout = Layout::new(tensors(&[4096, 8192]), &ShardPolicy::Size(1 << 30), &[Some(1000), Some(5096)]);
+        let layout =
+            Layout::new(tensors(&[4096, 8192]), &ShardPolicy::Size(1 << 30), &[Some(1000), Some(5096)], "model");
         assert_eq!(layout.places[0].1 % 4096, 1000);
         assert_eq!(layout.places[1].1 % 4096, 1000);
     }

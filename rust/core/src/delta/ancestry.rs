@@ -1,6 +1,8 @@
-//! Do models come from one base? Measured on a sample before a merge, for models that do not seldom merge well.
+//! Do models come from one base? Measured on a sample before a merge or a swap, for models that do not seldom merge well.
 //!
 //! Real fine-tunes have a cosine above 0.97 with their base, models trained apart one below 0.25.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::moments::Moments;
 use crate::checkpoint::Source;
@@ -14,54 +16,60 @@ const ELEMENTS: u64 = 4096;
 /// Cosine below which models are called strangers.
 const STRANGE: f64 = 0.6;
 
-/// A warning for each model of a merge that does not look like the first (the base, if there is one).
+/// A warning for each model of a merge or swap that does not look like the first (the base, if there is one).
 ///
 /// # Errors
 /// [`crate::error::Error::Io`] if the sample cannot be read.
 pub fn doubts(plan: &Plan, sources: &[Vec<Source>]) -> Result<Vec<String>> {
+    // A merge's base or first model, a swap's recipient.
+    let first = plan.config.from;
+    let others = others(plan, first);
+    let lead = &plan.models[first];
     // Vectors are alike in all models, as norms near 1 are; matrices tell models apart.
-    let merges: Vec<Vec<Operand>> = plan
-        .tensors
-        .iter()
-        .filter(|t| t.shape.len() > 1 && t.elements() >= 64)
-        .filter_map(|t| match &t.action {
-            Action::Merge { base, inputs, params, .. } => {
-                Some(base.iter().chain(&inputs[..params.inputs.min(inputs.len())]).copied().collect())
-            }
-            Action::Copy { .. } => None,
-        })
+    let matrices: Vec<usize> = (lead.tensors.iter().enumerate())
+        .filter(|(_, t)| t.shape.len() > 1 && t.elements() >= 64 && t.dtype.computes())
+        .map(|(i, _)| i)
         .collect();
-    let mut found: Vec<Moments> = vec![Moments::default(); plan.models.len()];
-    let mut first = None;
-    for operands in merges.iter().step_by(merges.len().div_ceil(TENSORS).max(1)) {
-        let Some((lead, others)) = operands.split_first() else { continue };
-        if *first.get_or_insert(lead.model) != lead.model {
-            continue;
-        }
-        let base = sample(plan, sources, *lead)?;
-        for other in others.iter().filter(|o| o.model != lead.model) {
-            found[other.model] += Moments::of(&base, &sample(plan, sources, *other)?);
+    let mut found: BTreeMap<usize, Moments> = BTreeMap::new();
+    for tensor in matrices.iter().copied().step_by(matrices.len().div_ceil(TENSORS).max(1)) {
+        let own = &lead.tensors[tensor];
+        let base = sample(plan, sources, Operand { model: first, tensor })?;
+        for model in others.iter().copied() {
+            let mate = plan.models[model].find(&own.name).map(|tensor| Operand { model, tensor });
+            let comparable = |o: &Operand| plan.tensor(*o).shape == own.shape && plan.tensor(*o).dtype.computes();
+            if let Some(mate) = mate.filter(comparable) {
+                *found.entry(model).or_default() += Moments::of(&base, &sample(plan, sources, mate)?);
+            }
         }
     }
-    let Some(first) = first else { return Ok(Vec::new()) };
-    let strange = |m: &Moments| {
+    let warning = |(model, m): (usize, Moments)| {
         let norms = (m.square_base * m.square_tuned).sqrt();
-        (norms > 0.0).then(|| m.product / norms).filter(|c| *c < STRANGE)
+        let cosine = (norms > 0.0).then(|| m.product / norms).filter(|c| *c < STRANGE)?;
+        Some(format!(
+            "{} and {} do not look like tunings of one model: cosine {cosine:.2}, relative change {:.2} on a sample of their \
+             matrices (tunings have a cosine above 0.97)",
+            plan.models[first].path.display(),
+            plan.models[model].path.display(),
+            (m.square_delta / m.square_base).sqrt()
+        ))
     };
-    Ok(found
-        .iter()
-        .enumerate()
-        .filter_map(|(i, m)| {
-            let cosine = strange(m)?;
-            Some(format!(
-                "{} and {} do not look like tunings of one model: cosine {cosine:.2}, relative change {:.2} on a sample of their \
-                 matrices (tunings have a cosine above 0.97)",
-                plan.models[first].path.display(),
-                plan.models[i].path.display(),
-                (m.square_delta / m.square_base).sqrt()
-            ))
-        })
-        .collect())
+    Ok(found.into_iter().filter_map(warning).collect())
+}
+
+/// Models whose weights enter the output, but for the one at `first`. Those that only lend parameters (masks, squared
+/// gradients) are none of them.
+fn others(plan: &Plan, first: usize) -> BTreeSet<usize> {
+    let mut all: BTreeSet<usize> = BTreeSet::new();
+    for t in &plan.tensors {
+        match &t.action {
+            Action::Copy { from, .. } => all.extend([from.model]),
+            Action::Merge { base, inputs, params, .. } => {
+                all.extend(base.iter().chain(&inputs[..params.inputs.min(inputs.len())]).map(|o| o.model));
+            }
+        }
+    }
+    all.remove(&first);
+    all
 }
 
 /// Elements from the middle of a tensor.

@@ -88,12 +88,19 @@ impl Slicing {
         None
     }
 
-    fn along_rows(part: Part, rows: u64, columns: u64, pieces: u64) -> Self {
+    /// A cut into `pieces` groups of rows.
+    pub fn along_rows(part: Part, rows: u64, columns: u64, pieces: u64) -> Self {
         Self { part, bounds: bounds(rows, pieces), unit: columns, period: rows * columns, by_column: false }
     }
 
-    fn along_columns(part: Part, columns: u64, pieces: u64) -> Self {
+    /// A cut into `pieces` groups of columns.
+    pub fn along_columns(part: Part, columns: u64, pieces: u64) -> Self {
         Self { part, bounds: bounds(columns, pieces), unit: 1, period: columns, by_column: true }
+    }
+
+    /// True if it cuts columns.
+    pub fn by_column(&self) -> bool {
+        self.by_column
     }
 
     /// Number of pieces.

@@ -41,6 +41,12 @@ pub static METHODS: &[&dyn Method] = &[
     &fisher::Fisher,
 ];
 
+/// Copies of one model, cast or scaled.
+pub const PASSTHROUGH: &dyn Method = &passthrough::Passthrough;
+
+/// Weighted sums.
+pub const LINEAR: &dyn Method = &linear::Linear;
+
 /// The method called `name`.
 pub fn find(name: &str) -> Option<&'static dyn Method> {
     METHODS.iter().copied().find(|m| m.spec().name == name)

@@ -10,7 +10,7 @@ use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Params, Scope, Value as Param, registry};
+use crate::methods::{Method, Params, Scope, Value as Param, registry};
 use crate::names::split_layer;
 
 struct Item {
@@ -34,6 +34,8 @@ pub struct Draft {
     pub notes: Vec<(&'static str, String)>,
     /// Keep each tensor in the shard it has in this model.
     pub keep_shards_of: Option<usize>,
+    /// Beginning of the files' names: `model`.
+    pub stem: &'static str,
     items: Vec<Item>,
     names: HashSet<String>,
     groups: Vec<(String, Params)>,
@@ -51,6 +53,7 @@ impl Draft {
             warnings: Vec::new(),
             notes: Vec::new(),
             keep_shards_of: None,
+            stem: "model",
             items: Vec::new(),
             names: HashSet::new(),
             groups: Vec::new(),
@@ -69,7 +72,7 @@ impl Draft {
             Some(want) if want != have && have.computes() => {
                 let mut params = Params { inputs: 1, ..Params::default() };
                 params.per_input.insert("scale", vec![Param::Number(1.0)]);
-                self.merge(name, "passthrough", params, None, vec![from], Some(want))
+                self.merge(name, registry::PASSTHROUGH, params, None, vec![from], Some(want))
             }
             _ => self.push(name, have, from, Action::Copy { from, same: vec![] }),
         }
@@ -84,7 +87,7 @@ impl Draft {
     pub fn merge(
         &mut self,
         name: String,
-        method: &str,
+        method: &'static dyn Method,
         params: Params,
         base: Option<Operand>,
         inputs: Vec<Operand>,
@@ -109,7 +112,6 @@ impl Draft {
         }
         self.rounded |= dtypes.contains(&Dtype::F64);
         let promoted = dtypes.iter().copied().reduce(Dtype::promote).unwrap_or(Dtype::F32);
-        let Some(method) = registry::find(method) else { return Err(Error::recipe("merge_method", "unknown method")) };
         let shape = &self.models.tensor(first).shape;
         let wrong = |p| Error::recipe("", format!("tensor `{name}`: {p}"));
         let cost = method.bind(&params, shape).map_err(wrong)?.cost();
@@ -230,7 +232,7 @@ impl Draft {
         if self.rounded {
             self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
         }
-        let layout = Layout::new(entries, &policy, &sources);
+        let layout = Layout::new(entries, &policy, &sources, self.stem);
         let mut tensors: Vec<TensorPlan> = self
             .items
             .into_iter()

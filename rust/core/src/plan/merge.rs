@@ -373,6 +373,6 @@ impl Builder<'_> {
         if self.spec.name == "passthrough" && params.per_input.get("scale") == Some(&vec![Value::Number(1.0)]) {
             return draft.copy(name, inputs[0], dtype);
         }
-        draft.merge(name, self.spec.name, params, base, inputs, dtype)
+        draft.merge(name, self.merge.method, params, base, inputs, dtype)
     }
 }

@@ -12,7 +12,7 @@ mod swap;
 pub use filter::Filter;
 pub use merge::{Merge, ModelUse, Part, Slice};
 pub use setting::{Rule, Setting, Settings, Shape};
-pub use swap::{Modules, NonLayer, Swap};
+pub use swap::{Blend, Donor, Modules, NonLayer, Swap};
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
-//! The swap recipe: layers of a donor put into a recipient (Bandarkar et al., arXiv 2410.01335).
+//! The swap recipe: layers of donors put into a recipient (Bandarkar et al., arXiv 2410.01335).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use globset::{Glob, GlobMatcher};
 use serde_json::Value;
@@ -10,14 +10,27 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
 /// Where the tensors outside the layers come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NonLayer {
     /// The recipient.
     Into,
     /// The donor.
     From,
-    /// The mean of both.
+    /// The base.
+    Base,
+    /// The mean of the recipient and all donors.
     Mean,
+    /// The donor with this share, the recipient with the rest.
+    Share(f64),
+}
+
+/// How a layer next to a donor's is blended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Blend {
+    /// With the donor at this share.
+    Share(f64),
+    /// With the donor's share falling evenly over the transition, from its side to the recipient's.
+    Ramp,
 }
 
 /// Which modules of a swapped layer move.
@@ -31,69 +44,152 @@ impl Modules {
     }
 }
 
+/// A model that gives layers.
+#[derive(Debug, Clone)]
+pub struct Donor {
+    /// Its place in the recipe, for errors; empty where it is the only one.
+    pub at: String,
+    /// Its path.
+    pub from: String,
+    /// Path of the model it was tuned from, if that is not the swap's base: its change moves, not its weights.
+    pub base: Option<String>,
+    /// Layers from the bottom that it gives.
+    pub bottom: usize,
+    /// Layers from the top that it gives.
+    pub top: usize,
+    /// Layers blended above those at the bottom.
+    pub below: usize,
+    /// Layers blended below those at the top.
+    pub above: usize,
+    /// How these are blended.
+    pub blend: Blend,
+    /// Layers it gives, if listed one by one.
+    pub layers: Option<BTreeSet<usize>>,
+    /// Layers blended, with its share, if listed one by one.
+    pub blended: BTreeMap<usize, f64>,
+    /// Which modules of these layers move.
+    pub modules: Modules,
+    /// The same as it was given.
+    pub modules_text: Option<String>,
+    /// Which attention heads move; `None` for whole tensors.
+    pub heads: Option<BTreeSet<usize>>,
+}
+
 /// A swap recipe.
 #[derive(Debug, Clone)]
 pub struct Swap {
     /// Path of the recipient: what is not swapped comes from it.
     pub into: String,
-    /// Path of the donor.
-    pub from: String,
-    /// Layers from the bottom that the donor gives.
-    pub bottom: usize,
-    /// Layers from the top that the donor gives.
-    pub top: usize,
-    /// Layers blended at each border.
-    pub transition: usize,
-    /// The donor's share in a blended layer.
-    pub blend: f64,
-    /// Layers the donor gives, if listed one by one.
-    pub layers: Option<BTreeSet<usize>>,
-    /// Which modules of these layers move.
-    pub modules: Modules,
-    /// The same as it was given.
-    pub modules_text: Option<String>,
+    /// Path of the base, for `non_layer: base` and for donors whose change moves.
+    pub base: Option<String>,
+    /// The models that give layers, at least one.
+    pub donors: Vec<Donor>,
     /// Where everything outside the layers comes from.
     pub non_layer: NonLayer,
+    /// Query heads and key/value heads of a layer.
+    pub head_counts: Option<(u64, u64)>,
+    /// True if the models are adapters, whose tensors belong together by layer.
+    pub adapters: bool,
     /// Dtype of the output, if not the recipient's.
     pub dtype: Option<Dtype>,
 }
 
 pub(super) fn parse(value: &Value) -> Result<Swap> {
     let mut fields = Fields::new("", value)?;
-    let mut path = |key| -> Result<String> { Ok(fields.need(key)?.as_str().unwrap_or_default().to_owned()) };
-    let (into, from) = (path("into")?, path("from")?);
-    let bottom = fields.count("bottom", 0)?;
-    let top = fields.count("top", 0)?;
-    let transition = fields.count("transition", 0)?;
-    let blend = match fields.get("blend") {
-        None => 0.5,
-        Some(v) => v.as_f64().ok_or_else(|| wrong("blend", "a number from 0 to 1", v))?,
-    };
-    if !(0.0..=1.0).contains(&blend) {
-        return Err(Error::recipe("blend", format!("expected a number from 0 to 1, found {blend}")));
+    let into = fields.need("into")?.as_str().unwrap_or_default().to_owned();
+    let base = fields.text("base")?.map(str::to_owned);
+    let listed = fields.list("donors")?.filter(|d| !d.is_empty());
+    let listed = listed.ok_or_else(|| Error::recipe("donors", "no model gives layers"))?;
+    let several = listed.len() > 1;
+    let at = |i| if several { format!("donors[{i}]") } else { String::new() };
+    let donors: Vec<Donor> = listed.iter().enumerate().map(|(i, d)| donor(at(i), d)).collect::<Result<_>>()?;
+    if let Some(d) = donors.iter().find(|d| d.base.is_some() && base.is_none()) {
+        return Err(Error::recipe(&d.at, "a donor's own base needs the base that its change is added to; give `base`"));
     }
-    let layers = fields.get("layers").map(layers).transpose()?;
-    if layers.is_some() && (bottom, top, transition) != (0, 0, 0) {
-        return Err(Error::recipe("layers", "lists layers one by one; it does not go with bottom, top or transition"));
-    }
-    let modules_text = fields.text("modules")?.map(str::to_owned);
-    let modules = Modules(modules_text.as_deref().map(globs).transpose()?);
-    let non_layer = match fields.text("non_layer")? {
-        None | Some("into") => NonLayer::Into,
-        Some("from") => NonLayer::From,
-        Some("mean") => NonLayer::Mean,
-        Some(other) => {
-            return Err(Error::recipe("non_layer", format!("expected into, from or mean, found `{other}`")));
-        }
+    let non_layer = match fields.get("non_layer") {
+        None => NonLayer::Into,
+        Some(v) => match (v.as_str(), v.as_f64()) {
+            (Some("into"), _) => NonLayer::Into,
+            (Some("from"), _) => NonLayer::From,
+            (Some("base"), _) => NonLayer::Base,
+            (Some("mean"), _) => NonLayer::Mean,
+            (_, Some(share)) if (0.0..=1.0).contains(&share) => NonLayer::Share(share),
+            _ => return Err(wrong("non_layer", "into, from, base or mean", v)),
+        },
     };
+    if non_layer == NonLayer::Base && base.is_none() {
+        return Err(Error::recipe("non_layer", "asks for the base; give `base` too"));
+    }
+    let paths: BTreeSet<&str> = donors.iter().map(|d| d.from.as_str()).collect();
+    if matches!(non_layer, NonLayer::From | NonLayer::Share(_)) && paths.len() > 1 {
+        let problem = "asks for the donor's tensors, but there are several donors; expected into, base or mean";
+        return Err(Error::recipe("non_layer", problem));
+    }
+    let head_counts = match fields.list("head_counts")?.map(Vec::as_slice) {
+        None => None,
+        Some([query, shared]) => query.as_u64().zip(shared.as_u64()),
+        Some(_) => return Err(Error::recipe("head_counts", "expected two whole numbers")),
+    };
+    if donors.iter().any(|d| d.heads.is_some()) && head_counts.is_none() {
+        return Err(Error::recipe("heads", "the number of heads is not known; the recipient needs a config.json"));
+    }
+    let adapters = fields.get("adapters").and_then(Value::as_bool).unwrap_or(false);
     let dtype = fields.text("dtype")?.map(|d| super::parse_dtype("dtype", d)).transpose()?;
     fields.finish()?;
-    Ok(Swap { into, from, bottom, top, transition, blend, layers, modules, modules_text, non_layer, dtype })
+    Ok(Swap { into, base, donors, non_layer, head_counts, adapters, dtype })
 }
 
-/// Layers as `0-4,30,31` or a list of numbers.
-fn layers(value: &Value) -> Result<BTreeSet<usize>> {
-    let bad = || wrong("layers", "layers such as 0-4,30,31", value);
+fn donor(at: String, value: &Value) -> Result<Donor> {
+    let mut fields = Fields::new(at.clone(), value)?;
+    let from = fields.need("from")?.as_str().unwrap_or_default().to_owned();
+    let base = fields.text("base")?.map(str::to_owned);
+    let bottom = fields.count("bottom", 0)?;
+    let top = fields.count("top", 0)?;
+    let below = fields.count("transition_bottom", 0)?;
+    let above = fields.count("transition_top", 0)?;
+    let place = fields.path("blend");
+    let share = |at: &str, v: &Value| match v.as_f64() {
+        Some(s) if (0.0..=1.0).contains(&s) => Ok(s),
+        Some(s) => Err(Error::recipe(at, format!("expected a number from 0 to 1, found {s}"))),
+        None => Err(wrong(at, "a number from 0 to 1, or ramp", v)),
+    };
+    let blend = match fields.get("blend") {
+        None => Blend::Share(0.5),
+        Some(v) if v.as_str() == Some("ramp") => Blend::Ramp,
+        Some(v) => Blend::Share(share(&place, v)?),
+    };
+    let place = fields.path("layers");
+    let layers = fields.get("layers").map(|v| numbers(&place, v, "layers such as 0-4,30,31")).transpose()?;
+    if layers.is_some() && (bottom, top, below, above) != (0, 0, 0, 0) {
+        return Err(Error::recipe(place, "lists layers one by one; it does not go with bottom, top or transition"));
+    }
+    if layers.is_some() && blend == Blend::Ramp {
+        return Err(Error::recipe(place, "lists layers one by one; there is no transition that a ramp could go over"));
+    }
+    let place = fields.path("blended");
+    let blended = match fields.get("blended") {
+        None => BTreeMap::new(),
+        Some(v) => v
+            .as_object()
+            .ok_or_else(|| wrong(&place, "a mapping from layers to shares", v))?
+            .iter()
+            .map(|(l, v)| {
+                let layer = l.parse().map_err(|_| Error::recipe(&place, format!("expected a layer, found `{l}`")))?;
+                Ok((layer, share(&place, v)?))
+            })
+            .collect::<Result<_>>()?,
+    };
+    let modules_text = fields.text("modules")?.map(str::to_owned);
+    let modules = Modules(modules_text.as_deref().map(globs).transpose()?);
+    let place = fields.path("heads");
+    let heads = fields.get("heads").map(|v| numbers(&place, v, "heads such as 0-3,7")).transpose()?;
+    fields.finish()?;
+    Ok(Donor { at, from, base, bottom, top, below, above, blend, layers, blended, modules, modules_text, heads })
+}
+
+/// Layers or heads as `0-4,30,31` or a list of numbers.
+fn numbers(at: &str, value: &Value, expected: &str) -> Result<BTreeSet<usize>> {
+    let bad = || wrong(at, expected, value);
     if let Some(list) = value.as_array() {
         return list.iter().map(|v| v.as_u64().map(|n| n as usize).ok_or_else(bad)).collect();
     }

@@ -1,0 +1,57 @@
+//! What a swap does, for people; where the tensors outside the layers come from is always said.
+
+use super::shares::ranges;
+use crate::recipe::{Blend, NonLayer, Swap};
+
+/// A title and a text for each thing done. `shares` and `donors` hold each donor's share in every layer and its model,
+/// `labels` the models' names.
+pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]) -> Vec<(&'static str, String)> {
+    let recipient = &labels[0];
+    let layers = shares.first().map_or(0, |s| s.len());
+    let mut out = Vec::new();
+    for ((donor, shares), model) in swap.donors.iter().zip(shares).zip(donors) {
+        let label = &labels[*model];
+        let mut only = String::new();
+        if let Some(text) = &donor.modules_text {
+            only += &format!(", only {text}");
+        }
+        if let Some(heads) = &donor.heads {
+            only += &format!(", only heads {}", ranges(heads.iter().copied()));
+        }
+        let change = if donor.base.is_some() { "the change of " } else { "" };
+        let whole = ranges((0..layers).filter(|l| shares[*l] == 1.0));
+        if !whole.is_empty() {
+            out.push(("donor", format!("layers {whole} of {change}{label}{only}")));
+        }
+        let blended = ranges((0..layers).filter(|l| shares[*l] > 0.0 && shares[*l] < 1.0));
+        if !blended.is_empty() {
+            let share = match donor.blend {
+                Blend::Ramp => "a falling share".to_owned(),
+                Blend::Share(_) => {
+                    let first = shares.iter().find(|s| **s > 0.0 && **s < 1.0).copied().unwrap_or(0.0);
+                    first.to_string()
+                }
+            };
+            out.push(("blended", format!("layers {blended} ({share} of {change}{label}{only})")));
+        }
+    }
+    let kept = ranges((0..layers).filter(|l| shares.iter().all(|s| s[*l] == 0.0)));
+    if !kept.is_empty() {
+        out.push(("recipient", format!("layers {kept} of {recipient}")));
+    }
+    let named: Vec<&str> = donors.iter().map(|d| labels[*d].as_str()).collect();
+    let mut each = named.clone();
+    each.dedup();
+    let (source, option) = match swap.non_layer {
+        NonLayer::Into => (recipient.clone(), "into".to_owned()),
+        NonLayer::From => (named[0].to_owned(), "from".to_owned()),
+        NonLayer::Base => (swap.base.clone().unwrap_or_default(), "base".to_owned()),
+        NonLayer::Mean => (format!("the mean of {recipient} and {}", each.join(", ")), "mean".to_owned()),
+        NonLayer::Share(s) => (format!("{} of {recipient}, {s} of {}", 1.0 - s, named[0]), s.to_string()),
+    };
+    out.push((
+        "outside",
+        format!("embeddings, final norm, head and all else outside the layers: {source} (--non-layer {option})"),
+    ));
+    out
+}
