@@ -1,7 +1,16 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
-__all__ = ["Checkpoint", "Plan", "__version__", "compare_bytes", "compare_json", "methods_json", "verify_json"]
+__all__ = [
+    "Checkpoint",
+    "Plan",
+    "__version__",
+    "compare_bytes",
+    "compare_json",
+    "layer_of",
+    "methods_json",
+    "verify_json",
+]
 __version__: str
 
 @final
@@ -40,6 +49,7 @@ class Plan:
     ) -> str: ...
 
 def methods_json() -> str: ...
+def layer_of(name: str) -> str: ...
 def compare_json(
     base: Checkpoint,
     tuned: Sequence[Checkpoint],

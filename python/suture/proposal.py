@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from suture.errors import SutureError
+
 #: Modules whose change counts, as in the published code.
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TAU = 0.001
@@ -43,9 +45,11 @@ def propose_from(
         layer; ``modules``, what each block consists of; and ``edges``, the second proposal.
     """
     models = [found["models"][i] for i in (into, donor)]
+    for model in models:
+        _check(found["base"], model)
     profiles = [_profile(model, by) for model in models]
     blocks = sorted(set(profiles[0]) | set(profiles[1]), key=lambda b: (b[0], b[1] or ""))
-    scores = []
+    scores: list[dict[str, Any]] = []
     for layer, block in blocks:
         own, other = (p.get((layer, block), 0.0) for p in profiles)
         difference = other - own
@@ -81,6 +85,22 @@ def propose_from(
     }
 
 
+def _check(base: str, model: dict[str, Any]) -> None:
+    """Refuse what cannot be scored: models that are not alike, or have no layers."""
+    for key, problem in (
+        ("only_base", "is missing, and the base has it"),
+        ("only_tuned", "is not in the base"),
+        ("reshaped", "has another shape or dtype than in the base"),
+    ):
+        # A head of its own, where the base ties it, is outside the layers.
+        names = [name for name in model[key] if key == "reshaped" or not name.endswith("lm_head.weight")]
+        if names:
+            message = f"`{names[0]}` {problem}, {base}; models to swap between must have the same tensors"
+            raise SutureError(f"{model['tuned']}: {message}", model["tuned"], names[0])
+    if not _scored(model):
+        raise SutureError(f"{base}: no tensor name holds a layer number, so there is nothing to propose", base)
+
+
 def _profile(model: dict[str, Any], by: str) -> dict[tuple[int, str | None], float]:
     """Each layer's or block's share of the model's change."""
     squares: dict[tuple[int, str | None], float] = {}
@@ -97,8 +117,9 @@ def _profile(model: dict[str, Any], by: str) -> dict[tuple[int, str | None], flo
 
 def _scored(model: dict[str, Any]) -> list[dict[str, Any]]:
     """The tensors whose change counts: those of the published code, or where there are none, all matrices of layers."""
-    inside = [t for t in model["tensors"] if t["layer"] != "-" and len(t["shape"]) > 1]
-    return [t for t in inside if t["name"].removesuffix(".weight").endswith(TARGETS)] or inside
+    inside = [t for t in model["tensors"] if t["layer"] != "-"]
+    targets = [t for t in inside if t["name"].rpartition(".")[0].endswith(TARGETS)]
+    return targets or [t for t in inside if len(t["shape"]) > 1]
 
 
 def _block(name: str) -> str:
@@ -106,11 +127,11 @@ def _block(name: str) -> str:
 
 
 def _modules(model: dict[str, Any]) -> dict[str, list[str]]:
-    """The modules of each block, as the names of their tensors have them inside a layer."""
+    """The modules of each block, as globs: what is beside the scored ones, such as norms of queries, goes with them."""
     found: dict[str, dict[str, None]] = {}
     for tensor in _scored(model):
-        inside = tensor["name"].split(f".{tensor['layer']}.", 1)[1].removesuffix(".weight")
-        found.setdefault(_block(tensor["name"]), {})[inside] = None
+        inside = tensor["name"].split(f".{tensor['layer']}.", 1)[1].rpartition(".")[0]
+        found.setdefault(_block(tensor["name"]), {})[inside.rpartition(".")[0] + ".*"] = None
     return {block: list(names) for block, names in found.items()}
 
 

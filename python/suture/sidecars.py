@@ -241,14 +241,41 @@ def adapter_config(folders: list[Path]) -> bytes | None:
                 message = f"expected `{key}` as in {files[0]}, {json.dumps(first.get(key))}"
                 found = f"found {json.dumps(config.get(key))}; fold the adapters into their models first"
                 raise SutureError(f"{file}: {message}, {found}", file)
-    targets = [c.get("target_modules") for c in configs]
-    if all(isinstance(t, list) for t in targets):
-        first = first | {"target_modules": sorted({module for t in targets for module in t})}
-    elif any(t != targets[0] for t in targets):
-        raise SutureError(
-            f"{files[0]}: expected lists of `target_modules` that can be joined, found patterns", files[0]
-        )
-    return (json.dumps(first, indent=2, ensure_ascii=False) + "\n").encode()
+    joined = dict(first)
+    for key in ("target_modules", "modules_to_save", "layers_to_transform"):
+        if all(key not in config for config in configs):
+            continue
+        listed = [[c[key]] if type(c.get(key)) is int else c.get(key) for c in configs]
+        if all(isinstance(entry, list) for entry in listed):
+            joined[key] = sorted({item for entry in listed for item in entry})
+        elif key == "layers_to_transform" and None in listed:
+            # None stands for all.
+            joined[key] = None
+        elif key == "modules_to_save":
+            joined[key] = sorted({item for entry in listed for item in entry or []}) or None
+        elif any(entry != listed[0] for entry in listed):
+            message = f"expected lists of `{key}` that can be joined, found patterns"
+            raise SutureError(f"{files[0]}: {message}", files[0])
+    return (json.dumps(joined, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def same_heads(folders: list[Path]) -> None:
+    """Check that models whose layers are swapped cut their attention into the same heads, as far as configs tell.
+
+    Raises:
+        SutureError: naming the first that differs from the recipient, the first folder.
+    """
+    counts: list[tuple[int, int] | None] = []
+    for folder in folders:
+        try:
+            counts.append(head_counts(folder))
+        except SutureError:
+            counts.append(None)
+    for folder, count in zip(folders[1:], counts[1:], strict=True):
+        if counts[0] is not None and count is not None and count != counts[0]:
+            message = f"expected {counts[0][0]} attention heads with {counts[0][1]} for keys and values"
+            found = f"as {folders[0]} has, found {count[0]} with {count[1]}"
+            raise SutureError(f"{folder}: {message}, {found}", folder)
 
 
 def head_counts(folder: Path) -> tuple[int, int]:
@@ -261,7 +288,7 @@ def head_counts(folder: Path) -> tuple[int, int]:
     for section in _sections(config or {}):
         query = next((section[k] for k in ("num_attention_heads", "n_head", "num_heads") if k in section), None)
         shared = section.get("num_key_value_heads") or query
-        if isinstance(query, int) and isinstance(shared, int) and query > 0 and shared > 0:
+        if type(query) is int and type(shared) is int and 0 < query < 2**31 and 0 < shared < 2**31:
             return query, shared
     raise SutureError(
         f"{folder}: no config.json with `num_attention_heads`, which it takes to tell heads apart", folder
@@ -281,7 +308,8 @@ def token_names(folder: Path) -> dict[int, str]:
             vocabulary = data["model"]["vocab"]
             listed = isinstance(vocabulary, list)
             pairs = [(i, t[0]) for i, t in enumerate(vocabulary)] if listed else [(i, t) for t, i in vocabulary.items()]
-            return dict(pairs) | {t["id"]: t["content"] for t in data.get("added_tokens") or []}
+            named = dict(pairs) | {t["id"]: t["content"] for t in data.get("added_tokens") or []}
+            return {i: t for i, t in named.items() if isinstance(t, str)}
         if (folder / "vocab.json").is_file():
             return {i: t for t, i in json.loads((folder / "vocab.json").read_text(encoding="utf-8")).items()}
         if (folder / "vocab.txt").is_file():

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,7 +18,7 @@ from suture.errors import SutureError, UsageError
 from suture.proposal import ALPHA, TAU, propose_from
 from suture.recipe import Config, check_values, load, made_names, with_made
 from suture.settings import Settings
-from suture.sidecars import adapter_config, head_counts, layer_types, model_card, sidecars
+from suture.sidecars import adapter_config, head_counts, layer_types, model_card, same_heads, sidecars
 
 Progress = Callable[[int, int], None]
 
@@ -136,7 +137,7 @@ def _merge_all(
 
 def swap(
     into: str | PathLike[str],
-    donor: str | PathLike[str] | Mapping[str, str | Iterable[int]],
+    donor: str | PathLike[str] | Mapping[str | PathLike[str], str | Iterable[int]] | Mapping[str, str],
     out: str | PathLike[str],
     *,
     base: str | PathLike[str] | None = None,
@@ -152,8 +153,8 @@ def swap(
     heads: str | Iterable[int] | None = None,
     non_layer: str | None = None,
     auto: str | None = None,
-    tau: float = TAU,
-    alpha: float = ALPHA,
+    tau: float | None = None,
+    alpha: float | None = None,
     settings: Settings | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -181,8 +182,8 @@ def swap(
             ``from`` (the donor's), ``base``, or ``mean`` (of recipient and donors).
         auto: let :func:`propose` choose: ``layer`` or ``module`` by the published rule, which also blends what is
             outside the layers, or ``edges`` for bottom, top and transitions.
-        tau: as in :func:`propose`.
-        alpha: as in :func:`propose`.
+        tau: for `auto`, as in :func:`propose`.
+        alpha: for `auto`, as in :func:`propose`.
         settings: how to do the work.
         dry_run: return the plan instead of running it; with `auto`, its ``proposal`` tells scores and margins.
         progress: called with the bytes done and the bytes in all, a few times a second.
@@ -193,29 +194,23 @@ def swap(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     settings = settings or Settings()
-    several = isinstance(donor, Mapping)
     below, above = (transition if t is None else t for t in (transition_bottom, transition_top))
     spans = {"bottom": bottom, "top": top, "transition_bottom": below, "transition_top": above}
     proposal: dict[str, Any] | None = None
     how: dict[str, Any] = {"blend": blend, "modules": modules, "heads": _numbers(heads), "base": donor_base}
+    given = [name for name, value in {**spans, "layers": layers}.items() if value not in (0, None)]
     if auto is not None:
-        if several or base is None or layers is not None or any(spans.values()):
-            raise UsageError("auto chooses the layers of one donor from a base; give --auto BASE and no layers")
-        if donor_base is not None:
-            raise UsageError("auto compares both models with one base; it does not go with a base of the donor's own")
-        by = "layer" if auto == "edges" else auto
-        proposal = propose(base, into, fspath(donor), by=by, tau=tau, alpha=alpha, settings=settings, progress=progress)
-        donors = [how | entry | {"from": fspath(donor)} for entry in _chosen(proposal, auto)]
-        if auto != "edges" and non_layer is None:
-            share: str | float = alpha
-        else:
-            share = non_layer or "into"
+        proposal, donors = _auto(base, into, donor, auto, given, how, tau, alpha, settings, progress)
+        published = auto != "edges" and non_layer is None
+        share: str | float = proposal["alpha"] if published else non_layer or "into"
     else:
+        if tau is not None or alpha is not None:
+            raise UsageError("tau and alpha are for the rules that choose layers; give auto too (--auto BASE)")
         share = non_layer or "into"
         if isinstance(donor, Mapping):
-            if layers is not None or any(spans.values()):
-                raise UsageError("with several donors each has its own layers; give no others")
-            donors = [how | {"from": d, "layers": _numbers(listed)} for d, listed in donor.items()]
+            if given:
+                raise UsageError(f"each of the donors has its own layers; expected no {given[0]}, found {given[0]}")
+            donors = [how | {"from": fspath(d), "layers": _numbers(listed)} for d, listed in donor.items()]
         else:
             donors = [how | spans | {"from": fspath(donor), "layers": _numbers(layers)}]
     folders = [Path(into), *dict.fromkeys(Path(d["from"]) for d in donors)]
@@ -225,12 +220,14 @@ def swap(
             message = "its `layer_types` differ from the recipient's; layers of different kinds cannot be swapped"
             raise SutureError(f"{folder}: {message}", folder)
     adapter = adapter_config(folders)
+    if adapter is None:
+        same_heads(folders)
     options: dict[str, Any] = {
         "into": fspath(into),
         "base": None if base is None else fspath(base),
         "donors": [{k: fspath(v) if k == "base" else v for k, v in d.items() if v is not None} for d in donors],
         "non_layer": share,
-        "head_counts": None if heads is None else list(head_counts(Path(into))),
+        "head_counts": None if heads is None or adapter else list(head_counts(Path(into))),
         "adapters": adapter is not None or None,
         "dtype": settings.dtype,
     }
@@ -246,20 +243,56 @@ def _numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:
     return listed if listed is None or isinstance(listed, str) else sorted(listed)
 
 
-def _chosen(proposal: dict[str, Any], auto: str) -> list[dict[str, Any]]:
-    """The donor's entries of a swap recipe that do what a proposal says."""
+def _auto(
+    base: str | PathLike[str] | None,
+    into: str | PathLike[str],
+    donor: str | PathLike[str] | Mapping[Any, Any],
+    auto: str,
+    given: list[str],
+    how: dict[str, Any],
+    tau: float | None,
+    alpha: float | None,
+    settings: Settings,
+    progress: Progress | None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A proposal and the donor's entries of the swap recipe that do what it says."""
+    if auto not in ("layer", "module", "edges"):
+        raise UsageError(f"auto: expected layer, module or edges, found `{auto}`")
+    if isinstance(donor, Mapping):
+        raise UsageError(f"auto chooses the layers of one donor, found {len(donor)} donors with layers")
+    if base is None:
+        raise UsageError("auto compares both models with the one they were tuned from; give base")
+    if given:
+        raise UsageError(f"auto chooses the layers; expected none given, found {given[0]}")
+    if how["base"] is not None:
+        raise UsageError("auto compares both models with one base; it does not go with a base of the donor's own")
+    by = "layer" if auto == "edges" else auto
+    tau, alpha = TAU if tau is None else tau, ALPHA if alpha is None else alpha
+    proposal = propose(base, into, donor, by=by, tau=tau, alpha=alpha, settings=settings, progress=progress)
+    return proposal, [how | entry | {"from": fspath(donor)} for entry in _chosen(proposal, auto, how["modules"])]
+
+
+def _chosen(proposal: dict[str, Any], auto: str, only: str | None) -> list[dict[str, Any]]:
+    """What of each block a proposal takes from the donor; `only` are the modules that may move at all."""
     if auto == "edges":
         edges = proposal["edges"]
         return [{k: edges[k] for k in ("bottom", "top", "transition_bottom", "transition_top")}]
     entries = []
-    # Without blocks a whole layer moves; of a block its matrices do, the norms stay the recipient's.
+    # Without blocks a whole layer moves; of a block what is in it does, the layer's norms stay the recipient's.
     for block, modules in (proposal["modules"] or {None: None}).items():
         scores = [s for s in proposal["scores"] if s["block"] == block]
         entry: dict[str, Any] = {
             "layers": [s["layer"] for s in scores if s["choice"] == "donor"],
             "blended": {str(s["layer"]): proposal["alpha"] for s in scores if s["choice"] == "blend"},
         }
-        entries.append(entry if modules is None else entry | {"modules": ",".join(modules)})
+        if modules is not None:
+            # With modules asked for, those of them that are in the block.
+            asked = modules if only is None else [g.strip() for g in only.split(",")]
+            inside = [g for g in asked if any(fnmatchcase(g, m) or fnmatchcase(m, g) for m in modules)]
+            if not inside:
+                continue
+            entry["modules"] = ",".join(inside)
+        entries.append(entry)
     return entries
 
 
@@ -330,8 +363,8 @@ def revert(
     if layers is None and not outside:
         raise UsageError("nothing to reset; give layers, or outside")
     return swap(
-        tuned, base, out, layers=layers or [], modules=modules, non_layer="from" if outside else "into",
-        settings=settings, dry_run=dry_run, progress=progress,
+        tuned, base, out, layers=[] if layers is None else layers, modules=modules,
+        non_layer="from" if outside else "into", settings=settings, dry_run=dry_run, progress=progress,
     )  # fmt: skip
 
 

@@ -38,7 +38,23 @@ WRITING = (
 )
 OPTIONS = {
     "inspect": ("--tensors", "--stats", "--json"),
-    "diff": ("--by", "--sort", "--json", "--csv"),
+    "diff": (
+        "--by",
+        "--sort",
+        "--metric",
+        "--heads",
+        "--neurons",
+        "--tokens",
+        "--spread",
+        "--above",
+        "--csv",
+        "--parquet",
+        "--plot",
+        "--html",
+        "--frozen",
+        "--trained",
+        "--json",
+    ),
     "swap": (
         "--into",
         "--from",
@@ -192,7 +208,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         ["inspect"],
         ["inspect", "a", "--nosuchoption"],
         ["diff", "a"],
-        ["diff", "a", "b", "--by", "head"],
+        ["diff", "a", "b", "--by", "size"],
         ["diff", "a", "b", "--sort", "size"],
         ["swap", "out"],
         ["swap", "--into", "a", "--from", "b", "--bottom", "x", "out"],
@@ -554,6 +570,7 @@ def test_the_example_of_a_method_runs(method: str, family: dict[str, Path], tmp_
     example = run("methods", method).stdout.split("example:\n")[1]
     paths = {"path/to/base": "base", "path/to/expert-1": "first", "path/to/expert-2": "second"}
     paths |= {"path/to/squared-gradients-1": "first", "path/to/squared-gradients-2": "second"}
+    paths |= {"path/to/masks-1": "first", "path/to/masks-2": "second"}
     for shown, key in paths.items():
         example = example.replace(shown, str(family[key]))
     (tmp_path / "example.yml").write_text(example)

@@ -209,8 +209,13 @@ def test_the_smallest_budget_works(
 
 def test_reading_takes_little_too(models: dict[str, list[Path]]) -> None:
     """`diff` and `inspect --stats` stream: their memory is that of their buffers."""
-    base, tuned, _ = models["large"]
-    calls: list[list[str | Path]] = [["diff", base, tuned], ["inspect", base, "--stats"]]
+    base, tuned, other = models["large"]
+    slices = ["--spread", "--neurons", "8", "--tokens", "9"]
+    calls: list[list[str | Path]] = [
+        ["diff", base, tuned],
+        ["diff", base, tuned, other, *slices],
+        ["inspect", base, "--stats"],
+    ]
     for call in calls:
         done = run(*call, "--threads", "2")
         assert done.code == 0, done.stderr

@@ -14,6 +14,7 @@ import pytest
 import suture
 
 from ..support.checkpoints import read_checkpoint
+from ..support.diffing import by_name, only
 
 BUFFER = "embeddings.position_ids"
 CARRIED = (
@@ -69,12 +70,13 @@ def test_inspect_tells_what_is_there(minilm: Path) -> None:
 
 def test_diff_against_itself_finds_nothing(minilm: Path) -> None:
     """Every tensor is listed, and none has changed."""
-    report = json.loads(run("diff", minilm, minilm, "--json"))
-    rows = {row["name"]: row for row in report["tensors"]}
+    model = only(json.loads(run("diff", minilm, minilm, "--json")))
+    rows = by_name(model)
     assert set(rows) == set(read_checkpoint(minilm))
-    assert report["only_base"] == report["only_tuned"] == report["reshaped"] == []
+    assert model["only_base"] == model["only_tuned"] == model["reshaped"] == []
     assert {name: row for name, row in rows.items() if row["changed"] or not row["equal"]} == {}
-    assert (report["total"]["l2"], report["total"]["cosine"]) == (0, 1)
+    assert (model["total"]["l2"], model["total"]["cosine"]) == (0, 1)
+    assert model["ancestry"] == {"cosine": 1, "relative_l2": 0, "verdict": "related"}
 
 
 @pytest.mark.parametrize("rewrite", REWRITES)

@@ -392,7 +392,7 @@ def test_work_goes_on_in_other_threads(large: tuple[Path, Path, Path], tmp_path:
             suture.merge(ties(large), out, progress=lambda done, _: heard.append(done))
             results[number] = (
                 suture.verify(out)["differing"],
-                suture.diff(large[0], out)["total"]["l2"] > 0,
+                suture.diff(large[0], out)["models"][0]["total"]["l2"] > 0,
                 bool(heard),
             )
         except BaseException as error:

@@ -244,15 +244,92 @@ def test_blend_rounds_once() -> None:
 
 
 def test_delta_metrics_by_hand() -> None:
-    """Every measure on a pair small enough to do on paper."""
-    found = delta.metrics(f32(3, -4, 0, 1), f32(3, 4, 2, 1))
-    assert (found.mean_abs, found.max_abs, found.changed, found.sign_flips) == (2.5, 8, 0.5, 0.25)
-    assert found.l2 == pytest.approx(68**0.5)
-    assert found.relative_l2 == pytest.approx((68 / 26) ** 0.5)
-    assert found.cosine == pytest.approx(-6 / (26 * 30) ** 0.5)
-    odd = delta.metrics(f32(np.nan, 1, -0.0), f32(np.nan, np.inf, 0.0))
-    assert (odd.nan_base, odd.nan_tuned, odd.inf_base, odd.inf_tuned) == (1, 1, 0, 1)
-    assert (odd.changed, odd.sign_flips, odd.l2) == (2 / 3, 0, 0)
+    """Every figure on a pair small enough to do on paper."""
+    found = delta.row(f32(3, -4, 0, 1), f32(3, 4, 2, 1))
+    assert (found["mean_abs"], found["max_abs"], found["mean"]) == (2.5, 8, 2.5)
+    assert (found["changed"], found["unchanged"], found["flipped"]) == (0.5, 0.5, 0.25)
+    assert found["l2"] == pytest.approx(68**0.5)
+    assert found["rms"] == pytest.approx(17**0.5)
+    assert found["relative_l2"] == pytest.approx((68 / 26) ** 0.5)
+    assert found["relative_mean"] == 10 / 8
+    assert found["cosine"] == pytest.approx(-6 / (26 * 30) ** 0.5)
+    odd = delta.row(f32(np.nan, 1, -0.0), f32(np.nan, np.inf, 0.0))
+    assert (odd["nonfinite_base"], odd["nonfinite_tuned"], odd["nonfinite"]) == (1, 2, 3)
+    assert (odd["changed"], odd["unchanged"], odd["flipped"], odd["l2"]) == (2 / 3, 1 / 3, 0, 0)
+    assert delta.row(f32(0, 0), f32(0, 1))["relative_mean"] == np.inf
+
+
+def test_delta_spread_by_hand() -> None:
+    """Quantiles, concentration and thresholds on paper: changes of 0, 1, 1, 2 and 6 against a mean of 2."""
+    found = delta.spread(f32(2, -2, 2, 2, -2), f32(2, -1, 3, 4, -8), ("1", "0.5x", "3x", "6"))
+    assert [found[q] for q in ("q50", "q90", "q99", "q999")] == [1, 6, 6, 6]
+    assert found["gini"] == pytest.approx((2 * (1 * 0 + 2 * 1 + 3 * 1 + 4 * 2 + 5 * 6) / 10 - 6) / 5)
+    assert found["top1"] == 0.6
+    assert [found[f"above_{t}"] for t in ("1", "0.5x", "3x", "6")] == [0.4, 0.4, 0, 0]
+    nothing = delta.spread(f32(1, np.nan), f32(1, 2))
+    assert set(nothing.values()) == {0}
+    assert set(delta.spread(f32(np.nan), f32(np.nan)).values()) == {0}
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=2100))
+def test_delta_quantiles_are_numpys(values: list[int]) -> None:
+    """The selection law: `inverted_cdf`, with as many ties as there may be; Gini by its other definition."""
+    sizes = np.sort(np.array(values, np.float64))
+    for q in delta.QUANTILES.values():
+        assert delta.quantile(sizes, q) == np.quantile(sizes, float(q), method="inverted_cdf")
+    if sizes.any():
+        # the histogram of values, not the n x n matrix of differences
+        counts = np.bincount(sizes.astype(int), minlength=10)
+        gaps = np.abs(np.subtract.outer(np.arange(10), np.arange(10)))
+        by_pairs = (counts[:, None] * counts * gaps).sum() / (2 * sizes.size**2 * sizes.mean())
+        assert delta.gini(sizes) == pytest.approx(by_pairs, abs=1e-12)
+
+
+def test_delta_slices_by_hand() -> None:
+    """Heads, neuron groups and vocabulary rows as their definitions say, bounds written out."""
+    names = {end: f"model.layers.7.self_attn.{end}" for end in ("q_proj.weight", "k_proj.bias", "o_proj.weight")}
+    assert delta.place(names["k_proj.bias"]) == ("7", "self_attn.k_proj")
+    assert delta.place("bert.encoder.layer.0.attention.output.dense.weight") == ("0", "attention.output.dense")
+    assert delta.place("model.layers.3.mlp.experts.12.up_proj.weight") == ("3", "mlp.experts.*.up_proj")
+    assert delta.place("lm_head.weight") == ("-", "lm_head")
+    config = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    matrix = np.arange(64.0).reshape(8, 8)
+    found = delta.heads(names["q_proj.weight"], matrix, config)
+    np.testing.assert_array_equal(found[1], matrix[2:4])
+    np.testing.assert_array_equal(delta.heads(names["o_proj.weight"], matrix, config)[3], matrix[:, 6:8])
+    np.testing.assert_array_equal(delta.heads(names["k_proj.bias"], np.arange(4.0), config)[1], [2, 3])
+    assert delta.heads(names["q_proj.weight"], matrix, {"num_attention_heads": 3}) == []
+    assert delta.heads("model.layers.0.mlp.up_proj.weight", matrix, config) == []
+    assert delta.heads("bert.encoder.layer.0.output.dense.weight", matrix, config) == []
+    assert delta.groups(10, 4) == [(0, 1), (2, 4), (5, 6), (7, 9)]
+    assert delta.groups(3, 99) == [(0, 0), (1, 1), (2, 2)]
+    down = delta.neurons("model.layers.0.mlp.down_proj.weight", np.ones((2, 3)), 2)
+    assert [(first, last, part.shape) for first, last, part in down] == [(0, 0, (2, 1)), (1, 2, (2, 2))]
+    rows = np.zeros((5, 2)), np.array([[0.0, 1], [0, 0], [2, 0], [0, 1], [0, 2]])
+    assert delta.tokens(*rows, 3) == [2, 4, 0]
+    assert delta.tokens(*rows, 9) == [2, 4, 0, 3]
+
+
+def test_delta_pairs_by_hand() -> None:
+    """Two fine-tunes on paper: changes of (1, 2, 0, 2) and (1, -2, 3, 0); what both changed, and which way."""
+    base = f32(1, 1, 1, 1)
+    found = delta.pair(base, f32(2, 3, 1, 3), f32(2, -1, 4, 1))
+    assert found == {"elements": 4, "cosine": pytest.approx(-3 / (9 * 14) ** 0.5), "both": 0.5, "agree": 0.5}
+    assert delta.pair(base, base, f32(2, 2, 2, 2)) == {"elements": 4, "cosine": 0, "both": 0, "agree": 0}
+    assert delta.tops(base, f32(2, 3, 1, 3), f32(2, -1, 4, 1)) == (2, 1, 0)
+    assert delta.tops(base, f32(2, 3, 1, 3), f32(1, 1, 1, 3)) == (2, 1, 1)
+    assert delta.overlap([(base, f32(2, 3, 1, 3), f32(1, 1, 1, 3)), (base, base, f32(2, 1, 1, 1))]) == 0.5
+    assert delta.overlap([(base, base, f32(2, 2, 2, 2))]) == 0
+
+
+def test_delta_ancestry_by_hand() -> None:
+    """Ancestry is the cosine of all matrices laid end to end; vectors say nothing of it."""
+    one, two = f32(1, 0).reshape(1, 2), f32(0, 1).reshape(1, 2)
+    assert delta.ancestry([(f32(1), f32(5))]) == {"cosine": None, "relative_l2": None, "verdict": "unknown"}
+    for tuned, verdict in (([one, one], "related"), ([one, two], "doubtful"), ([two, two], "strangers")):
+        found = delta.ancestry([(one, part) for part in tuned] + [(f32(1), f32(-9))])
+        assert found["verdict"] == verdict
+        assert found["cosine"] == pytest.approx(sum(part is one for part in tuned) / 2)
 
 
 def test_family_writes_and_reads_back(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from suture.analysis import ABOVE, frozen, moved
+from suture.analysis import ABOVE, frozen, listed_layers, moved
 from suture.analysis import diff as run
 from suture.cli.options import emit_json, reading, settings
 from suture.errors import SutureError, UsageError
@@ -83,7 +83,11 @@ def diff(
         heads, spread = heads or _has_heads(base), True
         neurons, tokens = neurons or 16, tokens or 20
     heads, neurons, tokens = heads or by == "head", neurons or (by == "neuron") * 16, tokens or (by == "token") * 20
-    _check_metrics(sort, metric, spread, above)
+    _check_metrics(by, sort, metric, spread, above)
+    if plot_file and not plot_file.lower().endswith((".svg", ".png")):
+        raise UsageError(f"{plot_file}: a plot is written as .svg or .png; give the file one of these endings")
+    checks = [(frozen, frozen_list), (moved, trained_list)]
+    asked = [(check, listed_layers(base, listed)) for check, listed in checks if listed is not None]
     with bar("comparing", quiet) as progress:
         found = run(
             base, *tuned, heads=heads, neurons=neurons, tokens=tokens, spread=spread, above=above,
@@ -94,6 +98,8 @@ def diff(
     if sort:
         for table in rows:
             table.sort(key=lambda r: float(r[sort]), reverse=sort not in ASCENDING)
+    if csv_file and not any(rows):
+        raise UsageError(f"{csv_file}: nothing to write; the checkpoints share no {by or 'tensor'}")
     _write_files(found, rows, metric, csv_file, parquet_file, plot_file, html_file)
     if as_json:
         emit_json(found)
@@ -107,9 +113,8 @@ def diff(
                 show_heat_map(found, model, metric)
         show_pairs(found)
         warn_of_strangers(found)
-    for listed, check in ((frozen_list, frozen), (trained_list, moved)):
-        if listed is not None:
-            check(found, listed)
+    for check, layers in asked:
+        check(found, layers)
 
 
 def _has_heads(base: str) -> bool:
@@ -121,13 +126,15 @@ def _has_heads(base: str) -> bool:
         return False
 
 
-def _check_metrics(sort: str | None, metric: str, spread: bool, above: str) -> None:
+def _check_metrics(by: str | None, sort: str | None, metric: str, spread: bool, above: str) -> None:
     """Tell of a misspelt metric before anything is read."""
     plain = ["mean_abs", "rms", "max_abs", "mean", "l2", "relative_l2", "relative_mean", "cosine", "changed",
              "unchanged", "flipped", "nonfinite"]  # fmt: skip
     more = ["q50", "q90", "q99", "q999", "gini", "top1", *(f"above_{t.strip()}" for t in above.split(","))]
     if metric in more:
         raise UsageError(f"--metric: {metric} is not there by layer and module at once; expected {', '.join(plain)}")
+    if sort in more and by in ("head", "neuron", "token"):
+        raise UsageError(f"--sort: {sort} is not there by {by}; expected {', '.join(plain)}")
     for option, name in (("--sort", sort), ("--metric", metric)):
         if name in more and not spread:
             raise UsageError(f"{option}: {name} needs --spread")
@@ -169,8 +176,6 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        raise UsageError(f"{path}: nothing to write; the checkpoints share no tensor")
     try:
         with open(path, "w", newline="", encoding="utf-8") as f:
             writer = csv.DictWriter(f, list(rows[0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -59,8 +61,8 @@ from suture.surgery import swap as run
     show_default=True,
     help="How: by layer, by attention and feed-forward, or as bottom and top",
 )
-@click.option("--tau", type=float, default=TAU, show_default=True, help="Difference of scores that decides nothing")
-@click.option("--alpha", type=float, default=ALPHA, show_default=True, help="The donor's share where undecided")
+@click.option("--tau", type=float, help=f"Difference of scores that decides nothing  [default: {TAU}]")
+@click.option("--alpha", type=float, help=f"The donor's share where undecided  [default: {ALPHA}]")
 @click.option("--base", type=click.Path(), help="Model both were tuned from, for --non-layer base and --donor-base")
 @click.option(
     "--donor-base", type=click.Path(), help="Model the donor was tuned from: move its change, not its weights"
@@ -111,7 +113,7 @@ def swap(
 
 def _donors(given: tuple[str, ...]) -> str | dict[str, str]:
     """One donor, or several with the layers of each."""
-    if len(given) == 1 and "=" not in given[0]:
+    if len(given) == 1 and (Path(given[0]).exists() or not re.fullmatch(r".+=[\d\s,-]+", given[0])):
         return given[0]
     donors: dict[str, str] = {}
     for text in given:

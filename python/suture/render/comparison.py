@@ -55,7 +55,7 @@ def _say(console: Console, text: Text) -> None:
 
 def show_table(found: dict[str, Any], model: dict[str, Any], keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     """Print one row of metrics for each layer, module, tensor or part, which `keys` name."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
     table = Table(box=None, pad_edge=False, header_style="bold")
     metrics = [m["name"] for m in found["metrics"] if not rows or m["name"] in rows[0]]
     if len(found["models"]) > 1:
@@ -63,7 +63,7 @@ def show_table(found: dict[str, Any], model: dict[str, Any], keys: tuple[str, ..
     for key in keys:
         table.add_column("tensor" if key == "name" else key, no_wrap=True)
     for name in metrics:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text("" if row[k] is None else str(row[k])) for k in keys), *_figures(row, metrics))
     table.add_row("all", *[""] * (len(keys) - 1), *_figures(model["total"], metrics), style="bold")

@@ -25,6 +25,12 @@ fn methods_json() -> String {
     serde_json::to_string(&specs).unwrap_or_default()
 }
 
+/// The layer a tensor's name says it is in, as rows of a comparison have it: `-` for none.
+#[pyfunction]
+fn layer_of(name: &str) -> String {
+    suture_core::names::split_layer(name).map_or("-".to_owned(), |l| l.layer.to_string())
+}
+
 /// Compares fine-tunes with their base; `options` and the result are JSON.
 #[pyfunction]
 #[pyo3(signature = (base, tuned, options, io, threads, progress=None))]
@@ -80,6 +86,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Checkpoint>()?;
     m.add_class::<Plan>()?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
+    m.add_function(wrap_pyfunction!(layer_of, m)?)?;
     m.add_function(wrap_pyfunction!(compare_json, m)?)?;
     m.add_function(wrap_pyfunction!(compare_bytes, m)?)?;
     m.add_function(wrap_pyfunction!(verify_json, m)?)

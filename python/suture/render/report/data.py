@@ -9,8 +9,10 @@ from typing import Any
 
 from suture.render.report.values import PAIR_METRICS, READINGS, SIGNED, printable, short_names
 
-#: Digits of a figure. A cosine needs more of them: what matters in it is its distance from one.
-_DIGITS = {"cosine": 12}
+#: Digits of a figure, and of those of which there are very many; three are shown. A cosine needs more of them: what
+#: matters in it is its distance from one.
+_DIGITS, _FEW_DIGITS, _COSINE_DIGITS = 6, 4, 10
+_MANY = frozenset({"heads", "neurons"})
 _MODEL_TABLES = ("tensors", "modules", "layers", "cells", "heads", "neurons", "tokens", "vocabularies")
 _PAIR_TABLES = ("tensors", "modules", "layers", "cells")
 
@@ -40,20 +42,23 @@ def as_script(data: Any) -> str:
 
 
 def _part(whole: Mapping[str, Any], tables: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
-    part = {name: _table(whole[name]) for name in tables if whole.get(name)}
+    part = {n: _table(whole[n], _FEW_DIGITS if n in _MANY else _DIGITS) for n in tables if whole.get(n)}
     return part | {name: _packed(name, whole[name]) for name in fields if name in whole}
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _table(rows: Sequence[Mapping[str, Any]], digits: int) -> dict[str, Any]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    return {"columns": columns, "rows": [[_packed(c, row.get(c)) for c in columns] for row in rows]}
+    return {"columns": columns, "rows": [[_packed(c, row.get(c), digits) for c in columns] for row in rows]}
 
 
-def _packed(name: str, value: Any) -> Any:
+def _packed(name: str, value: Any, digits: int = _DIGITS) -> Any:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, float):
-        return float(f"{value:.{_DIGITS.get(name, 6)}g}") if math.isfinite(value) else str(value)
+        if not math.isfinite(value):
+            return str(value)
+        short = float(f"{value:.{_COSINE_DIGITS if name == 'cosine' else digits}g}")
+        return int(short) if short.is_integer() else short
     if isinstance(value, Mapping):
         return {key: _packed(key, v) for key, v in value.items()}
     if name == "shape":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import cache
 from html import escape
 from importlib.resources import files
 from os import PathLike, fspath
@@ -20,7 +21,7 @@ from suture.render.report.extra import need, vega_lite
 from suture.render.report.sections import contents, sections
 from suture.render.report.values import printable
 
-_SCRIPTS = ("dom.js", "tables.js", "charts.js", "maps.js", "page.js")
+_SCRIPTS = ("dom.js", "tables.js", "charts.js", "maps.js", "inside.js", "pairs.js", "page.js")
 
 
 def write_html(
@@ -46,6 +47,7 @@ def write_html(
 
 
 def _page(found: Mapping[str, Any], proposal: Mapping[str, Any] | None) -> str:
+    need("altair", "--html")
     library = _library()
     script = '"use strict";(() => {\n' + "\n".join(_asset(name) for name in _SCRIPTS) + "\n})();"
     parts = sections(found, proposal)
@@ -67,6 +69,7 @@ def _page(found: Mapping[str, Any], proposal: Mapping[str, Any] | None) -> str:
     )
 
 
+@cache
 def _library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: nothing is downloaded."""
     # The default snippet makes `vegaEmbed` a global. Inside a script element, `</script` would end it early.

@@ -18,10 +18,10 @@ PAIR_METRICS: dict[str, tuple[str, float, float | None, float]] = {
     "overlap": ("of the elements that changed most in one, the share that also did in the other", 0.0, None, 1.0),
 }
 #: Names that every object of JavaScript has a field of: Vega's look-ups trip over them.
-_FIELDS = frozenset(
-    "__defineGetter__ __defineSetter__ __lookupGetter__ __lookupSetter__ __proto__ constructor hasOwnProperty "
-    "isPrototypeOf propertyIsEnumerable toLocaleString toString valueOf".split()
-)
+_FIELDS = frozenset({
+    "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",
+    "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf",
+})  # fmt: skip
 
 
 def plain(name: str) -> str:

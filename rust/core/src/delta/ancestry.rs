@@ -27,6 +27,8 @@ pub fn doubts(plan: &Plan, sources: &[Vec<Source>]) -> Result<Vec<String>> {
     let lead = &plan.models[first];
     // Vectors are alike in all models, as norms near 1 are; matrices tell models apart.
     let matrices: Vec<usize> = (lead.tensors.iter().enumerate())
+        // The factors of adapters start at random: they tell nothing.
+        .filter(|(_, t)| !t.name.contains(".lora_"))
         .filter(|(_, t)| t.shape.len() > 1 && t.elements() >= 64 && t.dtype.computes())
         .map(|(i, _)| i)
         .collect();

@@ -136,10 +136,9 @@ pub(super) fn overlap(open: &Open, models: &[Model], related: &mut [Related], ob
             least[row][m] = t.asked.as_ref().and_then(|a| a.questions[Q99].answer()).map(|a| a as f32);
         }
     }
-    let two = |i: usize| least[i].iter().filter(|l| l.is_some()).count() > 1;
     let found = open.each(
         observer,
-        two,
+        |i| least[i].iter().any(Option::is_some),
         |i, elements, buffers, progress| {
             let row = &open.rows[i];
             let mut all: Vec<tiles::Changes> = row.tuned.iter().map(|_| tiles::Changes::default()).collect();
@@ -151,10 +150,10 @@ pub(super) fn overlap(open: &Open, models: &[Model], related: &mut [Related], ob
                 }
                 for (count, pair) in counts.iter_mut().zip(&*related) {
                     let (a, b) = pair.models;
-                    if let (Some(x), Some(y)) = (least[i][a], least[i][b]) {
-                        let (first, second, both) = pairs::overlap(&all[a].all, &all[b].all, (x, y));
-                        *count = (count.0 + first, count.1 + second, count.2 + both);
-                    }
+                    // What did not change, or is not there, has no elements that changed most.
+                    let of = |m: usize| least[i][m].map_or((&[][..], 0.0), |l| (all[m].all.as_slice(), l));
+                    let (first, second, both) = pairs::overlap(of(a), of(b));
+                    *count = (count.0 + first, count.1 + second, count.2 + both);
                 }
             })?;
             Ok(counts)

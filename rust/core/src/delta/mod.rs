@@ -159,19 +159,35 @@ fn rows(base: &Checkpoint, tuned: &[&Checkpoint]) -> Vec<Row> {
 
 /// Bytes that [`compare`] reads at most.
 pub fn read_bytes(base: &Checkpoint, tuned: &[&Checkpoint], options: &Options) -> u64 {
-    let once: u64 = rows(base, tuned)
-        .iter()
-        .map(|r| {
-            let tuned = r.tuned.iter().zip(tuned).filter_map(|(i, t)| i.map(|i| t.tensors[i].nbytes));
-            base.tensors[r.base].nbytes + tuned.sum::<u64>()
-        })
-        .sum();
     let passes = match (&options.spread, tuned.len()) {
         (None, _) => 1,
         (Some(_), 1) => 2,
         (Some(_), _) => 3,
     };
-    once * passes
+    passes * once(base, tuned)
+}
+
+/// Bytes of one pass over everything.
+fn once(base: &Checkpoint, tuned: &[&Checkpoint]) -> u64 {
+    rows(base, tuned)
+        .iter()
+        .map(|r| {
+            let tuned = r.tuned.iter().zip(tuned).filter_map(|(i, t)| i.map(|i| t.tensors[i].nbytes));
+            base.tensors[r.base].nbytes + tuned.sum::<u64>()
+        })
+        .sum()
+}
+
+/// An observer of a later pass, which goes on counting where the one before would have ended had it read everything.
+struct Later<'a> {
+    observer: &'a dyn Observer,
+    before: u64,
+}
+
+impl Observer for Later<'_> {
+    fn tick(&self, done: u64) -> bool {
+        self.observer.tick(self.before + done)
+    }
 }
 
 /// The files of a comparison, open.
@@ -259,8 +275,10 @@ pub fn compare(
         for (model, spreads) in models.iter_mut().zip(first.spreads) {
             model.ask(spreads.into_inner().map_err(|_| Error::Interrupted)?, options);
         }
-        inside::look(&open, &mut models, observer)?;
-        inside::overlap(&open, &models, &mut pairs, observer)?;
+        let once = once(base, tuned);
+        inside::look(&open, &mut models, &Later { observer, before: once })?;
+        inside::overlap(&open, &models, &mut pairs, &Later { observer, before: 2 * once })?;
+        observer.tick(read_bytes(base, tuned, options));
     }
     Ok(Comparison { base: base.path.clone(), options: options.clone(), models, pairs })
 }

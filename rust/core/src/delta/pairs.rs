@@ -6,6 +6,7 @@ use multiversion::multiversion;
 use serde_json::{Map, Value, json};
 
 use super::metrics::ratio;
+use super::tiles::Changes;
 use crate::kernels::reduce;
 
 /// Sums over the changes of two fine-tunes of one base.
@@ -40,8 +41,19 @@ impl AddAssign for Pair {
 }
 
 impl Pair {
-    /// The sums over a stretch of changes.
-    pub fn of(a: &[f32], b: &[f32]) -> Self {
+    /// The sums over a tile of changes; elements that are NaN or infinite in base or fine-tune are in none.
+    pub fn of(a: &Changes, b: &Changes) -> Self {
+        if a.holes.is_empty() && b.holes.is_empty() {
+            return Self::sums(&a.all, &b.all);
+        }
+        let [mut x, mut y] = [a.all.clone(), b.all.clone()];
+        for e in a.holes.iter().chain(&b.holes) {
+            (x[*e], y[*e]) = (0.0, 0.0);
+        }
+        Self::sums(&x, &y)
+    }
+
+    fn sums(a: &[f32], b: &[f32]) -> Self {
         let mut pair = Self { elements: a.len() as u64, ..Self::default() };
         reduce::dot(a, b, &mut pair.product);
         reduce::dot(a, a, &mut pair.squares.0);
@@ -79,16 +91,27 @@ fn directions(a: &[f32], b: &[f32]) -> (u64, u64) {
     (u64::from(both), u64::from(agree))
 }
 
-/// Of the elements whose change reaches the model's threshold: how many the first has, the second, both.
+/// Of the elements whose change reaches the model's threshold: how many the first has, the second, both. Each comes with
+/// its changes, which may be none at all, and its threshold.
+pub fn overlap(a: (&[f32], f32), b: (&[f32], f32)) -> (u64, u64, u64) {
+    (reaching(a.0, a.1), reaching(b.0, b.1), both_reaching(a.0, b.0, (a.1, b.1)))
+}
+
 #[multiversion(targets("x86_64+avx2"))]
-pub fn overlap(a: &[f32], b: &[f32], least: (f32, f32)) -> (u64, u64, u64) {
-    let (mut first, mut second, mut both) = (0u32, 0u32, 0u32);
+fn reaching(x: &[f32], least: f32) -> u64 {
+    let mut found = 0u32;
+    for x in x {
+        found += u32::from(x.abs() >= least) & u32::from(*x != 0.0);
+    }
+    u64::from(found)
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn both_reaching(a: &[f32], b: &[f32], least: (f32, f32)) -> u64 {
+    let mut both = 0u32;
     for (a, b) in a.iter().zip(b) {
         let x = u32::from(a.abs() >= least.0) & u32::from(*a != 0.0);
-        let y = u32::from(b.abs() >= least.1) & u32::from(*b != 0.0);
-        first += x;
-        second += y;
-        both += x & y;
+        both += x & u32::from(b.abs() >= least.1) & u32::from(*b != 0.0);
     }
-    (u64::from(first), u64::from(second), u64::from(both))
+    u64::from(both)
 }

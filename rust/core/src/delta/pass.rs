@@ -76,7 +76,7 @@ impl First<'_> {
             })?;
         } else {
             let mut counters: Vec<Counter> =
-                seen.iter().filter(|_| options.spread.is_some()).map(|_| Counter::default()).collect();
+                seen.iter().filter(|_| options.spread.is_some()).filter_map(|_| Counter::new()).collect();
             let mut changes: Vec<tiles::Changes> = seen.iter().map(|_| tiles::Changes::default()).collect();
             let wants_changes = options.spread.is_some() || related.iter().any(Option::is_some);
             tiles::each(&stored, elements, buffers, progress, |at, base, tuned| {
@@ -112,7 +112,7 @@ impl First<'_> {
                 }
                 for (related, mates) in related.iter_mut().zip(&mates) {
                     if let (Some(related), Some((a, b))) = (related, mates) {
-                        *related += Pair::of(&changes[*a].all, &changes[*b].all);
+                        *related += Pair::of(&changes[*a], &changes[*b]);
                     }
                 }
             })?;

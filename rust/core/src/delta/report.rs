@@ -130,8 +130,10 @@ impl Comparison {
         if let Some(asked) = asked {
             let above = self.options.spread.iter().flatten().map(|t| format!("above_{}", t.text));
             let names = QUANTILES.iter().map(|(n, _)| (*n).to_owned()).chain(["top1".to_owned()]).chain(above);
-            row.insert("gini".into(), json!(asked.gini));
             for (name, question) in names.zip(&asked.questions) {
+                if name == "top1" {
+                    row.insert("gini".into(), json!(asked.gini));
+                }
                 row.insert(name, number(question.answer().unwrap_or(f64::NAN)));
             }
         }

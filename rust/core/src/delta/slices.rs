@@ -42,9 +42,9 @@ pub struct Slicing {
 
 const QUERY: [&str; 2] = ["q_proj", "query"];
 const KEY_VALUE: [&str; 4] = ["k_proj", "v_proj", "key", "value"];
-const ATTENTION_OUT: [&str; 3] = ["o_proj", "attention.output.dense", "self_attn.out_proj"];
+const ATTENTION_OUT: [&str; 3] = ["o_proj", "out_proj", "attention.output.dense"];
 const NEURONS_IN: [&str; 7] = ["gate_proj", "up_proj", "w1", "w3", "fc1", "intermediate.dense", "dense_h_to_4h"];
-const NEURONS_OUT: [&str; 4] = ["down_proj", "w2", "fc2", "dense_4h_to_h"];
+const NEURONS_OUT: [&str; 5] = ["down_proj", "w2", "fc2", "dense_4h_to_h", "output.dense"];
 const VOCABULARY: [&str; 7] =
     ["embed_tokens", "word_embeddings", "tok_embeddings", "wte", "embed_in", "lm_head", "embed_out"];
 
@@ -59,12 +59,16 @@ impl Slicing {
         let module = module(name);
         let rows = *shape.first()?;
         let columns: u64 = shape[1..].iter().product();
+        if rows == 0 || columns == 0 {
+            return None;
+        }
         if split_layer(name).is_none() {
             let vocabulary = wanted.tokens && shape.len() == 2 && is(module, &VOCABULARY);
             return vocabulary.then(|| Self::along_rows(Part::Token, rows, columns, rows));
         }
-        let even = |n: u64, heads: u64| heads > 0 && n > 0 && n.is_multiple_of(heads);
+        let even = |n: u64, heads: u64| heads > 0 && n.is_multiple_of(heads);
         let matrix = shape.len() == 2;
+        let out = is(module, &ATTENTION_OUT);
         if let Some((query, shared)) = wanted.heads
             && shape.len() <= 2
         {
@@ -73,15 +77,15 @@ impl Slicing {
                     return Some(Self::along_rows(Part::Head, rows, columns, heads));
                 }
             }
-            if matrix && is(module, &ATTENTION_OUT) && even(columns, query) {
+            if matrix && out && even(columns, query) {
                 return Some(Self::along_columns(Part::Head, columns, query));
             }
         }
         if wanted.neurons > 0 && matrix {
-            if is(module, &NEURONS_IN) && rows > 0 {
+            if is(module, &NEURONS_IN) {
                 return Some(Self::along_rows(Part::Neuron, rows, columns, wanted.neurons.min(rows)));
             }
-            if is(module, &NEURONS_OUT) && columns > 0 {
+            if is(module, &NEURONS_OUT) && !out {
                 return Some(Self::along_columns(Part::Neuron, columns, wanted.neurons.min(columns)));
             }
         }

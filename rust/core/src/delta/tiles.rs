@@ -64,6 +64,8 @@ pub fn each(
 pub struct Changes {
     /// The change of every element; 0 where base or fine-tune is NaN or infinite.
     pub all: Vec<f32>,
+    /// Elements where base or fine-tune is NaN or infinite.
+    pub holes: Vec<usize>,
     finite: Option<Vec<f32>>,
 }
 
@@ -73,24 +75,27 @@ impl Changes {
         self.all.clear();
         self.all.resize(elements, 0.0);
         self.finite = None;
+        self.holes.clear();
     }
 
     /// Takes the changes from `base` to `tuned`.
     pub fn take(&mut self, base: &[f32], tuned: &[f32]) {
         self.all.resize(base.len(), 0.0);
         self.finite = None;
+        self.holes.clear();
         arith::sub(tuned, base, &mut self.all);
         if self.all.iter().fold(true, |all, d| all & d.is_finite()) {
             return;
         }
         let mut finite = Vec::with_capacity(base.len());
-        for ((d, b), t) in self.all.iter_mut().zip(base).zip(tuned) {
+        for (e, ((d, b), t)) in self.all.iter_mut().zip(base).zip(tuned).enumerate() {
             if b.is_finite() && t.is_finite() {
                 // The difference of two finite values may leave f32.
                 *d = d.clamp(f32::MIN, f32::MAX);
                 finite.push(*d);
             } else {
                 *d = 0.0;
+                self.holes.push(e);
             }
         }
         self.finite = Some(finite);

@@ -226,6 +226,8 @@ impl Draft {
                     .map(|i| self.models.find(model, &i.name).map_or(0, |o| self.models.tensor(o).file))
                     .collect(),
             ),
+            // Adapters are looked for in one file.
+            None if self.stem != "model" => ShardPolicy::Size(u64::MAX),
             None => ShardPolicy::Size(shard_size),
         };
         let unused = self.unused();

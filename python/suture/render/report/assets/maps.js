@@ -40,7 +40,8 @@ function cells(list, value, { x = "module", y = "layer", power = false } = {}) {
 function bars(list, key, value) {
   return list.map((row) => {
     const found = drawn(value(row));
-    const place = { y: plain(String(row[key])), x: short(row[key]), xname: String(row[key]), layer: row.layer, module: row.module };
+    const name = String(row[key]);
+    const place = { y: plain(name), x: short(name), xname: name, layer: row.layer, module: row.module };
     return { ...place, ...found, value: found.value ?? 0 };
   });
 }

@@ -5,6 +5,9 @@ const power = () => state.power && !signed();
 const redraws = [];
 const drawAll = () => redraws.forEach((draw) => draw());
 let goInside = () => {};
+let showTensors = () => {};
+/** The column that says whose row it is. */
+const whose = models.length > 1 ? [text("model", "fine-tune")] : [];
 
 function heading(host, words) {
   host.append(el("h3", { textContent: words }));
@@ -55,12 +58,8 @@ function drawModel(model, layered, map, byLayer, byModule, outside) {
         titles,
       });
     } else {
-      byLayer.draw({ chart: "bars", sets: { cells: bars(lines, "layer", reading) }, titles: { ...titles, NAME: "layer" } });
-      byModule.draw({
-        chart: "bars",
-        sets: { cells: bars(columns, "module", reading) },
-        titles: { ...titles, NAME: "module" },
-      });
+      drawBars(byLayer, lines, "layer");
+      drawBars(byModule, columns, "module");
     }
   }
   // Cells have fewer metrics than modules; a module that is only outside the layers is the same in both.
@@ -68,7 +67,15 @@ function drawModel(model, layered, map, byLayer, byModule, outside) {
   const rest = model.cells.filter((c) => c.layer === "-").map((c) => single.get(c.module) ?? c);
   const total = { ...model.total, module: "everything" };
   const list = [total, ...rest].filter((row) => row[state.metric] !== undefined);
-  outside.draw({ chart: "bars", sets: { cells: bars(list, "module", reading) }, titles: { ...titles, NAME: "tensors" } });
+  drawBars(outside, list, "module", "tensors");
+}
+
+function drawBars(place, list, key, name = key) {
+  place.draw({
+    chart: "bars",
+    sets: { cells: bars(list, key, reading) },
+    titles: { VALUE: title(), NAME: name },
+  });
 }
 
 /** The difference of two fine-tunes' shares. */
@@ -89,7 +96,8 @@ function difference() {
   }
   const note = el("p", { className: "note", hidden: true });
   host.append(note);
-  const map = new Figure(host, { name: "Difference of the normalised scores", pick: (d) => goInside(chosen[1], d.layer, d.module) });
+  const pick = (datum) => goInside(chosen[1], datum.layer, datum.module);
+  const map = new Figure(host, { name: "Difference of the normalised scores", pick });
   const draw = () => {
     const [first, second] = chosen.map((i) => models[i]);
     const [a, b] = [first, second].map((m) => shares(inside(m.cells)));
@@ -111,176 +119,24 @@ function difference() {
   redraws.push(draw);
 }
 
-/** A layer or module and what is measured inside it: heads, groups of neurons, all figures of the cell. */
-function insideLayer() {
-  const host = slot("inside");
-  if (!host) return;
-  const cellsOf = (i) => inside(models[i].cells);
-  // To begin with, a module that has something inside.
-  const first = models[0].heads[0] ?? models[0].neurons[0] ?? inside(models.flatMap((m) => m.cells))[0];
-  const at = { model: "0", layer: first.layer, module: first.module };
-  const every = inside(models.flatMap((m) => m.cells));
-  const set = (field) => (value) => {
-    at[field] = value;
-    draw();
-  };
-  const pickers = {
-    model: select("Fine-tune", labels, at.model, set("model")),
-    layer: select("Layer", distinct(every, "layer").map((l) => [l, l]), at.layer, set("layer")),
-    module: select("Module", distinct(every, "module").map((m) => [m, m]), at.module, set("module")),
-  };
-  const bar = el("div", { className: "controls" }, ...Object.values(pickers).map((p) => p.node));
-  bar.append(button("Show its tensors in the table below", () => showTensors(at)));
-  const table = el("div");
-  host.append(bar, table);
-  const parts = [["heads", "head"], ["neurons", "group"]].filter(([kind]) => models.some((m) => m[kind].length));
-  const shown = parts.map(([kind, field]) => slices(host, kind, field, at));
-  const none = el("p", { className: "note", textContent: "Heads and groups of neurons were not measured (--heads, --neurons)." });
-  if (!parts.length) host.append(none);
-  const draw = () => {
-    const found = cellsOf(at.model).filter((c) => c.layer === at.layer && c.module === at.module);
-    const columns = [text("layer"), text("module"), metric("elements")];
-    columns.push(...ALL.filter((m) => has(found, m)).map((m) => metric(m, summaries[m])));
-    new DataTable(table, { name: "Figures of this layer and module", columns, rows: found });
-    shown.forEach((slice) => slice());
-  };
-  redraws.push(draw);
-  goInside = (model, layer, module) => {
-    if (layer === "-" || (layer === undefined && module === undefined)) return;
-    for (const [field, value] of Object.entries({ model: String(model), layer, module })) {
-      if (value === undefined) continue;
-      at[field] = value;
-      pickers[field].menu.value = value;
-    }
-    draw();
-    document.getElementById("inside-title").focus();
-    document.getElementById("inside").scrollIntoView();
-    announce(`Inside layer ${at.layer}, ${at.module}`);
-  };
-}
-
-/** Two maps: one layer's modules, and one module's layers, by head or group. */
-function slices(host, kind, field, at) {
-  const words = field === "head" ? "head" : "group of neurons";
-  const title3 = el("h3");
-  const pair = el("div", { className: "row" });
-  const note = el("p", { className: "note", hidden: true });
-  host.append(title3, note, pair);
-  const layer = new Figure(pair, { name: `One layer: modules by ${words}` });
-  const module = new Figure(pair, { name: `One module: layers by ${words}` });
-  return () => {
-    const all = models[at.model][kind];
-    const ofLayer = all.filter((r) => r.layer === at.layer);
-    const ofModule = all.filter((r) => r.module === at.module);
-    const measured = has(all);
-    title3.textContent = field === "head" ? "Heads" : "Groups of neurons";
-    const lacking = measured && !ofModule.length ? `${at.module} has no ${field === "head" ? "heads" : "groups of neurons"}.` : "";
-    note.textContent = measured ? lacking : `${state.metric} is not measured for single ${kind}; choose another metric.`;
-    note.hidden = !note.textContent;
-    for (const [f, list, y, name] of [[layer, ofLayer, "module", `layer ${at.layer}`], [module, ofModule, "layer", at.module]]) {
-      f.place.parentElement.hidden = !measured || !list.length;
-      if (f.place.parentElement.hidden) continue;
-      f.draw({
-        chart: signed() ? "slices_signed" : "slices",
-        sets: { cells: cells(list, reading, { x: field, y, power: power() }) },
-        params: limits(list.map((r) => reading(r)), { both: signed(), power: power() }),
-        titles: { VALUE: `${title()}, ${name}`, X: words, Y: y },
-      });
-    }
-  };
-}
-
-/** How the changes of two fine-tunes go together. */
-function pairs() {
-  const host = slot("pairs");
-  if (!host) return;
-  const list = data.pairs.map((p) => ({ ...p, cells: inside(rows(p.cells)) }));
-  const names = Object.keys(data.pairMetrics).filter((m) => list[0].total[m] !== undefined);
-  const columns = [text("pair"), ...names.map((m) => metric(m, data.pairMetrics[m].summary))];
-  const table = el("div");
-  host.append(table);
-  new DataTable(table, { name: "Pairs of fine-tunes", columns, rows: list.map((p) => ({ ...p.total, pair: `${p.a} and ${p.b}` })) });
-  const means = el("dl");
-  for (const m of names) means.append(el("dt", {}, el("code", { textContent: m })), el("dd", { textContent: data.pairMetrics[m].summary }));
-  host.append(means);
-  const usable = names.filter((m) => list.some((p) => has(p.cells, m)));
-  if (!usable.length) return;
-  const at = { pair: "0", measure: usable[0] };
-  const set = (field) => (value) => {
-    at[field] = value;
-    draw();
-  };
-  const options = list.map((p, i) => [String(i), `${p.a} and ${p.b}`]);
-  const bar = el("div", { className: "controls" }, select("Measure", usable.map((m) => [m, m]), at.measure, set("measure")).node);
-  if (list.length > 1) bar.prepend(select("Pair", options, at.pair, set("pair")).node);
-  host.append(bar);
-  const map = new Figure(host, { name: "Two fine-tunes: layers by modules" });
-  const draw = () => {
-    const { low, mid, high } = data.pairMetrics[at.measure];
-    const { a, b, cells: found } = list[at.pair];
-    // Where no element changed in both there are no signs to agree.
-    const value = (row) => (at.measure === "agree" && number(row.both) === 0 ? NaN : number(row[at.measure]));
-    // Around a neutral value the colours reach as far as the figures do, so that weak agreement is seen too.
-    const reach = Math.max(0, ...found.map((r) => Math.abs(value(r) - mid)).filter(Number.isFinite)) || 1;
-    const params = mid === null ? limits(found.map(value)) : { low: Math.max(low, mid - reach), mid, high: Math.min(high, mid + reach) };
-    map.draw({
-      chart: mid === null ? "grid" : "grid_signed",
-      sets: { cells: cells(found, value) },
-      params,
-      titles: { VALUE: `${at.measure}: ${a} and ${b}`, X: "module", Y: "layer" },
-    });
-  };
-  draw();
-}
-
-/** The scores of the proposed swap. */
-function proposal() {
-  const host = slot("proposal");
-  if (!host) return;
-  const scores = rows(data.proposal.scores);
-  const blocks = distinct(scores, "block");
-  for (const block of blocks) {
-    if (block !== null) heading(host, block);
-    const list = scores.filter((s) => s.block === block);
-    const found = list.map((s) => ({
-      x: String(s.layer),
-      y: String(s.layer),
-      value: number(s.difference),
-      letter: s.choice[0],
-      above: data.proposal.tau,
-      below: -data.proposal.tau,
-      ...s,
-      layer: String(s.layer),
-      difference: figure(s.difference),
-      margin: figure(s.margin),
-    }));
-    const name = `Proposed swap${block === null ? "" : `, ${block}`}: donor's score less the recipient's`;
-    new Figure(host, { name, table: false }).draw({ chart: "choices", sets: { cells: found } });
-  }
-  const table = el("div");
-  host.append(table);
-  const kinds = [text("layer"), ...(blocks.some((b) => b !== null) ? [text("block")] : []), text("choice")];
-  const columns = [...kinds, ...["into", "donor", "difference", "margin"].map((m) => metric(m))];
-  new DataTable(table, { name: "Scores of the proposed swap", columns, rows: scores });
-}
-
 function tokens() {
   const host = slot("tokens");
   if (!host) return;
-  const all = models.flatMap((m) => m.tokens.map((t) => ({ ...t, model: m.label, token: t.token === null ? null : `“${t.token}”` })));
+  const quoted = (token) => (token === null ? null : `“${token}”`);
+  const all = models.flatMap((m) => m.tokens.map((t) => ({ ...t, model: m.label, token: quoted(t.token) })));
   if (!all.length) return;
-  const columns = [text("token"), metric("row"), ...(models.length > 1 ? [text("model", "fine-tune")] : []), text("tensor")];
+  const columns = [text("token"), metric("row"), ...whose, text("tensor")];
   columns.push(...ALL.filter((m) => has(all, m)).map((m) => metric(m, summaries[m])));
   new DataTable(host, { name: "Tokens that changed most", columns, rows: all, filter: true });
 }
 
-let showTensors = () => {};
 
 function tensors() {
   const host = slot("tensors");
   const all = models.flatMap((m) => m.tensors.map((t) => ({ ...t, model: m.label })));
-  const columns = [text("name"), ...(models.length > 1 ? [text("model", "fine-tune")] : [])];
-  columns.push(text("dtype"), text("shape"), ...(has(all, "layer") ? [text("layer")] : []), text("equal"), metric("elements"));
+  const columns = [text("name"), ...whose, text("dtype"), text("shape")];
+  if (has(all, "layer")) columns.push(text("layer"));
+  columns.push(text("equal"), metric("elements"));
   columns.push(...ALL.filter((m) => has(all, m)).map((m) => metric(m, summaries[m])));
   const counts = ["nonfinite_base", "nonfinite_tuned"].filter((m) => has(all, m) && !ALL.includes(m));
   columns.push(...counts.map((m) => metric(m)));

@@ -7,6 +7,8 @@ mod heads;
 mod notes;
 mod shares;
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::methods::{Method, Params, Value, registry};
 use crate::names::{module, split_layer};
@@ -167,6 +169,7 @@ impl Builder<'_> {
         let wanted_by = self.draft.models.get(self.into).path.clone();
         let mut parts = vec![(own, 1.0)];
         let donors: Vec<usize> = self.donors();
+        self.given |= self.swap.non_layer != NonLayer::Into;
         match self.swap.non_layer {
             NonLayer::Into => {}
             NonLayer::From => parts = vec![(self.draft.models.need(donors[0], &name, &wanted_by)?, 1.0)],
@@ -188,14 +191,19 @@ impl Builder<'_> {
 
     /// Tensors outside the layers that the recipient does not have: most often a head that it ties to its embedding.
     fn only_elsewhere(&mut self) -> Result<()> {
-        let lender = match self.swap.non_layer {
+        let lenders = match self.swap.non_layer {
             NonLayer::Into => return Ok(()),
-            NonLayer::Base => self.base.unwrap_or(self.into),
-            _ => self.givers[0].model,
+            NonLayer::Base => self.base.into_iter().collect(),
+            _ => self.donors(),
         };
-        let names: Vec<String> = self.draft.models.get(lender).tensors.iter().map(|t| t.name.clone()).collect();
-        for (tensor, name) in names.into_iter().enumerate() {
-            if self.layer(&name).is_some() || self.draft.models.get(self.into).find(&name).is_some() {
+        let mut known: HashSet<String> = HashSet::new();
+        let every = |lender: &usize| {
+            let tensors = &self.draft.models.get(*lender).tensors;
+            tensors.iter().enumerate().map(|(i, t)| (*lender, i, t.name.clone())).collect::<Vec<_>>()
+        };
+        for (lender, tensor, name) in lenders.iter().flat_map(every).collect::<Vec<_>>() {
+            let there = self.layer(&name).is_some() || self.draft.models.get(self.into).find(&name).is_some();
+            if there || !known.insert(name.clone()) {
                 continue;
             }
             let own = Operand { model: lender, tensor };

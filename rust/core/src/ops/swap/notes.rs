@@ -43,15 +43,12 @@ pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]
     let mut each = named.clone();
     each.dedup();
     let (source, option) = match swap.non_layer {
-        NonLayer::Into => (recipient.clone(), "into".to_owned()),
-        NonLayer::From => (named[0].to_owned(), "from".to_owned()),
-        NonLayer::Base => (swap.base.clone().unwrap_or_default(), "base".to_owned()),
-        NonLayer::Mean => (format!("the mean of {recipient} and {}", each.join(", ")), "mean".to_owned()),
-        NonLayer::Share(s) => (format!("{} of {recipient}, {s} of {}", 1.0 - s, named[0]), s.to_string()),
+        NonLayer::Into => (recipient.clone(), "--non-layer into"),
+        NonLayer::From => (named[0].to_owned(), "--non-layer from"),
+        NonLayer::Base => (swap.base.clone().unwrap_or_default(), "--non-layer base"),
+        NonLayer::Mean => (format!("the mean of {recipient} and {}", each.join(", ")), "--non-layer mean"),
+        NonLayer::Share(s) => (format!("{} of {recipient}, {s} of {}", 1.0 - s, named[0]), "--alpha"),
     };
-    out.push((
-        "outside",
-        format!("embeddings, final norm, head and all else outside the layers: {source} (--non-layer {option})"),
-    ));
+    out.push(("outside", format!("embeddings, final norm, head and all else outside the layers: {source} ({option})")));
     out
 }
