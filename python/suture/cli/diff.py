@@ -153,9 +153,9 @@ def _write_files(
 ) -> None:
     several = len(rows) > 1
     labels = [model["label"] for model in found["models"]]
-    flat = [({"model": label} if several else {}) | _flat(r) for label, t in zip(labels, rows, strict=True) for r in t]
+    flat = [({"model": label} if several else {}) | r for label, t in zip(labels, rows, strict=True) for r in t]
     if csv_file:
-        _write_csv(csv_file, flat)
+        _write_csv(csv_file, [_flat(row) for row in flat])
     if parquet_file:
         from suture.render.report import write_parquet
 
