@@ -10,8 +10,8 @@ export CARGO_TERM_QUIET ?= true
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: build  ## Build, then take a small family of checkpoints through inspect, diff, swap, merge and verify
-	$(BIN)/python benches/demo.py
+demo: build  ## Build, then swap layers of three small models and test what comes out
+	$(BIN)/suture demo demo
 
 test: lint rust-test py-test  ## Build, check formatting, types and lints, and run every test
 

@@ -20,6 +20,7 @@ VERBS = {
     "merge": "Merge models by a config",
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",
+    "demo": "Swap layers of three small models and test what comes out",
 }
 
 INTERRUPTED = 130

@@ -55,7 +55,7 @@ def _plan(report: Report, verbose: bool) -> list[str]:
     actions = Counter(t.get("method", "copy") for t in data["tensors"])
     lines = [f"{data['title']}: {plural(len(data['tensors']), 'tensor')}", *_notes(data)]
     if "proposal" in data:
-        lines += _proposal(data["proposal"])
+        lines += proposal_lines(data["proposal"])
     lines += [f"  {_action(name)}: {plural(n, 'tensor')}" for name, n in sorted(actions.items())]
     if verbose:
         lines += [_tensor(t, report.config) for t in data["tensors"]]
@@ -71,7 +71,7 @@ def _plan(report: Report, verbose: bool) -> list[str]:
     return lines
 
 
-def _proposal(proposal: dict[str, Any]) -> list[str]:
+def proposal_lines(proposal: dict[str, Any]) -> list[str]:
     """Scores, margins and choices, for the user to judge."""
     head = f"  {'layer':>5}  {'block':<9}  {'recipient':>9}  {'donor':>9}  {'difference':>10}  {'margin':>9}  choice"
     lines = [f"  shares of each model's own change, tau {proposal['tau']}, alpha {proposal['alpha']}:", head]

@@ -1,0 +1,67 @@
+"""``suture demo``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from suture.cli.options import emit_json
+from suture.errors import SutureError
+
+
+@click.command(short_help="Swap layers of three small models and test what comes out")
+@click.argument("out", type=click.Path(path_type=Path), default="suture-demo")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON")
+def demo(out: Path, as_json: bool) -> None:
+    """Take three small models through diff, swap, merge and a test; models and a report go to OUT, or suture-demo.
+
+    The models come with the wheel: a base that knows two languages, a task expert tuned in language A, a language
+    expert tuned on language B. The question: what can do the task in B, which none of them was taught?
+    """
+    from suture.demo import LANGUAGES, Experiment
+    from suture.render.comparison import show_heat_map, show_pairs
+    from suture.render.outcome import proposal_lines
+    from suture.render.scores import show_scores
+
+    begin = time.monotonic()
+    experiment = Experiment(out)
+    found = experiment.changes()
+    proposal = experiment.proposal(found)
+    if not as_json:
+        _say("what did each expert change?  suture diff base task language --html report.html")
+        for model in found["models"]:
+            show_heat_map(found, model, "relative_l2")
+        show_pairs(found)
+        _say("which layers follow from that?  suture swap --into task --from language OUT --auto base --dry-run")
+        for line in proposal_lines(proposal):
+            click.echo(line)
+        told = f"{experiment.problems:,} problems of `{experiment.operation}`, on numbers no training has seen"
+        _say(f"what can do the task in {LANGUAGES[1]}?  {told}")
+    outcomes = list(experiment.outcomes())
+    page = _report(found, proposal, out / "report.html")
+    if as_json:
+        scores = [{"name": o.name, "made": o.made, "scores": dict(o.scores)} for o in outcomes]
+        emit_json({"operation": experiment.operation, "proposal": proposal, "outcomes": scores, "report": page})
+        return
+    show_scores(outcomes, LANGUAGES)
+    click.echo(f"\nmodels in {out}/; {page or 'no report.html: it takes the extra `report` (suture[report])'}")
+    click.echo(f"how the models were made, over five seeds: docs/layer-swapping.md ({time.monotonic() - begin:.1f} s)")
+
+
+def _report(found: dict[str, object], proposal: dict[str, object], path: Path) -> str | None:
+    """Write the page; None if the extra it takes is not installed."""
+    from suture.render.report import write_html
+
+    try:
+        write_html(found, path, proposal=proposal)
+    except SutureError as e:
+        if "report" not in str(e):
+            raise
+        return None
+    return f"everything the diff found in {path}"
+
+
+def _say(text: str) -> None:
+    click.echo(click.style(f"\n{text}", bold=True))

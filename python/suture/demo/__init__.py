@@ -1,0 +1,7 @@
+"""Layer swapping on three small models that come with the wheel: what `suture demo` runs."""
+
+from __future__ import annotations
+
+from suture.demo.experiment import LANGUAGES, MODELS, Experiment, Outcome
+
+__all__ = ["LANGUAGES", "MODELS", "Experiment", "Outcome"]

@@ -1,0 +1,110 @@
+"""The experiment of `suture demo`: which merge of a task expert and a language expert can do the task in the language?
+
+The models were trained in benches/layer_swap_study; these are those of the seed that models/chosen.json names, in bf16.
+The test is the one of the study: an operation that the task expert learned in language A, asked in language B, on
+numbers that no training has seen. Nothing here is a reproduction of the paper.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from suture.analysis import diff
+from suture.demo.llama import Llama
+from suture.proposal import propose_from
+from suture.settings import Settings
+from suture.surgery import merge, swap
+
+#: The checkpoints that come with the wheel.
+MODELS = Path(__file__).parent / "models"
+#: The language of the task expert's training, and the target.
+LANGUAGES = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model can do.
+
+    Attributes:
+        name: what the model is.
+        made: how it was made, as a user would type it; empty for the three that were trained.
+        scores: share of the test's problems answered exactly, by language.
+    """
+
+    name: str
+    made: str
+    scores: Mapping[str, float]
+
+
+class Experiment:
+    """The steps, each when it is asked for; what is merged goes into the folder `out`."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.base, self.task, self.language = (MODELS / name for name in ("base", "task", "language"))
+        self.chosen: dict[str, Any] = json.loads((MODELS / "chosen.json").read_text(encoding="utf-8"))
+        self._test = json.loads((MODELS / "test.json").read_text(encoding="utf-8"))
+        self._settings = Settings(overwrite=True)
+
+    @property
+    def operation(self) -> str:
+        """The operation that only the task expert has learned."""
+        return str(self._test["operation"])
+
+    @property
+    def problems(self) -> int:
+        """Problems of the test, in each language."""
+        return len(self._test["sets"][LANGUAGES[0]]["ids"])
+
+    def changes(self) -> dict[str, Any]:
+        """What each expert changed of the base; as :func:`suture.diff`, with everything it can find."""
+        return diff(self.base, self.task, self.language, heads=True, neurons=8, tokens=10, spread=True)
+
+    def proposal(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """The swap that follows from the changes."""
+        return propose_from(dict(found))
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Test the three models, then make each merge and test it."""
+        yield self._tested("base", "", self.base)
+        yield self._tested("task expert", "", self.task)
+        yield self._tested("language expert", "", self.language)
+        yield self._averaged()
+        yield self._merged("ties", {"density": 0.5, "weight": 1.0})
+        best = dict(self.chosen["swap"])
+        yield self._swapped("swap, as the study chose it", "swap", best)
+        yield self._swapped("swap, --auto by layer", "auto", {"auto": "layer", "base": self.base})
+        yield self._swapped("swap, --auto by edges", "edges", {"auto": "edges", "base": self.base, "non_layer": "from"})
+        yield self._swapped("the same layers from the base", "reset", best, donor=self.base)
+        yield self._swapped("the same layers, the other way", "reverse", best, into=self.language, donor=self.task)
+
+    def _tested(self, name: str, made: str, folder: Path) -> Outcome:
+        model = Llama.load(folder)
+        scores = {lang: model.exact(s["ids"], s["answer"]) for lang, s in self._test["sets"].items()}
+        return Outcome(name, made, scores)
+
+    def _averaged(self) -> Outcome:
+        models = [{"model": str(m), "parameters": {"weight": 0.5}} for m in (self.task, self.language)]
+        merge({"merge_method": "linear", "models": models}, self.out / "average", settings=self._settings)
+        return self._tested("average", "merge: linear, 0.5 each", self.out / "average")
+
+    def _merged(self, method: str, parameters: dict[str, Any]) -> Outcome:
+        models = [{"model": str(m), "parameters": parameters} for m in (self.task, self.language)]
+        config = {"merge_method": method, "base_model": str(self.base), "models": models}
+        merge(config, self.out / method, settings=self._settings)
+        told = ", ".join(f"{k} {v}" for k, v in parameters.items())
+        return self._tested(method, f"merge: {method}, {told}", self.out / method)
+
+    def _swapped(
+        self, name: str, folder: str, options: dict[str, Any], into: Path | None = None, donor: Path | None = None
+    ) -> Outcome:
+        into, donor = into or self.task, donor or self.language
+        swap(into, donor, self.out / folder, **options, settings=self._settings)
+        flags = [f"--{k.replace('_', '-')} {v}" for k, v in options.items() if k not in ("auto", "base")]
+        if "auto" in options:
+            flags[:0] = ["--auto base", f"--auto-by {options['auto']}"]
+        return self._tested(name, f"swap --into {into.name} --from {donor.name} {' '.join(flags)}", self.out / folder)
