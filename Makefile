@@ -49,6 +49,7 @@ bench: build  ## Compare speed and memory with the bare I/O and with mergekit (a
 	$(BIN)/python benches/end_to_end.py --floor target/release/examples/floor
 	$(BIN)/python benches/end_to_end.py --floor target/release/examples/floor --cold --only suture floor
 	$(BIN)/python benches/end_to_end.py memory
+	$(BIN)/python benches/analysis.py --floor target/release/examples/floor
 
 examples: build  ## Run the example configs with suture and with mergekit, and compare what they write
 	$(BIN)/python benches/examples.py
