@@ -30,6 +30,50 @@ pub(super) struct Seen {
     spread: Spread,
 }
 
+/// A fine-tune while a span of one of its tensors is looked at.
+struct Look {
+    seen: Seen,
+    /// The changes of the last tile, where anything asks for them.
+    changes: tiles::Changes,
+    /// The histogram of the changes, if it is wanted.
+    counter: Option<Counter>,
+}
+
+impl Look {
+    /// Takes a tile that lies at `at` in the tensor; `paired` if its changes are held against another fine-tune's.
+    fn add(&mut self, at: Range<u64>, base: &[f32], tuned: &tiles::Tuned, slicing: Option<&Slicing>, paired: bool) {
+        let seen = &mut self.seen;
+        seen.equal &= tuned.same;
+        let mut skipped = 0;
+        let mut add = |part: usize, run: Range<usize>| {
+            let (b, t) = (&base[run.clone()], &tuned.values[run]);
+            let found = if tuned.same { Moments::of_equal(b) } else { Moments::of(b, t) };
+            skipped += found.skipped;
+            seen.parts[part - seen.first] += found;
+        };
+        match slicing {
+            None => add(0, 0..base.len()),
+            Some(s) => s.runs(at.clone()).for_each(|(part, run)| {
+                add(part, (run.start - at.start) as usize..(run.end - at.start) as usize);
+            }),
+        }
+        if !paired && self.counter.is_none() {
+            return;
+        }
+        let unchanged = tuned.same && skipped == 0;
+        if unchanged {
+            self.changes.clear(base.len());
+        } else {
+            self.changes.take(base, tuned.values);
+        }
+        match &mut self.counter {
+            Some(counter) if unchanged => counter.add_unchanged(base.len() as u64),
+            Some(counter) => counter.add(self.changes.finite()),
+            None => {}
+        }
+    }
+}
+
 /// The first pass, which sees every element.
 pub(super) struct First<'a> {
     pub open: &'a Open<'a>,
@@ -51,78 +95,52 @@ impl First<'_> {
         let place: HashMap<usize, usize> = present.iter().enumerate().map(|(at, m)| (*m, at)).collect();
         let same_dtype = |at: usize| stored[at + 1].tensor.dtype == stored[0].tensor.dtype;
         let touched = slicing.map_or(0..1, |s| s.touched(&elements));
-        let mut seen: Vec<Seen> = (0..present.len())
-            .map(|at| Seen {
-                equal: same_dtype(at),
-                first: touched.start,
-                parts: vec![Moments::default(); touched.len()],
-                spread: Spread::default(),
+        let mut looks: Vec<Look> = (0..present.len())
+            .map(|at| Look {
+                seen: Seen {
+                    equal: same_dtype(at),
+                    first: touched.start,
+                    parts: vec![Moments::default(); touched.len()],
+                    spread: Spread::default(),
+                },
+                changes: tiles::Changes::default(),
+                counter: options.spread.as_ref().and_then(|_| Counter::new()),
             })
             .collect();
         let mates: Vec<Option<(usize, usize)>> =
             all_pairs(row.tuned.len()).map(|(a, b)| Some((*place.get(&a)?, *place.get(&b)?))).collect();
-        let computes = stored[0].tensor.dtype.computes();
+        let dtype = stored[0].tensor.dtype;
         let mut related: Vec<Option<Pair>> =
-            mates.iter().map(|m| m.filter(|_| computes).map(|_| Pair::default())).collect();
-        if !computes {
+            mates.iter().map(|m| m.filter(|_| dtype.computes()).map(|_| Pair::default())).collect();
+        if dtype.computes() {
+            let paired = related.iter().any(Option::is_some);
+            tiles::each(&stored, elements, buffers, progress, |at, base, tuned| {
+                for (look, tuned) in looks.iter_mut().zip(tuned) {
+                    look.add(at.clone(), base, tuned, slicing, paired);
+                }
+                for (related, mates) in related.iter_mut().zip(&mates) {
+                    if let (Some(related), Some((a, b))) = (related, mates) {
+                        *related += Pair::of(&looks[*a].changes, &looks[*b].changes);
+                    }
+                }
+            })?;
+        } else {
             chunks::each(&stored, elements, CHUNK, true, buffers, |part, raw| {
                 progress.alive()?;
-                for (seen, tuned) in seen.iter_mut().zip(&raw[1..]) {
+                for (Look { seen, .. }, tuned) in looks.iter_mut().zip(&raw[1..]) {
                     seen.equal &= raw[0] == *tuned;
-                    seen.parts[0] += counted(raw[0], tuned, stored[0].tensor.dtype, (part.end - part.start) as usize);
+                    seen.parts[0] += counted(raw[0], tuned, dtype, (part.end - part.start) as usize);
                 }
                 progress.add(raw.iter().map(|r| r.len() as u64).sum());
                 Ok(())
             })?;
-        } else {
-            let mut counters: Vec<Counter> =
-                seen.iter().filter(|_| options.spread.is_some()).filter_map(|_| Counter::new()).collect();
-            let mut changes: Vec<tiles::Changes> = seen.iter().map(|_| tiles::Changes::default()).collect();
-            let wants_changes = options.spread.is_some() || related.iter().any(Option::is_some);
-            tiles::each(&stored, elements, buffers, progress, |at, base, tuned| {
-                for (k, (seen, tuned)) in seen.iter_mut().zip(tuned).enumerate() {
-                    seen.equal &= tuned.same;
-                    let mut whole = Moments::default();
-                    let mut add = |part: usize, run: Range<usize>| {
-                        let (b, t) = (&base[run.clone()], &tuned.values[run]);
-                        let found = if tuned.same { Moments::of_equal(b) } else { Moments::of(b, t) };
-                        whole += found;
-                        seen.parts[part - seen.first] += found;
-                    };
-                    match slicing {
-                        None => add(0, 0..base.len()),
-                        Some(s) => s.runs(at.clone()).for_each(|(part, run)| {
-                            add(part, (run.start - at.start) as usize..(run.end - at.start) as usize);
-                        }),
-                    }
-                    if !wants_changes {
-                        continue;
-                    }
-                    let unchanged = tuned.same && whole.skipped == 0;
-                    if unchanged {
-                        changes[k].clear(base.len());
-                    } else {
-                        changes[k].take(base, tuned.values);
-                    }
-                    match counters.get_mut(k) {
-                        Some(counter) if unchanged => counter.add_unchanged(base.len() as u64),
-                        Some(counter) => counter.add(changes[k].finite()),
-                        None => {}
-                    }
-                }
-                for (related, mates) in related.iter_mut().zip(&mates) {
-                    if let (Some(related), Some((a, b))) = (related, mates) {
-                        *related += Pair::of(&changes[*a], &changes[*b]);
-                    }
-                }
-            })?;
-            for (seen, counter) in seen.iter_mut().zip(counters) {
-                seen.spread = counter.finish();
-            }
         }
         let mut all: Vec<Option<Seen>> = row.tuned.iter().map(|_| None).collect();
-        for (m, seen) in present.into_iter().zip(seen) {
-            all[m] = Some(seen);
+        for (m, mut look) in present.into_iter().zip(looks) {
+            if let Some(counter) = look.counter {
+                look.seen.spread = counter.finish();
+            }
+            all[m] = Some(look.seen);
         }
         Ok((all, related))
     }
