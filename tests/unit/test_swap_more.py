@@ -401,3 +401,12 @@ def test_layers_of_another_kind_are_refused_of_every_donor(tmp_path: Path) -> No
         suture.swap(models["into"], donors_of(models, donor="0", second="1"), tmp_path / "out")
     assert "tuned-3" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stranger_is_told(tmp_path: Path) -> None:
+    """A donor that was not tuned from the recipient's base is a warning with its cosine; fine-tunes of one are none."""
+    into = llama_family(tmp_path / "a", n=1, layers=4, hidden=64)
+    stranger = llama_family(tmp_path / "b", n=0, layers=4, hidden=64, seed=99)[0]
+    report = suture.swap(into[0], stranger, tmp_path / "out", bottom=1)
+    assert any("tunings of one model" in w and str(stranger) in w and "cosine" in w for w in report.warnings)
+    assert suture.swap(into[0], into[1], tmp_path / "kin", bottom=1).warnings == []

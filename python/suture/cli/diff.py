@@ -84,6 +84,12 @@ def diff(
         neurons, tokens = neurons or 16, tokens or 20
     heads, neurons, tokens = heads or by == "head", neurons or (by == "neuron") * 16, tokens or (by == "token") * 20
     _check_metrics(by, sort, metric, spread, above)
+    wanted = {"--html": html_file, "--plot": plot_file, "--parquet": parquet_file}
+    for option in (o for o, file in wanted.items() if file):
+        from suture.render.report.extra import need
+
+        # Before anything is read, not after.
+        need("pyarrow" if option == "--parquet" else "altair", option)
     if plot_file and not plot_file.lower().endswith((".svg", ".png")):
         raise UsageError(f"{plot_file}: a plot is written as .svg or .png; give the file one of these endings")
     checks = [(frozen, frozen_list), (moved, trained_list)]

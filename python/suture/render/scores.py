@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from suture.demo import Outcome
 
 def show_scores(outcomes: Sequence[Outcome], languages: Sequence[str]) -> None:
     """Print one row for each model: its scores by language, and how it was made."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
     for language in languages:
