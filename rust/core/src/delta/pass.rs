@@ -9,7 +9,7 @@ use super::options::Options;
 use super::pairs::Pair;
 use super::slices::Slicing;
 use super::spread::{Counter, Spread};
-use super::{Asked, Compared, Group, Open, all_pairs, tiles};
+use super::{Asked, Compared, Group, Open, all_pairs, pairs, tiles};
 use crate::dtype::Dtype;
 use crate::engine::chunks::{self, Buffers};
 use crate::engine::observer::Progress;
@@ -65,6 +65,9 @@ impl Look {
             self.changes.clear(base.len());
         } else {
             self.changes.take(base, tuned.values);
+        }
+        if paired {
+            self.changes.square = if unchanged { 0.0 } else { pairs::dot(&self.changes.all, &self.changes.all) };
         }
         match &mut self.counter {
             Some(counter) if unchanged => counter.add_unchanged(base.len() as u64),

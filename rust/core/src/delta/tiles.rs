@@ -64,6 +64,8 @@ pub fn each(
 pub struct Changes {
     /// The change of every element; 0 where base or fine-tune is NaN or infinite.
     pub all: Vec<f32>,
+    /// The sum of their squares, where it was asked for.
+    pub square: f64,
     /// Elements where base or fine-tune is NaN or infinite.
     pub holes: Vec<usize>,
     finite: Option<Vec<f32>>,
