@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from suture._core import __version__
+from suture.checkpoint import Checkpoint
 from suture.errors import SutureError
 
 #: Never carried over: weights in any form, training state, and what describes another checkpoint.
@@ -222,12 +223,15 @@ def adapter_config(folders: list[Path]) -> bytes | None:
         SutureError: if only some are adapters, or their factors do not mean the same.
     """
     files = [f / "adapter_config.json" for f in folders]
-    there = [f.is_file() for f in files]
-    if not any(there):
+    # A model's folder may hold an adapter's files beside its own: what counts is what the checkpoint consists of.
+    adapters = [any(".lora_" in name for name in Checkpoint(f).names) for f in folders]
+    if not any(adapters):
         return None
-    if not all(there):
-        lacking = files[there.index(False)]
-        raise SutureError(f"{lacking}: is missing; adapters can only be swapped with adapters", lacking)
+    for folder, file, adapter in zip(folders, files, adapters, strict=True):
+        if not adapter:
+            raise SutureError(f"{folder}: holds no adapter; adapters can only be swapped with adapters", folder)
+        if not file.is_file():
+            raise SutureError(f"{file}: is missing, and says what the adapter's factors mean", file)
     configs = []
     for file in files:
         try:

@@ -350,7 +350,7 @@ def test_suture_json_says_how_it_was_made(tmp_path: Path) -> None:
     assert record == report.data
     assert record["suture"] == suture.__version__
     assert record["plan"] == plan["hash"]
-    assert record["recipe"]["swap"]["bottom"] == 1
+    assert record["recipe"]["swap"]["donors"][0]["bottom"] == 1
     assert record["recipe"]["swap"]["into"] == str(into)
     assert [entry["path"] for entry in record["models"]] == [str(into), str(donor)]
 
@@ -378,10 +378,11 @@ def test_the_digest_is_the_one_it_is_called(tmp_path: Path) -> None:
 def test_the_plan_is_known_by_its_hash(tmp_path: Path) -> None:
     """Law 3: the hash is of what decides the output's bytes: not of paths or threads, but of every parameter."""
     sources = [model(tmp_path / name / "in", LLAMA) for name in "ab"]
+    donor = model(tmp_path / "donor", LLAMA)
 
     def plan(source: Path, blend: float = 0.5, **settings: Any) -> str:
         report = suture.swap(
-            source, source, tmp_path / "out", bottom=1, transition=1, blend=blend, dry_run=True,
+            source, donor, tmp_path / "out", bottom=1, transition=1, blend=blend, dry_run=True,
             settings=suture.Settings(**settings),
         )  # fmt: skip
         return str(report.data["hash"])
