@@ -29,14 +29,13 @@ from common import (
     medians,
     number,
     peaks,
-    say,
+    peer_command,
     show,
     side_by_side,
     warm,
 )
 from family import SIZES, TUNES, Family, make
 
-LENS = "mergelens==2.0.3"
 LENS_TARGET = 15.0
 EVERYTHING = ("--heads", "--neurons", "16", "--spread")
 
@@ -86,19 +85,6 @@ def row(case: Case, samples: list[Sample]) -> Row:
     ratio = seconds["suture"] / seconds[mode]
     memory = peaks(samples, case.name).get("suture")
     return Row(case.name, mode, seconds[mode], seconds["suture"], ratio, case.target, anon_mib=memory)
-
-
-def lens(place: Workplace, given: Path | None) -> str:
-    """mergelens in an environment of its own; made once, unless a command is given."""
-    if given:
-        return str(given.absolute())
-    venv = place.folder("peers") / "lens"
-    command = venv / "bin" / "mergelens"
-    if not command.exists():
-        say("installing mergelens (large: it brings torch)")
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", LENS], check=True)
-    return str(command)
 
 
 def beside_lens(place: Workplace, models: dict[str, Path], suture: str, peer: str) -> tuple[Row, list[Sample]]:
@@ -170,7 +156,7 @@ def main() -> int:
         rows.append(row(case, samples))
         results.save(rows, samples)
     if not args.cold:
-        peer = lens(place, args.mergelens)
+        peer = peer_command(place, args.mergelens, "mergelens")
         size = args.lens_size
         small = {folder.name: folder for folder in make(place.folder("family") / size, Family(SIZES[size]))}
         found, more = beside_lens(place, small, args.suture, peer)

@@ -30,6 +30,11 @@ COPY_BLOCK = 8 * MIB
 COMPARE_ELEMENTS = 1 << 20
 SEED = "42"
 MERGEKIT_FLAGS = "--no-copy-tokenizer --no-write-model-card --quiet"
+#: A peer's command, the folder of its environment and what is installed there.
+PEERS = {
+    "mergekit-yaml": ("venv", ("-r", str(HERE / "peers.txt"))),
+    "mergelens": ("lens", ("mergelens==2.0.3",)),
+}
 PEER_PACKAGES = {"mergekit", "torch", "transformers", "safetensors", "numpy"}
 
 
@@ -349,16 +354,17 @@ def beside_python(name: str) -> str | None:
     return str(candidate) if candidate.exists() else shutil.which(name)
 
 
-def peer_command(place: Workplace, given: Path | None) -> str:
-    """mergekit in an environment of its own; made once, from peers.txt, unless a command is given."""
+def peer_command(place: Workplace, given: Path | None, peer: str = "mergekit-yaml") -> str:
+    """A peer's command from an environment of its own; made once, from its requirements, unless a command is given."""
     if given:
         return str(given.absolute())
-    venv = place.folder("peers") / "venv"
-    command = venv / "bin" / "mergekit-yaml"
+    folder, wanted = PEERS[peer]
+    venv = place.folder("peers") / folder
+    command = venv / "bin" / peer
     if not command.exists():
-        say("installing the peers (large)")
+        say(f"installing {peer} (large: it brings torch)")
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "-r", str(HERE / "peers.txt")], check=True)
+        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", *wanted], check=True)
     return str(command)
 
 
