@@ -33,6 +33,7 @@ class Report:
         dry: true for a dry run.
         config: the merge config, for the lines of its keys.
         parts: of a config with several outputs, the report of each, by name.
+        proposal: of a swap that chose its layers itself, the scores it went by; see :func:`propose`.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Report:
     dry: bool = False
     config: Config | None = None
     parts: Mapping[str, Report] = field(default_factory=dict)
+    proposal: Mapping[str, Any] | None = None
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -234,9 +236,9 @@ def swap(
     recipe = {"swap": {k: v for k, v in options.items() if v is not None}}
     beside = [] if adapter is None else [("adapter_config.json", adapter)]
     report = _run(recipe, out, settings, dry_run, progress, None, beside)
-    if proposal is None or not dry_run:
-        return report
-    return replace(report, text=json.dumps(report.data | {"proposal": proposal}))
+    if proposal is not None and dry_run:
+        report = replace(report, text=json.dumps(report.data | {"proposal": proposal}))
+    return replace(report, proposal=proposal)
 
 
 def _numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:

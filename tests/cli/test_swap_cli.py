@@ -245,3 +245,11 @@ def test_help_lists_the_options(verb: str, options: tuple[str, ...]) -> None:
     assert done.stdout.startswith(f"Usage: suture {verb} ")
     assert [option for option in options if not re.search(rf"{option}\b", done.stdout)] == []
     assert re.search(rf"^  {verb}  +\w", run("--help").stdout, re.MULTILINE)
+
+
+def test_a_swap_that_chose_says_how(plants: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing is decided silently: the swap itself, not only its dry run, shows scores, margins and choices."""
+    done = run("swap", "--into", plants["into"], "--from", plants["donor"], tmp_path / "out", "--auto", plants["base"])
+    assert done.returncode == 0, done.stderr
+    for said in ("margin", "difference", "as edges"):
+        assert said in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -54,8 +55,8 @@ def _plan(report: Report, verbose: bool) -> list[str]:
     data = report.data
     actions = Counter(t.get("method", "copy") for t in data["tensors"])
     lines = [f"{data['title']}: {plural(len(data['tensors']), 'tensor')}", *_notes(data)]
-    if "proposal" in data:
-        lines += proposal_lines(data["proposal"])
+    if report.proposal:
+        lines += proposal_lines(report.proposal)
     lines += [f"  {_action(name)}: {plural(n, 'tensor')}" for name, n in sorted(actions.items())]
     if verbose:
         lines += [_tensor(t, report.config) for t in data["tensors"]]
@@ -71,7 +72,7 @@ def _plan(report: Report, verbose: bool) -> list[str]:
     return lines
 
 
-def proposal_lines(proposal: dict[str, Any]) -> list[str]:
+def proposal_lines(proposal: Mapping[str, Any]) -> list[str]:
     """Scores, margins and choices, for the user to judge."""
     head = f"  {'layer':>5}  {'block':<9}  {'recipient':>9}  {'donor':>9}  {'difference':>10}  {'margin':>9}  choice"
     lines = [f"  shares of each model's own change, tau {proposal['tau']}, alpha {proposal['alpha']}:", head]
@@ -120,6 +121,8 @@ def _done(report: Report, verbose: bool) -> list[str]:
     if data["run"]["tensors_resumed"]:
         parts.append(f"{data['run']['tensors_resumed']:,} of them by an earlier run, checked")
     lines = [f"{data['title']} -> {report.out}", *_notes(data)]
+    if report.proposal:
+        lines += proposal_lines(report.proposal)
     lines.append(f"  {plural(len(data['tensors']), 'tensor')}: {', '.join(parts) or 'none'}")
     if data["unused"]:
         lines.append(f"  {plural(len(data['unused']), 'input tensor')} in no output (listed in suture.json)")
