@@ -26,6 +26,7 @@ from common import (
     beside_python,
     cold,
     facts,
+    fastest,
     medians,
     number,
     peaks,
@@ -81,10 +82,10 @@ def commands(case: Case, models: dict[str, Path], suture: str, floor: str) -> di
 
 def row(case: Case, samples: list[Sample]) -> Row:
     seconds = medians(samples, case.name)
-    mode = min((tool for tool in seconds if tool.startswith("floor")), key=lambda tool: seconds[tool])
-    ratio = seconds["suture"] / seconds[mode]
+    mode = fastest(seconds, "floor")
+    floor = seconds[mode or ""]
     memory = peaks(samples, case.name).get("suture")
-    return Row(case.name, mode, seconds[mode], seconds["suture"], ratio, case.target, anon_mib=memory)
+    return Row(case.name, mode, floor, seconds["suture"], seconds["suture"] / floor, case.target, anon_mib=memory)
 
 
 def beside_lens(place: Workplace, models: dict[str, Path], suture: str, peer: str) -> tuple[Row, list[Sample]]:

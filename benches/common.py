@@ -182,6 +182,11 @@ def medians(samples: Sequence[Sample], case: str) -> dict[str, float]:
     return {tool: statistics.median(s.seconds for s in mine if s.tool == tool) for tool in {s.tool for s in mine}}
 
 
+def fastest(seconds: dict[str, float], kind: str) -> str | None:
+    """The tool of that kind that took least time; None if there is none."""
+    return min((tool for tool in seconds if tool.startswith(kind)), key=lambda tool: seconds[tool], default=None)
+
+
 def peaks(samples: Sequence[Sample], case: str) -> dict[str, float]:
     """Highest anonymous memory of each tool that ran without error."""
     mine = [s for s in samples if s.case == case and s.exit_code == 0]

@@ -32,6 +32,7 @@ from common import (
     cold,
     compare,
     facts,
+    fastest,
     medians,
     number,
     peaks,
@@ -248,10 +249,6 @@ class Row:
     mergekit_anon_mib: float | None
     anon_mib_target: float | None
     agreement: Agreement | None
-
-
-def fastest(seconds: dict[str, float], kind: str) -> str | None:
-    return min((tool for tool in seconds if tool.startswith(kind)), key=lambda tool: seconds[tool], default=None)
 
 
 def divided(value: float | None, by: float | None) -> float | None:

@@ -114,13 +114,12 @@ def diff(
     found: dict[str, Any] = json.loads(
         _core.compare_json(first._core, cores, options, settings.io, settings.thread_count, done)
     )
+    names = token_names(Path(base)) if tokens else {}
     for model in found["models"]:
         if not model["tensors"] and (model["only_base"] or model["only_tuned"]):
             raise UsageError(f"{base} and {model['tuned']} have no tensor in common; are these the right checkpoints?")
-        if tokens:
-            names = token_names(Path(base))
-            for row in model["tokens"]:
-                row["token"] = names.get(row["row"])
+        for row in model["tokens"] if tokens else ():
+            row["token"] = names.get(row["row"])
     return found
 
 

@@ -81,7 +81,7 @@ def propose_from(
         "scores": scores,
         "layers": layers,
         "modules": _modules(models[0]) if by == "module" else {},
-        "edges": _edges([_profile(model, "layer") for model in models], tau),
+        "edges": _edges(profiles if by == "layer" else [_profile(model, "layer") for model in models], tau),
     }
 
 
