@@ -94,8 +94,8 @@ def _carried(folder: Path) -> list[Path]:
     return found
 
 
-def _read_config(folder: Path) -> dict[str, Any] | None:
-    path = folder / "config.json"
+def _read_config(folder: Path, name: str = "config.json") -> dict[str, Any] | None:
+    path = folder / name
     if not path.is_file():
         return None
     try:
@@ -227,17 +227,15 @@ def adapter_config(folders: list[Path]) -> bytes | None:
     adapters = [any(".lora_" in name for name in Checkpoint(f).names) for f in folders]
     if not any(adapters):
         return None
-    for folder, file, adapter in zip(folders, files, adapters, strict=True):
+    for folder, adapter in zip(folders, adapters, strict=True):
         if not adapter:
             raise SutureError(f"{folder}: holds no adapter; adapters can only be swapped with adapters", folder)
-        if not file.is_file():
-            raise SutureError(f"{file}: is missing, and says what the adapter's factors mean", file)
     configs = []
-    for file in files:
-        try:
-            configs.append(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as e:
-            raise SutureError(f"{file}: cannot be read as JSON: {e}", file) from None
+    for folder, file in zip(folders, files, strict=True):
+        config = _read_config(folder, file.name)
+        if config is None:
+            raise SutureError(f"{file}: is missing, and says what the adapter's factors mean", file)
+        configs.append(config)
     first = configs[0]
     for file, config in zip(files[1:], configs[1:], strict=True):
         for key in _SCALE:

@@ -65,26 +65,26 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
                 }
             }
             // What only this tensor asks is answered at once, so that the counts can go.
-            answers(&bins[i], &lows, |m| {
+            let answered = |(m, lows): (usize, &Vec<Lows>)| {
                 let tensors = &models[m].tensors;
-                tensors[tensors.binary_search_by_key(&row.base, |t| t.index).ok()?].asked.as_ref()
-            })
+                let at = tensors.binary_search_by_key(&row.base, |t| t.index).ok()?;
+                let mut asked = tensors[at].asked.clone()?;
+                asked.look(|bin| Some(&lows[bins[i][m].binary_search(&bin).ok()?]));
+                Some(asked)
+            };
+            lows.iter().enumerate().map(answered).collect::<Vec<_>>()
         },
     )?;
     for (m, (model, groups)) in models.iter_mut().zip(groups).enumerate() {
         let groups = groups.into_inner().map_err(|_| Error::Interrupted)?;
         for (group, asked) in &mut model.groups {
-            for q in &mut asked.questions {
-                if let Some(lows) = q.open().and_then(|bin| groups.get(&(group.clone(), bin))) {
-                    q.look(lows);
-                }
-            }
+            asked.look(|bin| groups.get(&(group.clone(), bin)).map(Vec::as_slice));
         }
         let found: BTreeMap<usize, &Asked> =
             (open.rows.iter().zip(&found)).filter_map(|(r, found)| Some((r.base, found[m].as_ref()?))).collect();
         for t in &mut model.tensors {
-            if let (Some(asked), Some(found)) = (&mut t.asked, found.get(&t.index)) {
-                asked.questions.clone_from(&found.questions);
+            if let Some(found) = found.get(&t.index) {
+                t.asked = Some((*found).clone());
             }
         }
     }
@@ -99,26 +99,6 @@ fn rows<'a>(open: &'a Open, model: &'a Model) -> impl Iterator<Item = (usize, &'
 
 fn add(total: &mut [u64], counts: &[impl Copy + Into<u64>]) {
     total.iter_mut().zip(counts).for_each(|(t, c)| *t += (*c).into());
-}
-
-/// The questions about a row, of each fine-tune, answered.
-fn answers<'a>(
-    bins: &[Vec<u32>],
-    lows: &[Vec<Lows>],
-    asked: impl Fn(usize) -> Option<&'a Asked>,
-) -> Vec<Option<Asked>> {
-    (bins.iter().zip(lows).enumerate())
-        .map(|(m, (bins, lows))| {
-            let asked = asked(m)?;
-            let mut questions = asked.questions.clone();
-            for q in &mut questions {
-                if let Some(at) = q.open().and_then(|bin| bins.iter().position(|b| *b == bin)) {
-                    q.look(&lows[at]);
-                }
-            }
-            Some(Asked { gini: asked.gini, questions })
-        })
-        .collect()
 }
 
 /// Counts, for every two fine-tunes, the elements that both changed most.

@@ -111,6 +111,7 @@ fn layer(name: &str) -> usize {
 }
 
 /// What was asked of the distribution of a tensor's or a group's changes.
+#[derive(Clone)]
 struct Asked {
     gini: f64,
     questions: Vec<Question>,
@@ -129,6 +130,15 @@ impl Asked {
         let above = options.spread.iter().flatten().map(|t| if t.relative { t.value * near } else { t.value });
         let asks = QUANTILES.iter().map(|(_, q)| Ask::Quantile(*q)).chain([Ask::Top(TOP)]).chain(above.map(Ask::Above));
         Self { gini: spread.gini(), questions: asks.map(|a| spread.ask(a)).collect() }
+    }
+
+    /// Answers what is open about the bins whose insides `lows` knows.
+    fn look<'a>(&mut self, lows: impl Fn(u32) -> Option<&'a [u64]>) {
+        for q in &mut self.questions {
+            if let Some(lows) = q.open().and_then(&lows) {
+                q.look(lows);
+            }
+        }
     }
 
     /// The bins whose insides have to be known.

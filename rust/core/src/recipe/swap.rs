@@ -75,6 +75,13 @@ pub struct Donor {
     pub heads: Option<BTreeSet<usize>>,
 }
 
+impl Donor {
+    /// The place of its key in the recipe, for errors.
+    pub fn place(&self, key: &str) -> String {
+        if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
+    }
+}
+
 /// A swap recipe.
 #[derive(Debug, Clone)]
 pub struct Swap {

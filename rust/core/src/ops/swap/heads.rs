@@ -24,7 +24,7 @@ pub enum Move {
 /// [`Error::Recipe`] for heads that do not exist, or a group of which only a part is listed.
 pub fn moved(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<Move> {
     let (Some(listed), Some((query, shared))) = (&donor.heads, swap.head_counts) else { return Ok(Move::Whole) };
-    let at = if donor.at.is_empty() { "heads".to_owned() } else { format!("{}.heads", donor.at) };
+    let at = donor.place("heads");
     if let Some(head) = listed.iter().find(|h| **h as u64 >= query) {
         return Err(Error::recipe(at, format!("head {head} does not exist; there are {query}, numbered from 0")));
     }

@@ -8,6 +8,7 @@ mod notes;
 mod shares;
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::methods::{Method, Params, Value, registry};
@@ -168,23 +169,16 @@ impl Builder<'_> {
     fn outside(&mut self, name: String, own: Operand) -> Result<()> {
         let wanted_by = self.draft.models.get(self.into).path.clone();
         let mut parts = vec![(own, 1.0)];
-        let donors: Vec<usize> = self.donors();
         self.given |= self.swap.non_layer != NonLayer::Into;
         match self.swap.non_layer {
             NonLayer::Into => {}
-            NonLayer::From => parts = vec![(self.draft.models.need(donors[0], &name, &wanted_by)?, 1.0)],
+            NonLayer::From => parts = vec![(self.draft.models.need(self.givers[0].model, &name, &wanted_by)?, 1.0)],
             NonLayer::Base => {
                 if let Some(base) = self.base {
                     parts = vec![(self.draft.models.need(base, &name, &wanted_by)?, 1.0)];
                 }
             }
-            NonLayer::Mean | NonLayer::Share(_) => {
-                let share = self.mean_share();
-                parts = vec![(own, 1.0 - share * donors.len() as f64)];
-                for donor in donors {
-                    parts.push((self.draft.models.need(donor, &name, &wanted_by)?, share));
-                }
-            }
+            NonLayer::Mean | NonLayer::Share(_) => parts = self.everyone(&name, &wanted_by)?,
         }
         self.mix(name, own, parts)
     }
@@ -209,13 +203,7 @@ impl Builder<'_> {
             let own = Operand { model: lender, tensor };
             let mut parts = vec![(own, 1.0)];
             if matches!(self.swap.non_layer, NonLayer::Mean | NonLayer::Share(_)) {
-                let path = self.draft.models.get(lender).path.clone();
-                let share = self.mean_share();
-                let donors = self.donors();
-                parts = vec![(self.draft.models.need(self.into, &name, &path)?, 1.0 - share * donors.len() as f64)];
-                for donor in donors {
-                    parts.push((self.draft.models.need(donor, &name, &path)?, share));
-                }
+                parts = self.everyone(&name, &self.draft.models.get(lender).path.clone())?;
             }
             self.mix(name, own, parts)?;
         }
@@ -233,12 +221,16 @@ impl Builder<'_> {
         models
     }
 
-    /// Each donor's share in a tensor outside the layers that is mixed.
-    fn mean_share(&self) -> f64 {
-        match self.swap.non_layer {
+    /// A tensor outside the layers that is mixed: the recipient's and every donor's, with their shares.
+    fn everyone(&self, name: &str, wanted_by: &Path) -> Result<Vec<(Operand, f64)>> {
+        let donors = self.donors();
+        let share = match self.swap.non_layer {
             NonLayer::Share(share) => share,
-            _ => 1.0 / (self.donors().len() + 1) as f64,
-        }
+            _ => 1.0 / (donors.len() + 1) as f64,
+        };
+        let need = |model, share| Ok((self.draft.models.need(model, name, wanted_by)?, share));
+        let own = need(self.into, 1.0 - share * donors.len() as f64);
+        std::iter::once(own).chain(donors.into_iter().map(|donor| need(donor, share))).collect()
     }
 
     /// Adds a tensor that is `parts` with their shares: a copy where it is one of them, else computed in f64.

@@ -12,8 +12,10 @@ pub fn shares(donor: &Donor, layers: usize) -> Result<Vec<f64>> {
     let listed = donor.layers.iter().flatten().map(|l| (*l, 1.0));
     for (layer, share) in listed.chain(donor.blended.iter().map(|(l, s)| (*l, *s))) {
         *out.get_mut(layer).ok_or_else(|| {
-            let at = if donor.at.is_empty() { "layers".to_owned() } else { format!("{}.layers", donor.at) };
-            Error::recipe(at, format!("layer {layer} does not exist; there are {layers}, numbered from 0"))
+            Error::recipe(
+                donor.place("layers"),
+                format!("layer {layer} does not exist; there are {layers}, numbered from 0"),
+            )
         })? = share;
     }
     // A side that gives no layer has no border to blend.
