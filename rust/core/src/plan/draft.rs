@@ -115,15 +115,15 @@ impl Draft {
         let shape = &self.models.tensor(first).shape;
         let wrong = |p| Error::recipe("", format!("tensor `{name}`: {p}"));
         let cost = method.bind(&params, shape).map_err(wrong)?.cost();
-        let group = self.group(&name, method.scope(&params), &params)?;
+        let group = self.group(&name, method, &params)?;
         let dtype = method.dtype(&params).or(dtype).unwrap_or(promoted);
         self.push(name, dtype, first, Action::Merge { method, params, base, inputs, cost, group })
     }
 
     /// The group whose tensors share statistics with the one called `name`, made if need be.
-    fn group(&mut self, name: &str, scope: Scope, params: &Params) -> Result<Option<usize>> {
+    fn group(&mut self, name: &str, method: &dyn Method, params: &Params) -> Result<Option<usize>> {
         let layer = split_layer(name);
-        let group = match (scope, layer) {
+        let group = match (method.scope(params), layer) {
             (Scope::Tensor, _) => return Ok(None),
             (Scope::Model, _) => "the model".to_owned(),
             (_, None) => format!("`{name}`"),
@@ -136,8 +136,7 @@ impl Draft {
             self.groups.push((group.clone(), params.clone()));
             self.groups.len() - 1
         });
-        // Weights and factors only enter when a tensor is computed; all else decides what is found out before.
-        let late = |name: &str| ["weight", "lambda", "alpha", "beta"].contains(&name);
+        let late = |name: &str| method.spec().parameter(name).is_some_and(|p| p.late);
         let first = &self.groups[index].1;
         let differs = params.shared.iter().find(|(k, v)| !late(k) && first.shared.get(*k) != Some(v)).map(|(k, _)| k);
         let each = params.per_input.iter().find(|(k, v)| !late(k) && first.per_input.get(*k) != Some(v));

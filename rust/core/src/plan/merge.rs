@@ -359,7 +359,8 @@ impl Builder<'_> {
             .map(|(s, name)| InputRules { own: &s.entry.parameters, name, label: &self.labels[s.model] })
             .collect();
         let levels = [&stage.slice.parameters, &self.part.parameters, &self.merge.parameters];
-        let params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
+        let mut params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
+        params.based = base.is_some();
         let mut inputs = inputs;
         for p in self.spec.parameters.iter().filter(|p| matches!(p.kind, Kind::Checkpoint)) {
             for value in params.per_input.get(p.name).into_iter().flatten() {
@@ -370,9 +371,10 @@ impl Builder<'_> {
         }
         let name = output.to_owned();
         let dtype = self.merge.dtype;
-        if self.spec.name == "passthrough" && params.per_input.get("scale") == Some(&vec![Value::Number(1.0)]) {
-            return draft.copy(name, inputs[0], dtype);
+        match inputs[..] {
+            // One model and nothing beside it, given back as it is.
+            [only] if base.is_none() && self.merge.method.identity(&params) => draft.copy(name, only, dtype),
+            _ => draft.merge(name, self.merge.method, params, base, inputs, dtype),
         }
-        draft.merge(name, self.merge.method, params, base, inputs, dtype)
     }
 }
