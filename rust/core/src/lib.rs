@@ -15,3 +15,4 @@ pub mod names;
 pub mod ops;
 pub mod plan;
 pub mod recipe;
+pub mod sizes;

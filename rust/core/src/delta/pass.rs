@@ -14,7 +14,7 @@ use crate::dtype::Dtype;
 use crate::engine::chunks::{self, Buffers};
 use crate::engine::observer::Progress;
 use crate::error::Result;
-use crate::plan::budget::CHUNK;
+use crate::sizes::CHUNK;
 
 /// What a span says: of each fine-tune, and of every two.
 type Spans = (Vec<Option<Seen>>, Vec<Option<Pair>>);

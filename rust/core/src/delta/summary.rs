@@ -9,7 +9,7 @@ use crate::engine::spans;
 use crate::error::Result;
 use crate::kernels::cast::widen;
 use crate::kernels::reduce;
-use crate::plan::budget::{CHUNK, TILE};
+use crate::sizes::{CHUNK, TILE};
 
 /// Figures of one tensor; NaN and infinite elements are counted and left out of the rest.
 #[derive(Debug, Clone, Copy, Serialize)]

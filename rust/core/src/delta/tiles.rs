@@ -7,7 +7,7 @@ use crate::engine::observer::Progress;
 use crate::error::Result;
 use crate::kernels::arith;
 use crate::kernels::cast::widen;
-use crate::plan::budget::{CHUNK, TILE};
+use crate::sizes::{CHUNK, TILE};
 
 /// A fine-tune's elements of a tile.
 pub struct Tuned<'a> {

@@ -8,8 +8,8 @@ use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
 use crate::kernels::select::BINS;
 use crate::methods::{Kernel, Stats, Totals};
-use crate::plan::budget::SPAN;
 use crate::plan::{Action, Plan};
+use crate::sizes::SPAN;
 
 /// What the threads do with a span of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use crate::delta::ancestry;
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
 use crate::plan::{Action, Plan, budget};
+use crate::sizes::WRITERS;
 
 /// How a run goes about it; nothing here changes a byte of the output.
 #[derive(Debug, Clone)]
@@ -236,7 +237,7 @@ fn make(
         Ok(())
     };
     let mut bodies: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
-    for _ in 0..budget::WRITERS {
+    for _ in 0..WRITERS {
         bodies.push(Box::new(&write));
     }
     for _ in 0..options.threads {

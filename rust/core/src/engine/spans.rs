@@ -8,7 +8,7 @@ use super::chunks::Buffers;
 use super::observer::{Observer, Progress};
 use super::threads;
 use crate::error::{Error, Result};
-use crate::plan::budget::SPAN;
+use crate::sizes::SPAN;
 
 /// Calls `f` for every span of every tensor; `elements` gives each tensor's number of elements.
 ///

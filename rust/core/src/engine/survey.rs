@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::kernels::select::BINS;
 use crate::methods::{Kernel, Stats, Totals};
 use crate::plan::Action;
-use crate::plan::budget::SPAN;
+use crate::sizes::SPAN;
 
 /// What the scans over groups have found.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use super::spans;
 use crate::checkpoint::{Checkpoint, IoMode};
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
-use crate::plan::budget::CHUNK;
+use crate::sizes::CHUNK;
 
 /// What `verify` found.
 #[derive(Debug, Clone, serde::Serialize)]

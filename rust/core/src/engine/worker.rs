@@ -14,8 +14,9 @@ use crate::digest::Leaves;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{first_nonfinite, narrow, widen};
 use crate::methods::{Kernel, Stats, Tile};
-use crate::plan::budget::{self, SPAN, TILE};
+use crate::plan::budget;
 use crate::plan::{Action, Operand, Plan, TensorPlan};
+use crate::sizes::{SPAN, TILE};
 
 /// Elements handled together from digest to rounding, so that each is fetched into the cache once.
 const STRIP: u64 = 4 * TILE as u64;

@@ -2,20 +2,9 @@
 
 use super::{Action, Plan, TensorPlan};
 use crate::error::{Error, Result};
-use crate::kernels::reduce::BLOCK;
 use crate::kernels::select::BINS;
 use crate::methods::Cost;
-
-/// Elements that one thread takes at a time; fixed, so that sums have one shape whatever the settings.
-pub const SPAN: u64 = 1 << 22;
-/// Elements of a chunk, the unit of I/O, when memory allows: 2 MiB of bf16, the size direct I/O likes best.
-pub const CHUNK: u64 = 1 << 20;
-/// Smallest chunk, in elements.
-pub const MIN_CHUNK: u64 = BLOCK as u64;
-/// Elements widened to f32 at a time: four inputs and the result fit the second-level cache.
-pub const TILE: usize = 4 * BLOCK;
-/// Threads that write.
-pub const WRITERS: usize = 2;
+use crate::sizes::{CHUNK, MIN_CHUNK, SPAN, TILE, WRITERS};
 
 /// What the interpreter and the program take before any tensor is touched: 26 MiB measured for the CLI, rounded up.
 const PROCESS: u64 = 40 << 20;
