@@ -117,6 +117,7 @@ impl Draft {
         let cost = method.bind(&params, shape).map_err(wrong)?.cost();
         let group = self.group(&name, method, &params)?;
         let dtype = method.dtype(&params).or(dtype).unwrap_or(promoted);
+        let params = Box::new(params);
         self.push(name, dtype, first, Action::Merge { method, params, base, inputs, cost, group })
     }
 

@@ -46,7 +46,7 @@ pub enum Action {
         /// The method.
         method: &'static dyn Method,
         /// Its parameters for this tensor.
-        params: Params,
+        params: Box<Params>,
         /// The base, for methods that work on changes.
         base: Option<Operand>,
         /// The models merged, and after them what parameters name besides.
