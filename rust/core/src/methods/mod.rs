@@ -24,7 +24,7 @@ pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Par
 use crate::dtype::Dtype;
 use crate::kernels::arith;
 use crate::kernels::reduce::BLOCK;
-use crate::plan::budget::TILE;
+use crate::sizes::TILE;
 
 /// A stretch of consecutive elements of one tensor, of all models at once.
 pub struct Tile<'a> {

@@ -8,7 +8,7 @@ use super::sparsify;
 use crate::kernels::select::{self, Selection};
 use crate::kernels::{arith, reduce, scratch};
 use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, of_tile, row};
-use crate::plan::budget::TILE;
+use crate::sizes::TILE;
 
 /// How a change is made sparse.
 #[derive(Debug, Clone, Copy, PartialEq)]
