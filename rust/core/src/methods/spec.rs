@@ -37,7 +37,7 @@ pub enum Kind {
         /// Largest value.
         max: u64,
     },
-    /// One of `words`; true stands for the first, false for `none`.
+    /// One of `words`; where `none` is among them, true stands for the first and false for `none`.
     Choice {
         /// The words.
         words: &'static [&'static str],
