@@ -1,10 +1,10 @@
 //! The pipeline bound to a tensor, or to all tensors where the trimming is over the whole model.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::consensus::{Consensus, RUN, join};
-use super::{sparsify, trims_model};
+use super::sparsify::{self, Chances};
+use super::trims_model;
 use crate::kernels::select::Search;
 use crate::kernels::{arith, reduce, scratch};
 use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, of_tile, row};
@@ -32,7 +32,7 @@ impl Sparsify {
             Self::RowOrder => 8,
             // With the marks of what earlier models have kept.
             Self::Blocks => 12,
-            Self::ByRank => 28,
+            Self::ByRank => 20,
         }
     }
 }
@@ -52,8 +52,8 @@ struct Input {
     weight: f32,
     density: f64,
     sparsify: Sparsify,
-    /// Of the ranks of a row, from the smallest element on.
-    chances: Arc<[(u32, f32)]>,
+    /// Of the ranks of a row.
+    chances: Chances,
     /// Ranks of the descending order that are kept, of a tensor or a row.
     kept: Range<u64>,
     /// Rescaling of what is kept.
@@ -152,12 +152,7 @@ impl Pipeline {
                 weight: *weight as f32,
                 density,
                 sparsify,
-                chances: match sparsify {
-                    Sparsify::ByRank => {
-                        sparsify::chances(row(shape), density, epsilons[i], rescale == Rescale::Density).into()
-                    }
-                    _ => [].into(),
-                },
+                chances: Chances::new(row(shape), density, epsilons[i], rescale == Rescale::Density),
                 kept,
                 factor: if divides { (1.0 / density) as f32 } else { 1.0 },
             });
@@ -214,9 +209,7 @@ impl Pipeline {
             },
             Sparsify::RowOrder => sparsify::band(x, input.kept.start as usize, input.kept.end as usize, factor),
             Sparsify::Random => sparsify::random(x, key, start, input.density, factor),
-            Sparsify::ByRank => {
-                sparsify::by_rank(x, key, start, &input.chances, factor);
-            }
+            Sparsify::ByRank => sparsify::by_rank(x, key, start, input.chances, factor),
             Sparsify::Blocks => {
                 let size = self.block as usize;
                 for (x, taken) in x.chunks_mut(size).zip(marks.taken.chunks_mut(size)) {
