@@ -149,7 +149,7 @@ impl Draft {
             name,
             dtype,
             like,
-            Action::Compute { method, params, base: None, inputs: vec![from], cost, group: None },
+            Action::Compute { method, params: params.into(), base: None, inputs: vec![from], cost, group: None },
         )
     }
 
@@ -189,6 +189,7 @@ impl Draft {
         let group = self.group(&c, from)?;
         let dtype = c.method.dtype(&c.params).or(c.dtype).unwrap_or(promoted);
         let Computation { name, method, params, base, inputs, .. } = c;
+        let params = Box::new(params);
         self.push(name, dtype, first, Action::Compute { method, params, base, inputs, cost, group })
     }
 

@@ -282,7 +282,7 @@ impl Reader<'_> {
         }
         let kernel = method.bind(&params, shape).map_err(|p| Error::recipe(at, p))?;
         let group = t["group"].as_u64().map(|g| g as usize);
-        Ok(Action::Compute { method, params, base, inputs, cost: kernel.cost(), group })
+        Ok(Action::Compute { method, params: Box::new(params), base, inputs, cost: kernel.cost(), group })
     }
 
     fn place(&self, at: &str, value: &Value) -> Result<Place> {
