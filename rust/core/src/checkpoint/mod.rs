@@ -2,6 +2,7 @@
 
 pub mod header;
 mod index;
+mod json;
 mod layout;
 mod source;
 mod staging;
@@ -72,6 +73,8 @@ pub struct Checkpoint {
     pub files: Vec<ShardFile>,
     /// Its tensors, in the order of their bytes.
     pub tensors: Vec<Tensor>,
+    /// What was passed over when it was opened, for the user to know.
+    pub warnings: Vec<String>,
     by_name: HashMap<String, usize>,
 }
 
@@ -82,7 +85,13 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let listing = index::list(path)?;
-        let mut out = Self { path: path.to_owned(), files: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        let mut out = Self {
+            path: path.to_owned(),
+            files: Vec::new(),
+            tensors: Vec::new(),
+            warnings: Vec::new(),
+            by_name: HashMap::new(),
+        };
         for file in &listing.files {
             out.add_file(file)?;
         }
@@ -98,9 +107,9 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let (shard, entries, data_start) = read_header(path)?;
+        let (shard, header, data_start) = read_header(path)?;
         let file = self.files.len();
-        for e in entries {
+        for e in header.entries {
             if let Some(other) = self.by_name.insert(e.name.clone(), self.tensors.len()) {
                 let other = &self.files[self.tensors[other].file].path;
                 return Err(Error::tensor(path, &e.name, format!("it is also in {}", other.display())));
@@ -114,6 +123,7 @@ impl Checkpoint {
                 nbytes: e.end - e.begin,
             });
         }
+        self.warnings.extend(header.warning.map(|w| format!("{}: {w}", path.display())));
         self.files.push(shard);
         Ok(())
     }
@@ -142,7 +152,7 @@ impl Checkpoint {
     }
 }
 
-fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
+fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
     // Asked before opening: opening a pipe would wait for ever.
     let meta = path.metadata().map_err(|e| Error::io(path, "open", e))?;
     if !meta.is_file() {
@@ -173,7 +183,7 @@ fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
     }
     let mut json = vec![0; len as usize];
     file.read_exact(&mut json).map_err(|e| Error::io(path, "read", e))?;
-    let entries = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
+    let parsed = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
     use std::os::unix::fs::MetadataExt;
     let shard = ShardFile {
         path: path.to_owned(),
@@ -181,5 +191,5 @@ fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
         modified: i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()),
         header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
     };
-    Ok((shard, entries, 8 + len))
+    Ok((shard, parsed, 8 + len))
 }

@@ -199,7 +199,10 @@ impl Draft {
     }
 
     /// Gives every tensor its place and closes the plan.
-    pub fn finish(mut self, recipe: Value, shard_size: u64) -> Plan {
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn finish(mut self, recipe: Value, shard_size: u64) -> Result<Plan> {
         let entries = self
             .items
             .iter()
@@ -234,7 +237,7 @@ impl Draft {
         if self.rounded {
             self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
         }
-        let layout = Layout::new(entries, &policy, &sources, self.stem);
+        let layout = Layout::new(entries, &policy, &sources, self.stem)?;
         let mut tensors: Vec<TensorPlan> = self
             .items
             .into_iter()
@@ -262,7 +265,7 @@ impl Draft {
             *bytes.entry(t.dtype).or_default() += t.nbytes;
         }
         self.config.mostly = bytes.into_iter().max_by_key(|(d, n)| (*n, d.bits(), d.name())).map(|(d, _)| d);
-        Plan {
+        Ok(Plan {
             title: self.title,
             recipe,
             labels: self.models.labels(),
@@ -275,7 +278,7 @@ impl Draft {
             notes: self.notes,
             config: self.config,
             hash: std::sync::OnceLock::new(),
-        }
+        })
     }
 
     /// Law 5: every input tensor is in the output or listed with a reason.

@@ -171,7 +171,7 @@ impl Plan {
             Recipe::Merge(merge) => merge::build(&merge, seed)?,
             Recipe::Swap(swap) => crate::ops::swap::build(&swap, shard_size.is_none())?,
         };
-        Ok(draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD)))
+        draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD))
     }
 
     /// Checks that the output can go to `target`; see [`Target::check`].
