@@ -110,14 +110,14 @@ fn metadata<const N: usize>(entries: &[Entry], about: [(&str, &str); N]) -> Resu
 }
 
 /// The bytes of a header for `entries`, which tile their data in order: length included, padded with spaces so that
-/// the data starts at a file offset congruent to `phase` modulo [`super::ALIGN`].
+/// the data starts at a file offset congruent to `phase` modulo [`crate::sizes::ALIGN`].
 ///
 /// # Errors
 /// If no reader would take it, in words without the path.
 pub fn render(entries: &[Entry], phase: u64) -> Result<Vec<u8>, String> {
     let metadata = metadata(entries, [("format", "pt")])?;
     let mut json = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
-    let align = super::ALIGN;
+    let align = crate::sizes::ALIGN;
     let pad = (phase + align - (8 + json.len() as u64) % align) % align;
     json.resize(json.len() + pad as usize, b' ');
     let len = json.len() as u64;
@@ -145,7 +145,7 @@ mod tests {
         let entries = vec![entry("a", &[2, 3], 0, 12), entry("empty", &[0], 12, 12), entry("s", &[], 12, 14)];
         for phase in [0, 8, 1234] {
             let bytes = render(&entries, phase).unwrap();
-            assert_eq!(bytes.len() as u64 % super::super::ALIGN, phase);
+            assert_eq!(bytes.len() as u64 % crate::sizes::ALIGN, phase);
             let n = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             assert_eq!(n as usize, bytes.len() - 8);
             assert_eq!(parse(&bytes[8..], 14).unwrap(), Parsed { entries: entries.clone(), warning: None });

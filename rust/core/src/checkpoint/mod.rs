@@ -4,7 +4,6 @@ pub mod header;
 mod index;
 mod json;
 mod layout;
-mod source;
 mod staging;
 mod target;
 
@@ -14,15 +13,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use layout::{Layout, Shard, ShardPolicy};
-pub use source::{Buffer, IoMode, ReadMode, Source};
 pub use staging::{Staging, WriteMode};
 pub use target::Target;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-
-/// Alignment of direct I/O and of data in written shards, in bytes: a page and a file-system block.
-pub const ALIGN: u64 = 4096;
+use crate::source::{FileSource, Identity, IoMode, Source};
 
 /// The file of an output that says how it was made, with the digest of every tensor.
 pub const REPORT: &str = "suture.json";
@@ -56,10 +52,8 @@ impl Tensor {
 pub struct ShardFile {
     /// Path.
     pub path: PathBuf,
-    /// Size in bytes.
-    pub size: u64,
-    /// Time of the last change to the file or its attributes, in nanoseconds since 1970; `cp -p` cannot set it back.
-    pub modified: i128,
+    /// Which file it was when its header was read.
+    pub identity: Identity,
     /// Digest of the header, as hexadecimal.
     pub header_digest: String,
 }
@@ -106,6 +100,13 @@ impl Checkpoint {
         Ok(out)
     }
 
+    /// A checkpoint of tensors in one file that is not there, for tests of what needs no data.
+    #[cfg(test)]
+    pub(crate) fn of_tensors(tensors: Vec<Tensor>) -> Self {
+        let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        Self { path: PathBuf::new(), files: Vec::new(), tensors, warnings: Vec::new(), by_name }
+    }
+
     fn add_file(&mut self, path: &Path) -> Result<()> {
         let (shard, header, data_start) = read_header(path)?;
         let file = self.files.len();
@@ -133,12 +134,9 @@ impl Checkpoint {
         self.by_name.get(name).copied()
     }
 
-    /// Its files, open for reading.
-    ///
-    /// # Errors
-    /// As [`Source::open`].
-    pub fn sources(&self, io: IoMode) -> Result<Vec<Source>> {
-        self.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect()
+    /// Its files, to be read; each is opened when it is.
+    pub fn sources(&self, io: IoMode) -> Vec<Box<dyn Source>> {
+        self.files.iter().map(|f| Box::new(FileSource::new(&f.path, f.identity, io)) as Box<dyn Source>).collect()
     }
 
     /// Bytes of all tensors.
@@ -146,9 +144,9 @@ impl Checkpoint {
         self.tensors.iter().map(|t| t.nbytes).sum()
     }
 
-    /// The largest stack of layers and its number of layers; see [`crate::names::main_stack`].
+    /// The largest stack of layers and its number of layers; see [`crate::model::names::main_stack`].
     pub fn main_stack(&self) -> Option<(String, usize)> {
-        crate::names::main_stack(self.tensors.iter().map(|t| (t.name.as_str(), t.elements())))
+        crate::model::names::main_stack(self.tensors.iter().map(|t| (t.name.as_str(), t.elements())))
     }
 }
 
@@ -159,7 +157,8 @@ fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
         return Err(Error::checkpoint(path, "is not a file"));
     }
     let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let size = meta.len();
+    let identity = Identity::of(&file.metadata().map_err(|e| Error::io(path, "open", e))?);
+    let size = identity.size;
     let mut first = [0u8; 8];
     if size < 8 {
         return Err(Error::checkpoint(path, format!("{size} bytes are too few for a safetensors file")));
@@ -184,11 +183,9 @@ fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
     let mut json = vec![0; len as usize];
     file.read_exact(&mut json).map_err(|e| Error::io(path, "read", e))?;
     let parsed = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
-    use std::os::unix::fs::MetadataExt;
     let shard = ShardFile {
         path: path.to_owned(),
-        size,
-        modified: i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()),
+        identity,
         header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
     };
     Ok((shard, parsed, 8 + len))
