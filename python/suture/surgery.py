@@ -18,7 +18,7 @@ from suture.errors import SutureError, UsageError
 from suture.proposal import ALPHA, TAU, propose_from
 from suture.recipe import Config, check_values, load, made_names, with_made
 from suture.settings import Settings
-from suture.sidecars import adapter_config, head_counts, layer_types, model_card, same_heads, sidecars
+from suture.sidecars import adapter_config, carried_over, head_counts, layer_types, model_card, same_heads
 
 Progress = Callable[[int, int], None]
 
@@ -388,7 +388,7 @@ def _run(
         raise (config.locate(e) if config else e) from None
     target = Path(out)
     outline = json.loads(plan.config_json())
-    written, copied = sidecars(outline)
+    written, copied = carried_over(outline)
     written += beside
     if settings.model_card:
         written.append(("README.md", model_card(recipe, outline["models"])))
