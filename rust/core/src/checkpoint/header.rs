@@ -146,7 +146,7 @@ struct OutEntry<'a> {
 }
 
 /// The bytes of a header for `entries`, length included, padded with spaces so that the data starts at a file
-/// offset congruent to `phase` modulo [`super::ALIGN`].
+/// offset congruent to `phase` modulo [`crate::sizes::ALIGN`].
 pub fn render(entries: &[Entry], phase: u64) -> Vec<u8> {
     let mut map = serde_json::Map::new();
     map.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
@@ -155,7 +155,7 @@ pub fn render(entries: &[Entry], phase: u64) -> Vec<u8> {
         map.insert(e.name.clone(), serde_json::to_value(out).unwrap_or_default());
     }
     let mut json = serde_json::Value::Object(map).to_string().into_bytes();
-    let align = super::ALIGN;
+    let align = crate::sizes::ALIGN;
     let pad = (phase + align - (8 + json.len() as u64) % align) % align;
     json.resize(json.len() + pad as usize, b' ');
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
@@ -176,7 +176,7 @@ mod tests {
         let entries = vec![entry("a", &[2, 3], 0, 12), entry("empty", &[0], 12, 12), entry("s", &[], 12, 14)];
         for phase in [0, 8, 1234] {
             let bytes = render(&entries, phase);
-            assert_eq!(bytes.len() as u64 % super::super::ALIGN, phase);
+            assert_eq!(bytes.len() as u64 % crate::sizes::ALIGN, phase);
             let n = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             assert_eq!(n as usize, bytes.len() - 8);
             assert_eq!(parse(&bytes[8..], 14).unwrap(), entries);

@@ -48,7 +48,7 @@ impl Layout {
     ///
     /// `sources` gives, for tensors that are copied byte for byte, their offset in the file they come from: the
     /// header of each shard is padded so that as many of those bytes as possible keep their offset modulo
-    /// [`super::ALIGN`], which is what reflinks need. `stem` begins the files' names.
+    /// [`crate::sizes::ALIGN`], which is what reflinks need. `stem` begins the files' names.
     pub fn new(mut tensors: Vec<Entry>, policy: &ShardPolicy, sources: &[Option<u64>], stem: &str) -> Self {
         let shard_of = assign(&tensors, policy);
         let count = shard_of.iter().max().map_or(1, |m| m + 1);
@@ -60,7 +60,7 @@ impl Layout {
             t.end = t.begin + nbytes;
             data_bytes[*shard] = t.end;
             if let Some(source) = source {
-                *votes[*shard].entry(source.wrapping_sub(t.begin) % super::ALIGN).or_default() += nbytes;
+                *votes[*shard].entry(source.wrapping_sub(t.begin) % crate::sizes::ALIGN).or_default() += nbytes;
             }
         }
         let mut shards = Vec::with_capacity(count);

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::metrics::METRICS;
 use super::moments::Moments;
-use super::slices::Part;
 use super::{Asked, Compared, Comparison, Group, Model, OUTSIDE, QUANTILES, layer};
-use crate::names::module_kind;
+use crate::model::names::module_kind;
+use crate::model::slices::Part;
 
 /// Cosine from which on a model counts as tuned from the base, and below which as no relative of it.
 const RELATED: f64 = 0.97;
