@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,17 @@ _NOT_OURS = {"suture.json", "config.json", "README.md", "trainer_state.json", "a
 _LARGEST = 256 * 2**20
 
 
-def carried_over(plan: dict[str, Any]) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
+def carried_over(
+    folders: Sequence[Path], change: dict[str, Any]
+) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
     """What to put beside an output's weights: files to write, with their bytes, and files to copy, with their source.
 
-    `plan` holds the models' paths and the plan's `config` section. Nothing is carried over from a lone file.
+    `folders` are the models, `change` is what the plan says of their configs. Nothing is carried over from a lone file.
 
     Raises:
         SutureError: if a config.json is not valid JSON, or if layers of different types would be mixed.
     """
-    folders = [Path(p) for p in plan["models"]]
-    source = folders[plan["config"]["from"]]
+    source = folders[change["from"]]
     if not source.is_dir():
         return [], []
     copied = [(str(p.relative_to(source)), str(p)) for p in sorted(_carried(source))]
@@ -37,7 +39,7 @@ def carried_over(plan: dict[str, Any]) -> tuple[list[tuple[str, bytes]], list[tu
     if config is None:
         return [], copied
     donors = {i: read_config(f) for i, f in enumerate(folders) if f.is_dir()}
-    fixed = adjust_config(config, plan["config"], donors)
+    fixed = adjust_config(config, change, donors)
     return [("config.json", as_bytes(fixed))], copied
 
 
