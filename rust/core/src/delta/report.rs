@@ -140,9 +140,16 @@ fn layer_name(layer: usize) -> Value {
     if layer == OUTSIDE { "-".into() } else { layer.to_string().into() }
 }
 
-/// The names of the models' folders, numbered where they repeat.
+/// The names of the models' folders, numbered where they repeat: a model may be compared twice.
 fn labels(models: &[Model]) -> Vec<String> {
-    crate::plan::models::labels(models.iter().map(|m| m.path.as_path()))
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let label = |m: &Model| {
+        let path = m.path.canonicalize().unwrap_or_else(|_| m.path.clone());
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let n = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
+        if *n == 1 { name } else { format!("{name}#{n}") }
+    };
+    models.iter().map(label).collect()
 }
 
 /// Whether a model looks tuned from the base: by the cosine of all its matrices, for vectors (norms near 1) are alike in
