@@ -8,8 +8,9 @@ import sys
 
 import click
 
-from suture import __version__
+from suture._core import __version__
 from suture.errors import SutureError
+from suture.escape import printable
 
 #: Verb and what its help line says; the module of the same name holds the command.
 VERBS = {
@@ -87,8 +88,7 @@ def _sentence(e: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int, color: bool | None) -> None:
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    click.echo(f"{click.style('error', fg='red', bold=True)}: {line}", err=True, color=color)
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {printable(message)}", err=True, color=color)
     sys.exit(code)
 
 

@@ -51,6 +51,13 @@ fn compare_json(
     Ok(found.to_json().to_string())
 }
 
+/// The metrics of a comparison with these options, as a JSON list.
+#[pyfunction]
+fn metrics_json(py: Python<'_>, options: &str) -> PyResult<String> {
+    let options = parse_options(options).map_err(|e| to_py(py, &e))?;
+    Ok(serde_json::to_string(&suture_core::delta::metrics::specs(&options)).unwrap_or_default())
+}
+
 /// Bytes that [`compare_json`] reads at most.
 #[pyfunction]
 fn compare_bytes(py: Python<'_>, base: &Checkpoint, tuned: Vec<PyRef<'_, Checkpoint>>, options: &str) -> PyResult<u64> {
@@ -86,6 +93,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Checkpoint>()?;
     m.add_class::<Plan>()?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
+    m.add_function(wrap_pyfunction!(metrics_json, m)?)?;
     m.add_function(wrap_pyfunction!(layer_of, m)?)?;
     m.add_function(wrap_pyfunction!(compare_json, m)?)?;
     m.add_function(wrap_pyfunction!(compare_bytes, m)?)?;
