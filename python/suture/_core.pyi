@@ -5,6 +5,7 @@ __all__ = [
     "Checkpoint",
     "Plan",
     "__version__",
+    "build_json",
     "compare_bytes",
     "compare_json",
     "layer_of",
@@ -48,6 +49,7 @@ class Plan:
         progress: Callable[[int], object] | None,
     ) -> str: ...
 
+def build_json() -> str: ...
 def methods_json() -> str: ...
 def layer_of(name: str) -> str: ...
 def compare_json(
