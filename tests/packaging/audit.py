@@ -1,4 +1,4 @@
-"""What a wheel for Linux or macOS must be before it is released. `make wheel` runs this; it needs auditwheel on Linux."""
+"""What a wheel must be before it is released. `make wheel` runs this; for a wheel for Linux it takes auditwheel."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 LIMIT = 6_000_000
 GLIBC = (2, 28)
 ROOT = Path(__file__).resolve().parents[2]
-#: The source of something in the library by its full path. The standard library's begin with /rustc and a commit.
-SOURCE = re.compile(rb"(?<![\w.+-])/(?!rustc/)[\w.+ -]+(?:/[\w.+ -]+)*\.(?:rs|c|h)\b")
+#: The source of something in the library by its full path. The standard library's own are no folders of this machine.
+SOURCE = re.compile(rb"(?<![\w.+-])/(?!rustc/|rust/deps/)[\w.+ -]+(?:/[\w.+ -]+)*\.(?:rs|c|h)\b")
 
 
 def faults(wheel: Path) -> list[str]:
@@ -75,7 +75,8 @@ def _needs(wheel: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        yield f"auditwheel cannot judge it: {done.stderr.strip().splitlines()[-1:]}"
+        why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        yield f"auditwheel cannot judge it: {why}"
         return
     said = json.loads(done.stdout)
     verdict = re.match(r"manylinux_(\d+)_(\d+)_", said["overall_tag"])
