@@ -124,7 +124,7 @@ def test_a_tensor_taken_onto_any_dtype(form: str, want: str, place: Path) -> Non
 
 @pytest.mark.parametrize("want", DTYPES)
 def test_a_blend_of_any_two_dtypes(want: str, place: Path) -> None:
-    """Law 2: floats are blended in the recipient's dtype; of the rest only equal bytes of one dtype, which are copied."""
+    """Law 2: floats are blended in the recipient's dtype; of the rest equal bytes are copied, all else refused."""
     faults = []
     for have in DTYPES:
         if "BOOL" in (have, want) and have != want:

@@ -14,11 +14,10 @@ SPELT = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16
 
 
 def refusal(call: Callable[..., Any], *arguments: Any, **options: Any) -> str | None:
-    """What a call is refused with; None if it is done. A bug is no refusal."""
+    """What a call is refused with; None if it is done. Anything but an error of ours goes through: it is a bug."""
     try:
         call(*arguments, **options)
     except suture.SutureError as e:
-        assert e.exit_code in (1, 2)
         return str(e)
     return None
 
