@@ -88,7 +88,7 @@ def with_depth(config: Config, on: bool) -> Config:
 
 def of_layers(tensors: Mapping[str, Raw], first: int, last: int) -> dict[str, Raw]:
     """The tensors of a run of layers, renumbered from 0."""
-    found = {}
+    found: dict[str, Raw] = {}
     for layer in range(first, last):
         prefix = f"{STACK}{layer}."
         found |= {
