@@ -257,7 +257,7 @@ def write(folder: Path, block: Block, dtype: str, seed: int) -> Path:
         shapes |= {f"{block.stack}{layer}.{part}": shape for part, (shape, _) in block.parts.items()}
         shapes |= {f"{block.stack}{layer}.mlp.up_proj.weight": (8, HIDDEN)}
     tensors = {name: words(shape, dtype, seed) for name, shape in shapes.items()}
-    config = llama_config(LAYERS, HIDDEN, HEADS, block.groups, 8, 8, False, "BF16") | (block.config or {})
+    config = llama_config(LAYERS, HIDDEN, HEADS, block.groups, 8, 8, False, "BF16") | dict(block.config or {})
     return write_checkpoint(folder, tensors, config=config)
 
 
