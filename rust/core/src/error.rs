@@ -49,6 +49,20 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The data of the inputs do not allow what was asked.
+    #[error("{}{problem}", tensor_prefix(tensor))]
+    Data {
+        /// Name of the tensor; empty for more than one.
+        tensor: String,
+        /// What was found, and what to do.
+        problem: String,
+    },
+    /// A mistake in suture itself.
+    #[error("internal error: {what}; please report it")]
+    Bug {
+        /// What was found that cannot be.
+        what: String,
+    },
     /// Stopped by the user; what was done so far is kept and resumable.
     #[error("interrupted")]
     Interrupted,
@@ -59,6 +73,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 fn at_prefix(at: &str) -> String {
     if at.is_empty() { String::new() } else { format!("{at}: ") }
+}
+
+fn tensor_prefix(tensor: &str) -> String {
+    if tensor.is_empty() { String::new() } else { format!("tensor `{tensor}`: ") }
 }
 
 impl Error {
@@ -85,6 +103,16 @@ impl Error {
     /// An operating-system error while doing `action` on `path`.
     pub fn io(path: &Path, action: &'static str, source: impl Into<std::io::Error>) -> Self {
         Self::Io { path: path.to_owned(), action, source: source.into() }
+    }
+
+    /// Data that do not allow what was asked.
+    pub fn data(tensor: &str, problem: impl Into<String>) -> Self {
+        Self::Data { tensor: tensor.to_owned(), problem: problem.into() }
+    }
+
+    /// A mistake in suture itself.
+    pub fn bug(what: impl Into<String>) -> Self {
+        Self::Bug { what: what.into() }
     }
 
     /// True for mistakes in what was asked (exit code 2), false for what failed while doing it (exit code 1).

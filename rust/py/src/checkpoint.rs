@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde_json::json;
 use suture_core::checkpoint as core;
-use suture_core::checkpoint::{IoMode, Source};
 use suture_core::delta::summary::summarise;
+use suture_core::source::{FileSource, IoMode, Source};
 
 use crate::errors::to_py;
 use crate::gil::long;
@@ -37,12 +37,19 @@ impl Checkpoint {
     fn to_json(&self) -> String {
         let c = &self.0;
         let files: Vec<_> =
-            c.files.iter().map(|f| json!({"path": f.path.to_string_lossy(), "bytes": f.size})).collect();
+            c.files.iter().map(|f| json!({"path": f.path.to_string_lossy(), "bytes": f.identity.size})).collect();
         let names: Vec<String> = (0..c.files.len()).map(|i| self.file_name(i)).collect();
         let tensors: Vec<_> = c.tensors.iter().map(|t| Self::info(t, &names[t.file])).collect();
         let stack = c.main_stack().map(|(name, layers)| json!({"name": name, "layers": layers}));
-        json!({"path": c.path.to_string_lossy(), "bytes": c.total_bytes(), "files": files, "stack": stack, "tensors": tensors})
-            .to_string()
+        json!({
+            "path": c.path.to_string_lossy(),
+            "bytes": c.total_bytes(),
+            "files": files,
+            "stack": stack,
+            "tensors": tensors,
+            "warnings": c.warnings,
+        })
+        .to_string()
     }
 
     fn names(&self) -> Vec<String> {
@@ -60,9 +67,11 @@ impl Checkpoint {
         let t = &self.0.tensors[index];
         let file = &self.0.files[t.file];
         PyBytes::new_with(py, t.nbytes as usize, |target| {
-            Source::open(&file.path, file.size, IoMode::Pread)
-                .and_then(|s| s.read_into(t.begin, target))
-                .map_err(|e| to_py(py, &e))
+            let source = FileSource::new(&file.path, file.identity, IoMode::Pread);
+            let mut buffer = None;
+            let bytes = source.read(t.begin..t.begin + t.nbytes, &mut buffer).map_err(|e| to_py(py, &e))?;
+            target.copy_from_slice(bytes);
+            Ok(())
         })
     }
 

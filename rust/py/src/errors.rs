@@ -15,8 +15,9 @@ pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
             (Some(path), None, None)
         }
         Error::Tensor { path, tensor, .. } => (Some(path), Some(tensor), None),
+        Error::Data { tensor, .. } => (None, Some(tensor), None),
         Error::Recipe { at, .. } => (None, None, Some(at)),
-        Error::Interrupted => (None, None, None),
+        Error::Bug { .. } | Error::Interrupted => (None, None, None),
     };
     let made = PyModule::import(py, "suture.errors")
         .and_then(|m| m.getattr(class))

@@ -8,10 +8,10 @@ mod plan;
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use suture_core::checkpoint::IoMode;
 use suture_core::delta::options::Options;
 use suture_core::error::Error;
 use suture_core::methods::registry::METHODS;
+use suture_core::source::IoMode;
 
 use checkpoint::Checkpoint;
 use errors::to_py;
@@ -28,7 +28,7 @@ fn methods_json() -> String {
 /// The layer a tensor's name says it is in, as rows of a comparison have it: `-` for none.
 #[pyfunction]
 fn layer_of(name: &str) -> String {
-    suture_core::names::split_layer(name).map_or("-".to_owned(), |l| l.layer.to_string())
+    suture_core::model::names::split_layer(name).map_or("-".to_owned(), |l| l.layer.to_string())
 }
 
 /// Compares fine-tunes with their base; `options` and the result are JSON.

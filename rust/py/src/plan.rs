@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use serde_json::json;
-use suture_core::checkpoint::{IoMode, Target};
-use suture_core::engine::{self, Options, Sidecar};
+use suture_core::checkpoint::Target;
+use suture_core::delta::ancestry;
+use suture_core::engine::backend::Cpu;
+use suture_core::engine::{self, Means, Options, Sidecar};
 use suture_core::error::Error;
 use suture_core::plan as core;
+use suture_core::source::IoMode;
 
 use crate::errors::to_py;
 use crate::gil::long;
@@ -22,7 +25,15 @@ impl Plan {
     fn new(py: Python<'_>, recipe: &str, shard_size: Option<u64>, seed: u64) -> PyResult<Self> {
         let value: serde_json::Value = serde_json::from_str(recipe)
             .map_err(|e| to_py(py, &Error::recipe("", format!("the recipe cannot be read: {e}"))))?;
-        long(py, None, |_| core::Plan::compile(&value, shard_size, seed)).map(Self)
+        long(py, None, |_| suture_core::ops::compile(&value, shard_size, seed)).map(Self)
+    }
+
+    /// The plan that `text`, made by `to_json`, describes.
+    #[staticmethod]
+    fn from_json(py: Python<'_>, text: &str) -> PyResult<Self> {
+        let value: serde_json::Value = serde_json::from_str(text)
+            .map_err(|e| to_py(py, &Error::recipe("", format!("the plan cannot be read: {e}"))))?;
+        long(py, None, |_| core::Plan::from_json(&value)).map(Self)
     }
 
     fn to_json(&self) -> String {
@@ -75,6 +86,12 @@ impl Plan {
         let written = written.into_iter().map(|(name, bytes)| Sidecar::Bytes(name, bytes));
         let copied = copied.into_iter().map(|(name, from)| Sidecar::Copy(name, from));
         let sidecars: Vec<Sidecar> = written.chain(copied).collect();
-        long(py, progress, |o| engine::run(&self.0, &Target::resolve(&target)?, &options, &sidecars, o))
+        long(py, progress, |observer| {
+            let target = Target::resolve(&target)?;
+            self.0.check_target(&target, overwrite)?;
+            let doubts = ancestry::doubts(&self.0, io)?;
+            let means = Means { threads, backend: &Cpu, observer };
+            engine::run(&self.0, &target, &options, &sidecars, &doubts, &means)
+        })
     }
 }

@@ -2,8 +2,8 @@
 
 pub mod header;
 mod index;
+mod json;
 mod layout;
-mod source;
 mod staging;
 mod target;
 
@@ -13,15 +13,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use layout::{Layout, Shard, ShardPolicy};
-pub use source::{Buffer, IoMode, ReadMode, Source};
 pub use staging::{Staging, WriteMode};
 pub use target::Target;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-
-/// Alignment of direct I/O and of data in written shards, in bytes: a page and a file-system block.
-pub const ALIGN: u64 = 4096;
+use crate::source::{FileSource, Identity, IoMode, Source};
 
 /// The file of an output that says how it was made, with the digest of every tensor.
 pub const REPORT: &str = "suture.json";
@@ -55,10 +52,8 @@ impl Tensor {
 pub struct ShardFile {
     /// Path.
     pub path: PathBuf,
-    /// Size in bytes.
-    pub size: u64,
-    /// Time of the last change to the file or its attributes, in nanoseconds since 1970; `cp -p` cannot set it back.
-    pub modified: i128,
+    /// Which file it was when its header was read.
+    pub identity: Identity,
     /// Digest of the header, as hexadecimal.
     pub header_digest: String,
 }
@@ -72,6 +67,8 @@ pub struct Checkpoint {
     pub files: Vec<ShardFile>,
     /// Its tensors, in the order of their bytes.
     pub tensors: Vec<Tensor>,
+    /// What was passed over when it was opened, for the user to know.
+    pub warnings: Vec<String>,
     by_name: HashMap<String, usize>,
 }
 
@@ -82,7 +79,13 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let listing = index::list(path)?;
-        let mut out = Self { path: path.to_owned(), files: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        let mut out = Self {
+            path: path.to_owned(),
+            files: Vec::new(),
+            tensors: Vec::new(),
+            warnings: Vec::new(),
+            by_name: HashMap::new(),
+        };
         for file in &listing.files {
             out.add_file(file)?;
         }
@@ -97,10 +100,17 @@ impl Checkpoint {
         Ok(out)
     }
 
+    /// A checkpoint of tensors in one file that is not there, for tests of what needs no data.
+    #[cfg(test)]
+    pub(crate) fn of_tensors(tensors: Vec<Tensor>) -> Self {
+        let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        Self { path: PathBuf::new(), files: Vec::new(), tensors, warnings: Vec::new(), by_name }
+    }
+
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let (shard, entries, data_start) = read_header(path)?;
+        let (shard, header, data_start) = read_header(path)?;
         let file = self.files.len();
-        for e in entries {
+        for e in header.entries {
             if let Some(other) = self.by_name.insert(e.name.clone(), self.tensors.len()) {
                 let other = &self.files[self.tensors[other].file].path;
                 return Err(Error::tensor(path, &e.name, format!("it is also in {}", other.display())));
@@ -114,6 +124,7 @@ impl Checkpoint {
                 nbytes: e.end - e.begin,
             });
         }
+        self.warnings.extend(header.warning.map(|w| format!("{}: {w}", path.display())));
         self.files.push(shard);
         Ok(())
     }
@@ -123,12 +134,9 @@ impl Checkpoint {
         self.by_name.get(name).copied()
     }
 
-    /// Its files, open for reading.
-    ///
-    /// # Errors
-    /// As [`Source::open`].
-    pub fn sources(&self, io: IoMode) -> Result<Vec<Source>> {
-        self.files.iter().map(|f| Source::open(&f.path, f.size, io)).collect()
+    /// Its files, to be read; each is opened when it is.
+    pub fn sources(&self, io: IoMode) -> Vec<Box<dyn Source>> {
+        self.files.iter().map(|f| Box::new(FileSource::new(&f.path, f.identity, io)) as Box<dyn Source>).collect()
     }
 
     /// Bytes of all tensors.
@@ -136,20 +144,21 @@ impl Checkpoint {
         self.tensors.iter().map(|t| t.nbytes).sum()
     }
 
-    /// The largest stack of layers and its number of layers; see [`crate::names::main_stack`].
+    /// The largest stack of layers and its number of layers; see [`crate::model::names::main_stack`].
     pub fn main_stack(&self) -> Option<(String, usize)> {
-        crate::names::main_stack(self.tensors.iter().map(|t| (t.name.as_str(), t.elements())))
+        crate::model::names::main_stack(self.tensors.iter().map(|t| (t.name.as_str(), t.elements())))
     }
 }
 
-fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
+fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
     // Asked before opening: opening a pipe would wait for ever.
     let meta = path.metadata().map_err(|e| Error::io(path, "open", e))?;
     if !meta.is_file() {
         return Err(Error::checkpoint(path, "is not a file"));
     }
     let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let size = meta.len();
+    let identity = Identity::of(&file.metadata().map_err(|e| Error::io(path, "open", e))?);
+    let size = identity.size;
     let mut first = [0u8; 8];
     if size < 8 {
         return Err(Error::checkpoint(path, format!("{size} bytes are too few for a safetensors file")));
@@ -173,13 +182,11 @@ fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
     }
     let mut json = vec![0; len as usize];
     file.read_exact(&mut json).map_err(|e| Error::io(path, "read", e))?;
-    let entries = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
-    use std::os::unix::fs::MetadataExt;
+    let parsed = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
     let shard = ShardFile {
         path: path.to_owned(),
-        size,
-        modified: i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()),
+        identity,
         header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
     };
-    Ok((shard, entries, 8 + len))
+    Ok((shard, parsed, 8 + len))
 }

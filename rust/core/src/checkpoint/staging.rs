@@ -2,15 +2,19 @@
 //!
 //! Shards get their full size at once and their headers last, so that nothing half-written opens as a checkpoint.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{ALIGN, Buffer, Shard, Target};
+use super::{Shard, Target};
 use crate::error::{Error, Result};
+use crate::sizes::ALIGN;
+use crate::source::{Buffer, Handle};
 
 /// How shards are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +27,8 @@ pub enum WriteMode {
 
 struct OutFile {
     path: PathBuf,
-    buffered: File,
-    direct: Option<File>,
+    buffered: Handle,
+    direct: Option<Handle>,
 }
 
 /// The folder an output is made in. Holding it holds a lock: a second run on the same output is refused.
@@ -36,7 +40,8 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Opens the folder for `shards`, keeping what an earlier run left there if `keep` accepts it.
+    /// Opens the folder for `shards`, keeping what an earlier run left there if `keep` accepts it. Their headers are
+    /// cleared until the output is published.
     ///
     /// `keep` is given the folder and says whether its contents belong to this very run.
     ///
@@ -46,7 +51,7 @@ impl Staging {
         let folder = target.staging();
         let lock = claim(target, &folder)?;
         if !keep(&folder) {
-            empty(&folder)?;
+            clean(&folder, Path::new(""), &HashSet::new())?;
         }
         let files = shards.iter().map(|s| OutFile::create(&folder, s, mode)).collect::<Result<Vec<_>>>();
         let files = files.inspect_err(|_| {
@@ -64,8 +69,11 @@ impl Staging {
     }
 
     /// The shard's file, for system calls that share ranges between files.
-    pub fn file(&self, shard: usize) -> &File {
-        &self.files[shard].buffered
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened.
+    pub fn file(&self, shard: usize) -> Result<Arc<File>> {
+        self.files[shard].buffered.file()
     }
 
     /// Writes `len` bytes at `offset` of a shard. They lie in `buffer` from byte `offset % ALIGN` on.
@@ -82,32 +90,27 @@ impl Staging {
             }
             _ => Error::io(&out.path, "write", e),
         };
+        let buffered = |bytes: &[u8], offset| out.buffered.file()?.write_all_at(bytes, offset).map_err(fail);
         let Some(direct) = &out.direct else {
-            out.buffered.write_all_at(bytes, offset).map_err(fail)?;
-            out.start_write_back(offset, len);
-            return Ok(());
+            buffered(bytes, offset)?;
+            return out.start_write_back(offset, len);
         };
         let first = offset.next_multiple_of(ALIGN);
         let last = (offset + len as u64) / ALIGN * ALIGN;
         if first >= last {
-            return out.buffered.write_all_at(bytes, offset).map_err(fail);
+            return buffered(bytes, offset);
         }
         let (head, rest) = bytes.split_at((first - offset) as usize);
         let (middle, tail) = rest.split_at((last - first) as usize);
         if !head.is_empty() {
-            out.buffered.write_all_at(head, offset).map_err(fail)?;
+            buffered(head, offset)?;
         }
-        match direct.write_all_at(middle, first) {
+        match direct.file()?.write_all_at(middle, first) {
             // A file system may accept the flag and still want another alignment.
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                out.buffered.write_all_at(middle, first).map_err(fail)?
-            }
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => buffered(middle, first)?,
             other => other.map_err(fail)?,
         }
-        if !tail.is_empty() {
-            out.buffered.write_all_at(tail, last).map_err(fail)?;
-        }
-        Ok(())
+        if tail.is_empty() { Ok(()) } else { buffered(tail, last) }
     }
 
     /// Reads back what was written, for a resumed run to check.
@@ -116,27 +119,44 @@ impl Staging {
     /// [`Error::Io`] if it cannot be read.
     pub fn read_back(&self, shard: usize, offset: u64, target: &mut [u8]) -> Result<()> {
         let out = &self.files[shard];
-        out.buffered.read_exact_at(target, offset).map_err(|e| Error::io(&out.path, "read back", e))
+        out.buffered.file()?.read_exact_at(target, offset).map_err(|e| Error::io(&out.path, "read back", e))
     }
 
     /// Makes the data durable, lets `finish` add the other files, writes the headers, without which nothing opens, and
-    /// moves the folder to its place in one step. Only with `overwrite` is anything replaced.
+    /// moves the folder to its place in one step. Only with `overwrite` is anything replaced. What is not a shard and not
+    /// among `files` is removed before; `journal`, by which a failed call is taken up again, at the very end.
     ///
     /// # Errors
-    /// Whatever `finish` returns, or [`Error::Io`]; the folder then stays, to be resumed.
-    pub fn publish(self, shards: &[Shard], overwrite: bool, finish: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    /// Whatever `finish` returns, [`Error::Output`] if the place is taken, or [`Error::Io`]; the folder then stays, to be
+    /// resumed.
+    pub fn publish(
+        self,
+        shards: &[Shard],
+        files: &[PathBuf],
+        journal: &str,
+        overwrite: bool,
+        finish: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         for out in &self.files {
-            out.buffered.sync_data().map_err(|e| Error::io(&out.path, "sync", e))?;
+            out.buffered.file()?.sync_data().map_err(|e| Error::io(&out.path, "sync", e))?;
         }
+        let listed = shards.iter().map(|s| PathBuf::from(&s.file)).chain(files.iter().cloned());
+        let kept: HashSet<PathBuf> = listed.chain([PathBuf::from(journal)]).collect();
+        clean(&self.folder, Path::new(""), &kept)?;
         finish(&self.folder)?;
         for (out, shard) in self.files.iter().zip(shards) {
             let fail = |e| Error::io(&out.path, "write the header", e);
-            out.buffered.write_all_at(&shard.header, 0).map_err(fail)?;
-            out.buffered.sync_data().map_err(fail)?;
+            let file = out.buffered.file()?;
+            file.write_all_at(&shard.header, 0).map_err(fail)?;
+            file.sync_data().map_err(fail)?;
         }
         let (from, to, cwd) = (&self.folder, self.target.path(), rustix::fs::CWD);
         let fail = |e: Errno| Error::io(to, "move the output into place", e);
-        rustix::fs::fsync(&self.lock).map_err(fail)?;
+        // Some file systems know no sync of a folder.
+        match rustix::fs::fsync(&self.lock) {
+            Err(Errno::INVAL | Errno::NOTSUP | Errno::BADF) => {}
+            other => other.map_err(fail)?,
+        }
         // What appeared there since the run began is as dear as what was there before.
         self.target.vacant(overwrite)?;
         let _ = std::fs::remove_dir(to);
@@ -146,9 +166,37 @@ impl Staging {
             Err(Errno::EXIST) | Err(Errno::INVAL | Errno::NOSYS) if overwrite => replace(from, to)?,
             other => other.map_err(fail)?,
         }
-        let above = File::open(to.parent().unwrap_or(to)).map_err(|e| Error::io(to, "sync the folder", e))?;
-        above.sync_all().map_err(|e| Error::io(to, "sync the folder", e))
+        // The output stands: nothing that fails from here on takes it away again.
+        let _ = std::fs::remove_file(to.join(journal));
+        if let Ok(above) = File::open(to.parent().unwrap_or(to)) {
+            let _ = above.sync_all();
+        }
+        // What was replaced.
+        match std::fs::remove_dir_all(from) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(from, "remove the replaced output", e)),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Removes what a folder holds besides `kept`, and folders that hold none of it.
+fn clean(folder: &Path, inner: &Path, kept: &HashSet<PathBuf>) -> Result<()> {
+    let here = folder.join(inner);
+    for entry in std::fs::read_dir(&here).map_err(|e| Error::io(&here, "list", e))?.flatten() {
+        let (path, name) = (entry.path(), inner.join(entry.file_name()));
+        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        if is_folder && kept.iter().any(|k| k.starts_with(&name)) {
+            clean(folder, &name, kept)?;
+        } else if is_folder || !kept.contains(&name) {
+            remove(&path, is_folder)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path, folder: bool) -> Result<()> {
+    let gone = if folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    gone.map_err(|e| Error::io(path, "remove what an earlier run left", e))
 }
 
 /// Makes the folder, or opens the one an earlier run left, and locks it.
@@ -178,17 +226,7 @@ fn claim(target: &Target, folder: &Path) -> Result<File> {
     Ok(lock)
 }
 
-fn empty(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))?.flatten() {
-        let path = entry.path();
-        let folder = entry.file_type().is_ok_and(|t| t.is_dir());
-        let gone = if folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        gone.map_err(|e| Error::io(&path, "remove what an earlier run left", e))?;
-    }
-    Ok(())
-}
-
-/// Puts `from` in the place of `to`, and removes what was there.
+/// Puts `from` in the place of `to`, and what was there where `from` was.
 fn replace(from: &Path, to: &Path) -> Result<()> {
     let (fail, cwd) = (|e: Errno| Error::io(to, "replace the output", e), rustix::fs::CWD);
     if rustix::fs::renameat_with(cwd, from, cwd, to, RenameFlags::EXCHANGE).is_err() {
@@ -197,39 +235,43 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
         rustix::fs::rename(from, to).map_err(fail)?;
         rustix::fs::rename(&old, from).map_err(fail)?;
     }
-    std::fs::remove_dir_all(from).map_err(|e| Error::io(from, "remove the replaced output", e))
+    Ok(())
 }
 
 impl OutFile {
     fn create(folder: &Path, shard: &Shard, mode: WriteMode) -> Result<Self> {
         let path = folder.join(&shard.file);
         let fail = |e: std::io::Error| Error::io(&path, "make the file", e);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true);
-        let buffered = options.open(&path).map_err(fail)?;
+        let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
         let size = shard.size();
-        match rustix::fs::fallocate(&buffered, FallocateFlags::empty(), 0, size.max(1)) {
+        match rustix::fs::fallocate(&made, FallocateFlags::empty(), 0, size.max(1)) {
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
                 return Err(Error::output(
                     &path,
                     format!("the disk has no room for {size} bytes; nothing was written"),
                 ));
             }
-            _ => buffered.set_len(size).map_err(fail)?,
+            _ => made.set_len(size).map_err(fail)?,
         }
+        // A run that failed while it was published may have written it.
+        made.write_all_at(&vec![0; shard.header.len().min(size as usize)], 0).map_err(fail)?;
+        drop(made);
+        let buffered = Handle::to_write(&path);
         let direct = match mode {
-            WriteMode::Direct => options.custom_flags(OFlags::DIRECT.bits() as i32).open(&path).ok(),
+            WriteMode::Direct => buffered.directly(),
             WriteMode::Buffered => None,
         };
         Ok(Self { path, buffered, direct })
     }
 
     /// Keeps dirty pages few: without this, buffered writing ran at 0.3 to 0.9 GB/s, with it at 1.9 to 3.6.
-    fn start_write_back(&self, offset: u64, len: usize) {
+    fn start_write_back(&self, offset: u64, len: usize) -> Result<()> {
         use std::os::fd::AsRawFd;
-        // SAFETY: the descriptor is open and owned by `self`; the call touches no memory of this process.
+        let file = self.buffered.file()?;
+        // SAFETY: the descriptor is open while `file` is held; the call touches no memory of this process.
         unsafe {
-            libc::sync_file_range(self.buffered.as_raw_fd(), offset as i64, len as i64, libc::SYNC_FILE_RANGE_WRITE);
+            libc::sync_file_range(file.as_raw_fd(), offset as i64, len as i64, libc::SYNC_FILE_RANGE_WRITE);
         }
+        Ok(())
     }
 }

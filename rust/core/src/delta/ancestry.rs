@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::moments::Moments;
-use crate::checkpoint::Source;
 use crate::error::Result;
-use crate::kernels::cast::widen;
-use crate::plan::{Action, Operand, Plan};
+use crate::plan::{Action, Plan};
+use crate::source::IoMode;
+use crate::view::{Decode, Place, Plain, Slot, Sources};
 
 /// Tensors looked at, and elements of each.
 const TENSORS: usize = 32;
@@ -20,7 +20,8 @@ const STRANGE: f64 = 0.6;
 ///
 /// # Errors
 /// [`crate::error::Error::Io`] if the sample cannot be read.
-pub fn doubts(plan: &Plan, sources: &[Vec<Source>]) -> Result<Vec<String>> {
+pub fn doubts(plan: &Plan, io: IoMode) -> Result<Vec<String>> {
+    let sources = &plan.sources(io);
     // A merge's base or first model, a swap's recipient.
     let first = plan.config.from;
     let others = others(plan, first);
@@ -35,10 +36,10 @@ pub fn doubts(plan: &Plan, sources: &[Vec<Source>]) -> Result<Vec<String>> {
     let mut found: BTreeMap<usize, Moments> = BTreeMap::new();
     for tensor in matrices.iter().copied().step_by(matrices.len().div_ceil(TENSORS).max(1)) {
         let own = &lead.tensors[tensor];
-        let base = sample(plan, sources, Operand { model: first, tensor })?;
+        let base = sample(plan, sources, Place { model: first, tensor })?;
         for model in others.iter().copied() {
-            let mate = plan.models[model].find(&own.name).map(|tensor| Operand { model, tensor });
-            let comparable = |o: &Operand| plan.tensor(*o).shape == own.shape && plan.tensor(*o).dtype.computes();
+            let mate = plan.models[model].find(&own.name).map(|tensor| Place { model, tensor });
+            let comparable = |o: &Place| plan.tensor(*o).shape == own.shape && plan.tensor(*o).dtype.computes();
             if let Some(mate) = mate.filter(comparable) {
                 *found.entry(model).or_default() += Moments::of(&base, &sample(plan, sources, mate)?);
             }
@@ -64,9 +65,10 @@ fn others(plan: &Plan, first: usize) -> BTreeSet<usize> {
     let mut all: BTreeSet<usize> = BTreeSet::new();
     for t in &plan.tensors {
         match &t.action {
-            Action::Copy { from, .. } => all.extend([from.model]),
-            Action::Merge { base, inputs, params, .. } => {
-                all.extend(base.iter().chain(&inputs[..params.inputs.min(inputs.len())]).map(|o| o.model));
+            Action::Move { from, .. } => all.extend(from.places().iter().map(|p| p.model)),
+            Action::Compute { base, inputs, params, .. } => {
+                let models = base.iter().chain(&inputs[..params.inputs.min(inputs.len())]);
+                all.extend(models.flat_map(|v| v.places()).map(|p| p.model));
             }
         }
     }
@@ -75,14 +77,14 @@ fn others(plan: &Plan, first: usize) -> BTreeSet<usize> {
 }
 
 /// Elements from the middle of a tensor.
-fn sample(plan: &Plan, sources: &[Vec<Source>], o: Operand) -> Result<Vec<f32>> {
-    let t = plan.tensor(o);
-    let n = t.elements().min(ELEMENTS);
-    let width = t.dtype.bytes() as u64;
-    let start = (t.elements() - n) / 2;
-    let mut buffer = None;
-    let bytes = sources[o.model][t.file].read(t.begin + start * width, (n * width) as usize, &mut buffer)?;
+fn sample(plan: &Plan, sources: &Sources, place: Place) -> Result<Vec<f32>> {
+    let plain = Plain::at(place, &plan.models, sources);
+    let all = plain.tensor.elements();
+    let n = all.min(ELEMENTS);
+    let part = (all - n) / 2..(all - n) / 2 + n;
+    let mut slot = Slot::default();
+    let bytes = plain.read(&part, &mut slot)?;
     let mut wide = vec![0.0; n as usize];
-    widen(t.dtype, bytes, &mut wide);
+    plain.decode(bytes, &part, &part, &mut wide)?;
     Ok(wide)
 }

@@ -1,12 +1,13 @@
 //! What the histograms leave open: a look into single bins, and at the elements that two fine-tunes changed most.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use super::spread::{Insides, LOWS};
 use super::{Asked, Group, Model, Open, Q99, Related, pairs, tiles};
 use crate::engine::observer::Observer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Counts of every place inside a bin.
 type Lows = Vec<u64>;
@@ -37,7 +38,7 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
             let mut changes = tiles::Changes::default();
             tiles::each(&open.stored(row, |m| which.contains(&m)), elements, buffers, progress, |_, base, tuned| {
                 for (inside, tuned) in insides.iter_mut().zip(tuned) {
-                    changes.take(base, tuned.values);
+                    changes.take(base, &tuned.elements);
                     inside.add(changes.finite());
                 }
             })?;
@@ -55,7 +56,7 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
             }
             let name = &open.base.tensors[row.base].name;
             for (m, lows) in lows.iter().enumerate() {
-                let Ok(mut groups) = groups[m].lock() else { continue };
+                let mut groups = groups[m].lock();
                 for (bin, low) in bins[i][m].iter().zip(lows) {
                     for group in Group::of(name) {
                         if models[m].groups.get(&group).is_some_and(|g| g.open().any(|b| b == *bin)) {
@@ -76,7 +77,7 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
         },
     )?;
     for (m, (model, groups)) in models.iter_mut().zip(groups).enumerate() {
-        let groups = groups.into_inner().map_err(|_| Error::Interrupted)?;
+        let groups = groups.into_inner();
         for (group, asked) in &mut model.groups {
             asked.look(|bin| groups.get(&(group.clone(), bin)).map(Vec::as_slice));
         }
@@ -126,7 +127,7 @@ pub(super) fn overlap(open: &Open, models: &[Model], related: &mut [Related], ob
             let which: Vec<usize> = (0..row.tuned.len()).filter(|m| least[i][*m].is_some()).collect();
             tiles::each(&open.stored(row, |m| which.contains(&m)), elements, buffers, progress, |_, base, tuned| {
                 for (m, tuned) in which.iter().zip(tuned) {
-                    all[*m].take(base, tuned.values);
+                    all[*m].take(base, &tuned.elements);
                 }
                 for (count, pair) in counts.iter_mut().zip(&*related) {
                     let (a, b) = pair.models;

@@ -11,7 +11,7 @@ pub mod options;
 pub mod pairs;
 mod pass;
 mod report;
-pub mod slices;
+
 pub mod spread;
 pub mod summary;
 mod tiles;
@@ -19,19 +19,22 @@ mod tiles;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
-use crate::checkpoint::{Checkpoint, IoMode, Source, Tensor};
+use parking_lot::Mutex;
+
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
-use crate::engine::chunks::{Buffers, Stored};
+use crate::engine::chunks::Buffers;
 use crate::engine::observer::{Observer, Progress};
 use crate::engine::spans;
-use crate::error::{Error, Result};
-use crate::names::{module_kind, split_layer};
+use crate::error::Result;
+use crate::model::names::{module_kind, split_layer};
+use crate::model::slices::{Part, Slicing};
+use crate::source::{IoMode, Source};
+use crate::view::Plain;
 use moments::Moments;
 use options::Options;
 use pairs::Pair;
-use slices::{Part, Slicing};
 use spread::{Ask, Question, Spread};
 
 /// How fine-tunes relate to their base and to each other.
@@ -204,20 +207,20 @@ impl Observer for Later<'_> {
 struct Open<'a> {
     base: &'a Checkpoint,
     tuned: &'a [&'a Checkpoint],
-    base_files: Vec<Source>,
-    tuned_files: Vec<Vec<Source>>,
+    base_files: Vec<Box<dyn Source>>,
+    tuned_files: Vec<Vec<Box<dyn Source>>>,
     rows: Vec<Row>,
     threads: usize,
 }
 
 impl Open<'_> {
     /// A row's tensor in the base and in the fine-tunes that `which` picks.
-    fn stored(&self, row: &Row, which: impl Fn(usize) -> bool) -> Vec<Stored<'_>> {
+    fn stored(&self, row: &Row, which: impl Fn(usize) -> bool) -> Vec<Plain<'_>> {
         let b = &self.base.tensors[row.base];
-        let base = Stored { source: &self.base_files[b.file], tensor: b };
+        let base = Plain { source: &*self.base_files[b.file], tensor: b };
         let tuned = row.tuned.iter().enumerate().filter(|(m, _)| which(*m)).filter_map(|(m, i)| {
             let tensor = &self.tuned[m].tensors[(*i)?];
-            Some(Stored { source: &self.tuned_files[m][tensor.file], tensor })
+            Some(Plain { source: &*self.tuned_files[m][tensor.file], tensor })
         });
         std::iter::once(base).chain(tuned).collect()
     }
@@ -251,8 +254,8 @@ pub fn compare(
     let open = Open {
         base,
         tuned,
-        base_files: base.sources(io)?,
-        tuned_files: tuned.iter().map(|t| t.sources(io)).collect::<Result<_>>()?,
+        base_files: base.sources(io),
+        tuned_files: tuned.iter().map(|t| t.sources(io)).collect(),
         rows: rows(base, tuned),
         threads,
     };
@@ -283,13 +286,14 @@ pub fn compare(
     }
     if options.spread.is_some() {
         for (model, spreads) in models.iter_mut().zip(first.spreads) {
-            model.ask(spreads.into_inner().map_err(|_| Error::Interrupted)?, options);
+            model.ask(spreads.into_inner(), options);
         }
         let once = once(base, tuned);
         inside::look(&open, &mut models, &Later { observer, before: once })?;
         inside::overlap(&open, &models, &mut pairs, &Later { observer, before: 2 * once })?;
         observer.tick(read_bytes(base, tuned, options));
     }
+    open.base_files.iter().chain(open.tuned_files.iter().flatten()).try_for_each(|s| s.check())?;
     Ok(Comparison { base: base.path.clone(), options: options.clone(), models, pairs })
 }
 

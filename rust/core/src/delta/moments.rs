@@ -86,6 +86,15 @@ impl Moments {
         total
     }
 
+    /// The moments of f64 elements, of which f32 would lose small changes.
+    pub fn of_exact(base: &[f64], tuned: &[f64]) -> Self {
+        let mut m = Self { elements: base.len() as u64, ..Self::default() };
+        for (b, t) in base.iter().zip(tuned) {
+            add_pair(&mut m, *b, *t, b.to_bits() != t.to_bits());
+        }
+        m
+    }
+
     /// The moments of elements that did not change, whose bytes are equal.
     pub fn of_equal(values: &[f32]) -> Self {
         let mut total = Self::default();
@@ -206,33 +215,34 @@ fn block(base: &[f32], tuned: &[f32]) -> Moments {
 }
 
 fn pair(m: &mut Moments, b: f32, t: f32) {
-    let (wide_b, wide_t) = (f64::from(b), f64::from(t));
-    let d = wide_t - wide_b;
-    m.changed += u64::from(b.to_bits() != t.to_bits());
+    add_pair(m, f64::from(b), f64::from(t), b.to_bits() != t.to_bits());
+}
+
+/// Adds a pair of elements, or counts it where one of them is NaN or infinite.
+fn add_pair(m: &mut Moments, b: f64, t: f64, changed: bool) {
+    m.changed += u64::from(changed);
+    if !(b.is_finite() && t.is_finite()) {
+        m.skipped += 1;
+        m.nonfinite_base += u64::from(!b.is_finite());
+        m.nonfinite_tuned += u64::from(!t.is_finite());
+        return;
+    }
+    let d = t - b;
     m.flipped += u64::from((b > 0.0 && t < 0.0) || (b < 0.0 && t > 0.0));
     m.delta += d;
     m.abs_delta += d.abs();
-    m.abs_base += wide_b.abs();
+    m.abs_base += b.abs();
     m.max_delta = m.max_delta.max(d.abs());
     m.square_delta += d * d;
-    m.square_base += wide_b * wide_b;
-    m.square_tuned += wide_t * wide_t;
-    m.product += wide_b * wide_t;
+    m.square_base += b * b;
+    m.square_tuned += t * t;
+    m.product += b * t;
 }
 
 /// Element by element, for runs that hold NaN, infinities, or values whose squares leave f32.
 fn careful(base: &[f32], tuned: &[f32]) -> Moments {
     let mut m = Moments { elements: base.len() as u64, ..Moments::default() };
-    for (b, t) in base.iter().zip(tuned) {
-        if b.is_finite() && t.is_finite() {
-            pair(&mut m, *b, *t);
-        } else {
-            m.skipped += 1;
-            m.nonfinite_base += u64::from(!b.is_finite());
-            m.nonfinite_tuned += u64::from(!t.is_finite());
-            m.changed += u64::from(b.to_bits() != t.to_bits());
-        }
-    }
+    base.iter().zip(tuned).for_each(|(b, t)| pair(&mut m, *b, *t));
     m
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::slices::Wanted;
 use crate::error::{Error, Result};
+use crate::model::slices::Wanted;
 use crate::recipe::fields::{Fields, wrong};
 
 /// The options of [`super::compare`].

@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use super::moments::Moments;
 use super::options::Options;
 use super::pairs::Pair;
-use super::slices::Slicing;
 use super::spread::{Counter, Spread};
 use super::{Asked, Compared, Group, Open, all_pairs, pairs, tiles};
 use crate::dtype::Dtype;
 use crate::engine::chunks::{self, Buffers};
 use crate::engine::observer::Progress;
 use crate::error::Result;
-use crate::plan::budget::CHUNK;
+use crate::model::slices::Slicing;
+use crate::sizes::CHUNK;
+use crate::view::Decode;
 
 /// What a span says: of each fine-tune, and of every two.
 type Spans = (Vec<Option<Seen>>, Vec<Option<Pair>>);
@@ -41,18 +43,29 @@ struct Look {
 
 impl Look {
     /// Takes a tile that lies at `at` in the tensor; `paired` if its changes are held against another fine-tune's.
-    fn add(&mut self, at: Range<u64>, base: &[f32], tuned: &tiles::Tuned, slicing: Option<&Slicing>, paired: bool) {
+    fn add(
+        &mut self,
+        at: Range<u64>,
+        base: &tiles::Elements,
+        tuned: &tiles::Tuned,
+        slicing: Option<&Slicing>,
+        paired: bool,
+    ) {
         let seen = &mut self.seen;
         seen.equal &= tuned.same;
         let mut skipped = 0;
         let mut add = |part: usize, run: Range<usize>| {
-            let (b, t) = (&base[run.clone()], &tuned.values[run]);
-            let found = if tuned.same { Moments::of_equal(b) } else { Moments::of(b, t) };
+            let (b, t) = (base.part(run.clone()), tuned.elements.part(run));
+            let found = match (b.exact, t.exact) {
+                _ if tuned.same => Moments::of_equal(b.values),
+                (Some(b), Some(t)) => Moments::of_exact(b, t),
+                _ => Moments::of(b.values, t.values),
+            };
             skipped += found.skipped;
             seen.parts[part - seen.first] += found;
         };
         match slicing {
-            None => add(0, 0..base.len()),
+            None => add(0, 0..base.values.len()),
             Some(s) => s.runs(at.clone()).for_each(|(part, run)| {
                 add(part, (run.start - at.start) as usize..(run.end - at.start) as usize);
             }),
@@ -62,15 +75,15 @@ impl Look {
         }
         let unchanged = tuned.same && skipped == 0;
         if unchanged {
-            self.changes.clear(base.len());
+            self.changes.clear(base.values.len());
         } else {
-            self.changes.take(base, tuned.values);
+            self.changes.take(base, &tuned.elements);
         }
         if paired {
             self.changes.square = if unchanged { 0.0 } else { pairs::dot(&self.changes.all, &self.changes.all) };
         }
         match &mut self.counter {
-            Some(counter) if unchanged => counter.add_unchanged(base.len() as u64),
+            Some(counter) if unchanged => counter.add_unchanged(base.values.len() as u64),
             Some(counter) => counter.add(self.changes.finite()),
             None => {}
         }
@@ -128,7 +141,8 @@ impl First<'_> {
                 }
             })?;
         } else {
-            chunks::each(&stored, elements, CHUNK, true, buffers, |part, raw| {
+            let views: Vec<&dyn Decode> = stored.iter().map(|s| s as &dyn Decode).collect();
+            chunks::each(&views, elements, CHUNK, true, buffers, |part, raw| {
                 progress.alive()?;
                 for (Look { seen, .. }, tuned) in looks.iter_mut().zip(&raw[1..]) {
                     seen.equal &= raw[0] == *tuned;
@@ -185,10 +199,9 @@ impl First<'_> {
             });
             if options.spread.is_some() && b.dtype.computes() {
                 compared.asked = Some(Asked::of(&spread, &compared.moments, options));
-                if let Ok(mut groups) = spreads[m].lock() {
-                    for group in Group::of(&b.name) {
-                        groups.entry(group).or_default().add(&spread);
-                    }
+                let mut groups = spreads[m].lock();
+                for group in Group::of(&b.name) {
+                    groups.entry(group).or_default().add(&spread);
                 }
             }
             compared.keep_most_changed(options.tokens);

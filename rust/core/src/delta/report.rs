@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::metrics::METRICS;
 use super::moments::Moments;
-use super::slices::Part;
 use super::{Asked, Compared, Comparison, Group, Model, OUTSIDE, QUANTILES, layer};
-use crate::names::module_kind;
+use crate::model::names::module_kind;
+use crate::model::slices::Part;
 
 /// Cosine from which on a model counts as tuned from the base, and below which as no relative of it.
 const RELATED: f64 = 0.97;
@@ -157,9 +157,16 @@ fn layer_name(layer: usize) -> Value {
     if layer == OUTSIDE { "-".into() } else { layer.to_string().into() }
 }
 
-/// The names of the models' folders, numbered where they repeat.
+/// The names of the models' folders, numbered where they repeat: a model may be compared twice.
 fn labels(models: &[Model]) -> Vec<String> {
-    crate::plan::models::labels(models.iter().map(|m| m.path.as_path()))
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let label = |m: &Model| {
+        let path = m.path.canonicalize().unwrap_or_else(|_| m.path.clone());
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let n = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
+        if *n == 1 { name } else { format!("{name}#{n}") }
+    };
+    models.iter().map(label).collect()
 }
 
 /// Whether a model looks tuned from the base: by the cosine of all its matrices, for vectors (norms near 1) are alike in

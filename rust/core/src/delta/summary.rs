@@ -2,14 +2,16 @@
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, IoMode};
-use crate::engine::chunks::{self, Stored};
+use crate::checkpoint::Checkpoint;
+use crate::engine::chunks;
 use crate::engine::observer::{Observer, Progress};
 use crate::engine::spans;
 use crate::error::Result;
-use crate::kernels::cast::widen;
+use crate::kernels::cast::{Element, widen};
 use crate::kernels::reduce;
-use crate::plan::budget::{CHUNK, TILE};
+use crate::sizes::{CHUNK, TILE};
+use crate::source::IoMode;
+use crate::view::Plain;
 
 /// Figures of one tensor; NaN and infinite elements are counted and left out of the rest.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -95,19 +97,20 @@ pub fn summarise(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Vec<Option<Summary>>> {
-    let sources = checkpoint.sources(io)?;
+    let sources = checkpoint.sources(io);
     let elements = checkpoint.tensors.iter().map(|t| if t.dtype.computes() { t.elements() } else { 0 });
     let figures = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
         let tensor = &checkpoint.tensors[i];
-        let stored = [Stored { source: &sources[tensor.file], tensor }];
+        let stored = Plain { source: &*sources[tensor.file], tensor };
+        let element = Element::need(tensor.dtype)?;
         let mut summary = Summary::EMPTY;
         let mut wide = [0f32; TILE];
-        chunks::each(&stored, elements, CHUNK, true, buffers, |_, raw| {
+        chunks::each(&[&stored], elements, CHUNK, true, buffers, |_, raw| {
             progress.alive()?;
-            let width = tensor.dtype.bytes();
+            let width = element.bytes();
             for bytes in raw[0].chunks(TILE * width) {
                 let wide = &mut wide[..bytes.len() / width];
-                widen(tensor.dtype, bytes, wide);
+                widen(element, bytes, wide);
                 summary.add(wide);
             }
             progress.add(raw[0].len() as u64);
@@ -115,11 +118,13 @@ pub fn summarise(
         })?;
         Ok(summary)
     };
-    spans::each(elements, threads, observer, figures, |i, spans| {
+    let found = spans::each(elements, threads, observer, figures, |i, spans| {
         checkpoint.tensors[i].dtype.computes().then(|| {
             let mut all = Summary::EMPTY;
             spans.iter().for_each(|s| all.join(s));
             all.close()
         })
-    })
+    })?;
+    sources.iter().try_for_each(|s| s.check())?;
+    Ok(found)
 }

@@ -2,19 +2,36 @@
 
 use std::ops::Range;
 
-use crate::engine::chunks::{self, Buffers, Stored};
+use crate::dtype::Dtype;
+use crate::engine::chunks::{self, Buffers};
 use crate::engine::observer::Progress;
 use crate::error::Result;
 use crate::kernels::arith;
-use crate::kernels::cast::widen;
-use crate::plan::budget::{CHUNK, TILE};
+use crate::sizes::{CHUNK, TILE};
+use crate::view::{Decode, Plain};
+
+/// Elements of one model.
+#[derive(Clone, Copy)]
+pub struct Elements<'a> {
+    /// In f32.
+    pub values: &'a [f32],
+    /// In f64, where base or a fine-tune is stored in f64: of such, f32 would lose small changes.
+    pub exact: Option<&'a [f64]>,
+}
+
+impl<'a> Elements<'a> {
+    /// Some of them.
+    pub fn part(&self, part: Range<usize>) -> Elements<'a> {
+        Elements { values: &self.values[part.clone()], exact: self.exact.map(|e| &e[part]) }
+    }
+}
 
 /// A fine-tune's elements of a tile.
 pub struct Tuned<'a> {
     /// True if its bytes are the base's; the elements are then the base's too.
     pub same: bool,
     /// The elements.
-    pub values: &'a [f32],
+    pub elements: Elements<'a>,
 }
 
 /// Calls `f` with each tile of `elements`: where it lies, the base's elements, those of every fine-tune.
@@ -24,39 +41,49 @@ pub struct Tuned<'a> {
 /// # Errors
 /// Input that cannot be read, [`crate::error::Error::Interrupted`].
 pub fn each(
-    stored: &[Stored],
+    stored: &[Plain],
     elements: Range<u64>,
     buffers: &mut Buffers,
     progress: &Progress,
-    mut f: impl FnMut(Range<u64>, &[f32], &[Tuned]),
+    mut f: impl FnMut(Range<u64>, &Elements, &[Tuned]),
 ) -> Result<()> {
     let mut wide: Vec<Vec<f32>> = vec![vec![0.0; TILE]; stored.len()];
-    let dtype = |i: usize| stored[i].tensor.dtype;
-    chunks::each(stored, elements, CHUNK, true, buffers, |part, raw| {
+    let exactly = stored.iter().any(|s| s.dtype() == Dtype::F64);
+    let mut exact: Vec<Vec<f64>> = vec![vec![0.0; if exactly { TILE } else { 0 }]; stored.len()];
+    let views: Vec<&dyn Decode> = stored.iter().map(|s| s as &dyn Decode).collect();
+    chunks::each(&views, elements, CHUNK, true, buffers, |part, raw| {
         progress.alive()?;
         let mut at = part.start;
         while at < part.end {
-            let end = (at + TILE as u64).min(part.end);
-            let bytes = |i: usize| {
-                let width = dtype(i).bytes();
-                &raw[i][(at - part.start) as usize * width..(end - part.start) as usize * width]
-            };
-            let len = (end - at) as usize;
-            let same = |i: usize| dtype(i) == dtype(0) && bytes(i) == bytes(0);
+            let piece = at..(at + TILE as u64).min(part.end);
+            let bytes = |i: usize| stored[i].bytes(raw[i], &part, &piece);
+            let len = (piece.end - piece.start) as usize;
+            let same = |i: usize| stored[i].dtype() == stored[0].dtype() && bytes(i) == bytes(0);
             let equal: Vec<bool> = (1..stored.len()).map(same).collect();
-            for (i, wide) in wide.iter_mut().enumerate().filter(|(i, _)| *i == 0 || !equal[i - 1]) {
-                widen(dtype(i), bytes(i), &mut wide[..len]);
+            for i in (0..stored.len()).filter(|i| *i == 0 || !equal[*i - 1]) {
+                stored[i].decode(raw[i], &part, &piece, &mut wide[i][..len])?;
+                if exactly {
+                    widen_exactly(stored[i].dtype(), bytes(i).unwrap_or_default(), &wide[i][..len], &mut exact[i]);
+                }
             }
-            let (base, others) = (&wide[0][..len], &wide[1..]);
-            let tuned: Vec<Tuned> = (others.iter().zip(&equal))
-                .map(|(w, same)| Tuned { same: *same, values: if *same { base } else { &w[..len] } })
+            let of = |i: usize| Elements { values: &wide[i][..len], exact: exactly.then(|| &exact[i][..len]) };
+            let tuned: Vec<Tuned> = (equal.iter().enumerate())
+                .map(|(i, same)| Tuned { same: *same, elements: of(if *same { 0 } else { i + 1 }) })
                 .collect();
-            f(at..end, base, &tuned);
-            at = end;
+            f(piece.clone(), &of(0), &tuned);
+            at = piece.end;
         }
         progress.add(raw.iter().map(|r| r.len() as u64).sum());
         Ok(())
     })
+}
+
+fn widen_exactly(dtype: Dtype, bytes: &[u8], values: &[f32], out: &mut [f64]) {
+    if dtype == Dtype::F64 {
+        out.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(o, b)| *o = f64::from_le_bytes(*b));
+    } else {
+        out.iter_mut().zip(values).for_each(|(o, v)| *o = f64::from(*v));
+    }
 }
 
 /// The changes of a tile.
@@ -81,11 +108,17 @@ impl Changes {
     }
 
     /// Takes the changes from `base` to `tuned`.
-    pub fn take(&mut self, base: &[f32], tuned: &[f32]) {
-        self.all.resize(base.len(), 0.0);
+    pub fn take(&mut self, base: &Elements, tuned: &Elements) {
+        self.all.resize(base.values.len(), 0.0);
         self.finite = None;
         self.holes.clear();
-        arith::sub(tuned, base, &mut self.all);
+        match (base.exact, tuned.exact) {
+            (Some(base), Some(tuned)) => {
+                self.all.iter_mut().zip(base).zip(tuned).for_each(|((d, b), t)| *d = (t - b) as f32);
+            }
+            _ => arith::sub(tuned.values, base.values, &mut self.all),
+        }
+        let (base, tuned) = (base.values, tuned.values);
         if self.all.iter().fold(true, |all, d| all & d.is_finite()) {
             return;
         }

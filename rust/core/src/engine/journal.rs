@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Options;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 
-const FILE: &str = ".suture-journal";
+/// Its name in the folder.
+pub const FILE: &str = ".suture-journal";
 
 /// What is known of a finished output tensor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,8 +25,9 @@ pub struct Done {
     pub tensor: usize,
     /// Digest of its bytes, hexadecimal.
     pub digest: String,
-    /// Digests of the tensors it was made from, in the order of [`crate::plan::Action::operands`].
-    pub inputs: Vec<String>,
+    /// Digests of the stored tensors it was made from, in the order of [`crate::plan::Action::views`]; none for views of parts
+    /// of tensors.
+    pub inputs: Vec<Option<String>>,
     /// What its method found; see [`crate::methods::Kernel::found`].
     #[serde(default)]
     pub found: BTreeMap<String, f64>,
@@ -38,11 +40,8 @@ pub struct Journal {
 
 /// Identifies plan and inputs: a journal of anything else is worthless.
 pub fn key(plan: &Plan, options: &Options) -> String {
-    let inputs: Vec<_> = plan
-        .models
-        .iter()
-        .flat_map(|m| m.files.iter().map(|f| (f.path.to_string_lossy(), f.size, f.modified.to_string())))
-        .collect();
+    let inputs: Vec<_> =
+        plan.models.iter().flat_map(|m| m.files.iter().map(|f| (f.path.to_string_lossy(), f.identity))).collect();
     let text = serde_json::json!([env!("CARGO_PKG_VERSION"), plan.hash(), options.allow_nonfinite, inputs]).to_string();
     crate::digest::hex(crate::digest::of_bytes(text.as_bytes()))
 }
@@ -84,17 +83,7 @@ impl Journal {
     /// [`Error::Io`] if it cannot be written.
     pub fn record(&self, done: &Done) -> Result<()> {
         let fail = |e| Error::io(Path::new(FILE), "write", e);
-        let mut file = self.file.lock().map_err(|_| fail(std::io::Error::other("poisoned")))?;
-        file.write_all(line(done).as_bytes()).map_err(fail)
-    }
-
-    /// Removes the journal, once nothing is left to do.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if it cannot be removed.
-    pub fn remove(folder: &Path) -> Result<()> {
-        let path = folder.join(FILE);
-        std::fs::remove_file(&path).map_err(|e| Error::io(&path, "remove", e))
+        self.file.lock().write_all(line(done).as_bytes()).map_err(fail)
     }
 }
 

@@ -1,7 +1,8 @@
 //! How a run tells the outside how far it is, and hears that it should stop.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
@@ -54,9 +55,7 @@ impl Progress {
 
     /// Ends the run with `error`, unless it has one already.
     pub fn fail(&self, error: Error) {
-        if let Ok(mut slot) = self.error.lock() {
-            slot.get_or_insert(error);
-        }
+        self.error.lock().get_or_insert(error);
         self.stop.store(true, Ordering::Relaxed);
     }
 
@@ -65,9 +64,6 @@ impl Progress {
     /// # Errors
     /// That error.
     pub fn finish(&self) -> Result<()> {
-        match self.error.lock().map(|mut e| e.take()) {
-            Ok(Some(e)) => Err(e),
-            _ => Ok(()),
-        }
+        self.error.lock().take().map_or(Ok(()), Err)
     }
 }

@@ -1,19 +1,22 @@
 //! Which thread does what next: the spans of a few tensors at a time, in plan order, each pass after the last.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Job, Pass};
+use parking_lot::{Condvar, Mutex};
+
+use super::job::{Job, Step};
 use super::observer::Progress;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::plan::budget::Budget;
 
 /// A span to work on.
 pub struct Task {
     /// The tensor.
     pub job: Arc<Job>,
     /// What to do.
-    pub pass: Pass,
+    pub step: Step,
     /// Which span.
     pub span: u64,
 }
@@ -22,20 +25,22 @@ struct State {
     todo: VecDeque<usize>,
     ready: VecDeque<Task>,
     active: usize,
+    /// Bytes that the tensors at work have permits for.
+    taken: u64,
 }
 
 /// The tasks of a run.
-pub struct Queue {
+pub struct Queue<'a> {
     state: Mutex<State>,
     bell: Condvar,
-    limit: usize,
+    budget: &'a Budget,
 }
 
-impl Queue {
-    /// Queues the tensors with the indices `todo`, at most `limit` of them at work at once.
-    pub fn new(todo: impl Iterator<Item = usize>, limit: usize) -> Self {
-        let state = State { todo: todo.collect(), ready: VecDeque::new(), active: 0 };
-        Self { state: Mutex::new(state), bell: Condvar::new(), limit }
+impl<'a> Queue<'a> {
+    /// Queues the tensors with the indices `todo`; those at work take no more than `budget` permits.
+    pub fn new(todo: impl Iterator<Item = usize>, budget: &'a Budget) -> Self {
+        let state = State { todo: todo.collect(), ready: VecDeque::new(), active: 0, taken: 0 };
+        Self { state: Mutex::new(state), bell: Condvar::new(), budget }
     }
 
     /// The next task, waiting for one if need be; `None` when all is done or the run is stopped.
@@ -45,8 +50,7 @@ impl Queue {
     /// # Errors
     /// Whatever `open` returns.
     pub fn next(&self, progress: &Progress, open: impl Fn(usize) -> Result<Option<Job>>) -> Result<Option<Task>> {
-        let poisoned = |_| Error::Interrupted;
-        let mut s = self.state.lock().map_err(poisoned)?;
+        let mut s = self.state.lock();
         loop {
             if progress.stopped() {
                 return Ok(None);
@@ -54,13 +58,16 @@ impl Queue {
             if let Some(task) = s.ready.pop_front() {
                 return Ok(Some(task));
             }
-            if s.active < self.limit
+            let Budget { active, permits, needs, .. } = self.budget;
+            let fits = |i: &usize| s.active == 0 || (s.active < *active && s.taken + needs[*i] <= *permits);
+            if s.todo.front().is_some_and(fits)
                 && let Some(index) = s.todo.pop_front()
             {
                 if let Some(job) = open(index)? {
                     s.active += 1;
-                    let pass = job.first_pass()?;
-                    push(&mut s, &Arc::new(job), pass);
+                    s.taken += needs[index];
+                    let step = job.next();
+                    push(&mut s, &Arc::new(job), step);
                     self.bell.notify_all();
                 }
                 continue;
@@ -68,29 +75,28 @@ impl Queue {
             if s.active == 0 && s.todo.is_empty() {
                 return Ok(None);
             }
-            s = self.bell.wait_timeout(s, Duration::from_millis(50)).map_err(|_| Error::Interrupted)?.0;
+            self.bell.wait_for(&mut s, Duration::from_millis(50));
         }
     }
 
     /// Queues the next pass of a tensor, before anything else.
-    pub fn again(&self, job: &Arc<Job>, pass: Pass) {
-        if let Ok(mut s) = self.state.lock() {
-            push(&mut s, job, pass);
-        }
+    pub fn again(&self, job: &Arc<Job>, step: Step) {
+        push(&mut self.state.lock(), job, step);
         self.bell.notify_all();
     }
 
-    /// A tensor is finished; another may start.
-    pub fn closed(&self) {
-        if let Ok(mut s) = self.state.lock() {
-            s.active -= 1;
-        }
+    /// A tensor is computed; another may start.
+    pub fn closed(&self, tensor: usize) {
+        let mut s = self.state.lock();
+        s.active -= 1;
+        s.taken -= self.budget.needs[tensor];
+        drop(s);
         self.bell.notify_all();
     }
 }
 
-fn push(s: &mut State, job: &Arc<Job>, pass: Pass) {
+fn push(s: &mut State, job: &Arc<Job>, step: Step) {
     for span in (0..job.spans).rev() {
-        s.ready.push_front(Task { job: job.clone(), pass, span });
+        s.ready.push_front(Task { job: job.clone(), step, span });
     }
 }

@@ -4,15 +4,21 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-use crate::checkpoint::{ALIGN, Source, Staging};
+use crate::checkpoint::Staging;
+use crate::error::Result;
 use crate::plan::{Action, Plan};
+use crate::sizes::ALIGN;
+use crate::view::{Sources, View};
 
 /// For every output tensor, the bytes of it (from its start) that are shared with its source and need no writing.
-pub fn share(plan: &Plan, sources: &[Vec<Source>], staging: &Staging) -> Vec<Range<u64>> {
+///
+/// # Errors
+/// [`crate::error::Error::Io`] if a shard cannot be opened.
+pub fn share(plan: &Plan, sources: &Sources, staging: &Staging) -> Result<Vec<Range<u64>>> {
     let mut shared = vec![0..0; plan.tensors.len()];
     let mut works = true;
     for (t, shared) in plan.tensors.iter().zip(&mut shared) {
-        let Action::Copy { from, .. } = &t.action else { continue };
+        let Action::Move { from: View::Plain(from), .. } = &t.action else { continue };
         let source = plan.tensor(*from);
         if !works || source.begin % ALIGN != t.offset % ALIGN {
             continue;
@@ -22,14 +28,15 @@ pub fn share(plan: &Plan, sources: &[Vec<Source>], staging: &Staging) -> Vec<Ran
         if first >= last {
             continue;
         }
-        let file = sources[from.model][source.file].file();
+        let Some(file) = sources[from.model][source.file].file() else { continue };
         // The first refusal (another file system, or one that cannot) settles it for the whole run.
-        works = clone_range(file, source.begin + first, staging.file(t.shard), t.offset + first, last - first);
+        let to = staging.file(t.shard)?;
+        works = clone_range(&file, source.begin + first, &to, t.offset + first, last - first);
         if works {
             *shared = first..last;
         }
     }
-    shared
+    Ok(shared)
 }
 
 /// `FICLONERANGE` of linux/fs.h, with its argument.

@@ -1,27 +1,29 @@
 //! The report of a run, `suture.json`: written straight to text, for a model may have tens of thousands of tensors.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::journal::Done;
-use crate::checkpoint::{ReadMode, Source};
 use crate::digest;
 use crate::dtype::Dtype;
 use crate::plan::{Action, Plan, Unused};
+use crate::source::ReadMode;
+use crate::view::{Sources, View};
 
 #[derive(Serialize)]
 struct Report<'a> {
     suture: &'static str,
     title: &'a str,
-    recipe: &'a Value,
+    recipe: Value,
     plan: &'a str,
     digest: &'static str,
     models: Vec<Value>,
     run: Value,
-    warnings: Vec<&'a str>,
-    notes: &'a [(&'static str, String)],
+    warnings: Vec<String>,
+    notes: &'a [(String, String)],
     unused: &'a [Unused],
     /// Every file of the output; `--overwrite` deletes no others.
     files: Vec<String>,
@@ -40,8 +42,8 @@ struct Tensor<'a> {
     shape: &'a [u64],
     action: &'a str,
     digest: &'a str,
-    /// Model, tensor and digest of every input.
-    from: Vec<(&'a str, &'a str, &'a str)>,
+    /// Model, tensor and digest of every input; no digest where only a part of a tensor was taken.
+    from: Vec<(&'a str, &'a str, Option<&'a str>)>,
     /// What the method found, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     found: Option<&'a BTreeMap<String, f64>>,
@@ -55,60 +57,114 @@ impl Serialize for Tensors<'_> {
                 Some(d) => (d.digest.as_str(), d.inputs.as_slice(), Some(&d.found).filter(|f| !f.is_empty())),
                 None => ("", &[][..], None),
             };
-            let operands = t.action.operands();
-            let from = operands.iter().zip(inputs);
-            let from = from.map(|(o, d)| (plan.labels[o.model].as_str(), plan.tensor(*o).name.as_str(), d.as_str()));
+            let views = t.action.views();
+            let place = |p: crate::view::Place| (plan.labels[p.model].as_str(), plan.tensor(p).name.as_str());
+            let mut from: Vec<(&str, &str, Option<&str>)> = Vec::new();
+            for (view, digest) in views.iter().zip(inputs) {
+                from.extend(view.places().into_iter().map(|p| (place(p).0, place(p).1, digest.as_deref())));
+            }
             let action = match &t.action {
-                Action::Copy { .. } => "copy",
-                Action::Merge { method, .. } => method.spec().name,
+                Action::Move { from: View::Plain(_), .. } => "copy",
+                Action::Move { .. } => "move",
+                Action::Compute { method, .. } => method.spec().name,
             };
-            (&t.name, Tensor { dtype: t.dtype, shape: &t.shape, action, digest, from: from.collect(), found })
+            (&t.name, Tensor { dtype: t.dtype, shape: &t.shape, action, digest, from, found })
         }))
     }
 }
 
-/// The report as JSON text.
+/// What the run itself has to say.
+pub(super) struct How<'a> {
+    /// Tensors that an earlier run had made.
+    pub resumed: usize,
+    /// Bytes shared by reflink.
+    pub shared: u64,
+    /// Warnings besides the plan's.
+    pub warnings: &'a [String],
+}
+
+/// The report as JSON text; `beside` are the files of the output besides its shards.
 pub(super) fn render(
     plan: &Plan,
     done: &HashMap<usize, Done>,
-    sources: &[Vec<Source>],
-    resumed: usize,
-    shared: u64,
-    files: Vec<String>,
-    doubts: &[String],
+    sources: &Sources,
+    how: &How,
+    beside: &[PathBuf],
 ) -> String {
+    let local = Local::of(plan);
     let models = plan.labels.iter().zip(&plan.models).map(|(label, m)| {
         let files = m.files.iter().map(|f| {
             json!({
                 "file": f.path.file_name().map(|n| n.to_string_lossy()),
-                "bytes": f.size,
+                "bytes": f.identity.size,
                 "header": f.header_digest,
             })
         });
-        json!({"label": label, "path": m.path.to_string_lossy(), "files": files.collect::<Vec<_>>()})
+        json!({"label": label, "path": local.path(&m.path), "files": files.collect::<Vec<_>>()})
     });
-    let read = |mode| sources.iter().flatten().filter(|s| s.mode() == mode).count();
+    let read = |mode| sources.iter().flatten().filter(|s| s.mode() == Some(mode)).count();
+    let shards = plan.shards.iter().map(|s| s.file.clone());
     let report = Report {
         suture: env!("CARGO_PKG_VERSION"),
         title: &plan.title,
-        recipe: &plan.recipe,
+        recipe: local.value(&plan.recipe),
         plan: plan.hash(),
         digest: digest::SCHEME,
         models: models.collect(),
         run: json!({
-            "tensors_resumed": resumed,
-            "bytes_shared": shared,
+            "tensors_resumed": how.resumed,
+            "bytes_shared": how.shared,
             "files_mapped": read(ReadMode::Mmap),
             "files_direct": read(ReadMode::Direct),
             "files_pread": read(ReadMode::Pread),
         }),
-        warnings: plan.warnings.iter().chain(doubts).map(String::as_str).collect(),
+        warnings: plan.warnings.iter().chain(how.warnings).map(|w| local.text(w)).collect(),
         notes: &plan.notes,
         unused: &plan.unused,
-        files,
+        files: shards.chain(beside.iter().map(|f| f.to_string_lossy().into_owned())).collect(),
         tensors: Tensors { plan, done },
     };
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// Paths as others may see them: where a model lies on this machine is nobody's business who gets the output.
+struct Local<'a> {
+    /// Absolute paths and the labels that stand for them, the longest first.
+    models: Vec<(String, &'a str)>,
+}
+
+impl<'a> Local<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        let all = plan.models.iter().zip(&plan.labels).filter(|(m, _)| m.path.is_absolute());
+        let mut models: Vec<_> = all.map(|(m, l)| (m.path.to_string_lossy().into_owned(), l.as_str())).collect();
+        models.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+        Self { models }
+    }
+
+    fn path(&self, path: &Path) -> String {
+        self.text(&path.to_string_lossy())
+    }
+
+    /// A text with labels in place of the paths.
+    fn text(&self, text: &str) -> String {
+        self.models.iter().fold(text.to_owned(), |text, (path, label)| text.replace(path, label))
+    }
+
+    /// A recipe with labels in place of the paths; any other absolute path by its last part.
+    fn value(&self, value: &Value) -> Value {
+        match value {
+            Value::String(s) => {
+                let text = self.text(s);
+                let last = Path::new(&text).file_name().map(|n| n.to_string_lossy().into_owned());
+                if text.starts_with('/') { last.unwrap_or(text).into() } else { text.into() }
+            }
+            Value::Array(items) => items.iter().map(|v| self.value(v)).collect(),
+            Value::Object(map) => {
+                map.iter().map(|(k, v)| (k.clone(), self.value(v))).collect::<serde_json::Map<_, _>>().into()
+            }
+            other => other.clone(),
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! Starts the threads of a run and waits for them, looking at the observer meanwhile.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -29,11 +28,7 @@ pub fn run<'a>(
                 match catch_unwind(AssertUnwindSafe(body)) {
                     Ok(Ok(())) => {}
                     Ok(Err(e)) => progress.fail(e),
-                    Err(_) => progress.fail(Error::io(
-                        Path::new("suture"),
-                        "go on after an internal error (please report it)",
-                        std::io::Error::other("a thread panicked"),
-                    )),
+                    Err(_) => progress.fail(Error::bug("a thread panicked")),
                 }
                 drop(done);
             });

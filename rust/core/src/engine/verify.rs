@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use super::chunks::{self, Stored};
+use super::chunks;
 use super::observer::{Observer, Progress};
 use super::spans;
-use crate::checkpoint::{Checkpoint, IoMode};
+use crate::checkpoint::Checkpoint;
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
-use crate::plan::budget::CHUNK;
+use crate::sizes::CHUNK;
+use crate::source::IoMode;
+use crate::view::Plain;
 
 /// What `verify` found.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -26,13 +28,13 @@ pub struct Verified {
 /// # Errors
 /// Input that cannot be read, [`Error::Interrupted`] when the observer stops it.
 pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Vec<String>> {
-    let sources = checkpoint.sources(io)?;
+    let sources = checkpoint.sources(io);
     let elements = checkpoint.tensors.iter().map(|t| t.elements());
     let leaves = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
         let tensor = &checkpoint.tensors[i];
-        let stored = [Stored { source: &sources[tensor.file], tensor }];
+        let stored = Plain { source: &*sources[tensor.file], tensor };
         let mut mine = Leaves::new();
-        chunks::each(&stored, elements, CHUNK, true, buffers, |_, raw| {
+        chunks::each(&[&stored], elements, CHUNK, true, buffers, |_, raw| {
             progress.alive()?;
             mine.update(raw[0]);
             progress.add(raw[0].len() as u64);
@@ -40,9 +42,11 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
         })?;
         Ok(mine.finish())
     };
-    spans::each(elements, threads, observer, leaves, |_, leaves| {
+    let found = spans::each(elements, threads, observer, leaves, |_, leaves| {
         digest::hex(digest::combine(leaves.into_iter().flatten()))
-    })
+    })?;
+    sources.iter().try_for_each(|s| s.check())?;
+    Ok(found)
 }
 
 /// Compares the checkpoint at `path` with the digests in its `suture.json`.

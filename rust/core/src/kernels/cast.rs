@@ -5,15 +5,63 @@ use half::slice::HalfFloatSliceExt;
 use multiversion::multiversion;
 
 use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+
+/// How elements are stored that can be read as numbers. What has none cannot be computed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// 64-bit floats.
+    F64,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// The upper half of 32-bit floats.
+    Bf16,
+    /// Booleans, a byte each.
+    Bool,
+}
+
+impl Element {
+    /// How a dtype's elements are stored, if they can be read as numbers.
+    pub fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F64 => Some(Self::F64),
+            Dtype::F32 => Some(Self::F32),
+            Dtype::F16 => Some(Self::F16),
+            Dtype::Bf16 => Some(Self::Bf16),
+            Dtype::Bool => Some(Self::Bool),
+            _ => None,
+        }
+    }
+
+    /// As [`Self::of`], where the plan has seen to it.
+    ///
+    /// # Errors
+    /// [`Error::Bug`] for any other dtype.
+    pub fn need(dtype: Dtype) -> Result<Self> {
+        Self::of(dtype).ok_or_else(|| Error::bug(format!("{} was to be computed on", dtype.name())))
+    }
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F64 => 8,
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Bool => 1,
+        }
+    }
+}
 
 /// Widens the stored elements in `bytes` into `out`.
 ///
-/// `bytes` holds exactly `out.len()` elements of `dtype`, a dtype that widens; f64 is rounded to f32.
-pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
-    debug_assert_eq!(bytes.len(), out.len() * dtype.bytes());
-    match dtype {
-        Dtype::Bf16 => widen_bf16(bytes, out),
-        Dtype::F16 => {
+/// `bytes` holds exactly `out.len()` elements; f64 is rounded to f32.
+pub fn widen(element: Element, bytes: &[u8], out: &mut [f32]) {
+    debug_assert_eq!(bytes.len(), out.len() * element.bytes());
+    match element {
+        Element::Bf16 => widen_bf16(bytes, out),
+        Element::F16 => {
             let mut halves = [f16::ZERO; 256];
             for (chunk, out) in bytes.chunks(512).zip(out.chunks_mut(256)) {
                 let halves = &mut halves[..out.len()];
@@ -23,17 +71,17 @@ pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
                 halves.convert_to_f32_slice(out);
             }
         }
-        Dtype::F64 => {
+        Element::F64 => {
             for (o, b) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
                 *o = f64::from_le_bytes(*b) as f32;
             }
         }
-        Dtype::Bool => {
+        Element::Bool => {
             for (o, b) in out.iter_mut().zip(bytes) {
                 *o = f32::from(u8::from(*b != 0));
             }
         }
-        _ => {
+        Element::F32 => {
             for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *o = f32::from_le_bytes(*b);
             }
@@ -43,12 +91,12 @@ pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
 
 /// Rounds `values` into stored elements of `dtype`, to nearest even; NaN stays NaN, overflow becomes infinite.
 ///
-/// `bytes` has room for exactly `values.len()` elements of `dtype`, a dtype that widens; as booleans, all but 0 is true.
-pub fn narrow(dtype: Dtype, values: &[f32], bytes: &mut [u8]) {
-    debug_assert_eq!(bytes.len(), values.len() * dtype.bytes());
-    match dtype {
-        Dtype::Bf16 => narrow_bf16(values, bytes),
-        Dtype::F16 => {
+/// `bytes` has room for exactly `values.len()` elements; as booleans, all but 0 is true.
+pub fn narrow(element: Element, values: &[f32], bytes: &mut [u8]) {
+    debug_assert_eq!(bytes.len(), values.len() * element.bytes());
+    match element {
+        Element::Bf16 => narrow_bf16(values, bytes),
+        Element::F16 => {
             let mut halves = [f16::ZERO; 256];
             for (values, chunk) in values.chunks(256).zip(bytes.chunks_mut(512)) {
                 let halves = &mut halves[..values.len()];
@@ -58,17 +106,17 @@ pub fn narrow(dtype: Dtype, values: &[f32], bytes: &mut [u8]) {
                 }
             }
         }
-        Dtype::F64 => {
+        Element::F64 => {
             for (v, b) in values.iter().zip(bytes.as_chunks_mut::<8>().0) {
                 *b = f64::from(*v).to_le_bytes();
             }
         }
-        Dtype::Bool => {
+        Element::Bool => {
             for (v, b) in values.iter().zip(bytes) {
                 *b = u8::from(*v != 0.0);
             }
         }
-        _ => {
+        Element::F32 => {
             for (v, b) in values.iter().zip(bytes.as_chunks_mut::<4>().0) {
                 *b = v.to_le_bytes();
             }
@@ -148,9 +196,9 @@ mod tests {
         for dtype in [Dtype::Bf16, Dtype::F16] {
             let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
             let mut wide = vec![0f32; 65536];
-            widen(dtype, &bytes, &mut wide);
+            widen(Element::of(dtype).unwrap(), &bytes, &mut wide);
             let mut back = vec![0u8; bytes.len()];
-            narrow(dtype, &wide, &mut back);
+            narrow(Element::of(dtype).unwrap(), &wide, &mut back);
             for (i, w) in wide.iter().enumerate() {
                 if !w.is_nan() {
                     assert_eq!(back[2 * i..2 * i + 2], bytes[2 * i..2 * i + 2], "{dtype:?} {i:04x}");
@@ -165,11 +213,11 @@ mod tests {
         fn narrowing_rounds_to_nearest_even(bits in proptest::collection::vec(proptest::num::u32::ANY, 1..600)) {
             let values: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
             let mut bytes = vec![0; values.len() * 2];
-            narrow(Dtype::Bf16, &values, &mut bytes);
+            narrow(Element::Bf16, &values, &mut bytes);
             for (v, b) in values.iter().zip(bytes.chunks_exact(2)) {
                 proptest::prop_assert_eq!(half::bf16::from_f32(*v).to_le_bytes(), [b[0], b[1]]);
             }
-            narrow(Dtype::F16, &values, &mut bytes);
+            narrow(Element::F16, &values, &mut bytes);
             for (v, b) in values.iter().zip(bytes.chunks_exact(2)) {
                 let got = f16::from_le_bytes([b[0], b[1]]);
                 let want = f16::from_f32(*v);
@@ -183,11 +231,11 @@ mod tests {
         for dtype in FLOATS {
             let mut values = vec![1.5f32; 5000];
             let mut bytes = vec![0; 5000 * dtype.bytes()];
-            narrow(dtype, &values, &mut bytes);
+            narrow(Element::of(dtype).unwrap(), &values, &mut bytes);
             assert_eq!(first_nonfinite(dtype, &bytes), None);
             for at in [0, 1023, 1024, 4999] {
                 values[at] = if at % 2 == 0 { f32::NAN } else { f32::NEG_INFINITY };
-                narrow(dtype, &values, &mut bytes);
+                narrow(Element::of(dtype).unwrap(), &values, &mut bytes);
                 assert_eq!(first_nonfinite(dtype, &bytes), Some(at), "{dtype:?}");
                 values[at] = 1.5;
             }

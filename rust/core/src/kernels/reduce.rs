@@ -5,8 +5,7 @@
 
 use multiversion::multiversion;
 
-/// Elements summed in f64 lanes before they join the running total.
-pub const BLOCK: usize = 1024;
+pub use crate::sizes::BLOCK;
 
 const LANES: usize = 8;
 

@@ -23,6 +23,11 @@ pub fn values(len: usize) -> Scratch {
     Scratch { values, len }
 }
 
+/// Lets go what the thread keeps.
+pub fn clear() {
+    KEPT.with_borrow_mut(Vec::clear);
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);

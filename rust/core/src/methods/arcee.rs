@@ -88,7 +88,9 @@ impl Bound {
 
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
-        Cost { reads: 4, unit: self.row, wants: Wants { sums: self.rows as usize, histograms: 3, ranks: 3 } }
+        let wants = Wants { sums: self.rows as usize, histograms: 3, ranks: 3 };
+        // A row's importance.
+        Cost { reads: 4, unit: self.row, scratch: 4, wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {

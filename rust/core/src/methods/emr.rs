@@ -57,6 +57,10 @@ impl Method for Emr {
         Ok(Box::new(Bound { task: task.checked_sub(1), mask, scale: None }))
     }
 
+    fn identity(&self, params: &Params) -> bool {
+        !params.switch("masks")
+    }
+
     fn dtype(&self, params: &Params) -> Option<Dtype> {
         params.switch("masks").then_some(Dtype::Bool)
     }
@@ -81,7 +85,7 @@ fn unified(tile: &Tile, base: &[f32], e: usize) -> f64 {
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
         let sums = if self.task.is_some() { 2 } else { 0 };
-        Cost { reads: 1 + sums / 2, unit: 1, wants: Wants { sums, ..Wants::default() } }
+        Cost { reads: 1 + sums / 2, wants: Wants { sums, ..Wants::default() }, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {

@@ -3,7 +3,7 @@
 
 use super::{
     ANY, Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, WEIGHT,
-    Wants, elements, row,
+    Wants, adds_up, elements, normalised, of_tile, row,
 };
 use crate::kernels::{arith, reduce, scratch};
 
@@ -248,7 +248,9 @@ impl Kernel for Blend {
             Vectors::Row(length) => (1, length, 0),
             Vectors::Column(count) => (2, 1, 3 * count as usize),
         };
-        Cost { reads, unit, wants: Wants { sums, ..Wants::default() } }
+        // The changes of a block, or of a row.
+        let scratch = of_tile(4 * self.n, unit);
+        Cost { reads, unit, scratch, wants: Wants { sums, ..Wants::default() }, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {
@@ -265,16 +267,19 @@ impl Kernel for Blend {
             return;
         };
         // A sum for every column, added row by row: its value does not depend on where tiles end.
-        with_changes(tile, 0..len, |vectors| {
-            for (e, (a, b)) in vectors[0].iter().zip(vectors[1]).enumerate() {
-                let column = ((tile.start + e as u64) % count) as usize;
-                let (a, b) = (f64::from(*a), f64::from(*b));
-                let sums = &mut stats.sums[3 * column..3 * column + 3];
-                sums[0] += a * a;
-                sums[1] += a * b;
-                sums[2] += b * b;
-            }
-        });
+        for range in stretches(len, reduce::BLOCK) {
+            let start = tile.start + range.start as u64;
+            with_changes(tile, range, |vectors| {
+                for (e, (a, b)) in vectors[0].iter().zip(vectors[1]).enumerate() {
+                    let column = ((start + e as u64) % count) as usize;
+                    let (a, b) = (f64::from(*a), f64::from(*b));
+                    let sums = &mut stats.sums[3 * column..3 * column + 3];
+                    sums[0] += a * a;
+                    sums[1] += a * b;
+                    sums[2] += b * b;
+                }
+            });
+        }
     }
 
     fn take(&mut self, totals: Totals) -> Result<(), String> {
@@ -388,6 +393,14 @@ impl Method for Nuslerp {
 
 pub(super) struct Multislerp;
 
+impl Multislerp {
+    /// The weights as they are used.
+    fn weights(&self, params: &Params) -> Result<Vec<f64>, String> {
+        let weights = params.numbers("weight");
+        if params.switch("normalize_weights") { normalised(weights, "normalize_weights") } else { Ok(weights) }
+    }
+}
+
 static MULTISLERP: Spec = Spec {
     name: "multislerp",
     summary: "weighted spherical mean of models, or of their changes from a base",
@@ -408,15 +421,12 @@ impl Method for Multislerp {
         &MULTISLERP
     }
 
+    fn identity(&self, params: &Params) -> bool {
+        params.based || params.inputs == 1 || self.weights(params).is_ok_and(|weights| adds_up(&weights))
+    }
+
     fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
-        let mut weights = params.numbers("weight");
-        if params.switch("normalize_weights") {
-            let sum: f64 = weights.iter().sum();
-            if sum.abs() < 1e-12 {
-                return Err("the weights sum to zero; change them, or set `normalize_weights: false`".into());
-            }
-            weights.iter_mut().for_each(|w| *w /= sum);
-        }
+        let weights = self.weights(params)?;
         let n = weights.len();
         Blend::boxed(Rule::Multislerp { weights }, n, Vectors::Tensor)
     }
@@ -520,7 +530,8 @@ struct Shares {
 
 impl Kernel for Shares {
     fn cost(&self) -> Cost {
-        Cost { reads: 2, unit: 1, wants: Wants { sums: self.n, ..Wants::default() } }
+        let wants = Wants { sums: self.n, ..Wants::default() };
+        Cost { reads: 2, scratch: of_tile(4 * self.n, 1), wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {

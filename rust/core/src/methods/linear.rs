@@ -1,6 +1,6 @@
 //! Weighted average of models ("model soup").
 
-use super::{ANY, Base, Class, Default, Kernel, Kind, Method, Parameter, Params, Spec, Tile};
+use super::{ANY, Base, Class, Default, Kernel, Kind, Method, Parameter, Params, Spec, Tile, adds_up, normalised};
 use crate::kernels::arith;
 
 pub(super) struct Linear;
@@ -12,20 +12,8 @@ static SPEC: Spec = Spec {
     paper: "Wortsman et al., Model soups, arXiv 2203.05482",
     departs: "accumulates in f64; weights that sum to zero are an error, not NaN",
     parameters: &[
-        Parameter {
-            name: "weight",
-            summary: "weight of the model",
-            kind: ANY,
-            default: Default::Required,
-            per_input: true,
-        },
-        Parameter {
-            name: "normalize",
-            summary: "divide by the sum of the weights",
-            kind: Kind::Switch,
-            default: Default::Switch(true),
-            per_input: false,
-        },
+        Parameter::each("weight", "weight of the model", ANY, Default::Required),
+        Parameter::shared("normalize", "divide by the sum of the weights", Kind::Switch, Default::Switch(true)),
     ],
     base: Base::None,
     inputs: (1, usize::MAX),
@@ -38,21 +26,26 @@ struct Bound {
     weights: Vec<f64>,
 }
 
+/// The weights as they are used.
+fn weights(params: &Params) -> Result<Vec<f64>, String> {
+    let weights = params.numbers("weight");
+    if params.switch("normalize") {
+        return normalised(weights, "normalize");
+    }
+    Ok(weights)
+}
+
 impl Method for Linear {
     fn spec(&self) -> &Spec {
         &SPEC
     }
 
+    fn identity(&self, params: &Params) -> bool {
+        weights(params).is_ok_and(|weights| adds_up(&weights))
+    }
+
     fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
-        let mut weights = params.numbers("weight");
-        if params.switch("normalize") {
-            let sum: f64 = weights.iter().sum();
-            if sum.abs() < 1e-12 {
-                return Err("the weights sum to zero; change them, or set `normalize: false`".into());
-            }
-            weights.iter_mut().for_each(|w| *w /= sum);
-        }
-        Ok(Box::new(Bound { weights }))
+        Ok(Box::new(Bound { weights: weights(params)? }))
     }
 }
 

@@ -23,6 +23,8 @@ pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Par
 
 use crate::dtype::Dtype;
 use crate::kernels::arith;
+use crate::kernels::reduce::BLOCK;
+use crate::sizes::TILE;
 
 /// A stretch of consecutive elements of one tensor, of all models at once.
 pub struct Tile<'a> {
@@ -75,20 +77,35 @@ pub struct Wants {
     pub ranks: usize,
 }
 
+/// How much of a tensor a kernel takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// Spans of a fixed size, tile by tile.
+    Fixed,
+    /// The whole tensor as one tile.
+    Whole,
+}
+
 /// What a bound method needs at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// Times each input is read.
     pub reads: usize,
+    /// How much it takes at a time.
+    pub span: Span,
     /// Elements that a tile holds a whole number of: the length of a row for methods that work by row.
     pub unit: u64,
+    /// Bytes of working memory a thread takes for each element of a full tile ([`TILE`] elements, or a unit where that is
+    /// larger), besides the inputs and the result in f32; rounded up.
+    pub scratch: u64,
     /// The most of each kind that a scan collects.
     pub wants: Wants,
 }
 
 impl Cost {
-    /// The cost of one pass over single elements, with nothing collected.
-    pub const ELEMENT: Self = Self { reads: 1, unit: 1, wants: Wants { sums: 0, histograms: 0, ranks: 0 } };
+    /// The cost of one pass over single elements, with nothing collected and nothing kept of a tile.
+    pub const ELEMENT: Self =
+        Self { reads: 1, span: Span::Fixed, unit: 1, scratch: 0, wants: Wants { sums: 0, histograms: 0, ranks: 0 } };
 }
 
 /// What the statistics of a method are taken over.
@@ -136,6 +153,18 @@ pub trait Method: Sync {
         Scope::Tensor
     }
 
+    /// Whether statistics of a wider [`Scope`] mix the models: what is found of one, over the whole scope, decides what
+    /// becomes of another.
+    fn couples(&self, _params: &Params) -> bool {
+        true
+    }
+
+    /// Whether inputs that are all equal, the base too where there is one, come out as they are with these parameters:
+    /// then tensors that cannot be computed on may be carried over as bytes.
+    fn identity(&self, _params: &Params) -> bool {
+        true
+    }
+
     /// Dtype of what it computes with these parameters, where that is not a model's.
     fn dtype(&self, _params: &Params) -> Option<Dtype> {
         None
@@ -147,6 +176,25 @@ pub trait Method: Sync {
     /// # Errors
     /// What is wrong with the parameters together; each alone has been checked against the spec.
     fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String>;
+}
+
+/// [`Cost::scratch`] of a kernel that keeps `bytes` for each element of a unit, or of a block where that is one element.
+fn of_tile(bytes: usize, unit: u64) -> u64 {
+    if unit == 1 { (bytes * BLOCK).div_ceil(TILE) as u64 } else { bytes as u64 }
+}
+
+/// Whether weights add up to one.
+fn adds_up(weights: &[f64]) -> bool {
+    (weights.iter().sum::<f64>() - 1.0).abs() < 1e-12
+}
+
+/// The weights over their sum; `switch` is the parameter that asks for that.
+fn normalised(weights: Vec<f64>, switch: &str) -> Result<Vec<f64>, String> {
+    let sum: f64 = weights.iter().sum();
+    if sum.abs() < 1e-12 {
+        return Err(format!("the weights sum to zero; change them, or set `{switch}: false`"));
+    }
+    Ok(weights.into_iter().map(|w| w / sum).collect())
 }
 
 /// Length of a row: the last dimension; 1 for scalars and empty tensors.

@@ -11,13 +11,7 @@ static SPEC: Spec = Spec {
     formula: "scale * x",
     paper: "",
     departs: "keeps every tensor of the checkpoint; unscaled tensors are moved bit for bit",
-    parameters: &[Parameter {
-        name: "scale",
-        summary: "factor on the tensor",
-        kind: ANY,
-        default: Default::Number(1.0),
-        per_input: true,
-    }],
+    parameters: &[Parameter::each("scale", "factor on the tensor", ANY, Default::Number(1.0))],
     base: Base::None,
     inputs: (1, 1),
     class: Class::Element,
@@ -29,13 +23,21 @@ struct Bound {
     scale: f32,
 }
 
+fn scale(params: &Params) -> f64 {
+    params.numbers("scale").first().copied().unwrap_or(1.0)
+}
+
 impl Method for Passthrough {
     fn spec(&self) -> &Spec {
         &SPEC
     }
 
+    fn identity(&self, params: &Params) -> bool {
+        scale(params) == 1.0
+    }
+
     fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
-        Ok(Box::new(Bound { scale: params.numbers("scale").first().copied().unwrap_or(1.0) as f32 }))
+        Ok(Box::new(Bound { scale: scale(params) as f32 }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, Stats, Tile,
-    Totals, Wants, elements,
+    Totals, Wants, elements, of_tile,
 };
 use crate::kernels::reduce::BLOCK;
 use crate::kernels::scratch;
@@ -18,7 +18,7 @@ static SPEC: Spec = Spec {
     paper: "Du et al., Parameter competition balancing (PCB-Merging), arXiv 2410.02396",
     departs: "not in mergekit",
     parameters: &[
-        Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)),
+        Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)).late(),
         Parameter::shared("ratio", "share of the scores that is kept, above 0", SHARE, Default::Number(0.1)),
         Parameter::shared(
             "clip",
@@ -147,7 +147,8 @@ impl Bound {
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
         let slots = 2 * self.models.len();
-        Cost { reads: 5, unit: 1, wants: Wants { sums: 0, histograms: slots, ranks: slots } }
+        let wants = Wants { sums: 0, histograms: slots, ranks: slots };
+        Cost { reads: 5, scratch: of_tile(4, 1), wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {

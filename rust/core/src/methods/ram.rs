@@ -102,7 +102,7 @@ struct Plus {
 
 impl Kernel for Plus {
     fn cost(&self) -> Cost {
-        Cost { reads: 2, unit: 1, wants: Wants { sums: 2 * self.n, ..Wants::default() } }
+        Cost { reads: 2, wants: Wants { sums: 2 * self.n, ..Wants::default() }, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {

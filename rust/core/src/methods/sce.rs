@@ -3,7 +3,7 @@
 
 use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, Spec, Stats, Tile, Totals, Wants,
-    elements,
+    elements, of_tile,
 };
 use crate::kernels::select::{self, Selection};
 use crate::kernels::{reduce, scratch};
@@ -157,7 +157,9 @@ fn variance_any(changes: &[&[f32]], out: &mut [f32]) {
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
         let selects = usize::from(self.share < 1.0);
-        Cost { reads: 2 + 3 * selects, unit: 1, wants: Wants { sums: self.n, histograms: selects, ranks: selects } }
+        let wants = Wants { sums: self.n, histograms: selects, ranks: selects };
+        // The changes of a block and their variance.
+        Cost { reads: 2 + 3 * selects, scratch: of_tile(4 * (self.n + 1), 1), wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {

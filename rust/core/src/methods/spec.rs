@@ -37,7 +37,7 @@ pub enum Kind {
         /// Largest value.
         max: u64,
     },
-    /// One of `words`; true stands for the first, false for `none`.
+    /// One of `words`; where `none` is among them, true stands for the first and false for `none`.
     Choice {
         /// The words.
         words: &'static [&'static str],
@@ -53,14 +53,15 @@ pub const SHARE: Kind = Kind::Number { min: 0.0, max: 1.0 };
 /// Zero or more.
 pub const POSITIVE: Kind = Kind::Number { min: 0.0, max: f64::MAX };
 /// Weight of a model's change.
-pub const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's change", ANY, Default::Required);
+pub const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's change", ANY, Default::Required).late();
 /// Factor on the merged change.
 pub const LAMBDA: Parameter = Parameter::shared(
     "lambda",
     "factor on the merged change before it is added to the base",
     ANY,
     Default::Number(1.0),
-);
+)
+.late();
 
 /// A parameter's default.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -89,17 +90,25 @@ pub struct Parameter {
     pub default: Default,
     /// True if every input model has its own, false if the tensor has one.
     pub per_input: bool,
+    /// True for what only enters when a tensor is computed. Tensors that share statistics agree on everything else.
+    #[serde(skip)]
+    pub late: bool,
 }
 
 impl Parameter {
     /// A parameter every input model has its own of.
     pub const fn each(name: &'static str, summary: &'static str, kind: Kind, default: Default) -> Self {
-        Self { name, summary, kind, default, per_input: true }
+        Self { name, summary, kind, default, per_input: true, late: false }
     }
 
     /// A parameter the tensor has one of.
     pub const fn shared(name: &'static str, summary: &'static str, kind: Kind, default: Default) -> Self {
-        Self { name, summary, kind, default, per_input: false }
+        Self { name, summary, kind, default, per_input: false, late: false }
+    }
+
+    /// The same, as what only enters when a tensor is computed.
+    pub const fn late(self) -> Self {
+        Self { late: true, ..self }
     }
 }
 
@@ -189,6 +198,9 @@ pub struct Params {
     pub per_input: BTreeMap<&'static str, Vec<Value>>,
     /// Number of input models.
     pub inputs: usize,
+    /// True if there is a base that is not an input.
+    #[serde(skip)]
+    pub based: bool,
     /// Seed of random methods.
     pub seed: u64,
     /// How deep in the model the tensor lies, from 0 (first layer) to 1 (last layer); `None` outside the layers.

@@ -2,6 +2,7 @@
 
 use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
+    of_tile,
 };
 use crate::kernels::reduce::{self, BLOCK};
 use crate::kernels::{arith, scratch};
@@ -72,7 +73,8 @@ fn shares(squares: &[f64]) -> Vec<f64> {
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
         let sums = if self.by_element { 0 } else { self.n };
-        Cost { reads: 1 + usize::from(sums > 0), unit: 1, wants: Wants { sums, ..Wants::default() } }
+        let wants = Wants { sums, ..Wants::default() };
+        Cost { reads: 1 + usize::from(sums > 0), scratch: of_tile(4, 1), wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {

@@ -1,26 +1,23 @@
-//! The memory law: from a budget to buffer sizes, or to the smallest budget that works.
+//! The memory law: from a budget to buffer sizes and permits, or to the smallest budget that works.
+//!
+//! Buffers of a fixed size are shared by all tensors. What a tensor takes besides (statistics, the rows of a method that works
+//! by row) it takes a permit for, in bytes: a large one runs alone, small ones side by side.
 
 use super::{Action, Plan, TensorPlan};
 use crate::error::{Error, Result};
-use crate::kernels::reduce::BLOCK;
 use crate::kernels::select::BINS;
 use crate::methods::Cost;
-
-/// Elements that one thread takes at a time; fixed, so that sums have one shape whatever the settings.
-pub const SPAN: u64 = 1 << 22;
-/// Elements of a chunk, the unit of I/O, when memory allows: 2 MiB of bf16, the size direct I/O likes best.
-pub const CHUNK: u64 = 1 << 20;
-/// Smallest chunk, in elements.
-pub const MIN_CHUNK: u64 = BLOCK as u64;
-/// Elements widened to f32 at a time: four inputs and the result fit the second-level cache.
-pub const TILE: usize = 4 * BLOCK;
-/// Threads that write.
-pub const WRITERS: usize = 2;
+use crate::sizes::{ALIGN, CHUNK, MIN_CHUNK, SPAN, TILE, WRITERS};
+use crate::view::View;
 
 /// What the interpreter and the program take before any tensor is touched: 26 MiB measured for the CLI, rounded up.
 const PROCESS: u64 = 40 << 20;
 /// Stack, allocator arenas and channel ends of a thread.
 const THREAD: u64 = 1 << 20;
+/// Room at the ends of a buffer for whole pages.
+const PAGES: u64 = 2 * ALIGN;
+/// What the sources of a [`crate::view::Runs`] are read into.
+const SPARE: u64 = (1 << 20) + PAGES;
 
 /// `size` rounded down to whole units, but at least one.
 pub fn whole(size: u64, unit: u64) -> u64 {
@@ -28,54 +25,69 @@ pub fn whole(size: u64, unit: u64) -> u64 {
 }
 
 /// Sizes that keep a run inside its budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
     /// Elements of a chunk.
     pub chunk: u64,
+    /// Bytes of an output buffer.
+    pub buffer: u64,
     /// Output buffers in circulation.
     pub buffers: usize,
-    /// Tensors worked on at the same time.
+    /// Most tensors worked on at the same time.
     pub active: usize,
+    /// Bytes that the tensors worked on may take together.
+    pub permits: u64,
+    /// Bytes that each tensor takes while it is worked on.
+    pub needs: Vec<u64>,
     /// Most anonymous memory the run takes, in bytes.
     pub peak: u64,
 }
 
-impl Budget {
-    /// Elements of a chunk of a tensor.
-    pub fn chunk_of(&self, t: &TensorPlan) -> u64 {
-        chunk_of(t, self.chunk)
-    }
-}
-
+/// Elements of a chunk of a tensor.
 fn chunk_of(t: &TensorPlan, chunk: u64) -> u64 {
-    whole(chunk, cost(t).unit).min(t.elements())
+    whole(chunk, unit(t)).min(t.elements())
 }
 
-fn cost(t: &TensorPlan) -> Cost {
-    match &t.action {
-        Action::Copy { .. } => Cost::ELEMENT,
-        Action::Merge { cost, .. } => *cost,
+/// Elements that are worked on together.
+pub fn unit(t: &TensorPlan) -> u64 {
+    match t.action.cost().span {
+        crate::methods::Span::Fixed => t.action.cost().unit,
+        crate::methods::Span::Whole => t.elements().max(1),
     }
 }
 
 /// Finds the largest chunk, up to `wanted`, with which `plan` stays inside `memory` bytes on `threads` threads.
 ///
 /// # Errors
-/// [`Error::Recipe`] with the smallest budget that works.
+/// [`Error::Recipe`] with the smallest budget that works, and the tensor that decides it.
 pub fn fit(plan: &Plan, memory: Option<u64>, threads: usize, wanted: Option<u64>) -> Result<Budget> {
+    if threads == 0 {
+        return Err(Error::recipe("threads", "expected at least 1, found 0"));
+    }
     let mut chunk = wanted.unwrap_or(CHUNK).clamp(MIN_CHUNK, SPAN) / MIN_CHUNK * MIN_CHUNK;
     loop {
-        let budget = with_chunk(plan, threads, chunk);
-        let Some(memory) = memory else { return Ok(budget) };
-        if budget.peak <= memory {
-            return Ok(budget);
+        let (fixed, buffer, buffers) = fixed(plan, threads, chunk);
+        let needs: Vec<u64> = plan.tensors.iter().map(|t| need(plan, t, threads, chunk)).collect();
+        let largest = needs.iter().copied().max().unwrap_or(0);
+        let active = threads + 1;
+        let all = fixed + largest * active as u64;
+        let Some(memory) = memory else {
+            return Ok(Budget { chunk, buffer, buffers, active, permits: u64::MAX, needs, peak: all });
+        };
+        if fixed + largest <= memory {
+            let permits = memory - fixed;
+            return Ok(Budget { chunk, buffer, buffers, active, permits, needs, peak: all.min(memory) });
         }
         if chunk == MIN_CHUNK {
-            let need = budget.peak.div_ceil(1 << 20);
+            let smallest = (fixed + largest).div_ceil(1 << 20);
+            let named = plan.tensors.iter().zip(&needs).find(|(_, n)| **n == largest && **n > fixed);
+            let named = named.map_or(String::new(), |(t, n)| format!(" (`{}` alone takes {} MiB)", t.name, n >> 20));
+            let fewer = if threads > 1 { "; fewer threads take less" } else { "" };
             return Err(Error::recipe(
                 "memory",
                 format!(
-                    "{} MiB is too little for this plan on {threads} threads; the smallest that works is {need} MiB",
+                    "{} MiB is too little for this plan on {threads} threads; the smallest that works is {smallest} \
+                     MiB{named}{fewer}",
                     memory >> 20
                 ),
             ));
@@ -84,43 +96,54 @@ pub fn fit(plan: &Plan, memory: Option<u64>, threads: usize, wanted: Option<u64>
     }
 }
 
-fn with_chunk(plan: &Plan, threads: usize, chunk: u64) -> Budget {
+/// Bytes that are taken whatever tensor is worked on, the size of an output buffer, and their number.
+fn fixed(plan: &Plan, threads: usize, chunk: u64) -> (u64, u64, usize) {
     let buffers = threads + WRITERS + 2;
-    let active = threads + 1;
-    let (mut tiles, mut leaves, mut out) = (0, 0, 0);
-    let (mut histograms, mut sums) = (0, 0);
-    let mut slots: Vec<u64> = Vec::new();
-    let page = 2 * crate::checkpoint::ALIGN;
+    // Buffers are kept per place among the operands, each as large as the largest it has held.
+    let mut slots: Vec<(u64, u64)> = Vec::new();
+    let (mut tiles, mut out) = (0, 0);
     for t in &plan.tensors {
-        let operands = t.action.operands();
-        let cost = cost(t);
-        let bytes = |bits: u64| chunk_of(t, chunk) * bits / 8;
-        // Buffers are kept per place among the operands, each as large as the largest it has held.
-        slots.resize(slots.len().max(operands.len()), 0);
-        for (slot, o) in slots.iter_mut().zip(&operands) {
-            *slot = (*slot).max(bytes(plan.tensor(*o).dtype.bits().max(16)));
+        let views = t.action.views();
+        let elements = chunk_of(t, chunk).min(chunk);
+        slots.resize(slots.len().max(views.len()), (0, 0));
+        for ((buffer, spare), view) in slots.iter_mut().zip(&views) {
+            *buffer = (*buffer).max(elements * view.dtype(&plan.models).bits().max(16) / 8);
+            *spare = (*spare).max(if matches!(view, View::Runs(_)) { SPARE } else { 0 });
         }
-        out = out.max(bytes(t.dtype.bits().max(16)));
-        leaves = leaves.max((t.nbytes >> 20) * 16 * (operands.len() as u64 + 2));
-        if let Action::Merge { .. } = &t.action {
-            // The inputs and the result in f32, and what a method keeps of a tile besides.
-            tiles = tiles.max((2 * operands.len() as u64 + 4) * whole(TILE as u64, cost.unit) * 4);
+        out = out.max(elements * t.dtype.bits().max(16) / 8);
+        if let Action::Compute { cost, .. } = &t.action {
+            tiles = tiles.max(tile(views.len(), cost, TILE as u64));
         }
-        histograms = histograms.max(cost.wants.histograms as u64);
-        sums = sums.max(cost.wants.sums as u64 * 8);
     }
-    let worker = slots.iter().sum::<u64>()
-        + slots.len() as u64 * page
-        + tiles
-        + histograms * BINS as u64 * 4
-        + 2 * sums
-        + THREAD;
+    let worker = slots.iter().map(|(buffer, spare)| buffer + spare + PAGES).sum::<u64>() + tiles + THREAD;
     let names: u64 = plan.models.iter().map(|m| m.tensors.len() as u64).sum::<u64>() + plan.tensors.len() as u64;
-    let peak = PROCESS
-        + names * 1500
-        + threads as u64 * worker
-        + WRITERS as u64 * THREAD
-        + buffers as u64 * (out + page)
-        + active as u64 * (histograms * BINS as u64 * 8 + 2 * sums + leaves);
-    Budget { chunk, buffers, active, peak }
+    let fixed =
+        PROCESS + names * 1500 + threads as u64 * worker + WRITERS as u64 * THREAD + buffers as u64 * (out + PAGES);
+    (fixed, out, buffers)
+}
+
+/// Bytes that a thread takes for a tile of so many elements: the inputs and the result in f32, and what the method keeps.
+fn tile(views: usize, cost: &Cost, elements: u64) -> u64 {
+    ((2 * views as u64 + 4) * 4 + cost.scratch) * elements
+}
+
+/// Bytes that a tensor takes while it is worked on, beyond what is there for any.
+fn need(plan: &Plan, t: &TensorPlan, threads: usize, chunk: u64) -> u64 {
+    let views = t.action.views();
+    let leaves = (t.nbytes >> 20) * 16 * (views.len() as u64 + 2);
+    let Action::Compute { cost, .. } = &t.action else { return leaves };
+    let (unit, workers) = (unit(t), (threads as u64).min(t.spans()));
+    let (histograms, sums) = (cost.wants.histograms as u64 * BINS as u64, cost.wants.sums as u64 * 8);
+    // Each thread counts for itself; the totals are wider.
+    let statistics = histograms * 8 + 2 * sums + workers * (histograms * 4 + 2 * sums);
+    // Units beyond a tile, and chunks that hold one.
+    let rows = if unit > TILE as u64 {
+        workers * (tile(views.len(), cost, unit) - tile(views.len(), cost, TILE as u64))
+    } else {
+        0
+    };
+    let wide = chunk_of(t, chunk).saturating_sub(chunk);
+    let bytes = |bits: u64| wide * bits.max(16) / 8;
+    let read: u64 = views.iter().map(|v| bytes(v.dtype(&plan.models).bits())).sum();
+    leaves + statistics + rows + workers * read
 }

@@ -1,23 +1,52 @@
 //! A plan in the making: output tensors in order, before they have places in files.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::same_shape;
-use super::{Action, Group, Models, Operand, OutputConfig, Plan, TensorPlan, Unused};
+use super::{Action, Group, Models, OutputConfig, Plan, TensorPlan, same_shape, unused};
 use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Method, Params, Scope, Value as Param, registry};
-use crate::names::split_layer;
+use crate::model::names::split_layer;
+use crate::model::tied;
+use crate::view::{Place, View};
 
 struct Item {
     name: String,
     dtype: Dtype,
     shape: Vec<u64>,
     action: Action,
+}
+
+/// A tensor to be computed.
+pub struct Computation {
+    /// Its name in the output.
+    pub name: String,
+    /// The method.
+    pub method: &'static dyn Method,
+    /// Its parameters.
+    pub params: Params,
+    /// The base, for methods that work on changes.
+    pub base: Option<View>,
+    /// The models, and after them what parameters name besides.
+    pub inputs: Vec<View>,
+    /// Dtype of the result, if not that of the inputs.
+    pub dtype: Option<Dtype>,
+    /// The part of the recipe it comes from, for errors; empty for all of it.
+    pub at: String,
+}
+
+/// Tensors that share statistics, while they are collected.
+struct Shared {
+    name: String,
+    params: Params,
+    /// The models, the base first.
+    models: Vec<usize>,
+    /// The part of the recipe its first tensor comes from.
+    at: String,
 }
 
 /// Output tensors collected by an operation.
@@ -31,16 +60,19 @@ pub struct Draft {
     /// What the user should know.
     pub warnings: Vec<String>,
     /// What is done, for people.
-    pub notes: Vec<(&'static str, String)>,
+    pub notes: Vec<(String, String)>,
     /// Keep each tensor in the shard it has in this model.
     pub keep_shards_of: Option<usize>,
     /// Beginning of the files' names: `model`.
     pub stem: &'static str,
     items: Vec<Item>,
     names: HashSet<String>,
-    groups: Vec<(String, Params)>,
-    by_group: HashMap<String, usize>,
+    groups: Vec<Shared>,
+    /// Indices of the groups of each name.
+    by_name: HashMap<String, Vec<usize>>,
     rounded: bool,
+    /// Casts that nobody asked for: from which dtype to which, how often, and the first tensor.
+    casts: BTreeMap<(&'static str, &'static str), (usize, String)>,
 }
 
 impl Draft {
@@ -57,128 +89,194 @@ impl Draft {
             items: Vec::new(),
             names: HashSet::new(),
             groups: Vec::new(),
-            by_group: HashMap::new(),
+            by_name: HashMap::new(),
             rounded: false,
+            casts: BTreeMap::new(),
         }
     }
 
-    /// Adds a tensor that is `from`, cast if `dtype` asks for another float type.
+    /// Adds a tensor that is `from`, cast if `dtype` asks for another float type. What does not compute, and what comes
+    /// with a quantised weight, keeps its dtype.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the output would hold the name twice.
-    pub fn copy(&mut self, name: String, from: Operand, dtype: Option<Dtype>) -> Result<()> {
-        let have = self.models.tensor(from).dtype;
+    /// [`Error::Recipe`] if the output would hold the name twice.
+    pub fn copy(&mut self, name: String, from: impl Into<View>, dtype: Option<Dtype>) -> Result<()> {
+        let from = from.into();
+        let have = from.dtype(&self.models.checkpoints);
+        let fixed = from.places().iter().any(|p| self.models.family(*p).is_some());
         match dtype {
-            Some(want) if want != have && have.computes() => {
-                let mut params = Params { inputs: 1, ..Params::default() };
-                params.per_input.insert("scale", vec![Param::Number(1.0)]);
-                self.merge(name, registry::PASSTHROUGH, params, None, vec![from], Some(want))
-            }
-            _ => self.push(name, have, from, Action::Copy { from, same: vec![] }),
+            Some(want) if want != have && have.computes() && !fixed => self.cast(name, from, want),
+            _ => self.push(name, have, from.like(), Action::Move { from, same: vec![] }),
         }
     }
 
-    /// Adds a tensor computed by `method`. Tensors that cannot be computed on are copied if every input holds the
-    /// same bytes, which the run checks.
+    /// Adds a tensor that is `from` in the place of `own`, with the dtype of `own`, or `asked` where that is a float type.
+    /// A cast that nobody asked for is told.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for dtypes between which there is no cast, naming both.
+    pub fn take(&mut self, name: String, from: Place, own: Place, asked: Option<Dtype>) -> Result<()> {
+        let (have, there) = (self.models.tensor(from).dtype, self.models.tensor(own).dtype);
+        if have == there {
+            return self.copy(name, from, asked);
+        }
+        let fixed = self.models.family(from).is_some() || self.models.family(own).is_some();
+        if !have.widens() || !there.computes() || fixed {
+            let why = if fixed { ", part of a quantised weight" } else { "" };
+            let problem = format!(
+                "is {}{why}, and {} in {}; there is no cast between these (there is one between f64, f32, f16 and bf16, and \
+                 from BOOL to them); bring both models to one dtype first",
+                have.name(),
+                there.name(),
+                self.models.get(own.model).path.display()
+            );
+            return Err(Error::tensor(&self.models.get(from.model).path, &name, problem));
+        }
+        let told = self.casts.entry((have.name(), there.name())).or_insert_with(|| (0, name.clone()));
+        told.0 += 1;
+        let want = asked.unwrap_or(there);
+        if have == want { self.copy(name, from, None) } else { self.cast(name, from.into(), want) }
+    }
+
+    fn cast(&mut self, name: String, from: View, dtype: Dtype) -> Result<()> {
+        let mut params = Params { inputs: 1, ..Params::default() };
+        params.per_input.insert("scale", vec![Param::Number(1.0)]);
+        let method = registry::PASSTHROUGH;
+        let cost = method.bind(&params, &[]).map_err(Error::bug)?.cost();
+        let like = from.like();
+        // f64 to f32 is the cast itself, not a rounding before arithmetic.
+        self.push(
+            name,
+            dtype,
+            like,
+            Action::Compute { method, params: params.into(), base: None, inputs: vec![from], cost, group: None },
+        )
+    }
+
+    /// Adds a tensor computed by a method. Tensors that cannot be computed on are moved if every input holds the same
+    /// bytes, which the run checks.
     ///
     /// # Errors
     /// [`Error::Tensor`] for shapes that differ or dtypes that cannot be merged, [`Error::Recipe`] for parameters that
     /// do not go together.
-    pub fn merge(
-        &mut self,
-        name: String,
-        method: &'static dyn Method,
-        params: Params,
-        base: Option<Operand>,
-        inputs: Vec<Operand>,
-        dtype: Option<Dtype>,
-    ) -> Result<()> {
-        let operands: Vec<Operand> = base.iter().chain(&inputs).copied().collect();
-        same_shape(&self.models, &operands)?;
-        let Some(first) = operands.first().copied() else { return Err(Error::recipe("", "nothing to merge")) };
+    pub fn compute(&mut self, c: Computation) -> Result<()> {
+        let views: Vec<&View> = c.base.iter().chain(&c.inputs).collect();
+        let places: Vec<Place> = views.iter().map(|v| v.like()).collect();
+        same_shape(&self.models, &places)?;
+        let Some(first) = places.first().copied() else { return Err(Error::bug("nothing to merge")) };
         // What comes after the models (masks, squared gradients) does not decide the output's dtype.
-        let models = &operands[..operands.len() - (inputs.len() - params.inputs)];
-        let dtypes: Vec<Dtype> = models.iter().map(|o| self.models.tensor(*o).dtype).collect();
-        if let Some(i) = dtypes.iter().position(|d| !d.computes()) {
-            return self.carry(name, models, dtypes[i]);
+        let (models, beside) = places.split_at(places.len() - (c.inputs.len() - c.params.inputs));
+        let dtypes: Vec<Dtype> = models.iter().map(|p| self.models.tensor(*p).dtype).collect();
+        if dtypes.iter().any(|d| !d.computes()) || models.iter().any(|p| self.models.family(*p).is_some()) {
+            return self.carry(c.name, models, c.method, &c.params);
         }
-        if let Some(o) = operands[models.len()..].iter().find(|o| !self.models.tensor(**o).dtype.widens()) {
-            let (tensor, path) = (self.models.tensor(*o), &self.models.get(o.model).path);
-            return Err(Error::tensor(
-                path,
-                &name,
-                format!("is {}; expected a float dtype or BOOL", tensor.dtype.name()),
-            ));
+        if let Some(p) = beside.iter().find(|p| !self.models.tensor(**p).dtype.widens()) {
+            let (tensor, path) = (self.models.tensor(*p), &self.models.get(p.model).path);
+            let problem = format!("is {}; expected a float dtype or BOOL", tensor.dtype.name());
+            return Err(Error::tensor(path, &c.name, problem));
         }
         self.rounded |= dtypes.contains(&Dtype::F64);
         let promoted = dtypes.iter().copied().reduce(Dtype::promote).unwrap_or(Dtype::F32);
         let shape = &self.models.tensor(first).shape;
-        let wrong = |p| Error::recipe("", format!("tensor `{name}`: {p}"));
-        let cost = method.bind(&params, shape).map_err(wrong)?.cost();
-        let group = self.group(&name, method.scope(&params), &params)?;
-        let dtype = method.dtype(&params).or(dtype).unwrap_or(promoted);
-        self.push(name, dtype, first, Action::Merge { method, params, base, inputs, cost, group })
+        let wrong = |p| Error::recipe("", format!("tensor `{}`: {p}", c.name));
+        let cost = c.method.bind(&c.params, shape).map_err(wrong)?.cost();
+        let mut from: Vec<usize> = Vec::new();
+        for place in models {
+            if !from.contains(&place.model) {
+                from.push(place.model);
+            }
+        }
+        let group = self.group(&c, from)?;
+        let dtype = c.method.dtype(&c.params).or(c.dtype).unwrap_or(promoted);
+        let Computation { name, method, params, base, inputs, .. } = c;
+        let params = Box::new(params);
+        self.push(name, dtype, first, Action::Compute { method, params, base, inputs, cost, group })
     }
 
-    /// The group whose tensors share statistics with the one called `name`, made if need be.
-    fn group(&mut self, name: &str, scope: Scope, params: &Params) -> Result<Option<usize>> {
-        let layer = split_layer(name);
-        let group = match (scope, layer) {
+    /// The group whose tensors share statistics with a computation of `models`, made if need be.
+    fn group(&mut self, c: &Computation, models: Vec<usize>) -> Result<Option<usize>> {
+        let layer = split_layer(&c.name);
+        let scope = c.method.scope(&c.params);
+        let name = match (scope, layer) {
             (Scope::Tensor, _) => return Ok(None),
             (Scope::Model, _) => "the model".to_owned(),
-            (_, None) => format!("`{name}`"),
+            (_, None) => format!("`{}`", c.name),
             (Scope::Layer, Some(l)) => format!("{}{}", l.stack, l.layer),
             (Scope::Module, Some(l)) => {
                 format!("{}{}.{}", l.stack, l.layer, l.rest.split('.').next().unwrap_or(l.rest))
             }
         };
-        let index = *self.by_group.entry(group.clone()).or_insert_with(|| {
-            self.groups.push((group.clone(), params.clone()));
+        let named = self.by_name.entry(name.clone()).or_default();
+        let found = named.iter().copied().find(|g| self.groups[*g].models == models);
+        let other = named.iter().map(|g| &self.groups[*g]).find(|g| g.models != models);
+        if let Some(other) = other.filter(|_| c.method.couples(&c.params)) {
+            let part = |at: &str| if at.is_empty() { "the recipe".to_owned() } else { at.to_owned() };
+            let problem = format!(
+                "method {} weighs models by all of {name}, but {} and {} merge other models; give both the same, or merge \
+                 them apart",
+                c.method.spec().name,
+                part(&other.at),
+                part(&c.at)
+            );
+            return Err(Error::recipe(&c.at, problem));
+        }
+        let index = found.unwrap_or_else(|| {
+            named.push(self.groups.len());
+            self.groups.push(Shared { name: name.clone(), params: c.params.clone(), models, at: c.at.clone() });
             self.groups.len() - 1
         });
-        // Weights and factors only enter when a tensor is computed; all else decides what is found out before.
-        let late = |name: &str| ["weight", "lambda", "alpha", "beta"].contains(&name);
-        let first = &self.groups[index].1;
-        let differs = params.shared.iter().find(|(k, v)| !late(k) && first.shared.get(*k) != Some(v)).map(|(k, _)| k);
-        let each = params.per_input.iter().find(|(k, v)| !late(k) && first.per_input.get(*k) != Some(v));
-        if let Some(key) = differs.or(each.map(|(k, _)| k)) {
-            return Err(Error::recipe(
-                "",
-                format!(
-                    "`{key}` must be the same for all tensors of {group}, whose statistics they share; `{name}` differs"
-                ),
-            ));
+        let late = |name: &str| c.method.spec().parameter(name).is_some_and(|p| p.late);
+        let first = &self.groups[index].params;
+        let shared = c.params.shared.iter().find(|(k, v)| !late(k) && first.shared.get(*k) != Some(v)).map(|(k, _)| k);
+        let each = c.params.per_input.iter().find(|(k, v)| !late(k) && first.per_input.get(*k) != Some(v));
+        if let Some(key) = shared.or(each.map(|(k, _)| k)) {
+            let problem = format!(
+                "`{key}` must be the same for all tensors of {name}, whose statistics they share; `{}` differs",
+                c.name
+            );
+            return Err(Error::recipe("", problem));
         }
         Ok(Some(index))
     }
 
-    fn carry(&mut self, name: String, operands: &[Operand], dtype: Dtype) -> Result<()> {
-        let mut unique: Vec<Operand> = Vec::new();
-        for o in operands {
-            if !unique.contains(o) {
-                unique.push(*o);
+    /// Adds a tensor that cannot be computed on: equal inputs come through a method that leaves equal inputs alone.
+    fn carry(&mut self, name: String, models: &[Place], method: &dyn Method, params: &Params) -> Result<()> {
+        let mut unique: Vec<Place> = Vec::new();
+        for place in models {
+            if !unique.contains(place) {
+                unique.push(*place);
             }
         }
         let (from, same) = (unique[0], unique[1..].to_vec());
-        let other = same.iter().map(|o| self.models.tensor(*o).dtype).find(|d| *d != self.models.tensor(from).dtype);
-        if other.is_some() || (dtype.name().starts_with('F') && !same.is_empty()) {
-            return Err(Error::tensor(
-                &self.models.get(from.model).path,
-                &name,
-                format!(
-                    "is {}, which cannot be merged (f64, f32, f16 and bf16 can); dequantise the models first",
-                    other.filter(|d| !d.computes()).unwrap_or(dtype).name()
-                ),
+        let have = self.models.tensor(from).dtype;
+        let fail = |problem: String| Err(Error::tensor(&self.models.get(from.model).path, &name, problem));
+        let dtype = |p: &Place| self.models.tensor(*p).dtype;
+        if let Some(other) = same.iter().find(|p| dtype(p) != have) {
+            let (path, found) = (self.models.get(other.model).path.display(), dtype(other).name());
+            return fail(format!(
+                "is {}, and {found} in {path}; these cannot be merged (f64, f32, f16 and bf16 can); bring the models to one \
+                 dtype first",
+                have.name()
             ));
         }
-        let have = self.models.tensor(from).dtype;
-        self.push(name, have, from, Action::Copy { from, same })
+        if !method.identity(params) {
+            let what = match self.models.family(from) {
+                Some(_) if have.computes() => "part of a quantised weight".to_owned(),
+                _ => have.name().to_owned(),
+            };
+            return fail(format!(
+                "is {what}, which cannot be computed on (f64, f32, f16 and bf16 can), and method {} would change it; \
+                 dequantise the model first, or leave the tensor out with `exclude`",
+                method.spec().name
+            ));
+        }
+        self.push(name, have, from, Action::Move { from: from.into(), same })
     }
 
     /// Notes whether the output has a head that the model its config comes from ties to the embedding.
     pub fn settle_head(&mut self) {
         let model = self.models.get(self.config.from);
-        let head = self.items.iter().find(|i| i.name.ends_with("lm_head.weight") && model.find(&i.name).is_none());
+        let head = self.items.iter().find(|i| tied::is_head(&i.name) && model.find(&i.name).is_none());
         if let Some(head) = head {
             self.warnings.push(format!(
                 "{} ties its head to its embedding, the output has a head of its own (`{}`)",
@@ -189,7 +287,7 @@ impl Draft {
         }
     }
 
-    fn push(&mut self, name: String, dtype: Dtype, like: Operand, action: Action) -> Result<()> {
+    fn push(&mut self, name: String, dtype: Dtype, like: Place, action: Action) -> Result<()> {
         if !self.names.insert(name.clone()) {
             return Err(Error::recipe("", format!("two tensors of the output would be called `{name}`")));
         }
@@ -199,61 +297,44 @@ impl Draft {
     }
 
     /// Gives every tensor its place and closes the plan.
-    pub fn finish(mut self, recipe: Value, shard_size: u64) -> Plan {
-        let entries = self
-            .items
-            .iter()
-            .map(|i| Entry {
-                name: i.name.clone(),
-                dtype: i.dtype,
-                shape: i.shape.clone(),
-                begin: 0,
-                end: tensor_bytes(i.dtype, &i.shape).unwrap_or(0),
-            })
-            .collect();
-        let sources: Vec<Option<u64>> = self
-            .items
-            .iter()
-            .map(|i| match i.action {
-                Action::Copy { from, .. } => Some(self.models.tensor(from).begin),
-                Action::Merge { .. } => None,
-            })
-            .collect();
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn finish(mut self, recipe: Value, shard_size: u64) -> Result<Plan> {
+        let nbytes = |i: &Item| tensor_bytes(i.dtype, &i.shape).unwrap_or(0);
+        let entry =
+            |i: &Item| Entry { name: i.name.clone(), dtype: i.dtype, shape: i.shape.clone(), begin: 0, end: nbytes(i) };
+        let source = |i: &Item| match &i.action {
+            Action::Move { from: View::Plain(place), .. } => Some(self.models.tensor(*place).begin),
+            _ => None,
+        };
+        let shard_in =
+            |model: usize, i: &Item| self.models.find(model, &i.name).map_or(0, |place| self.models.tensor(place).file);
         let policy = match self.keep_shards_of {
-            Some(model) => ShardPolicy::Given(
-                self.items
-                    .iter()
-                    .map(|i| self.models.find(model, &i.name).map_or(0, |o| self.models.tensor(o).file))
-                    .collect(),
-            ),
+            Some(model) => ShardPolicy::Given(self.items.iter().map(|i| shard_in(model, i)).collect()),
             // Adapters are looked for in one file.
             None if self.stem != "model" => ShardPolicy::Size(u64::MAX),
             None => ShardPolicy::Size(shard_size),
         };
-        let unused = self.unused();
-        if self.rounded {
-            self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
-        }
-        let layout = Layout::new(entries, &policy, &sources, self.stem);
-        let mut tensors: Vec<TensorPlan> = self
-            .items
-            .into_iter()
-            .zip(&layout.places)
-            .map(|(i, (shard, offset))| TensorPlan {
-                nbytes: tensor_bytes(i.dtype, &i.shape).unwrap_or(0),
-                name: i.name,
-                dtype: i.dtype,
-                shape: i.shape,
-                shard: *shard,
-                offset: *offset,
-                action: i.action,
-            })
-            .collect();
+        let sources: Vec<Option<u64>> = self.items.iter().map(source).collect();
+        let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem)?;
+        let unused = unused::list(&self.models, self.items.iter().map(|i| (i.name.as_str(), i.action.places())));
+        self.tell();
+        let place = |(i, (shard, offset)): (Item, &(usize, u64))| TensorPlan {
+            nbytes: nbytes(&i),
+            name: i.name,
+            dtype: i.dtype,
+            shape: i.shape,
+            shard: *shard,
+            offset: *offset,
+            action: i.action,
+        };
+        let mut tensors: Vec<TensorPlan> = self.items.into_iter().zip(&layout.places).map(place).collect();
         tensors.sort_by_key(|t| (t.shard, t.offset));
         let mut groups: Vec<Group> =
-            self.groups.into_iter().map(|(name, _)| Group { name, tensors: Vec::new() }).collect();
+            self.groups.into_iter().map(|g| Group { name: g.name, tensors: Vec::new() }).collect();
         for (i, t) in tensors.iter().enumerate() {
-            if let Action::Merge { group: Some(group), .. } = t.action {
+            if let Action::Compute { group: Some(group), .. } = t.action {
                 groups[group].tensors.push(i);
             }
         }
@@ -262,7 +343,7 @@ impl Draft {
             *bytes.entry(t.dtype).or_default() += t.nbytes;
         }
         self.config.mostly = bytes.into_iter().max_by_key(|(d, n)| (*n, d.bits(), d.name())).map(|(d, _)| d);
-        Plan {
+        Ok(Plan {
             title: self.title,
             recipe,
             labels: self.models.labels(),
@@ -275,26 +356,21 @@ impl Draft {
             notes: self.notes,
             config: self.config,
             hash: std::sync::OnceLock::new(),
-        }
+        })
     }
 
-    /// Law 5: every input tensor is in the output or listed with a reason.
-    fn unused(&self) -> Vec<Unused> {
-        let used: HashSet<(usize, usize)> =
-            self.items.iter().flat_map(|i| i.action.operands()).map(|o| (o.model, o.tensor)).collect();
-        let labels = self.models.labels();
-        let mut out = Vec::new();
-        for (m, checkpoint) in self.models.checkpoints.iter().enumerate() {
-            for (t, tensor) in checkpoint.tensors.iter().enumerate() {
-                if !used.contains(&(m, t)) {
-                    let reason = match crate::names::split_layer(&tensor.name) {
-                        Some(l) => format!("nothing is taken from layer {} of this model", l.layer),
-                        None => "tensors outside the layers are taken from elsewhere".to_owned(),
-                    };
-                    out.push(Unused { model: labels[m].clone(), tensor: tensor.name.clone(), reason });
-                }
-            }
+    /// Warns of what was decided on the way.
+    fn tell(&mut self) {
+        for ((from, to), (count, first)) in &self.casts {
+            let (tensors, are) = if *count == 1 { ("tensor", "is") } else { ("tensors", "are") };
+            self.warnings.push(format!(
+                "{count} {tensors} {are} cast from {from} to {to}, the dtype in the model they go into (first: `{first}`)"
+            ));
         }
-        out
+        let opened = self.models.checkpoints.iter().flat_map(|c| c.warnings.iter().cloned());
+        self.warnings.extend(opened);
+        if self.rounded {
+            self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
+        }
     }
 }

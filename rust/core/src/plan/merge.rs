@@ -1,14 +1,16 @@
 //! Compiles a merge recipe: which tensor of which model goes into which output tensor, with which parameters.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use super::modules::ByModule;
-use super::select::{InputRules, Position, resolve};
-use super::{Draft, Models, Operand, OutputConfig};
+use super::select::{InputRules, Position, depth, resolve};
+use super::{Computation, Draft, Models, OutputConfig};
 use crate::error::{Error, Result};
 use crate::methods::{Base, Kind, Spec, Value};
-use crate::names::{is_before_layers, split_layer};
+use crate::model::names::{is_before_layers, split_layer};
 use crate::recipe::{Merge, ModelUse, Part, Slice};
+use crate::view::{Place, View};
 
 /// A source with its model opened and its layers known.
 struct Source<'a> {
@@ -28,7 +30,11 @@ struct Stage<'a> {
     first: usize,
 }
 
-pub(super) fn build(merge: &Merge, seed: u64) -> Result<Draft> {
+/// Compiles a merge; `seed` feeds random methods.
+///
+/// # Errors
+/// Every mistake that headers and recipe show: names, shapes, dtypes, ranges, parameters.
+pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     let spec = merge.method.spec();
     let slices = || merge.parts.iter().flat_map(|p| &p.slices);
     refuse_misplaced(slices(), spec)?;
@@ -42,6 +48,7 @@ pub(super) fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     for path in slices().flat_map(|s| s.base.iter().chain(s.sources.iter().map(|m| &m.model))) {
         models.open(path)?;
     }
+    refuse_adapters(&models)?;
     let by_module = ByModule::new(&merge.parts, &models)?;
     let mut parts = Vec::new();
     for (index, part) in merge.parts.iter().enumerate() {
@@ -65,7 +72,8 @@ pub(super) fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     let mut draft = Draft::new(format!("merge {}", spec.name), models, config);
     for (index, (part, stages)) in merge.parts.iter().zip(&parts).enumerate() {
         let holds = |name: &str| by_module.holds(index, name);
-        let builder = Builder { merge, part, spec, labels: &labels, seed, holds: &holds };
+        let layers = stages.iter().map(|s| s.count).sum();
+        let builder = Builder { merge, part, spec, labels: &labels, seed, holds: &holds, layers };
         if part.whole {
             builder.whole(&mut draft, &stages[0])?;
         } else {
@@ -150,6 +158,17 @@ fn one_stack(draft: &Draft, stages: &[Stage], holds: Holds) -> Result<String> {
     Ok(stack.unwrap_or_default())
 }
 
+/// The factors of adapters mean something only as products: merged one by one they would be another model.
+fn refuse_adapters(models: &Models) -> Result<()> {
+    for checkpoint in &models.checkpoints {
+        if let Some(t) = checkpoint.tensors.iter().find(|t| t.name.contains(".lora_")) {
+            let problem = "is a factor of an adapter; adapters cannot be merged yet: fold them into their models first";
+            return Err(Error::tensor(&checkpoint.path, &t.name, problem));
+        }
+    }
+    Ok(())
+}
+
 /// A parameter of the whole tensor set under one model would have no effect.
 fn refuse_misplaced<'a>(slices: impl Iterator<Item = &'a Slice>, spec: &Spec) -> Result<()> {
     for source in slices.flat_map(|s| &s.sources) {
@@ -186,7 +205,7 @@ fn stage<'a>(
         if end > layers {
             return Err(Error::recipe(
                 format!("{}.layer_range", entry.at),
-                format!("ends at {end}, but {} has {layers} layers", entry.model),
+                format!("ends at {end}, but {} has {layers} layers", entry.model.display()),
             ));
         }
         let n = end - start;
@@ -196,14 +215,17 @@ fn stage<'a>(
             Some(c) => {
                 return Err(Error::recipe(
                     &entry.at,
-                    format!("{} gives {n} layers, the first model gives {c}; they must be as many", entry.model),
+                    format!(
+                        "{} gives {n} layers, the first model gives {c}; they must be as many",
+                        entry.model.display()
+                    ),
                 ));
             }
         }
         if sources.iter().any(|s| s.model == model) {
             return Err(Error::recipe(
                 &entry.at,
-                format!("{} is listed twice; give it one entry and one weight", entry.model),
+                format!("{} is listed twice; give it one entry and one weight", entry.model.display()),
             ));
         }
         sources.push(Source { entry, model, start });
@@ -272,6 +294,8 @@ struct Builder<'a> {
     labels: &'a [String],
     seed: u64,
     holds: Holds<'a>,
+    /// Layers of the output's part.
+    layers: usize,
 }
 
 impl Builder<'_> {
@@ -346,11 +370,14 @@ impl Builder<'_> {
         let wanted_by = draft.models.get(holder.unwrap_or(lead(stage)).model).path.clone();
         let need = |draft: &Draft, s: &Source| draft.models.need(s.model, &name_in(s), &wanted_by);
         if !self.selects(output) {
-            let from = need(draft, lead(stage))?;
-            return draft.copy(output.to_owned(), from, self.merge.dtype);
+            // What the first model lacks and the recipe leaves out is left out.
+            return match draft.models.find(lead(stage).model, &name_in(lead(stage))) {
+                Some(from) => draft.copy(output.to_owned(), from, self.merge.dtype),
+                None => Ok(()),
+            };
         }
         let base = stage.base.as_ref().map(|s| need(draft, s)).transpose()?;
-        let inputs: Vec<Operand> = stage.inputs.iter().map(|s| need(draft, s)).collect::<Result<_>>()?;
+        let mut inputs: Vec<Place> = stage.inputs.iter().map(|s| need(draft, s)).collect::<Result<_>>()?;
         let names: Vec<String> = stage.inputs.iter().map(&name_in).collect();
         let rules: Vec<InputRules> = stage
             .inputs
@@ -359,20 +386,31 @@ impl Builder<'_> {
             .map(|(s, name)| InputRules { own: &s.entry.parameters, name, label: &self.labels[s.model] })
             .collect();
         let levels = [&stage.slice.parameters, &self.part.parameters, &self.merge.parameters];
-        let params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
-        let mut inputs = inputs;
-        for p in self.spec.parameters.iter().filter(|p| matches!(p.kind, Kind::Checkpoint)) {
-            for value in params.per_input.get(p.name).into_iter().flatten() {
+        let mut params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
+        params.based = base.is_some();
+        // Gradients run over the slice, depth over all layers.
+        params.depth = position.and_then(|(i, _)| depth(Some((stage.first + i, self.layers))));
+        let computes = base.iter().chain(&inputs).all(|p| draft.models.tensor(*p).dtype.computes());
+        for p in self.spec.parameters.iter().filter(|p| computes && matches!(p.kind, Kind::Checkpoint)) {
+            for (value, name) in params.per_input.get(p.name).into_iter().flatten().zip(&names) {
                 let Value::Word(path) = value else { continue };
-                let model = draft.models.open(path)?;
-                inputs.push(draft.models.need(model, output, &wanted_by)?);
+                let model = draft.models.open(&PathBuf::from(path))?;
+                inputs.push(draft.models.need(model, name, &wanted_by)?);
             }
         }
         let name = output.to_owned();
-        let dtype = self.merge.dtype;
-        if self.spec.name == "passthrough" && params.per_input.get("scale") == Some(&vec![Value::Number(1.0)]) {
-            return draft.copy(name, inputs[0], dtype);
+        match inputs[..] {
+            // One model and nothing beside it, given back as it is.
+            [only] if base.is_none() && self.merge.method.identity(&params) => draft.copy(name, only, self.merge.dtype),
+            _ => draft.compute(Computation {
+                name,
+                method: self.merge.method,
+                params,
+                base: base.map(View::from),
+                inputs: inputs.into_iter().map(View::from).collect(),
+                dtype: self.merge.dtype,
+                at: stage.slice.at.clone(),
+            }),
         }
-        draft.merge(name, self.merge.method, params, base, inputs, dtype)
     }
 }

@@ -2,55 +2,49 @@
 
 pub mod budget;
 mod draft;
-mod merge;
-pub(crate) mod models;
+mod json;
+pub mod merge;
+pub mod models;
 mod modules;
 mod select;
+mod unused;
 
-pub use draft::Draft;
-pub use models::Models;
-pub(crate) use models::same_shape;
+pub use draft::{Computation, Draft};
+pub use models::{Models, same_shape};
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, IoMode, Shard, Target};
+use crate::checkpoint::{Checkpoint, Shard, Target};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Cost, Method, Params};
-use crate::recipe::Recipe;
-
-/// A tensor of one of the models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Operand {
-    /// Index into [`Plan::models`].
-    pub model: usize,
-    /// Index into that checkpoint's tensors.
-    pub tensor: usize,
-}
+use crate::methods::{Cost, Method, Params, Span};
+use crate::sizes::SPAN;
+use crate::source::IoMode;
+use crate::view::{Place, Sources, View};
 
 /// What is done to make an output tensor.
 #[derive(Clone)]
 pub enum Action {
-    /// Its bytes are another tensor's.
-    Copy {
-        /// The tensor.
-        from: Operand,
+    /// Its bytes are those of a view.
+    Move {
+        /// The view, whose bytes are plain.
+        from: View,
         /// Tensors that must hold the same bytes, or the run fails (integers cannot be merged).
-        same: Vec<Operand>,
+        same: Vec<Place>,
     },
     /// It is computed by a method.
-    Merge {
+    Compute {
         /// The method.
         method: &'static dyn Method,
         /// Its parameters for this tensor.
-        params: Params,
+        params: Box<Params>,
         /// The base, for methods that work on changes.
-        base: Option<Operand>,
+        base: Option<View>,
         /// The models merged, and after them what parameters name besides.
-        inputs: Vec<Operand>,
+        inputs: Vec<View>,
         /// What it needs at most.
         cost: Cost,
         /// Index into [`Plan::groups`], if its statistics are taken over more than this tensor.
@@ -68,11 +62,26 @@ pub struct Group {
 }
 
 impl Action {
-    /// Every tensor it reads, the base first.
-    pub fn operands(&self) -> Vec<Operand> {
+    /// What it reads, the base first; of a move the view and what must be the same.
+    pub fn views(&self) -> Vec<View> {
         match self {
-            Self::Copy { from, same } => std::iter::once(from).chain(same).copied().collect(),
-            Self::Merge { base, inputs, .. } => base.iter().chain(inputs).copied().collect(),
+            Self::Move { from, same } => {
+                std::iter::once(from.clone()).chain(same.iter().map(|p| View::from(*p))).collect()
+            }
+            Self::Compute { base, inputs, .. } => base.iter().chain(inputs).cloned().collect(),
+        }
+    }
+
+    /// Every tensor it reads, in the order of the views.
+    pub fn places(&self) -> Vec<Place> {
+        self.views().iter().flat_map(View::places).collect()
+    }
+
+    /// What making it costs; of a move one pass.
+    pub fn cost(&self) -> Cost {
+        match self {
+            Self::Move { .. } => Cost::ELEMENT,
+            Self::Compute { cost, .. } => *cost,
         }
     }
 }
@@ -101,10 +110,28 @@ impl TensorPlan {
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
     }
+
+    /// Elements of a span, which one thread takes at a time.
+    pub fn span(&self) -> u64 {
+        match self.action.cost().span {
+            Span::Fixed => SPAN,
+            Span::Whole => self.elements().max(1),
+        }
+    }
+
+    /// Number of spans.
+    pub fn spans(&self) -> u64 {
+        self.elements().div_ceil(self.span())
+    }
+
+    /// The elements of a span.
+    pub fn elements_of(&self, span: u64) -> std::ops::Range<u64> {
+        span * self.span()..((span + 1) * self.span()).min(self.elements())
+    }
 }
 
 /// An input tensor that is in no output, and why.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unused {
     /// Label of the model.
     pub model: String,
@@ -115,7 +142,7 @@ pub struct Unused {
 }
 
 /// What config.json has to say of the output.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OutputConfig {
     /// Index of the model whose side files are carried over.
     pub from: usize,
@@ -151,7 +178,7 @@ pub struct Plan {
     /// What the user should know.
     pub warnings: Vec<String>,
     /// What is done, in a few lines for people: a title and a text each.
-    pub notes: Vec<(&'static str, String)>,
+    pub notes: Vec<(String, String)>,
     /// Side-file changes.
     pub config: OutputConfig,
     hash: OnceLock<String>,
@@ -161,19 +188,6 @@ pub struct Plan {
 pub const DEFAULT_SHARD: u64 = 5_000_000_000;
 
 impl Plan {
-    /// Compiles a recipe. `seed` feeds random methods. Without a `shard_size` (in bytes) a swap keeps the recipient's
-    /// shards and a merge has shards of [`DEFAULT_SHARD`].
-    ///
-    /// # Errors
-    /// Every mistake that headers and recipe show: names, shapes, dtypes, ranges, parameters.
-    pub fn compile(recipe: &serde_json::Value, shard_size: Option<u64>, seed: u64) -> Result<Self> {
-        let draft = match Recipe::parse(recipe)? {
-            Recipe::Merge(merge) => merge::build(&merge, seed)?,
-            Recipe::Swap(swap) => crate::ops::swap::build(&swap, shard_size.is_none())?,
-        };
-        Ok(draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD)))
-    }
-
     /// Checks that the output can go to `target`; see [`Target::check`].
     ///
     /// # Errors
@@ -198,16 +212,12 @@ impl Plan {
 
     /// Bytes read, each input once for every pass its method makes at most.
     pub fn read_bytes(&self) -> u64 {
-        self.tensors
-            .iter()
-            .map(|t| {
-                let passes = match &t.action {
-                    Action::Copy { .. } => 1,
-                    Action::Merge { cost, .. } => cost.reads as u64,
-                };
-                passes * t.action.operands().iter().map(|o| self.tensor(*o).nbytes).sum::<u64>()
-            })
-            .sum()
+        self.tensors.iter().map(|t| t.action.cost().reads as u64 * self.input_bytes(t)).sum()
+    }
+
+    /// Bytes that one pass over the inputs of a tensor reads.
+    pub fn input_bytes(&self, t: &TensorPlan) -> u64 {
+        t.action.views().iter().map(|v| v.nbytes(&self.models)).sum()
     }
 
     /// Bytes of the files written.
@@ -215,100 +225,18 @@ impl Plan {
         self.shards.iter().map(Shard::size).sum()
     }
 
-    /// The tensor an operand stands for.
-    pub fn tensor(&self, o: Operand) -> &crate::checkpoint::Tensor {
-        &self.models[o.model].tensors[o.tensor]
+    /// The tensor at a place.
+    pub fn tensor(&self, place: Place) -> &crate::checkpoint::Tensor {
+        place.tensor(&self.models)
     }
 
-    /// Path of the file an operand lies in.
-    pub fn path(&self, o: Operand) -> &PathBuf {
-        &self.models[o.model].files[self.tensor(o).file].path
+    /// Path of the file a place lies in.
+    pub fn path(&self, place: Place) -> &PathBuf {
+        &self.models[place.model].files[self.tensor(place).file].path
     }
 
-    /// A digest over everything that decides the output's bytes but the inputs' data; paths do not enter it.
-    pub fn hash(&self) -> &str {
-        self.hash.get_or_init(|| {
-            let headers: Vec<Vec<&str>> =
-                self.models.iter().map(|m| m.files.iter().map(|f| f.header_digest.as_str()).collect()).collect();
-            let shards: Vec<_> = self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes)).collect();
-            let head = serde_json::json!({"format": 1, "headers": headers, "labels": self.labels, "shards": shards});
-            let mut leaves = crate::digest::Leaves::new();
-            leaves.update(head.to_string().as_bytes());
-            for t in &self.tensors {
-                leaves.update(self.tensor_json(t).to_string().as_bytes());
-            }
-            crate::digest::hex(crate::digest::combine(leaves.finish().into_iter()))
-        })
-    }
-
-    /// The plan as data, for `--dry-run` and reports.
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "title": self.title,
-            "hash": self.hash(),
-            "models": self.labels.iter().zip(&self.models).map(|(l, m)| serde_json::json!({
-                "label": l,
-                "path": m.path.to_string_lossy(),
-                "tensors": m.tensors.len(),
-                "bytes": m.total_bytes(),
-            })).collect::<Vec<_>>(),
-            "read_bytes": self.read_bytes(),
-            "write_bytes": self.write_bytes(),
-            "shards": self.shards.iter().map(|s| serde_json::json!({"file": s.file, "bytes": s.size()})).collect::<Vec<_>>(),
-            "config": self.config,
-            "warnings": self.warnings,
-            "notes": self.notes,
-            "unused": self.unused,
-            "tensors": self.tensors.iter().map(|t| self.tensor_told(t)).collect::<Vec<_>>(),
-        })
-    }
-
-    /// A tensor with where its parameters come from.
-    fn tensor_told(&self, t: &TensorPlan) -> serde_json::Value {
-        let mut out = self.tensor_json(t);
-        if let Action::Merge { params, .. } = &t.action {
-            let places = |at: &Vec<Option<Arc<str>>>| at.iter().map(Option::as_deref).collect::<serde_json::Value>();
-            out["from"] = params.from.iter().map(|(k, at)| ((*k).to_owned(), places(at))).collect();
-        }
-        out
-    }
-
-    fn tensor_json(&self, t: &TensorPlan) -> serde_json::Value {
-        let operand = |o: &Operand| serde_json::json!([self.labels[o.model], self.tensor(*o).name]);
-        let (action, method, params, base, inputs) = match &t.action {
-            Action::Copy { from, same } => {
-                ("copy", None, None, None, std::iter::once(from).chain(same).map(operand).collect::<Vec<_>>())
-            }
-            Action::Merge { method, params, base, inputs, .. } => (
-                "merge",
-                Some(method.spec().name),
-                Some(params),
-                base.as_ref().map(operand),
-                inputs.iter().map(operand).collect(),
-            ),
-        };
-        let mut out = serde_json::json!({
-            "name": t.name,
-            "dtype": t.dtype,
-            "shape": t.shape,
-            "shard": t.shard,
-            "offset": t.offset,
-            "action": action,
-            "inputs": inputs,
-        });
-        if let (Some(method), Some(params)) = (method, params) {
-            out["method"] = method.into();
-            out["params"] = serde_json::json!(params);
-            out["base"] = serde_json::json!(base);
-        }
-        out
-    }
-
-    /// How each file would be read under `io`.
-    ///
-    /// # Errors
-    /// As [`crate::checkpoint::Source::open`].
-    pub fn open_sources(&self, io: IoMode) -> Result<Vec<Vec<crate::checkpoint::Source>>> {
+    /// Every file read, to be opened when it is.
+    pub fn sources(&self, io: IoMode) -> Sources {
         self.models.iter().map(|m| m.sources(io)).collect()
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::Operand;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
-use crate::names::main_stack;
+use crate::model::families::Families;
+use crate::model::names::main_stack;
+use crate::model::tied;
+use crate::view::Place;
 
 /// The models of a plan, in the order they are first named.
 #[derive(Default)]
@@ -15,6 +17,8 @@ pub struct Models {
     /// The checkpoints.
     pub checkpoints: Vec<Arc<Checkpoint>>,
     by_path: HashMap<PathBuf, usize>,
+    /// The quantised weights of each.
+    families: Vec<OnceLock<Families>>,
 }
 
 impl Models {
@@ -22,13 +26,14 @@ impl Models {
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
-    pub fn open(&mut self, path: &str) -> Result<usize> {
+    pub fn open(&mut self, path: &Path) -> Result<usize> {
         // One model may be written in several ways; it is one model.
-        let real = Path::new(path).canonicalize().unwrap_or_else(|_| path.into());
+        let real = path.canonicalize().unwrap_or_else(|_| path.into());
         if let Some(i) = self.by_path.get(&real) {
             return Ok(*i);
         }
-        self.checkpoints.push(Arc::new(Checkpoint::open(Path::new(path))?));
+        self.checkpoints.push(Arc::new(Checkpoint::open(path)?));
+        self.families.push(OnceLock::new());
         self.by_path.insert(real, self.checkpoints.len() - 1);
         Ok(self.checkpoints.len() - 1)
     }
@@ -38,36 +43,48 @@ impl Models {
         &self.checkpoints[index]
     }
 
-    /// The tensor an operand stands for.
-    pub fn tensor(&self, o: Operand) -> &Tensor {
-        &self.checkpoints[o.model].tensors[o.tensor]
+    /// The tensor at a place.
+    pub fn tensor(&self, place: Place) -> &Tensor {
+        place.tensor(&self.checkpoints)
+    }
+
+    /// The module of the quantised weight that the tensor at `place` is or comes with.
+    pub fn family(&self, place: Place) -> Option<&str> {
+        let tensors = || self.checkpoints[place.model].tensors.iter().map(|t| (t.name.as_str(), t.dtype));
+        self.families[place.model].get_or_init(|| Families::of(tensors())).module(place.tensor)
     }
 
     /// The model's tensor called `name`. A head that the model ties to its embedding is found as that embedding.
-    pub fn find(&self, model: usize, name: &str) -> Option<Operand> {
+    pub fn find(&self, model: usize, name: &str) -> Option<Place> {
+        let own = self.checkpoints[model].find(name);
+        own.or_else(|| self.tied(model, name).ok().flatten()).map(|tensor| Place { model, tensor })
+    }
+
+    /// The table that the head called `name` is tied to; the tables there are, if it cannot be told.
+    fn tied(&self, model: usize, name: &str) -> std::result::Result<Option<usize>, Vec<&str>> {
+        if !tied::is_head(name) {
+            return Ok(None);
+        }
         let checkpoint = &self.checkpoints[model];
-        let tied = || {
-            name.ends_with("lm_head.weight")
-                .then(|| {
-                    let names = ["embed_tokens.weight", "wte.weight", "embed_in.weight"];
-                    checkpoint.tensors.iter().position(|t| names.iter().any(|n| t.name.ends_with(n)))
-                })
-                .flatten()
-        };
-        checkpoint.find(name).or_else(tied).map(|tensor| Operand { model, tensor })
+        let stack = checkpoint.main_stack().map(|(stack, _)| stack);
+        tied::table(name, checkpoint.tensors.iter().map(|t| t.name.as_str()), stack.as_deref())
     }
 
     /// As [`Self::find`], for a tensor that has to be there because `wanted_by` has it.
     ///
     /// # Errors
     /// [`Error::Tensor`] if it is not.
-    pub fn need(&self, model: usize, name: &str, wanted_by: &Path) -> Result<Operand> {
+    pub fn need(&self, model: usize, name: &str, wanted_by: &Path) -> Result<Place> {
         self.find(model, name).ok_or_else(|| {
-            Error::tensor(
-                &self.get(model).path,
-                name,
-                format!("is missing, and {} has it; models must have the same tensors", wanted_by.display()),
-            )
+            let (path, other) = (&self.get(model).path, wanted_by.display());
+            let problem = match self.tied(model, name) {
+                Err(tables) => format!(
+                    "is missing, {other} has it, and it cannot be told which of {} it is tied to; write the head out",
+                    tables.join(", ")
+                ),
+                Ok(_) => format!("is missing, and {other} has it; models must have the same tensors"),
+            };
+            Error::tensor(path, name, problem)
         })
     }
 
@@ -100,31 +117,34 @@ impl Models {
     }
 }
 
-/// The names of folders or files, numbered where they repeat.
-pub(crate) fn labels<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<String> {
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    paths
-        .map(|given| {
-            let path = given.canonicalize().unwrap_or_else(|_| given.to_owned());
-            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            let n = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
-            if *n == 1 { name } else { format!("{name}#{n}") }
-        })
-        .collect()
+/// The names of folders or files; where they repeat, with as much of the path before them as tells them apart.
+pub fn labels<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<String> {
+    let real: Vec<PathBuf> = paths.map(|p| p.canonicalize().unwrap_or_else(|_| p.to_owned())).collect();
+    let tail = |path: &Path, parts: usize| {
+        let mut tail: Vec<_> = path.iter().rev().take(parts).map(|p| p.to_string_lossy().into_owned()).collect();
+        tail.reverse();
+        tail.join("/")
+    };
+    let label = |path: &PathBuf| {
+        let most = path.iter().count().max(1);
+        let unique = |parts: &usize| real.iter().filter(|other| tail(other, *parts) == tail(path, *parts)).count() == 1;
+        tail(path, (1..most).find(unique).unwrap_or(most))
+    };
+    real.iter().map(label).collect()
 }
 
-/// Checks that operands have one shape.
+/// Checks that tensors have one shape.
 ///
 /// # Errors
 /// [`Error::Tensor`] naming the first that differs.
-pub(crate) fn same_shape(models: &Models, operands: &[Operand]) -> Result<()> {
-    let Some(first) = operands.first() else { return Ok(()) };
+pub fn same_shape(models: &Models, places: &[Place]) -> Result<()> {
+    let Some(first) = places.first() else { return Ok(()) };
     let want = models.tensor(*first);
-    for o in operands {
-        let t = models.tensor(*o);
+    for p in places {
+        let t = models.tensor(*p);
         if t.shape != want.shape {
             return Err(Error::tensor(
-                &models.get(o.model).path,
+                &models.get(p.model).path,
                 &t.name,
                 format!(
                     "has shape {:?}, but {:?} in {}; models must have the same shapes",
@@ -136,4 +156,18 @@ pub(crate) fn same_shape(models: &Models, operands: &[Operand]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_as_long_as_it_takes_to_tell_them_apart() {
+        let of = |paths: &[&str]| labels(paths.iter().map(Path::new));
+        assert_eq!(of(&["/x/a/model", "/x/b/other"]), ["model", "other"]);
+        assert_eq!(of(&["/x/a/model", "/x/b/model", "/x/other"]), ["a/model", "b/model", "other"]);
+        // Whichever is named first.
+        assert_eq!(of(&["/x/b/model", "/x/a/model"]), ["b/model", "a/model"]);
+    }
 }

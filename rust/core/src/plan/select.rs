@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::methods::{Default, Params, Spec, Value};
-use crate::names::split_layer;
+use crate::model::names::split_layer;
 use crate::recipe::{Settings, Shape};
 
 /// Where a tensor stands in its slice: layer `.0` of `.1`, or outside the layers.
@@ -78,7 +78,7 @@ pub fn resolve(
 }
 
 /// How deep in its slice a tensor lies, from 0 (first layer) to 1 (last, or only, layer).
-fn depth(position: Position) -> Option<f64> {
+pub fn depth(position: Position) -> Option<f64> {
     position.map(|(i, n)| if n > 1 { i as f64 / (n - 1) as f64 } else { 1.0 })
 }
 

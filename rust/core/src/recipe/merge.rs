@@ -1,5 +1,7 @@
 //! The merge recipe: mergekit's grammar (models, slices, base_model, parameters, dtype, out_dtype).
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::Filter;
@@ -13,7 +15,7 @@ use crate::methods::{Method, registry};
 #[derive(Debug, Clone)]
 pub struct ModelUse {
     /// Path of the model.
-    pub model: String,
+    pub model: PathBuf,
     /// First layer and one past the last; `None` for all.
     pub layers: Option<(usize, usize)>,
     /// Its own parameters.
@@ -28,7 +30,7 @@ pub struct Slice {
     /// The models, all with the same number of layers.
     pub sources: Vec<ModelUse>,
     /// The base of this slice, if it has its own.
-    pub base: Option<String>,
+    pub base: Option<PathBuf>,
     /// Parameters of this slice.
     pub parameters: Settings,
     /// Key path of the entry.
@@ -54,7 +56,7 @@ pub struct Merge {
     /// The method.
     pub method: &'static dyn Method,
     /// Path of the base model.
-    pub base: Option<String>,
+    pub base: Option<PathBuf>,
     /// The parts; one but for recipes with `modules`.
     pub parts: Vec<Part>,
     /// Tensors that are merged, if not all; the others are the base's, or the first model's, bit for bit.
@@ -95,7 +97,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
             return Err(Error::recipe(key, "is not supported yet; remove it, and see the README for what is"));
         }
     }
-    let base = fields.get("base_model").map(|v| model("base_model", v)).transpose()?;
+    let base = fields.get("base_model").map(|v| super::path("base_model", v)).transpose()?;
     let parameters = parameters(&mut fields, method)?;
     let dtype = |fields: &mut Fields, key| -> Result<Option<Dtype>> {
         fields.text(key)?.map(|name| super::parse_dtype(key, name)).transpose()
@@ -165,7 +167,7 @@ fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method) 
 
 fn parse_slice(at: &str, value: &Value, method: &'static dyn Method) -> Result<Slice> {
     let mut fields = Fields::new(at, value)?;
-    let base = fields.get("base_model").map(|v| model(&format!("{at}.base_model"), v)).transpose()?;
+    let base = fields.get("base_model").map(|v| super::path(&format!("{at}.base_model"), v)).transpose()?;
     let parameters = parameters(&mut fields, method)?;
     let path = fields.path("sources");
     let list = match fields.list("sources")? {
@@ -188,7 +190,7 @@ fn sources(at: &str, list: &[Value], method: &'static dyn Method) -> Result<Vec<
             let at = format!("{at}[{i}]");
             let mut fields = Fields::new(&at, v)?;
             let path = fields.path("model");
-            let model = model(&path, fields.need("model")?)?;
+            let model = super::path(&path, fields.need("model")?)?;
             let parameters = parameters(&mut fields, method)?;
             let path = fields.path("layer_range");
             let layers = fields.get("layer_range").map(|v| layer_range(&path, v)).transpose()?;
@@ -210,12 +212,4 @@ fn layer_range(at: &str, value: &Value) -> Result<(usize, usize)> {
         return Err(Error::recipe(at, format!("[{start}, {end}] holds no layer; the end is one past the last layer")));
     }
     Ok((start as usize, end as usize))
-}
-
-fn model(at: &str, value: &Value) -> Result<String> {
-    let text = value.as_str().ok_or_else(|| wrong(at, "the path of a model", value))?;
-    if text.is_empty() {
-        return Err(wrong(at, "the path of a model", value));
-    }
-    Ok(text.to_owned())
 }

@@ -14,6 +14,8 @@ pub use merge::{Merge, ModelUse, Part, Slice};
 pub use setting::{Rule, Setting, Settings, Shape};
 pub use swap::{Blend, Donor, Modules, NonLayer, Swap};
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::dtype::Dtype;
@@ -44,4 +46,18 @@ impl Recipe {
 pub(crate) fn parse_dtype(at: &str, name: &str) -> Result<Dtype> {
     Dtype::from_user(name)
         .ok_or_else(|| Error::recipe(at, format!("expected float32, bfloat16, float16 or float64, found `{name}`")))
+}
+
+/// A path as a recipe has it: text, or `{"bytes": HEX}` where it is not UTF-8.
+pub(crate) fn path(at: &str, value: &Value) -> Result<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes =
+        |hex: &str| (0..hex.len() / 2).map(|i| u8::from_str_radix(hex.get(2 * i..2 * i + 2)?, 16).ok()).collect();
+    let hex = value.get("bytes").and_then(Value::as_str).filter(|h| h.len().is_multiple_of(2));
+    let found = match (value.as_str(), hex.and_then(bytes)) {
+        (Some(text), _) => Some(PathBuf::from(text)),
+        (None, Some(bytes)) => Some(std::ffi::OsString::from_vec(bytes).into()),
+        (None, None) => None,
+    };
+    found.filter(|p| !p.as_os_str().is_empty()).ok_or_else(|| fields::wrong(at, "the path of a model", value))
 }

@@ -168,14 +168,17 @@ fn single(at: &str, value: &Value, parameter: &Parameter) -> Result<Param> {
             },
         },
         Kind::Choice { words } => {
+            // A choice that can be turned off is a switch, too: mergekit's `rescale: true`.
+            let none = words.iter().copied().find(|w| *w == "none");
             let word = match value {
-                Value::Bool(true) => words.first().copied(),
-                Value::Bool(false) => Some("none"),
+                Value::Bool(true) => none.and(words.first().copied()),
+                Value::Bool(false) => none,
                 Value::String(s) => words.iter().copied().find(|w| w == s),
                 _ => None,
             };
+            let switch = if none.is_some() { "true, false or " } else { "" };
             word.map(|w| Param::Word(w.to_owned()))
-                .ok_or_else(|| wrong(at, &format!("true, false or one of {}", words.join(", ")), value))
+                .ok_or_else(|| wrong(at, &format!("{switch}one of {}", words.join(", ")), value))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The swap recipe: layers of donors put into a recipient (Bandarkar et al., arXiv 2410.01335).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use globset::{Glob, GlobMatcher};
 use serde_json::Value;
@@ -50,9 +51,9 @@ pub struct Donor {
     /// Its place in the recipe, for errors; empty where it is the only one.
     pub at: String,
     /// Its path.
-    pub from: String,
+    pub from: PathBuf,
     /// Path of the model it was tuned from, if that is not the swap's base: its change moves, not its weights.
-    pub base: Option<String>,
+    pub base: Option<PathBuf>,
     /// Layers from the bottom that it gives.
     pub bottom: usize,
     /// Layers from the top that it gives.
@@ -86,9 +87,9 @@ impl Donor {
 #[derive(Debug, Clone)]
 pub struct Swap {
     /// Path of the recipient: what is not swapped comes from it.
-    pub into: String,
+    pub into: PathBuf,
     /// Path of the base, for `non_layer: base` and for donors whose change moves.
-    pub base: Option<String>,
+    pub base: Option<PathBuf>,
     /// The models that give layers, at least one.
     pub donors: Vec<Donor>,
     /// Where everything outside the layers comes from.
@@ -103,8 +104,8 @@ pub struct Swap {
 
 pub(super) fn parse(value: &Value) -> Result<Swap> {
     let mut fields = Fields::new("", value)?;
-    let into = fields.need("into")?.as_str().unwrap_or_default().to_owned();
-    let base = fields.text("base")?.map(str::to_owned);
+    let into = super::path("into", fields.need("into")?)?;
+    let base = fields.get("base").map(|v| super::path("base", v)).transpose()?;
     let listed = fields.list("donors")?.filter(|d| !d.is_empty());
     let listed = listed.ok_or_else(|| Error::recipe("donors", "no model gives layers"))?;
     let several = listed.len() > 1;
@@ -127,7 +128,7 @@ pub(super) fn parse(value: &Value) -> Result<Swap> {
     if non_layer == NonLayer::Base && base.is_none() {
         return Err(Error::recipe("non_layer", "asks for the base; give `base` too"));
     }
-    let paths: BTreeSet<&str> = donors.iter().map(|d| d.from.as_str()).collect();
+    let paths: BTreeSet<&PathBuf> = donors.iter().map(|d| &d.from).collect();
     if matches!(non_layer, NonLayer::From | NonLayer::Share(_)) && paths.len() > 1 {
         let problem = "asks for the donor's tensors, but there are several donors; expected into, base or mean";
         return Err(Error::recipe("non_layer", problem));
@@ -148,8 +149,9 @@ pub(super) fn parse(value: &Value) -> Result<Swap> {
 
 fn donor(at: String, value: &Value) -> Result<Donor> {
     let mut fields = Fields::new(at.clone(), value)?;
-    let from = fields.need("from")?.as_str().unwrap_or_default().to_owned();
-    let base = fields.text("base")?.map(str::to_owned);
+    let (from_at, base_at) = (fields.path("from"), fields.path("base"));
+    let from = super::path(&from_at, fields.need("from")?)?;
+    let base = fields.get("base").map(|v| super::path(&base_at, v)).transpose()?;
     let bottom = fields.count("bottom", 0)?;
     let top = fields.count("top", 0)?;
     let below = fields.count("transition_bottom", 0)?;

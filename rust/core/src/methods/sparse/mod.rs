@@ -26,6 +26,11 @@ impl Method for Preset {
         if by_order && params.word("scope") == "model" { Scope::Model } else { Scope::Tensor }
     }
 
+    fn couples(&self, _params: &Params) -> bool {
+        // Each model is cut by its own changes.
+        false
+    }
+
     fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         Ok(Box::new(Pipeline::new(params, shape)?))
     }
@@ -142,13 +147,15 @@ const fn parameters(stages: Stages) -> [Parameter; 15] {
             "factor on the merged change in the first layer and outside the layers (LiNeS)",
             ANY,
             Default::Number(1.0),
-        ),
+        )
+        .late(),
         Parameter::shared(
             "beta",
             "what is added to that factor on the way to the last layer",
             ANY,
             Default::Number(stages.beta),
-        ),
+        )
+        .late(),
     ]
 }
 

@@ -7,8 +7,8 @@ use super::consensus::{Consensus, RUN, join};
 use super::sparsify;
 use crate::kernels::select::{self, Selection};
 use crate::kernels::{arith, reduce, scratch};
-use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, row};
-use crate::plan::budget::TILE;
+use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, of_tile, row};
+use crate::sizes::TILE;
 
 /// How a change is made sparse.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,6 +21,20 @@ enum Sparsify {
     Random,
     ByRank,
     Blocks,
+}
+
+impl Sparsify {
+    /// Bytes of working memory for each element of what is thinned at a time.
+    fn scratch(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Order | Self::Random => 4,
+            Self::RowOrder => 8,
+            // With the marks of what earlier models have kept.
+            Self::Blocks => 12,
+            Self::ByRank => 28,
+        }
+    }
 }
 
 /// What is restored of what was dropped.
@@ -265,11 +279,16 @@ impl Kernel for Pipeline {
         let selections = self.selections().count();
         let norms = matches!(self.rescale, Rescale::L1 | Rescale::L2);
         let sums = if norms { 2 * self.inputs.len() } else { 0 };
+        let unit = self.unit.unwrap_or(1);
+        let thinning = self.inputs.iter().map(|i| i.sparsify.scratch()).max().unwrap_or(0);
         Cost {
             // A third scan for ties is not always needed; what is not used is taken off the bar at the end.
             reads: 1 + if selections > 0 { 3 } else { 0 } + usize::from(norms),
-            unit: self.unit.unwrap_or(1),
+            unit,
+            // The changes, what becomes of them together, and what thinning one of them takes.
+            scratch: of_tile(4 * (self.inputs.len() + 1) + thinning, unit),
             wants: Wants { sums, histograms: selections, ranks: selections },
+            ..Cost::ELEMENT
         }
     }
 

@@ -1,19 +1,24 @@
 //! Attention heads of one model put into a tensor of another: the rows or columns of the listed heads move.
 
-use crate::delta::slices::{Part, Slicing, Wanted};
 use crate::error::{Error, Result};
-use crate::methods::{Base, Class, Kernel, Kind, Method, Parameter, Params, Spec, Tile, Value};
-use crate::names::module;
+use crate::model::names::{module, split_layer};
+use crate::model::slices::{Part, Slicing, Wanted};
 use crate::recipe::{Donor, Swap};
+use crate::view::{Place, Run, Runs};
 
 /// What becomes of a tensor when only some heads move.
-pub enum Move {
+pub enum Heads {
     /// Nothing of it belongs to a head that moves.
     Stay,
-    /// All its heads move.
+    /// All its heads move, or heads are not asked for.
     Whole,
-    /// These heads move; parameters for [`Heads`].
-    Some(Params),
+    /// Only these pieces move.
+    Some {
+        /// Which of its pieces.
+        taken: Vec<bool>,
+        /// The cut into pieces.
+        slicing: Slicing,
+    },
 }
 
 /// How the heads of `donor` move in the tensor called `name`.
@@ -21,24 +26,30 @@ pub enum Move {
 /// Key and value heads are shared by a group of query heads; they move with their whole group.
 ///
 /// # Errors
-/// [`Error::Recipe`] for heads that do not exist, or a group of which only a part is listed.
-pub fn moved(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<Move> {
-    let (Some(listed), Some((query, shared))) = (&donor.heads, swap.head_counts) else { return Ok(Move::Whole) };
+/// [`Error::Recipe`] for heads that do not exist, a group of which only a part is listed, or a tensor of an attention block
+/// of which it is not known which heads it serves: then half of a head would move.
+pub fn moved(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<Heads> {
+    let (Some(listed), Some((query, shared))) = (&donor.heads, swap.head_counts) else { return Ok(Heads::Whole) };
     let at = donor.place("heads");
     if let Some(head) = listed.iter().find(|h| **h as u64 >= query) {
         return Err(Error::recipe(at, format!("head {head} does not exist; there are {query}, numbered from 0")));
     }
     let wanted = Wanted { heads: Some((query, shared)), neurons: 0, tokens: false };
     let Some(slicing) = Slicing::of(name, shape, &wanted).filter(|s| s.part == Part::Head) else {
-        return Ok(Move::Stay);
+        if serves_heads(name) {
+            let problem = format!(
+                "`{name}` is part of an attention block, and which rows of it belong to which head is not known (fused, \
+                 low-rank or quantised attention); move whole layers or modules instead"
+            );
+            return Err(Error::recipe(at, problem));
+        }
+        return Ok(Heads::Stay);
     };
     let group = (query / slicing.pieces() as u64).max(1);
-    let mut heads = Vec::new();
+    let mut taken = Vec::new();
     for piece in 0..slicing.pieces() as u64 {
         let inside = (piece * group..(piece + 1) * group).filter(|h| listed.contains(&(*h as usize))).count() as u64;
-        if inside == group {
-            heads.push(piece.to_string());
-        } else if inside > 0 {
+        if inside > 0 && inside < group {
             let (first, last) = (piece * group, (piece + 1) * group - 1);
             return Err(Error::recipe(
                 at,
@@ -49,65 +60,70 @@ pub fn moved(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<Mo
                 ),
             ));
         }
+        taken.push(inside > 0);
     }
-    if heads.is_empty() {
-        return Ok(Move::Stay);
-    }
-    let mut params = Params { inputs: 2, ..Params::default() };
-    params.shared.insert("axis", Value::Word(if slicing.by_column() { "columns" } else { "rows" }.into()));
-    params.shared.insert("pieces", Value::Number(slicing.pieces() as f64));
-    params.shared.insert("heads", Value::Word(heads.join(",")));
-    Ok(Move::Some(params))
+    Ok(if taken.contains(&true) { Heads::Some { taken, slicing } } else { Heads::Stay })
 }
 
-/// The recipient's tensor with the donor's heads; its inputs are these two. No method of a merge config.
-pub struct Heads;
-
-static SPEC: Spec = Spec {
-    name: "heads",
-    summary: "take some heads from the donor",
-    parameters: &[
-        Parameter::shared(
-            "axis",
-            "rows or columns",
-            Kind::Choice { words: &["rows", "columns"] },
-            crate::methods::Default::Required,
-        ),
-        Parameter::shared(
-            "pieces",
-            "number of heads",
-            Kind::Integer { min: 1, max: 1 << 20 },
-            crate::methods::Default::Required,
-        ),
-    ],
-    base: Base::None,
-    inputs: (2, 2),
-    class: Class::Element,
-    ..Spec::COMMON
-};
-
-impl Method for Heads {
-    fn spec(&self) -> &Spec {
-        &SPEC
+/// Whether a tensor that is not cut into heads belongs to an attention block and is more than what all heads share: a norm,
+/// rotary frequencies, a mask, the bias of the output projection.
+fn serves_heads(name: &str) -> bool {
+    let rest = split_layer(name).map_or(name, |l| l.rest);
+    let mut parts = rest.split('.').map(str::to_ascii_lowercase);
+    let norm = |part: &str| part.contains("norm") || part.starts_with("ln_") || part.ends_with("_ln");
+    let attends = |part: &str| (part.contains("attn") || part.contains("attention")) && !norm(part);
+    if !parts.any(|part| attends(&part)) {
+        return false;
     }
+    let shared = ["rotary", "inv_freq", "rope", "masked_bias"];
+    let inner: Vec<String> = parts.collect();
+    let alike = inner.iter().any(|part| norm(part) || shared.iter().any(|s| part.contains(s)));
+    let out = ["o_proj", "out_proj", "output.dense"].iter().any(|o| rest.ends_with(&format!("{o}.bias")));
+    // GPT-2 keeps its causal mask as `attn.bias`.
+    !(alike || out || inner == ["bias"])
+}
 
-    fn bind(&self, params: &Params, shape: &[u64]) -> std::result::Result<Box<dyn Kernel>, String> {
-        let pieces = params.integer("pieces");
-        let rows = shape.first().copied().unwrap_or(1);
-        let columns = shape.iter().skip(1).product();
-        let slicing = match params.word("axis") {
-            "columns" => Slicing::along_columns(Part::Head, columns, pieces),
-            _ => Slicing::along_rows(Part::Head, rows, columns, pieces),
-        };
-        let mut taken = vec![false; slicing.pieces()];
-        for head in params.word("heads").split(',').filter_map(|h| h.parse::<usize>().ok()) {
-            *taken.get_mut(head).ok_or("a head that is not there")? = true;
+/// The recipient's tensor `own` with the pieces of the donor's that are `taken`.
+pub fn runs(own: Place, donor: Place, taken: &[bool], slicing: &Slicing, elements: u64) -> Runs {
+    let mut runs: Vec<Run> = Vec::new();
+    let stride = slicing.period();
+    for (piece, range) in slicing.runs(0..stride) {
+        let from = if taken[piece] { donor } else { own };
+        match runs.last_mut() {
+            Some(last) if last.from == from => last.len = range.end - last.start,
+            _ => runs.push(Run { from, start: range.start, len: range.end - range.start }),
         }
-        Ok(Box::new(crate::methods::Element(move |tile: &Tile, out: &mut [f32]| {
-            for (piece, run) in slicing.runs(tile.start..tile.start + out.len() as u64) {
-                let run = (run.start - tile.start) as usize..(run.end - tile.start) as usize;
-                out[run.clone()].copy_from_slice(&tile.inputs[usize::from(taken[piece])][run]);
-            }
-        })))
+    }
+    Runs { runs, times: elements / stride.max(1), stride }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_serves_heads_is_told_from_what_all_share() {
+        for name in [
+            "model.layers.0.self_attn.qkv_proj.weight",
+            "h.3.attn.c_attn.bias",
+            "transformer.h.0.self_attention.query_key_value.weight",
+            "model.layers.0.self_attn.kv_b_proj.weight",
+            "model.layers.0.self_attn.q_proj.weight_scale",
+            "blocks.0.attn.Wqkv.weight",
+        ] {
+            assert!(serves_heads(name), "{name}");
+        }
+        for name in [
+            "model.layers.0.post_attention_layernorm.weight",
+            "model.layers.0.attention_norm.weight",
+            "model.layers.0.self_attn.q_norm.weight",
+            "encoder.layer.0.attention.output.LayerNorm.weight",
+            "encoder.layer.0.attention.output.dense.bias",
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "h.0.attn.bias",
+            "model.layers.0.mlp.up_proj.weight",
+        ] {
+            assert!(!serves_heads(name), "{name}");
+        }
     }
 }

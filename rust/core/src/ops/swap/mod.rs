@@ -11,11 +11,12 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::methods::{Method, Params, Value, registry};
-use crate::names::{module, split_layer};
-use crate::plan::{Draft, Models, Operand, OutputConfig, same_shape};
+use crate::methods::{Params, Value, registry};
+use crate::model::names::{module, split_layer};
+use crate::plan::{Computation, Draft, Models, OutputConfig, same_shape};
 use crate::recipe::{NonLayer, Swap};
-use heads::Move;
+use crate::view::{Place, View};
+use heads::Heads;
 use shares::shares;
 
 /// A donor with its model opened.
@@ -105,11 +106,18 @@ impl Builder<'_> {
         split_layer(name).filter(|l| l.stack == self.stack).map(|l| l.layer)
     }
 
+    /// The module of a tensor of the recipient; that of a quantised weight for all that comes with it.
+    fn module(&self, own: Place, name: &str) -> String {
+        let whole = self.draft.models.family(own);
+        let inside = whole.map(|stem| split_layer(stem).map_or(stem, |l| l.rest));
+        inside.unwrap_or_else(|| module(name)).to_owned()
+    }
+
     fn layers(&mut self) -> Result<()> {
         self.refuse_extra()?;
         let names: Vec<String> = self.draft.models.get(self.into).tensors.iter().map(|t| t.name.clone()).collect();
         for (tensor, name) in names.into_iter().enumerate() {
-            let own = Operand { model: self.into, tensor };
+            let own = Place { model: self.into, tensor };
             match self.layer(&name) {
                 Some(layer) => self.inside(name, own, layer)?,
                 None => self.outside(name, own)?,
@@ -119,19 +127,26 @@ impl Builder<'_> {
     }
 
     /// A tensor of a layer.
-    fn inside(&mut self, name: String, own: Operand, layer: usize) -> Result<()> {
+    fn inside(&mut self, name: String, own: Place, layer: usize) -> Result<()> {
         let swap = self.swap;
         let shape = self.draft.models.tensor(own).shape.clone();
         let mut claims = Vec::new();
         for (donor, giver) in swap.donors.iter().zip(&self.givers) {
             let share = giver.shares[layer];
-            if share == 0.0 || !donor.modules.contain(module(&name)) {
+            if share == 0.0 {
                 continue;
             }
-            match heads::moved(swap, donor, &name, &shape)? {
-                Move::Stay => {}
-                Move::Whole => claims.push((giver.model, giver.base, share, None)),
-                Move::Some(params) => claims.push((giver.model, giver.base, share, Some(params))),
+            // Asked of every tensor of the layer, so that a block that is not understood is not moved in part.
+            let moved = heads::moved(swap, donor, &name, &shape)?;
+            if !donor.modules.contain(&self.module(own, &name)) {
+                continue;
+            }
+            match moved {
+                Heads::Stay => {}
+                Heads::Whole => claims.push((giver.model, giver.base, share, None)),
+                Heads::Some { taken, slicing } => {
+                    claims.push((giver.model, giver.base, share, Some((taken, slicing))));
+                }
             }
         }
         self.given |= !claims.is_empty();
@@ -144,7 +159,7 @@ impl Builder<'_> {
             return Err(Error::recipe("donors", problem));
         }
         let wanted_by = self.draft.models.get(self.into).path.clone();
-        if let [(model, base, share, Some(params))] = claims.as_slice() {
+        if let [(model, base, share, Some((taken, slicing)))] = claims.as_slice() {
             let donor = self.draft.models.need(*model, &name, &wanted_by)?;
             if base.is_some() || *share != 1.0 {
                 return Err(Error::recipe(
@@ -152,7 +167,18 @@ impl Builder<'_> {
                     "move bit for bit; blends and a donor's own base do not go with them",
                 ));
             }
-            return self.heads(name, own, donor, params.clone());
+            same_shape(&self.draft.models, &[own, donor])?;
+            let (mine, theirs) = (self.draft.models.tensor(own).dtype, self.draft.models.tensor(donor).dtype);
+            if mine != theirs {
+                let problem = format!(
+                    "is {}, and {} in the recipient; heads move between tensors of one dtype",
+                    theirs.name(),
+                    mine.name()
+                );
+                return Err(Error::tensor(&self.draft.models.get(donor.model).path, &name, problem));
+            }
+            let runs = heads::runs(own, donor, taken, slicing, shape.iter().product());
+            return self.draft.copy(name, View::Runs(runs), self.swap.dtype);
         }
         let mut parts = vec![(own, 1.0 - total)];
         for (model, base, share, _) in claims {
@@ -166,7 +192,7 @@ impl Builder<'_> {
     }
 
     /// A tensor that the recipient has outside the layers.
-    fn outside(&mut self, name: String, own: Operand) -> Result<()> {
+    fn outside(&mut self, name: String, own: Place) -> Result<()> {
         let wanted_by = self.draft.models.get(self.into).path.clone();
         let mut parts = vec![(own, 1.0)];
         self.given |= self.swap.non_layer != NonLayer::Into;
@@ -200,7 +226,7 @@ impl Builder<'_> {
             if there || !known.insert(name.clone()) {
                 continue;
             }
-            let own = Operand { model: lender, tensor };
+            let own = Place { model: lender, tensor };
             let mut parts = vec![(own, 1.0)];
             if matches!(self.swap.non_layer, NonLayer::Mean | NonLayer::Share(_)) {
                 parts = self.everyone(&name, &self.draft.models.get(lender).path.clone())?;
@@ -222,7 +248,7 @@ impl Builder<'_> {
     }
 
     /// A tensor outside the layers that is mixed: the recipient's and every donor's, with their shares.
-    fn everyone(&self, name: &str, wanted_by: &Path) -> Result<Vec<(Operand, f64)>> {
+    fn everyone(&self, name: &str, wanted_by: &Path) -> Result<Vec<(Place, f64)>> {
         let donors = self.donors();
         let share = match self.swap.non_layer {
             NonLayer::Share(share) => share,
@@ -234,46 +260,37 @@ impl Builder<'_> {
     }
 
     /// Adds a tensor that is `parts` with their shares: a copy where it is one of them, else computed in f64.
-    fn mix(&mut self, name: String, own: Operand, parts: Vec<(Operand, f64)>) -> Result<()> {
-        let dtype = self.swap.dtype.unwrap_or(self.draft.models.tensor(own).dtype);
-        let mut mixed: Vec<(Operand, f64)> = Vec::new();
-        for (operand, share) in parts.into_iter().filter(|(_, share)| *share != 0.0) {
-            match mixed.iter_mut().find(|(o, _)| *o == operand) {
+    fn mix(&mut self, name: String, own: Place, parts: Vec<(Place, f64)>) -> Result<()> {
+        let mut mixed: Vec<(Place, f64)> = Vec::new();
+        for (place, share) in parts.into_iter().filter(|(_, share)| *share != 0.0) {
+            match mixed.iter_mut().find(|(p, _)| *p == place) {
                 Some((_, sum)) => *sum += share,
-                None => mixed.push((operand, share)),
+                None => mixed.push((place, share)),
             }
         }
         mixed.retain(|(_, share)| share.abs() > 1e-12);
-        let operands: Vec<Operand> = mixed.iter().map(|(o, _)| *o).collect();
-        same_shape(&self.draft.models, &[&[own], operands.as_slice()].concat())?;
-        if let [(operand, share)] = mixed.as_slice()
+        let places: Vec<Place> = mixed.iter().map(|(p, _)| *p).collect();
+        same_shape(&self.draft.models, &[&[own], places.as_slice()].concat())?;
+        if let [(place, share)] = mixed.as_slice()
             && *share == 1.0
         {
-            return self.draft.copy(name, *operand, Some(dtype));
+            return self.draft.take(name, *place, own, self.swap.dtype);
         }
         // The donor first, as a blend is told: its share, then the recipient's.
-        mixed.sort_by_key(|(o, _)| o.model == self.into);
+        mixed.sort_by_key(|(p, _)| p.model == self.into);
         let mut params = Params { inputs: mixed.len(), ..Params::default() };
         params.shared.insert("normalize", Value::Bool(false));
         params.per_input.insert("weight", mixed.iter().map(|(_, share)| Value::Number(*share)).collect());
-        let inputs = mixed.into_iter().map(|(o, _)| o).collect();
-        self.draft.merge(name, registry::LINEAR, params, None, inputs, Some(dtype))
-    }
-
-    fn heads(&mut self, name: String, own: Operand, donor: Operand, params: Params) -> Result<()> {
-        let (mine, theirs) = (self.draft.models.tensor(own).dtype, self.draft.models.tensor(donor).dtype);
-        // Through f32 and back these keep every bit.
-        if mine != theirs || !mine.computes() || mine.bits() > 32 {
-            let problem = format!(
-                "is {}, and {} in the recipient; heads move between tensors of one dtype, float32, bfloat16 or float16",
-                theirs.name(),
-                mine.name()
-            );
-            return Err(Error::tensor(&self.draft.models.get(donor.model).path, &name, problem));
-        }
-        static HEADS: heads::Heads = heads::Heads;
-        let method: &'static dyn Method = &HEADS;
-        self.draft.merge(name, method, params, None, vec![own, donor], Some(self.swap.dtype.unwrap_or(mine)))
+        let dtype = self.swap.dtype.unwrap_or(self.draft.models.tensor(own).dtype);
+        self.draft.compute(Computation {
+            name,
+            method: registry::LINEAR,
+            params,
+            base: None,
+            inputs: mixed.into_iter().map(|(p, _)| p.into()).collect(),
+            dtype: Some(dtype),
+            at: String::new(),
+        })
     }
 
     /// A tensor inside the layers that only a donor has would be lost.
@@ -336,7 +353,7 @@ impl Builder<'_> {
             for (tensor, name) in names.into_iter().enumerate() {
                 if owner(self, &name)? == model {
                     self.given |= model != self.into;
-                    self.draft.copy(name, Operand { model, tensor }, self.swap.dtype)?;
+                    self.draft.copy(name, Place { model, tensor }, self.swap.dtype)?;
                 }
             }
         }

@@ -5,7 +5,7 @@ use crate::recipe::{Blend, NonLayer, Swap};
 
 /// A title and a text for each thing done. `shares` and `donors` hold each donor's share in every layer and its model,
 /// `labels` the models' names.
-pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]) -> Vec<(&'static str, String)> {
+pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]) -> Vec<(String, String)> {
     let recipient = &labels[0];
     let layers = shares.first().map_or(0, |s| s.len());
     let mut out = Vec::new();
@@ -21,7 +21,7 @@ pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]
         let change = if donor.base.is_some() { "the change of " } else { "" };
         let whole = ranges((0..layers).filter(|l| shares[*l] == 1.0));
         if !whole.is_empty() {
-            out.push(("donor", format!("layers {whole} of {change}{label}{only}")));
+            out.push(("donor".to_owned(), format!("layers {whole} of {change}{label}{only}")));
         }
         let blended = ranges((0..layers).filter(|l| shares[*l] > 0.0 && shares[*l] < 1.0));
         if !blended.is_empty() {
@@ -32,12 +32,12 @@ pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]
                     first.to_string()
                 }
             };
-            out.push(("blended", format!("layers {blended} ({share} of {change}{label}{only})")));
+            out.push(("blended".to_owned(), format!("layers {blended} ({share} of {change}{label}{only})")));
         }
     }
     let kept = ranges((0..layers).filter(|l| shares.iter().all(|s| s[*l] == 0.0)));
     if !kept.is_empty() {
-        out.push(("recipient", format!("layers {kept} of {recipient}")));
+        out.push(("recipient".to_owned(), format!("layers {kept} of {recipient}")));
     }
     let named: Vec<&str> = donors.iter().map(|d| labels[*d].as_str()).collect();
     let mut each = named.clone();
@@ -45,10 +45,17 @@ pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]
     let (source, option) = match swap.non_layer {
         NonLayer::Into => (recipient.clone(), "--non-layer into"),
         NonLayer::From => (named[0].to_owned(), "--non-layer from"),
-        NonLayer::Base => (swap.base.clone().unwrap_or_default(), "--non-layer base"),
+        NonLayer::Base => (base_label(swap), "--non-layer base"),
         NonLayer::Mean => (format!("the mean of {recipient} and {}", each.join(", ")), "--non-layer mean"),
         NonLayer::Share(s) => (format!("{} of {recipient}, {s} of {}", 1.0 - s, named[0]), "--alpha"),
     };
-    out.push(("outside", format!("embeddings, final norm, head and all else outside the layers: {source} ({option})")));
+    out.push((
+        "outside".to_owned(),
+        format!("embeddings, final norm, head and all else outside the layers: {source} ({option})"),
+    ));
     out
+}
+
+fn base_label(swap: &Swap) -> String {
+    swap.base.as_ref().map(|b| b.display().to_string()).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::names::{module, split_layer};
+use crate::model::names::{module, split_layer};
 
 /// What a tensor is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +102,9 @@ impl Slicing {
         Self { part, bounds: bounds(columns, pieces), unit: 1, period: columns, by_column: true }
     }
 
-    /// True if it cuts columns.
-    pub fn by_column(&self) -> bool {
-        self.by_column
+    /// Elements after which the cut repeats.
+    pub fn period(&self) -> u64 {
+        self.period
     }
 
     /// Number of pieces.

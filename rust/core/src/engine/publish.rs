@@ -1,0 +1,86 @@
+//! The last phase of a run: what was made is checked for completeness and put in its place.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::Sidecar;
+use super::journal::{self, Done};
+use crate::checkpoint::{REPORT, Staging};
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::view::Sources;
+
+/// Name of the index of a sharded output.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Every file the output will consist of besides its shards, relative to its folder.
+pub fn beside(plan: &Plan, sidecars: &[Sidecar]) -> Vec<PathBuf> {
+    let given = sidecars.iter().map(|s| match s {
+        Sidecar::Bytes(name, _) | Sidecar::Copy(name, _) => name.clone(),
+    });
+    let index = (plan.shards.len() > 1).then(|| INDEX.into());
+    index.into_iter().chain(given).chain([REPORT.into()]).collect()
+}
+
+/// Publishes a finished output. Until then, and if anything fails, the folder and its journal stay to be resumed.
+///
+/// # Errors
+/// [`Error::Bug`] if a tensor is missing, [`Error::Checkpoint`] if an input has changed since its header was read,
+/// [`Error::Output`] or [`Error::Io`] if the output cannot be put in its place.
+pub fn publish(
+    plan: &Plan,
+    sources: &Sources,
+    staging: Staging,
+    done: &HashMap<usize, Done>,
+    sidecars: &[Sidecar],
+    report: &str,
+    overwrite: bool,
+) -> Result<()> {
+    if let Some(missing) = (0..plan.tensors.len()).find(|t| !done.contains_key(t)) {
+        return Err(Error::bug(format!("`{}` was not made", plan.tensors[missing].name)));
+    }
+    unchanged(sources)?;
+    let files = beside(plan, sidecars);
+    staging.publish(&plan.shards, &files, journal::FILE, overwrite, |folder| write(plan, folder, sidecars, report))
+}
+
+/// Checks that every input is still what it was when its header was read.
+///
+/// # Errors
+/// [`Error::Checkpoint`] naming the first that is not.
+pub fn unchanged(sources: &Sources) -> Result<()> {
+    sources.iter().flatten().try_for_each(|source| source.check())
+}
+
+fn write(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &str) -> Result<()> {
+    let write = |name: &Path, bytes: &[u8]| {
+        let path = folder.join(name);
+        let fail = |e| Error::io(&path, "write", e);
+        let mut file = std::fs::File::create(&path).map_err(fail)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
+    };
+    for sidecar in sidecars {
+        match sidecar {
+            Sidecar::Bytes(name, bytes) => write(name, bytes)?,
+            Sidecar::Copy(name, from) => {
+                let path = folder.join(name);
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, "make the folder", e))?;
+                }
+                std::fs::copy(from, &path)
+                    .and_then(|_| std::fs::File::open(&path)?.sync_all())
+                    .map_err(|e| Error::io(from, "copy", e))?;
+            }
+        }
+    }
+    write(Path::new(REPORT), report.as_bytes())?;
+    if plan.shards.len() > 1 {
+        let map: serde_json::Map<String, serde_json::Value> =
+            plan.tensors.iter().map(|t| (t.name.clone(), plan.shards[t.shard].file.clone().into())).collect();
+        let total: u64 = plan.tensors.iter().map(|t| t.nbytes).sum();
+        let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": map});
+        write(Path::new(INDEX), &serde_json::to_vec_pretty(&index).unwrap_or_default())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Scans over more than one tensor, the first phase of a run: for methods whose statistics are taken over a module, a layer
+//! or the whole model.
+//!
+//! One kernel scans every tensor of a group, pass after pass; what it found then goes to the kernels of the single
+//! tensors, which only apply it. A pass may be split among processes: each scans a part, and [`Found::settle`] joins them.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::Means;
+use super::found::Found;
+use super::statistics::{OfTensor, Ordered, Partial};
+use super::threads;
+use super::tiles::{Inputs, Pass, Scratch};
+use super::worker::begun;
+use crate::error::Result;
+use crate::kernels::select::BINS;
+use crate::methods::Stats;
+
+/// Finds what there is to find of every group that has a tensor left to make.
+///
+/// # Errors
+/// Input that cannot be read, data that do not allow what was asked, [`crate::error::Error::Interrupted`].
+pub fn all(inputs: &Inputs, means: &Means, left: impl Fn(usize) -> bool) -> Result<Found> {
+    let mut found = Found::default();
+    for (group, tensors) in inputs.plan.groups.iter().map(|g| &g.tensors).enumerate() {
+        if tensors.iter().any(|t| left(*t)) {
+            found.begin(inputs.plan, group)?;
+            while found.scanner(group).is_some() {
+                let partial = scan(inputs, means, &found, group, tensors)?;
+                found.settle(inputs.plan, group, vec![partial])?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The sums and the ranks of each span, by tensor.
+type Seen = HashMap<usize, (Ordered, Vec<Vec<u64>>)>;
+
+/// One pass over some tensors of a group.
+///
+/// # Errors
+/// As [`all`].
+pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &[usize]) -> Result<Partial> {
+    let Some((kernel, wants, pass)) = found.scanner(group) else { return Ok(Partial::default()) };
+    let tensors = &inputs.plan.tensors;
+    let tasks: Vec<(usize, u64)> =
+        part.iter().flat_map(|t| (0..tensors[*t].spans()).map(move |span| (*t, span))).collect();
+    // Histograms of a thread are kept from task to task: adding them up for each of thousands of small tensors would take
+    // longer than the tensors.
+    let pool: Mutex<Vec<(Stats, Scratch)>> = Mutex::default();
+    let counts = Mutex::new(vec![vec![0u64; BINS]; wants.histograms]);
+    let each = |t: &usize| (*t, (Ordered::new(wants.sums), vec![Vec::new(); tensors[*t].spans() as usize]));
+    let seen: Mutex<Seen> = Mutex::new(part.iter().map(each).collect());
+    threads::each(tasks.len(), means.threads, inputs.progress, means.observer, |i, _: &mut ()| {
+        let kept = pool.lock().pop();
+        let (mut stats, mut scratch) = kept.unwrap_or_else(|| {
+            let mut stats = Stats::default();
+            stats.reset(wants);
+            (stats, Scratch::default())
+        });
+        let (tensor, span) = tasks[i];
+        let t = &tensors[tensor];
+        stats.before = found.before(tensor).get(span as usize).cloned().unwrap_or_default();
+        let own = Pass { tensor: t, own: t.elements_of(span), release: Some(true), check: pass == 0, digest: false };
+        begun(inputs, means.backend, &own, kernel, &mut stats, (&mut scratch.buffers, &mut scratch.wide))?;
+        scratch.trim(t);
+        if let Some((sums, ranks)) = seen.lock().get_mut(&tensor) {
+            sums.put(span, std::mem::replace(&mut stats.sums, vec![0.0; wants.sums]));
+            ranks[span as usize] = std::mem::replace(&mut stats.ranks, vec![0; wants.ranks]);
+        }
+        // Bins are 32 bits wide; a span has 22.
+        stats.spans += 1;
+        if stats.spans == 1 << 9 {
+            empty(&mut stats, &mut counts.lock());
+        }
+        pool.lock().push((stats, scratch));
+        Ok(())
+    })?;
+    let mut counts = counts.into_inner();
+    for (mut stats, _) in pool.into_inner() {
+        empty(&mut stats, &mut counts);
+    }
+    let of =
+        |(tensor, (sums, ranks)): (usize, (Ordered, Vec<Vec<u64>>))| OfTensor { tensor, sums: sums.total(), ranks };
+    Ok(Partial { counts, tensors: seen.into_inner().into_iter().map(of).collect() })
+}
+
+/// Adds a thread's histograms to the totals and empties them.
+fn empty(stats: &mut Stats, totals: &mut [Vec<u64>]) {
+    for (total, part) in totals.iter_mut().zip(&mut stats.counts) {
+        for (t, p) in total.iter_mut().zip(part) {
+            *t += u64::from(std::mem::take(p));
+        }
+    }
+    stats.spans = 0;
+}

@@ -1,0 +1,113 @@
+//! Statistics while they are joined: the spans of a tensor in their order, then the tensors of a group in the plan's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::methods::Totals;
+
+/// Sums added in the order of their index, whoever finishes first.
+pub struct Ordered {
+    total: Vec<f64>,
+    next: u64,
+    early: BTreeMap<u64, Vec<f64>>,
+}
+
+impl Ordered {
+    /// `width` sums of nothing.
+    pub fn new(width: usize) -> Self {
+        Self { total: vec![0.0; width], next: 0, early: BTreeMap::new() }
+    }
+
+    /// Takes the sums with number `index`; every number comes once.
+    pub fn put(&mut self, index: u64, sums: Vec<f64>) {
+        self.early.insert(index, sums);
+        while let Some(sums) = self.early.remove(&self.next) {
+            add(&mut self.total, &sums);
+            self.next += 1;
+        }
+    }
+
+    /// The totals.
+    pub fn total(self) -> Vec<f64> {
+        self.total
+    }
+}
+
+fn add(total: &mut [f64], sums: &[f64]) {
+    total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
+}
+
+/// What a scan found in one tensor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OfTensor {
+    /// Index in the plan.
+    pub tensor: usize,
+    /// As [`Totals::sums`].
+    pub sums: Vec<f64>,
+    /// Ranks of each span.
+    pub ranks: Vec<Vec<u64>>,
+}
+
+/// What a scan found in a part of the tensors of a group. Parts are joined by [`join`], whoever scanned them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Partial {
+    /// As [`Totals::counts`], over the part: whole numbers, whose order of addition does not matter.
+    pub counts: Vec<Vec<u64>>,
+    /// Its tensors.
+    pub tensors: Vec<OfTensor>,
+}
+
+/// Ranks counted before each span of a tensor, by the tensor's index.
+pub type Before = Vec<(usize, Vec<Vec<u64>>)>;
+
+/// The totals of a scan, and the running ranks before each span; `sums` and `ranks` are their numbers.
+pub fn join(parts: Vec<Partial>, sums: usize, ranks: usize) -> (Totals, Before) {
+    let mut totals = Totals { sums: vec![0.0; sums], counts: Vec::new(), ranks: vec![0; ranks] };
+    let mut tensors: Vec<OfTensor> = Vec::new();
+    for part in parts {
+        totals.counts.resize_with(part.counts.len().max(totals.counts.len()), Vec::new);
+        for (total, counts) in totals.counts.iter_mut().zip(part.counts) {
+            if total.is_empty() {
+                *total = counts;
+            } else {
+                total.iter_mut().zip(counts).for_each(|(t, c)| *t += c);
+            }
+        }
+        tensors.extend(part.tensors);
+    }
+    tensors.sort_unstable_by_key(|t| t.tensor);
+    let mut before = Before::new();
+    for t in tensors {
+        add(&mut totals.sums, &t.sums);
+        let running = t.ranks.iter().map(|row| {
+            let so_far = totals.ranks.clone();
+            totals.ranks.iter_mut().zip(row).for_each(|(t, r)| *t += r);
+            so_far
+        });
+        before.push((t.tensor, running.collect()));
+    }
+    (totals, before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// Law 3: totals do not depend on who scanned which tensors, to the last bit.
+        #[test]
+        fn parts_do_not_matter(values in proptest::collection::vec((-1e6f64..1e6, 0u64..9), 1..20), cut in 0usize..20) {
+            let tensors: Vec<OfTensor> = values.iter().enumerate()
+                .map(|(tensor, (sum, rank))| OfTensor { tensor, sums: vec![sum * 1e-3], ranks: vec![vec![*rank], vec![1]] })
+                .collect();
+            let part = |tensors: &[OfTensor]| Partial { counts: vec![vec![tensors.len() as u64]], tensors: tensors.to_vec() };
+            let (whole, before) = join(vec![part(&tensors)], 1, 1);
+            let (first, last) = tensors.split_at(cut.min(tensors.len()));
+            let (parts, again) = join(vec![part(last), part(first)], 1, 1);
+            proptest::prop_assert_eq!(whole.sums[0].to_bits(), parts.sums[0].to_bits());
+            proptest::prop_assert_eq!((&whole.counts, &whole.ranks), (&parts.counts, &parts.ranks));
+            proptest::prop_assert_eq!(before, again);
+        }
+    }
+}

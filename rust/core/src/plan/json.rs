@@ -1,0 +1,318 @@
+//! Plans as data: for `--dry-run`, for reports, and for another process to run.
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Map, Value, json};
+
+use super::{Action, Group, Plan, TensorPlan};
+use crate::checkpoint::header::{self, Entry, tensor_bytes};
+use crate::checkpoint::{Checkpoint, Shard};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::methods::{Params, Value as Param, registry};
+use crate::view::{Place, Run, Runs, View};
+
+impl Plan {
+    /// A digest over everything that decides the output's bytes but the inputs' data; paths do not enter it.
+    pub fn hash(&self) -> &str {
+        self.hash.get_or_init(|| {
+            let headers: Vec<Vec<&str>> =
+                self.models.iter().map(|m| m.files.iter().map(|f| f.header_digest.as_str()).collect()).collect();
+            let shards: Vec<_> = self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes)).collect();
+            let head = json!({"format": 2, "headers": headers, "labels": self.labels, "shards": shards});
+            let mut leaves = crate::digest::Leaves::new();
+            leaves.update(head.to_string().as_bytes());
+            for t in &self.tensors {
+                leaves.update(self.tensor_json(t).to_string().as_bytes());
+            }
+            crate::digest::hex(crate::digest::combine(leaves.finish().into_iter()))
+        })
+    }
+
+    /// The plan as data; [`Self::from_json`] makes it a plan again.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "title": self.title,
+            "hash": self.hash(),
+            "recipe": self.recipe,
+            "models": self.labels.iter().zip(&self.models).map(|(l, m)| json!({
+                "label": l,
+                "path": path_json(&m.path),
+                "tensors": m.tensors.len(),
+                "bytes": m.total_bytes(),
+                "files": m.files.iter().map(|f| json!({
+                    "file": f.path.file_name().map(|n| n.to_string_lossy()),
+                    "identity": f.identity,
+                    "header": f.header_digest,
+                })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+            "read_bytes": self.read_bytes(),
+            "write_bytes": self.write_bytes(),
+            "shards": self.shards.iter().map(|s| json!({"file": s.file, "bytes": s.size(), "header_bytes": s.header.len()})).collect::<Vec<_>>(),
+            "config": self.config,
+            "warnings": self.warnings,
+            "notes": self.notes,
+            "unused": self.unused,
+            "groups": self.groups.iter().map(|g| &g.name).collect::<Vec<_>>(),
+            "tensors": self.tensors.iter().map(|t| self.tensor_told(t)).collect::<Vec<_>>(),
+        })
+    }
+
+    /// A tensor with where its parameters come from.
+    fn tensor_told(&self, t: &TensorPlan) -> Value {
+        let mut out = self.tensor_json(t);
+        if let Action::Compute { params, .. } = &t.action {
+            let places = |at: &Vec<Option<Arc<str>>>| at.iter().map(Option::as_deref).collect::<Value>();
+            out["from"] = params.from.iter().map(|(k, at)| ((*k).to_owned(), places(at))).collect();
+        }
+        out
+    }
+
+    fn tensor_json(&self, t: &TensorPlan) -> Value {
+        let action = match &t.action {
+            Action::Move { from: View::Plain(_), .. } => "copy",
+            Action::Move { .. } => "move",
+            Action::Compute { .. } => "merge",
+        };
+        let view = |v: &View| self.view_json(v);
+        let inputs: Vec<Value> = match &t.action {
+            Action::Move { .. } => t.action.views().iter().map(view).collect(),
+            Action::Compute { inputs, .. } => inputs.iter().map(view).collect(),
+        };
+        let mut out = json!({
+            "name": t.name,
+            "dtype": t.dtype,
+            "shape": t.shape,
+            "shard": t.shard,
+            "offset": t.offset,
+            "action": action,
+            "inputs": inputs,
+        });
+        if let Action::Compute { method, params, base, group, .. } = &t.action {
+            out["method"] = method.spec().name.into();
+            out["params"] = json!(params);
+            out["base"] = json!(base.as_ref().map(view));
+            if let Some(group) = group {
+                out["group"] = json!(group);
+            }
+        }
+        out
+    }
+
+    fn view_json(&self, view: &View) -> Value {
+        let place = |p: &Place| json!([self.labels[p.model], self.tensor(*p).name]);
+        match view {
+            View::Plain(p) => place(p),
+            View::Runs(r) => json!({
+                "runs": r.runs.iter().map(|run| json!([place(&run.from), run.start, run.len])).collect::<Vec<_>>(),
+                "times": r.times,
+                "stride": r.stride,
+            }),
+        }
+    }
+
+    /// The plan that `value`, made by [`Self::to_json`], describes. Its models are opened again and must be what they were.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if an input has changed, [`Error::Recipe`] with the place if `value` is no plan.
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let models = list(value, "models")?;
+        let opened: Vec<Arc<Checkpoint>> = (models.iter().enumerate())
+            .map(|(i, m)| {
+                let at = format!("models[{i}]");
+                let checkpoint = Checkpoint::open(&crate::recipe::path(&at, &m["path"])?)?;
+                same_files(&checkpoint, list(m, "files")?, &at)?;
+                Ok(Arc::new(checkpoint))
+            })
+            .collect::<Result<_>>()?;
+        let labels = models.iter().map(|m| text(m, "label").map(str::to_owned)).collect::<Result<Vec<_>>>()?;
+        let reader = Reader { models: &opened, labels: &labels };
+        let tensors: Vec<TensorPlan> = (list(value, "tensors")?.iter().enumerate())
+            .map(|(i, t)| reader.tensor(&format!("tensors[{i}]"), t))
+            .collect::<Result<_>>()?;
+        let shards = (list(value, "shards")?.iter().enumerate())
+            .map(|(i, s)| shard(i, text(s, "file")?, whole(s, "header_bytes")?, &tensors))
+            .collect::<Result<_>>()?;
+        let groups = list(value, "groups")?.iter().enumerate().map(|(i, g)| Group {
+            name: g.as_str().unwrap_or_default().to_owned(),
+            tensors: (0..tensors.len()).filter(|t| group(&tensors[*t]) == Some(i)).collect(),
+        });
+        let plan = Self {
+            title: text(value, "title")?.to_owned(),
+            recipe: value["recipe"].clone(),
+            groups: groups.collect(),
+            unused: data(value, "unused")?,
+            warnings: data(value, "warnings")?,
+            notes: data(value, "notes")?,
+            config: data(value, "config")?,
+            labels,
+            models: opened.clone(),
+            shards,
+            tensors,
+            hash: OnceLock::new(),
+        };
+        if plan.hash() != text(value, "hash")? {
+            return Err(Error::recipe("hash", "the plan is not the one that was written; make it anew"));
+        }
+        Ok(plan)
+    }
+}
+
+/// A path as a recipe and a plan have it: text, or its bytes where it is not UTF-8.
+pub(super) fn path_json(path: &std::path::Path) -> Value {
+    use std::os::unix::ffi::OsStrExt;
+    match path.to_str() {
+        Some(text) => text.into(),
+        None => {
+            let hex: String = path.as_os_str().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+            json!({"bytes": hex})
+        }
+    }
+}
+
+fn group(t: &TensorPlan) -> Option<usize> {
+    match &t.action {
+        Action::Compute { group, .. } => *group,
+        Action::Move { .. } => None,
+    }
+}
+
+/// The shard at `index`, with its header made again.
+fn shard(index: usize, file: &str, header_bytes: u64, tensors: &[TensorPlan]) -> Result<Shard> {
+    let mine = || tensors.iter().filter(|t| t.shard == index);
+    let entry = |t: &TensorPlan| {
+        let begin = t.offset.checked_sub(header_bytes)?;
+        Some(Entry { name: t.name.clone(), dtype: t.dtype, shape: t.shape.clone(), begin, end: begin + t.nbytes })
+    };
+    let entries: Option<Vec<Entry>> = mine().map(entry).collect();
+    let wrong = || Error::recipe(format!("shards[{index}]"), "its tensors lie elsewhere; make the plan anew");
+    let entries = entries.ok_or_else(wrong)?;
+    let header = header::render(&entries, header_bytes % crate::sizes::ALIGN)
+        .map_err(|p| Error::recipe(format!("shards[{index}]"), p))?;
+    if header.len() as u64 != header_bytes {
+        return Err(wrong());
+    }
+    Ok(Shard { file: file.to_owned(), header, data_bytes: mine().map(|t| t.nbytes).sum() })
+}
+
+fn same_files(checkpoint: &Checkpoint, files: &[Value], at: &str) -> Result<()> {
+    let now = checkpoint.files.iter().map(|f| (json!(f.identity), &f.header_digest));
+    let same = checkpoint.files.len() == files.len()
+        && now.zip(files).all(|((identity, header), f)| f["identity"] == identity && f["header"] == **header);
+    if same {
+        return Ok(());
+    }
+    let problem = format!("has changed since the plan was made ({at}); make it anew");
+    Err(Error::checkpoint(&checkpoint.path, problem))
+}
+
+fn wrong(key: &str) -> Error {
+    Error::recipe(key, "is not as a plan has it")
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> Result<&'a [Value]> {
+    value[key].as_array().map(Vec::as_slice).ok_or_else(|| wrong(key))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+    value[key].as_str().ok_or_else(|| wrong(key))
+}
+
+fn whole(value: &Value, key: &str) -> Result<u64> {
+    value[key].as_u64().ok_or_else(|| wrong(key))
+}
+
+fn data<T: serde::de::DeserializeOwned>(value: &Value, key: &str) -> Result<T> {
+    serde_json::from_value(value[key].clone()).map_err(|_| wrong(key))
+}
+
+/// Reads tensors of a plan whose models are open.
+struct Reader<'a> {
+    models: &'a [Arc<Checkpoint>],
+    labels: &'a [String],
+}
+
+impl Reader<'_> {
+    fn tensor(&self, at: &str, t: &Value) -> Result<TensorPlan> {
+        let dtype = Dtype::from_name(text(t, "dtype")?).ok_or_else(|| wrong(at))?;
+        let shape: Vec<u64> = data(t, "shape")?;
+        let views = list(t, "inputs")?.iter().map(|v| self.view(at, v)).collect::<Result<Vec<_>>>()?;
+        let action = match text(t, "action")? {
+            "copy" | "move" => {
+                let (from, same) = views.split_first().ok_or_else(|| wrong(at))?;
+                Action::Move { from: from.clone(), same: same.iter().flat_map(View::places).collect() }
+            }
+            _ => self.computation(at, t, views, &shape)?,
+        };
+        Ok(TensorPlan {
+            name: text(t, "name")?.to_owned(),
+            dtype,
+            nbytes: tensor_bytes(dtype, &shape).ok_or_else(|| wrong(at))?,
+            shape,
+            shard: whole(t, "shard")? as usize,
+            offset: whole(t, "offset")?,
+            action,
+        })
+    }
+
+    fn computation(&self, at: &str, t: &Value, inputs: Vec<View>, shape: &[u64]) -> Result<Action> {
+        let method = registry::find(text(t, "method")?).ok_or_else(|| wrong(at))?;
+        let base = Some(&t["base"]).filter(|b| !b.is_null()).map(|b| self.view(at, b)).transpose()?;
+        let (stored, from) = (&t["params"], &t["from"]);
+        let names = |key: &str| stored[key].as_object().cloned().unwrap_or_default();
+        let known = |name: &str| method.spec().parameter(name).map(|p| p.name).ok_or_else(|| wrong(at));
+        let mut params = Params {
+            inputs: whole(stored, "inputs")? as usize,
+            seed: whole(stored, "seed")?,
+            depth: stored["depth"].as_f64(),
+            based: base.is_some(),
+            ..Params::default()
+        };
+        for (name, value) in names("shared") {
+            params.shared.insert(known(&name)?, parameter(&value).ok_or_else(|| wrong(at))?);
+        }
+        for (name, values) in names("per_input") {
+            let values: Option<Vec<Param>> = values.as_array().map(|l| l.iter().filter_map(parameter).collect());
+            params.per_input.insert(known(&name)?, values.ok_or_else(|| wrong(at))?);
+        }
+        for (name, places) in from.as_object().cloned().unwrap_or_else(Map::new) {
+            let place = |p: &Value| p.as_str().map(Arc::from);
+            params
+                .from
+                .insert(known(&name)?, places.as_array().map(|l| l.iter().map(place).collect()).unwrap_or_default());
+        }
+        let kernel = method.bind(&params, shape).map_err(|p| Error::recipe(at, p))?;
+        let group = t["group"].as_u64().map(|g| g as usize);
+        Ok(Action::Compute { method, params: Box::new(params), base, inputs, cost: kernel.cost(), group })
+    }
+
+    fn place(&self, at: &str, value: &Value) -> Result<Place> {
+        let model = self.labels.iter().position(|l| value[0] == **l).ok_or_else(|| wrong(at))?;
+        let tensor = value[1].as_str().and_then(|name| self.models[model].find(name)).ok_or_else(|| wrong(at))?;
+        Ok(Place { model, tensor })
+    }
+
+    fn view(&self, at: &str, value: &Value) -> Result<View> {
+        if value.is_array() {
+            return self.place(at, value).map(View::Plain);
+        }
+        let run = |r: &Value| {
+            let number = |i: usize| r[i].as_u64().ok_or_else(|| wrong(at));
+            Ok(Run { from: self.place(at, &r[0])?, start: number(1)?, len: number(2)? })
+        };
+        Ok(View::Runs(Runs {
+            runs: list(value, "runs")?.iter().map(run).collect::<Result<_>>()?,
+            times: whole(value, "times")?,
+            stride: whole(value, "stride")?,
+        }))
+    }
+}
+
+fn parameter(value: &Value) -> Option<Param> {
+    match value {
+        Value::Bool(b) => Some(Param::Bool(*b)),
+        Value::Number(n) => n.as_f64().map(Param::Number),
+        Value::String(s) => Some(Param::Word(s.clone())),
+        _ => None,
+    }
+}

@@ -1,0 +1,47 @@
+//! Law 5: every input tensor is in the output or listed with a reason.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Models, Unused};
+use crate::model::names::split_layer;
+use crate::view::Place;
+
+/// Every tensor of `models` that no output reads; `outputs` are the output's tensors with what they read.
+pub(super) fn list<'a>(models: &Models, outputs: impl Iterator<Item = (&'a str, Vec<Place>)>) -> Vec<Unused> {
+    let labels = models.labels();
+    let mut used: HashSet<Place> = HashSet::new();
+    let mut made: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (name, places) in outputs {
+        let mut from: Vec<usize> = places.iter().map(|p| p.model).collect();
+        from.dedup();
+        made.insert(name, from);
+        used.extend(places);
+    }
+    // Layers of a model that something is taken from.
+    let layer = |p: &Place| {
+        let split = split_layer(&models.tensor(*p).name)?;
+        Some((p.model, split.stack.to_owned(), split.layer))
+    };
+    let layers: HashSet<(usize, String, usize)> = used.iter().filter_map(layer).collect();
+    let mut out = Vec::new();
+    for (model, checkpoint) in models.checkpoints.iter().enumerate() {
+        for (tensor, t) in checkpoint.tensors.iter().enumerate() {
+            let place = Place { model, tensor };
+            if used.contains(&place) {
+                continue;
+            }
+            let reason = match (made.get(t.name.as_str()), layer(&place)) {
+                (_, Some(own)) if !layers.contains(&own) => {
+                    format!("nothing is taken from layer {} of this model", own.2)
+                }
+                (Some(from), _) => {
+                    let from: Vec<&str> = from.iter().map(|m| labels[*m].as_str()).collect();
+                    format!("the output's tensor of this name is taken from {}", from.join(", "))
+                }
+                (None, _) => "the output has no tensor of this name".to_owned(),
+            };
+            out.push(Unused { model: labels[model].clone(), tensor: t.name.clone(), reason });
+        }
+    }
+    out
+}
