@@ -4,7 +4,6 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use suture_core::delta::moments::Moments;
 use suture_core::digest::Leaves;
-use suture_core::dtype::Dtype;
 use suture_core::kernels::{arith, cast, reduce, rng, select};
 
 const N: usize = 4096;
@@ -25,7 +24,7 @@ fn kernels(c: &mut Criterion) {
     group.throughput(Throughput::Elements(N as u64));
     group.bench_function("narrow_bf16", |x| x.iter(|| cast::narrow(cast::Element::Bf16, &a, &mut bytes)));
     group.bench_function("widen_bf16", |x| x.iter(|| cast::widen(cast::Element::Bf16, &bytes, &mut out)));
-    group.bench_function("first_nonfinite_bf16", |x| x.iter(|| cast::first_nonfinite(Dtype::Bf16, &bytes)));
+    group.bench_function("first_nonfinite_bf16", |x| x.iter(|| cast::first_nonfinite(suture_core::dtype::Dtype::Bf16, &bytes)));
     group.bench_function("combine_3", |x| x.iter(|| arith::combine(&[&a, &b, &d], &[0.5, 0.3, 0.2], &mut out)));
     group.bench_function("dot", |x| x.iter(|| reduce::dot(&a, &b, &mut 0.0)));
     group.bench_function("philox", |x| x.iter(|| rng::words(7, 0, &mut words)));

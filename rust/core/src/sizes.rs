@@ -3,7 +3,7 @@
 
 /// Alignment of direct I/O and of data in written shards, in bytes: a page and a file-system block.
 pub const ALIGN: u64 = 4096;
-/// Elements of a block: what is summed in f64 lanes before it joins the running total.
+/// Elements summed in f64 lanes before they join the running total.
 pub const BLOCK: usize = 1024;
 /// Elements of a span; fixed, so that sums have one shape whatever the settings.
 pub const SPAN: u64 = 1 << 22;

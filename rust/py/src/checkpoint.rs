@@ -41,8 +41,15 @@ impl Checkpoint {
         let names: Vec<String> = (0..c.files.len()).map(|i| self.file_name(i)).collect();
         let tensors: Vec<_> = c.tensors.iter().map(|t| Self::info(t, &names[t.file])).collect();
         let stack = c.main_stack().map(|(name, layers)| json!({"name": name, "layers": layers}));
-        json!({"path": c.path.to_string_lossy(), "bytes": c.total_bytes(), "files": files, "stack": stack, "tensors": tensors})
-            .to_string()
+        json!({
+            "path": c.path.to_string_lossy(),
+            "bytes": c.total_bytes(),
+            "files": files,
+            "stack": stack,
+            "tensors": tensors,
+            "warnings": c.warnings,
+        })
+        .to_string()
     }
 
     fn names(&self) -> Vec<String> {

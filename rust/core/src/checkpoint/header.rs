@@ -1,11 +1,10 @@
 //! The safetensors header: eight bytes of length, then JSON. Bounded, and checked in full before any byte is used.
 
 use std::collections::HashSet;
-use std::fmt;
 
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use safetensors::tensor::{Metadata, TensorInfo};
 
+use super::json::Header;
 use crate::dtype::Dtype;
 
 /// Longest header accepted, in bytes; the bound the safetensors library uses.
@@ -26,70 +25,6 @@ pub struct Entry {
     pub end: u64,
 }
 
-/// Most dimensions a tensor may have; more than any framework's.
-const MAX_DIMENSIONS: usize = 64;
-
-/// Reads a shape without taking memory for more dimensions than are allowed.
-fn bounded_shape<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u64>, D::Error> {
-    struct V;
-    impl<'de> Visitor<'de> for V {
-        type Value = Vec<u64>;
-        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-            write!(f, "a shape of at most {MAX_DIMENSIONS} dimensions")
-        }
-        fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Vec<u64>, S::Error> {
-            let mut shape = Vec::new();
-            while let Some(d) = seq.next_element()? {
-                if shape.len() == MAX_DIMENSIONS {
-                    return Err(S::Error::invalid_length(shape.len() + 1, &self));
-                }
-                shape.push(d);
-            }
-            Ok(shape)
-        }
-    }
-    d.deserialize_seq(V)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawEntry {
-    dtype: String,
-    #[serde(deserialize_with = "bounded_shape")]
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
-}
-
-struct RawHeader(Vec<(String, RawEntry)>);
-
-impl<'de> Deserialize<'de> for RawHeader {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = RawHeader;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawHeader, M::Error> {
-                let mut seen = HashSet::new();
-                let mut entries = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if !seen.insert(name.clone()) {
-                        return Err(M::Error::custom(format!("duplicate name `{name}`")));
-                    }
-                    if name == "__metadata__" {
-                        map.next_value::<std::collections::HashMap<String, String>>()?;
-                    } else {
-                        entries.push((name, map.next_value()?));
-                    }
-                }
-                Ok(RawHeader(entries))
-            }
-        }
-        d.deserialize_map(V)
-    }
-}
-
 /// Bytes that `shape` of `dtype` takes, or `None` if that overflows or does not end on a whole byte.
 pub fn tensor_bytes(dtype: Dtype, shape: &[u64]) -> Option<u64> {
     let elements = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d))?;
@@ -97,32 +32,55 @@ pub fn tensor_bytes(dtype: Dtype, shape: &[u64]) -> Option<u64> {
     (bits % 8 == 0).then_some(bits / 8)
 }
 
+/// What a header says.
+#[derive(Debug, PartialEq)]
+pub struct Parsed {
+    /// The tensors, in the order of their bytes.
+    pub entries: Vec<Entry>,
+    /// What was passed over, for the user to know; without the path.
+    pub warning: Option<String>,
+}
+
 /// Reads the header's JSON and checks that the tensors tile `data_len` bytes without gap or overlap.
 ///
-/// Returns the tensors in the order of their bytes. The error says what is wrong, without the path.
-pub fn parse(json: &[u8], data_len: u64) -> Result<Vec<Entry>, String> {
-    if json.first() != Some(&b'{') {
+/// The error says what is wrong, without the path.
+pub fn parse(json: &[u8], data_len: u64) -> Result<Parsed, String> {
+    if json.trim_ascii_start().first() != Some(&b'{') {
         return Err("the header is not a JSON object; is this a safetensors file?".into());
     }
-    let raw: RawHeader = serde_json::from_slice(json).map_err(|e| format!("the header is not valid: {e}"))?;
-    let mut entries = Vec::with_capacity(raw.0.len());
-    for (name, r) in raw.0 {
-        let dtype = Dtype::from_name(&r.dtype)
-            .ok_or_else(|| format!("tensor `{name}`: unknown dtype `{}`; suture may be too old for it", r.dtype))?;
-        let (begin, end) = r.data_offsets;
-        let need = tensor_bytes(dtype, &r.shape)
-            .ok_or_else(|| format!("tensor `{name}`: {} of shape {:?} has no size in bytes", r.dtype, r.shape))?;
+    let text = std::str::from_utf8(json).map_err(|e| format!("the header is not UTF-8: {e}"))?;
+    let header: Header = serde_json::from_str(text).map_err(|e| format!("the header is not valid: {e}"))?;
+    let mut entries = Vec::with_capacity(header.tensors.len());
+    for (name, e) in header.tensors {
+        let dtype = Dtype::from_name(&e.dtype)
+            .ok_or_else(|| format!("tensor `{name}`: unknown dtype `{}`; suture may be too old for it", e.dtype))?;
+        let (begin, end) = e.offsets;
+        let need = tensor_bytes(dtype, &e.shape)
+            .ok_or_else(|| format!("tensor `{name}`: {} of shape {:?} has no size in bytes", e.dtype, e.shape))?;
         if begin > end || end - begin != need {
             return Err(format!(
                 "tensor `{name}`: {} of shape {:?} takes {need} bytes, its offsets are {begin} to {end}",
-                r.dtype, r.shape
+                e.dtype, e.shape
             ));
         }
-        entries.push(Entry { name, dtype, shape: r.shape, begin, end });
+        entries.push(Entry { name, dtype, shape: e.shape, begin, end });
     }
     entries.sort_by_key(|e| (e.begin, e.end));
-    let mut at = 0;
-    for e in &entries {
+    check(&entries, data_len)?;
+    let warning = header.unknown.map(|(name, key)| {
+        let (name, key) = (name.escape_debug(), key.escape_debug());
+        format!("tensor `{name}`: its entry has a key `{key}`, which is not of the format; it is passed over")
+    });
+    Ok(Parsed { entries, warning })
+}
+
+/// Checks that names are unique and that the tensors, in the order of their bytes, tile `data_len` bytes.
+fn check(entries: &[Entry], data_len: u64) -> Result<(), String> {
+    let (mut names, mut at) = (HashSet::with_capacity(entries.len()), 0);
+    for e in entries {
+        if !names.insert(&e.name) {
+            return Err(format!("tensor `{}`: duplicate name; expected one entry of each", e.name));
+        }
         if e.begin != at {
             let what = if e.begin > at { "a gap" } else { "an overlap" };
             return Err(format!("tensor `{}`: starts at byte {}, expected {at}: {what} in the data", e.name, e.begin));
@@ -135,32 +93,44 @@ pub fn parse(json: &[u8], data_len: u64) -> Result<Vec<Entry>, String> {
              that belong to no tensor"
         ));
     }
-    Ok(entries)
+    // The owner of the format has the last word; what it refuses is refused above, in words that name the tensor.
+    metadata(entries, []).map(drop)
 }
 
-#[derive(Serialize)]
-struct OutEntry<'a> {
-    dtype: Dtype,
-    shape: &'a [u64],
-    data_offsets: (u64, u64),
+/// The tensors as the library has them, with its own checks done.
+fn metadata<const N: usize>(entries: &[Entry], about: [(&str, &str); N]) -> Result<Metadata, String> {
+    let size = |n: u64| usize::try_from(n).map_err(|_| format!("{n} is too large for this machine"));
+    let info = |e: &Entry| {
+        let shape = e.shape.iter().map(|d| size(*d)).collect::<Result<_, _>>()?;
+        let info = TensorInfo { dtype: e.dtype.into(), shape, data_offsets: (size(e.begin)?, size(e.end)?) };
+        Ok((e.name.clone(), info))
+    };
+    let about = about.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let tensors = entries.iter().map(info).collect::<Result<_, String>>()?;
+    Metadata::new((N > 0).then_some(about), tensors).map_err(|e| e.to_string())
 }
 
-/// The bytes of a header for `entries`, length included, padded with spaces so that the data starts at a file
-/// offset congruent to `phase` modulo [`crate::sizes::ALIGN`].
-pub fn render(entries: &[Entry], phase: u64) -> Vec<u8> {
-    let mut map = serde_json::Map::new();
-    map.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
-    for e in entries {
-        let out = OutEntry { dtype: e.dtype, shape: &e.shape, data_offsets: (e.begin, e.end) };
-        map.insert(e.name.clone(), serde_json::to_value(out).unwrap_or_default());
-    }
-    let mut json = serde_json::Value::Object(map).to_string().into_bytes();
+/// The bytes of a header for `entries`, which tile their data in order: length included, padded with spaces so that
+/// the data starts at a file offset congruent to `phase` modulo [`crate::sizes::ALIGN`].
+///
+/// # Errors
+/// If no reader would take it, in words without the path.
+pub fn render(entries: &[Entry], phase: u64) -> Result<Vec<u8>, String> {
+    let metadata = metadata(entries, [("format", "pt")])?;
+    let mut json = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
     let align = crate::sizes::ALIGN;
     let pad = (phase + align - (8 + json.len() as u64) % align) % align;
     json.resize(json.len() + pad as usize, b' ');
-    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    let len = json.len() as u64;
+    if len > MAX_HEADER {
+        return Err(format!(
+            "a header of {len} bytes for {} tensors, more than the {MAX_HEADER} that readers take; choose smaller shards",
+            entries.len()
+        ));
+    }
+    let mut bytes = len.to_le_bytes().to_vec();
     bytes.extend(json);
-    bytes
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -175,11 +145,11 @@ mod tests {
     fn a_rendered_header_reads_back_and_is_aligned() {
         let entries = vec![entry("a", &[2, 3], 0, 12), entry("empty", &[0], 12, 12), entry("s", &[], 12, 14)];
         for phase in [0, 8, 1234] {
-            let bytes = render(&entries, phase);
+            let bytes = render(&entries, phase).unwrap();
             assert_eq!(bytes.len() as u64 % crate::sizes::ALIGN, phase);
             let n = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             assert_eq!(n as usize, bytes.len() - 8);
-            assert_eq!(parse(&bytes[8..], 14).unwrap(), entries);
+            assert_eq!(parse(&bytes[8..], 14).unwrap(), Parsed { entries: entries.clone(), warning: None });
         }
     }
 
@@ -198,5 +168,47 @@ mod tests {
         assert!(parse(overlap, 3).unwrap_err().contains("an overlap"));
         let twice = br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
         assert!(parse(twice, 2).unwrap_err().contains("duplicate"));
+    }
+
+    /// The bytes that 0.1.0 wrote: digests and plans of finished outputs depend on them.
+    #[test]
+    fn a_rendered_header_is_these_bytes() {
+        let entries = [entry("b", &[2, 3], 0, 12), entry("\"ü\n\u{1}", &[], 12, 14)];
+        let json = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},"#
+            .to_owned()
+            + r#""\"ü\n\u0001":{"dtype":"BF16","shape":[],"data_offsets":[12,14]}}"#;
+        let bytes = render(&entries, 0).unwrap();
+        assert_eq!((bytes.len(), &bytes[..8]), (4096, &4088u64.to_le_bytes()[..]));
+        assert_eq!(std::str::from_utf8(&bytes[8..]).unwrap().trim_end_matches(' '), json);
+        let nothing = br#"{"__metadata__":{"format":"pt"}}"#;
+        assert_eq!(render(&[], 40).unwrap(), [&32u64.to_le_bytes()[..], nothing].concat());
+    }
+
+    #[test]
+    fn what_no_reader_takes_is_not_rendered() {
+        assert!(render(&[entry("a", &[3], 0, 4)], 0).is_err());
+        assert!(render(&[entry("a", &[3], 2, 8)], 0).is_err());
+        let long = "x".repeat(MAX_HEADER as usize);
+        assert!(render(&[entry(&long, &[3], 0, 6)], 0).unwrap_err().contains("smaller shards"));
+    }
+
+    #[test]
+    fn space_null_and_unknown_keys_are_read() {
+        let json = br#"
+            {"__metadata__": null, "a": {"dtype": "U8", "note": [[{}]], "shape": [2], "data_offsets": [0, 2], "x": 1}} "#;
+        let parsed = parse(json, 2).unwrap();
+        assert_eq!(parsed.entries, [Entry { dtype: Dtype::U8, ..entry("a", &[2], 0, 2) }]);
+        assert!(parsed.warning.unwrap().contains("`note`"));
+        for (json, what) in [
+            (&br#"{"__metadata__": null, "__metadata__": {}}"#[..], "duplicate field `__metadata__`"),
+            (br#"{"__metadata__": {"a": 1}}"#, "expected a text"),
+            (br#"{"a": {"dtype": "U8", "dtype": "U8"}}"#, "tensor `a`: duplicate field `dtype` at line 1 column"),
+            (br#"{"a": {"dtype": "U8", "shape": [0]}}"#, "tensor `a`: missing field `data_offsets`"),
+        ] {
+            let found = parse(json, 0).unwrap_err();
+            assert!(found.contains(what), "{found}");
+        }
+        let deep = format!(r#"{{"a": {{"dtype": "U8", "shape": [{}1]}}}}"#, "1,".repeat(64));
+        assert!(parse(deep.as_bytes(), 1).unwrap_err().contains("at most 64 dimensions"));
     }
 }

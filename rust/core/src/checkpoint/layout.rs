@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::header::{self, Entry};
+use crate::error::{Error, Result};
 
 /// How tensors are spread over shards.
 #[derive(Debug, Clone)]
@@ -49,7 +50,10 @@ impl Layout {
     /// `sources` gives, for tensors that are copied byte for byte, their offset in the file they come from: the
     /// header of each shard is padded so that as many of those bytes as possible keep their offset modulo
     /// [`crate::sizes::ALIGN`], which is what reflinks need. `stem` begins the files' names.
-    pub fn new(mut tensors: Vec<Entry>, policy: &ShardPolicy, sources: &[Option<u64>], stem: &str) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if no reader would take the header of a shard.
+    pub fn new(mut tensors: Vec<Entry>, policy: &ShardPolicy, sources: &[Option<u64>], stem: &str) -> Result<Self> {
         let shard_of = assign(&tensors, policy);
         let count = shard_of.iter().max().map_or(1, |m| m + 1);
         let mut data_bytes = vec![0u64; count];
@@ -73,12 +77,13 @@ impl Layout {
                 1 => format!("{stem}.safetensors"),
                 _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
             };
-            let header = header::render(&mine, phase.map_or(0, |(p, _)| *p));
+            let header = header::render(&mine, phase.map_or(0, |(p, _)| *p))
+                .map_err(|problem| Error::recipe("", format!("{file}: {problem}")))?;
             shards.push(Shard { file, header, data_bytes: data_bytes[i] });
         }
         let places =
             tensors.iter().zip(&shard_of).map(|(t, s)| (*s, shards[*s].header.len() as u64 + t.begin)).collect();
-        Self { shards, places }
+        Ok(Self { shards, places })
     }
 }
 
@@ -124,7 +129,7 @@ mod tests {
 
     #[test]
     fn shards_are_cut_at_the_limit_and_a_larger_tensor_stands_alone() {
-        let layout = Layout::new(tensors(&[60, 50, 500, 10]), &ShardPolicy::Size(100), &[None; 4], "model");
+        let layout = Layout::new(tensors(&[60, 50, 500, 10]), &ShardPolicy::Size(100), &[None; 4], "model").unwrap();
         assert_eq!(layout.places.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(layout.shards[2].file, "model-00003-of-00004.safetensors");
     }
@@ -132,7 +137,8 @@ mod tests {
     #[test]
     fn a_header_is_padded_to_keep_the_phase_of_copied_bytes() {
         let layout =
-            Layout::new(tensors(&[4096, 8192]), &ShardPolicy::Size(1 << 30), &[Some(1000), Some(5096)], "model");
+            Layout::new(tensors(&[4096, 8192]), &ShardPolicy::Size(1 << 30), &[Some(1000), Some(5096)], "model")
+                .unwrap();
         assert_eq!(layout.places[0].1 % 4096, 1000);
         assert_eq!(layout.places[1].1 % 4096, 1000);
     }

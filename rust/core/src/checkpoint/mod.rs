@@ -2,6 +2,7 @@
 
 pub mod header;
 mod index;
+mod json;
 mod layout;
 mod staging;
 mod target;
@@ -66,6 +67,8 @@ pub struct Checkpoint {
     pub files: Vec<ShardFile>,
     /// Its tensors, in the order of their bytes.
     pub tensors: Vec<Tensor>,
+    /// What was passed over when it was opened, for the user to know.
+    pub warnings: Vec<String>,
     by_name: HashMap<String, usize>,
 }
 
@@ -76,7 +79,13 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let listing = index::list(path)?;
-        let mut out = Self { path: path.to_owned(), files: Vec::new(), tensors: Vec::new(), by_name: HashMap::new() };
+        let mut out = Self {
+            path: path.to_owned(),
+            files: Vec::new(),
+            tensors: Vec::new(),
+            warnings: Vec::new(),
+            by_name: HashMap::new(),
+        };
         for file in &listing.files {
             out.add_file(file)?;
         }
@@ -95,13 +104,13 @@ impl Checkpoint {
     #[cfg(test)]
     pub(crate) fn of_tensors(tensors: Vec<Tensor>) -> Self {
         let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Self { path: PathBuf::new(), files: Vec::new(), tensors, by_name }
+        Self { path: PathBuf::new(), files: Vec::new(), tensors, warnings: Vec::new(), by_name }
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let (shard, entries, data_start) = read_header(path)?;
+        let (shard, header, data_start) = read_header(path)?;
         let file = self.files.len();
-        for e in entries {
+        for e in header.entries {
             if let Some(other) = self.by_name.insert(e.name.clone(), self.tensors.len()) {
                 let other = &self.files[self.tensors[other].file].path;
                 return Err(Error::tensor(path, &e.name, format!("it is also in {}", other.display())));
@@ -115,6 +124,7 @@ impl Checkpoint {
                 nbytes: e.end - e.begin,
             });
         }
+        self.warnings.extend(header.warning.map(|w| format!("{}: {w}", path.display())));
         self.files.push(shard);
         Ok(())
     }
@@ -140,7 +150,7 @@ impl Checkpoint {
     }
 }
 
-fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
+fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
     // Asked before opening: opening a pipe would wait for ever.
     let meta = path.metadata().map_err(|e| Error::io(path, "open", e))?;
     if !meta.is_file() {
@@ -172,11 +182,11 @@ fn read_header(path: &Path) -> Result<(ShardFile, Vec<header::Entry>, u64)> {
     }
     let mut json = vec![0; len as usize];
     file.read_exact(&mut json).map_err(|e| Error::io(path, "read", e))?;
-    let entries = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
+    let parsed = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
     let shard = ShardFile {
         path: path.to_owned(),
         identity,
         header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
     };
-    Ok((shard, entries, 8 + len))
+    Ok((shard, parsed, 8 + len))
 }

@@ -21,5 +21,5 @@ pub fn compile(recipe: &Value, shard_size: Option<u64>, seed: u64) -> Result<Pla
         Recipe::Merge(merge) => plan::merge::build(&merge, seed)?,
         Recipe::Swap(swap) => swap::build(&swap, shard_size.is_none())?,
     };
-    Ok(draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD)))
+    draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD))
 }

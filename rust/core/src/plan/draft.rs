@@ -149,7 +149,7 @@ impl Draft {
             name,
             dtype,
             like,
-            Action::Compute { method, params, base: None, inputs: vec![from], cost, group: None },
+            Action::Compute { method, params: params.into(), base: None, inputs: vec![from], cost, group: None },
         )
     }
 
@@ -189,6 +189,7 @@ impl Draft {
         let group = self.group(&c, from)?;
         let dtype = c.method.dtype(&c.params).or(c.dtype).unwrap_or(promoted);
         let Computation { name, method, params, base, inputs, .. } = c;
+        let params = Box::new(params);
         self.push(name, dtype, first, Action::Compute { method, params, base, inputs, cost, group })
     }
 
@@ -258,7 +259,9 @@ impl Draft {
                 have.name()
             ));
         }
-        if !method.identity(params) {
+        // Integers are indices, counts, masks: where all models have the same, that is what the merge has.
+        let number = have.is_float() || self.models.family(from).is_some() || same.is_empty();
+        if number && !method.identity(params) {
             let what = match self.models.family(from) {
                 Some(_) if have.computes() => "part of a quantised weight".to_owned(),
                 _ => have.name().to_owned(),
@@ -296,7 +299,10 @@ impl Draft {
     }
 
     /// Gives every tensor its place and closes the plan.
-    pub fn finish(mut self, recipe: Value, shard_size: u64) -> Plan {
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn finish(mut self, recipe: Value, shard_size: u64) -> Result<Plan> {
         let nbytes = |i: &Item| tensor_bytes(i.dtype, &i.shape).unwrap_or(0);
         let entry =
             |i: &Item| Entry { name: i.name.clone(), dtype: i.dtype, shape: i.shape.clone(), begin: 0, end: nbytes(i) };
@@ -313,7 +319,7 @@ impl Draft {
             None => ShardPolicy::Size(shard_size),
         };
         let sources: Vec<Option<u64>> = self.items.iter().map(source).collect();
-        let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem);
+        let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem)?;
         let unused = unused::list(&self.models, self.items.iter().map(|i| (i.name.as_str(), i.action.places())));
         self.tell();
         let place = |(i, (shard, offset)): (Item, &(usize, u64))| TensorPlan {
@@ -339,7 +345,7 @@ impl Draft {
             *bytes.entry(t.dtype).or_default() += t.nbytes;
         }
         self.config.mostly = bytes.into_iter().max_by_key(|(d, n)| (*n, d.bits(), d.name())).map(|(d, _)| d);
-        Plan {
+        Ok(Plan {
             title: self.title,
             recipe,
             labels: self.models.labels(),
@@ -352,7 +358,7 @@ impl Draft {
             notes: self.notes,
             config: self.config,
             hash: std::sync::OnceLock::new(),
-        }
+        })
     }
 
     /// Warns of what was decided on the way.
@@ -363,6 +369,8 @@ impl Draft {
                 "{count} {tensors} {are} cast from {from} to {to}, the dtype in the model they go into (first: `{first}`)"
             ));
         }
+        let opened = self.models.checkpoints.iter().flat_map(|c| c.warnings.iter().cloned());
+        self.warnings.extend(opened);
         if self.rounded {
             self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
         }

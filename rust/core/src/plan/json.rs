@@ -187,7 +187,8 @@ fn shard(index: usize, file: &str, header_bytes: u64, tensors: &[TensorPlan]) ->
     let entries: Option<Vec<Entry>> = mine().map(entry).collect();
     let wrong = || Error::recipe(format!("shards[{index}]"), "its tensors lie elsewhere; make the plan anew");
     let entries = entries.ok_or_else(wrong)?;
-    let header = header::render(&entries, header_bytes % crate::sizes::ALIGN);
+    let header = header::render(&entries, header_bytes % crate::sizes::ALIGN)
+        .map_err(|p| Error::recipe(format!("shards[{index}]"), p))?;
     if header.len() as u64 != header_bytes {
         return Err(wrong());
     }
@@ -282,7 +283,7 @@ impl Reader<'_> {
         }
         let kernel = method.bind(&params, shape).map_err(|p| Error::recipe(at, p))?;
         let group = t["group"].as_u64().map(|g| g as usize);
-        Ok(Action::Compute { method, params, base, inputs, cost: kernel.cost(), group })
+        Ok(Action::Compute { method, params: Box::new(params), base, inputs, cost: kernel.cost(), group })
     }
 
     fn place(&self, at: &str, value: &Value) -> Result<Place> {

@@ -40,7 +40,7 @@ pub enum Action {
         /// The method.
         method: &'static dyn Method,
         /// Its parameters for this tensor.
-        params: Params,
+        params: Box<Params>,
         /// The base, for methods that work on changes.
         base: Option<View>,
         /// The models merged, and after them what parameters name besides.
