@@ -103,10 +103,11 @@ def main(text: str) -> None:
             if told.get("kind"):
                 refuse(told["kind"], told["kill"])
 
+    settings = suture.Settings(**told["settings"])
+    _ = suture.merge, suture.swap  # imported while the interpreter's own files can still be read
     if told.get("user"):
         os.setgid(told["user"])
         os.setuid(told["user"])
-    settings = suture.Settings(**told["settings"])
     try:
         if "swap" in told:
             suture.swap(**told["swap"], out=told["out"], settings=settings, progress=progress)
