@@ -136,3 +136,19 @@ impl<'a> Output<'a> {
         self.pool.full.send(write).map_err(|_| Error::Interrupted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that fails keeps the buffers it had; whoever waits for one must hear of it, not wait for ever.
+    #[test]
+    fn waiting_for_a_buffer_ends_when_the_run_does() {
+        let (_give, free) = crossbeam_channel::unbounded::<Buffer>();
+        let (full, _written) = crossbeam_channel::unbounded::<Write>();
+        let pool = Pool { free, full, capacity: 4096 };
+        let progress = Progress::default();
+        progress.fail(Error::bug("both writers are gone"));
+        assert!(matches!(pool.take(&progress), Err(Error::Interrupted)));
+    }
+}

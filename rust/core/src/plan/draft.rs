@@ -259,7 +259,9 @@ impl Draft {
                 have.name()
             ));
         }
-        if !method.identity(params) {
+        // Integers are indices, counts, masks: where all models have the same, that is what the merge has.
+        let number = have.is_float() || self.models.family(from).is_some() || same.is_empty();
+        if number && !method.identity(params) {
             let what = match self.models.family(from) {
                 Some(_) if have.computes() => "part of a quantised weight".to_owned(),
                 _ => have.name().to_owned(),
@@ -367,6 +369,8 @@ impl Draft {
                 "{count} {tensors} {are} cast from {from} to {to}, the dtype in the model they go into (first: `{first}`)"
             ));
         }
+        let opened = self.models.checkpoints.iter().flat_map(|c| c.warnings.iter().cloned());
+        self.warnings.extend(opened);
         if self.rounded {
             self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
         }

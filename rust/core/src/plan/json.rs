@@ -188,7 +188,7 @@ fn shard(index: usize, file: &str, header_bytes: u64, tensors: &[TensorPlan]) ->
     let wrong = || Error::recipe(format!("shards[{index}]"), "its tensors lie elsewhere; make the plan anew");
     let entries = entries.ok_or_else(wrong)?;
     let header = header::render(&entries, header_bytes % crate::sizes::ALIGN)
-        .map_err(|problem| Error::recipe(format!("shards[{index}]"), problem))?;
+        .map_err(|p| Error::recipe(format!("shards[{index}]"), p))?;
     if header.len() as u64 != header_bytes {
         return Err(wrong());
     }

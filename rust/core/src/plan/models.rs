@@ -157,3 +157,17 @@ pub fn same_shape(models: &Models, places: &[Place]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_as_long_as_it_takes_to_tell_them_apart() {
+        let of = |paths: &[&str]| labels(paths.iter().map(Path::new));
+        assert_eq!(of(&["/x/a/model", "/x/b/other"]), ["model", "other"]);
+        assert_eq!(of(&["/x/a/model", "/x/b/model", "/x/other"]), ["a/model", "b/model", "other"]);
+        // Whichever is named first.
+        assert_eq!(of(&["/x/b/model", "/x/a/model"]), ["b/model", "a/model"]);
+    }
+}
