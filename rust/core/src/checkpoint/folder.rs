@@ -43,6 +43,11 @@ fn is_stray(stem: &[u8]) -> bool {
     whole.contains(&stem) || begins.iter().any(|b| stem.starts_with(b))
 }
 
+/// True for the stem of a file of a numbered set.
+pub(super) fn is_part(stem: &str) -> bool {
+    split_part(stem.as_bytes()).is_some()
+}
+
 /// True for the `stem` of an index of strays, in a folder whose `names` hold something else.
 pub(super) fn is_beside(stem: &[u8], names: &[OsString]) -> bool {
     is_stray(stem) && group(names).iter().any(|g| !is_stray(g.stem))

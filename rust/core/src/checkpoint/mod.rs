@@ -5,6 +5,7 @@ pub mod header;
 mod index;
 mod json;
 mod layout;
+mod replaceable;
 mod staging;
 mod target;
 
@@ -23,6 +24,9 @@ use crate::source::{FileSource, Identity, IoMode, Source};
 
 /// The file of an output that says how it was made, with the digest of every tensor.
 pub const REPORT: &str = "suture.json";
+
+/// The file of an unfinished output by which a run is taken up again.
+pub const JOURNAL: &str = ".suture-journal";
 
 /// A tensor of an open checkpoint.
 #[derive(Debug, Clone)]
