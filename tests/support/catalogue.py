@@ -184,6 +184,9 @@ def configure(
     config["models"] = [{"model": str(experts[i]), "parameters": listed[i]} for i in order]
     if case.changes or case.spec["base"] == "first":
         config["base_model"] = str(base)
+    if case.name == "passthrough":
+        # Integers cannot be scaled.
+        config["exclude"] = ["position_ids"]
     return config
 
 

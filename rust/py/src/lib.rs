@@ -1,5 +1,6 @@
 //! `suture._core`: converts, releases the GIL, maps errors, polls signals. Everything else is in `suture-core`.
 
+mod built;
 mod checkpoint;
 mod errors;
 mod gil;
@@ -23,6 +24,12 @@ use plan::Plan;
 fn methods_json() -> String {
     let specs: Vec<_> = METHODS.iter().map(|m| m.spec()).collect();
     serde_json::to_string(&specs).unwrap_or_default()
+}
+
+/// What this library is built with, and what the processor offers, as JSON.
+#[pyfunction]
+fn build_json() -> String {
+    built::describe().to_string()
 }
 
 /// The layer a tensor's name says it is in, as rows of a comparison have it: `-` for none.
@@ -92,6 +99,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<Checkpoint>()?;
     m.add_class::<Plan>()?;
+    m.add_function(wrap_pyfunction!(build_json, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(metrics_json, m)?)?;
     m.add_function(wrap_pyfunction!(layer_of, m)?)?;

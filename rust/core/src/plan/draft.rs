@@ -259,7 +259,9 @@ impl Draft {
                 have.name()
             ));
         }
-        if !method.identity(params) {
+        // Integers are indices, counts, masks: where all models have the same, that is what the merge has.
+        let number = have.is_float() || self.models.family(from).is_some() || same.is_empty();
+        if number && !method.identity(params) {
             let what = match self.models.family(from) {
                 Some(_) if have.computes() => "part of a quantised weight".to_owned(),
                 _ => have.name().to_owned(),

@@ -22,8 +22,7 @@ impl Method for Preset {
     }
 
     fn scope(&self, params: &Params) -> Scope {
-        let by_order = matches!(params.word("sparsify"), "magnitude" | "breadcrumbs");
-        if by_order && params.word("scope") == "model" { Scope::Model } else { Scope::Tensor }
+        if trims_model(params) { Scope::Model } else { Scope::Tensor }
     }
 
     fn couples(&self, _params: &Params) -> bool {
@@ -34,6 +33,11 @@ impl Method for Preset {
     fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         Ok(Box::new(Pipeline::new(params, shape)?))
     }
+}
+
+/// Whether changes are trimmed over the whole model. Other ways of thinning know no scope.
+fn trims_model(params: &Params) -> bool {
+    matches!(params.word("sparsify"), "magnitude" | "breadcrumbs") && params.word("scope") == "model"
 }
 
 /// The default stages of a preset.

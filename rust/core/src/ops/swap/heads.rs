@@ -21,30 +21,42 @@ pub enum Heads {
     },
 }
 
+/// How a tensor is cut into heads, if heads are asked for and it has any.
+fn cut(swap: &Swap, name: &str, shape: &[u64]) -> Option<Slicing> {
+    let wanted = Wanted { heads: swap.head_counts, neurons: 0, tokens: false };
+    Slicing::of(name, shape, &wanted).filter(|s| s.part == Part::Head)
+}
+
+/// Checks that it is known which heads a tensor of a layer serves, whether or not it is to move: else half of a head would.
+///
+/// # Errors
+/// [`Error::Recipe`] for heads that do not exist, or a tensor of an attention block that is not understood.
+pub fn understood(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<()> {
+    let (Some(listed), Some((query, _))) = (&donor.heads, swap.head_counts) else { return Ok(()) };
+    let at = donor.place("heads");
+    if let Some(head) = listed.iter().find(|h| **h as u64 >= query) {
+        return Err(Error::recipe(at, format!("head {head} does not exist; there are {query}, numbered from 0")));
+    }
+    if cut(swap, name, shape).is_none() && serves_heads(name) {
+        let problem = format!(
+            "`{name}` is part of an attention block, and which rows of it belong to which head is not known (fused, \
+             low-rank or quantised attention); move whole layers or modules instead"
+        );
+        return Err(Error::recipe(at, problem));
+    }
+    Ok(())
+}
+
 /// How the heads of `donor` move in the tensor called `name`.
 ///
 /// Key and value heads are shared by a group of query heads; they move with their whole group.
 ///
 /// # Errors
-/// [`Error::Recipe`] for heads that do not exist, a group of which only a part is listed, or a tensor of an attention block
-/// of which it is not known which heads it serves: then half of a head would move.
+/// [`Error::Recipe`] for a group of which only a part is listed.
 pub fn moved(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<Heads> {
-    let (Some(listed), Some((query, shared))) = (&donor.heads, swap.head_counts) else { return Ok(Heads::Whole) };
+    let (Some(listed), Some((query, _))) = (&donor.heads, swap.head_counts) else { return Ok(Heads::Whole) };
     let at = donor.place("heads");
-    if let Some(head) = listed.iter().find(|h| **h as u64 >= query) {
-        return Err(Error::recipe(at, format!("head {head} does not exist; there are {query}, numbered from 0")));
-    }
-    let wanted = Wanted { heads: Some((query, shared)), neurons: 0, tokens: false };
-    let Some(slicing) = Slicing::of(name, shape, &wanted).filter(|s| s.part == Part::Head) else {
-        if serves_heads(name) {
-            let problem = format!(
-                "`{name}` is part of an attention block, and which rows of it belong to which head is not known (fused, \
-                 low-rank or quantised attention); move whole layers or modules instead"
-            );
-            return Err(Error::recipe(at, problem));
-        }
-        return Ok(Heads::Stay);
-    };
+    let Some(slicing) = cut(swap, name, shape) else { return Ok(Heads::Stay) };
     let group = (query / slicing.pieces() as u64).max(1);
     let mut taken = Vec::new();
     for piece in 0..slicing.pieces() as u64 {

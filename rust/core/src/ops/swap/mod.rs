@@ -136,12 +136,11 @@ impl Builder<'_> {
             if share == 0.0 {
                 continue;
             }
-            // Asked of every tensor of the layer, so that a block that is not understood is not moved in part.
-            let moved = heads::moved(swap, donor, &name, &shape)?;
+            heads::understood(swap, donor, &name, &shape)?;
             if !donor.modules.contain(&self.module(own, &name)) {
                 continue;
             }
-            match moved {
+            match heads::moved(swap, donor, &name, &shape)? {
                 Heads::Stay => {}
                 Heads::Whole => claims.push((giver.model, giver.base, share, None)),
                 Heads::Some { taken, slicing } => {

@@ -1,0 +1,1 @@
+"""Laws over everything they speak of: each crosses the registry, the dtypes or the formats with the forms."""
