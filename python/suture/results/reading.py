@@ -118,6 +118,8 @@ class Inspection(TypedDict):
     files: list[File]
     stack: Stack | None
     tensors: list[Tensor]
+    #: What was passed over when it was opened.
+    warnings: list[str]
     dtypes: dict[str, DtypeSum]
     config: dict[str, Any] | None
 
