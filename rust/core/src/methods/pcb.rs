@@ -4,6 +4,7 @@ use super::{
     ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, Stats, Tile,
     Totals, Wants, elements, of_tile,
 };
+use crate::kernels::arith::moved;
 use crate::kernels::reduce::BLOCK;
 use crate::kernels::scratch;
 use crate::kernels::select::Search;
@@ -206,7 +207,7 @@ impl Kernel for Bound {
                 total += share;
             }
             let change = self.lambda * merged / total.max(1e-12);
-            *o = if change == 0.0 { base[e] } else { (f64::from(base[e]) + change) as f32 };
+            *o = moved(base[e], change);
         }
     }
 }

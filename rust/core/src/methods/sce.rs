@@ -5,6 +5,7 @@ use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, Spec, Stats, Tile, Totals, Wants,
     elements, of_tile,
 };
+use crate::kernels::arith::moved;
 use crate::kernels::select::Search;
 use crate::kernels::{reduce, scratch};
 
@@ -200,34 +201,37 @@ impl Kernel for Bound {
 
     fn apply(&self, tile: &Tile, ranks: &mut [u64], out: &mut [f32]) {
         let (Some(base), Some(weights)) = (tile.base, &self.weights) else { return };
+        if !self.masks_changes || self.share >= 1.0 {
+            return elect(tile.inputs, None, weights, base, out);
+        }
         let mut none = [0];
         let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
         for at in (0..out.len()).step_by(RUN) {
             let mut run = Run::of(tile, at);
-            if self.masks_changes {
-                self.mask(&mut run, ranks);
-            }
-            let parts: Vec<&[f32]> = run.changes().collect();
+            self.select(&mut run, ranks);
             let place = at..at + run.len;
-            elect(&parts, weights, &base[place.clone()], &mut out[place]);
+            let inputs: Vec<&[f32]> = tile.inputs.iter().map(|x| &x[place.clone()]).collect();
+            elect(&inputs, Some(&run.variance), weights, &base[place.clone()], &mut out[place]);
         }
     }
 }
 
 impl Bound {
+    /// Measures the variance and zeroes it where an element is not selected.
+    fn select(&self, run: &mut Run, seen: &mut [u64]) {
+        run.measure();
+        if let [selection] = self.search.group(0) {
+            selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
+        }
+    }
+
     /// Zeroes the changes that are not selected.
     fn mask(&self, run: &mut Run, seen: &mut [u64]) {
-        match self.search.group(0) {
-            [selection] => {
-                run.measure();
-                selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
-            }
-            // A share of one has mergekit mask nothing. FuseChat's code still selects what varies.
-            _ if self.masks_changes => return,
-            _ => {
-                run.measure();
-            }
+        // A share of one has mergekit mask nothing. FuseChat's code still selects what varies.
+        if self.masks_changes && self.share >= 1.0 {
+            return;
         }
+        self.select(run, seen);
         let Run { changes, variance, len } = run;
         for change in changes.chunks_exact_mut(*len) {
             for (d, v) in change.iter_mut().zip(&**variance) {
@@ -237,42 +241,62 @@ impl Bound {
     }
 }
 
-/// Adds to the base the weighted mean of the changes whose sign is that of their sum.
-fn elect(changes: &[&[f32]], weights: &[f64], base: &[f32], out: &mut [f32]) {
-    match (changes, weights) {
-        ([a, b], [v, w]) => elect_n(&[a, b], &[*v, *w], base, out),
-        ([a, b, c], [u, v, w]) => elect_n(&[a, b, c], &[*u, *v, *w], base, out),
-        ([a, b, c, d], [t, u, v, w]) => elect_n(&[a, b, c, d], &[*t, *u, *v, *w], base, out),
+/// Adds to the base the weighted mean of the changes whose sign is that of their sum, where `selected` is not zero.
+fn elect(inputs: &[&[f32]], selected: Option<&[f32]>, weights: &[f64], base: &[f32], out: &mut [f32]) {
+    match (inputs, weights) {
+        ([a, b], [v, w]) => elect_n(&[a, b], selected, &[*v, *w], base, out),
+        ([a, b, c], [u, v, w]) => elect_n(&[a, b, c], selected, &[*u, *v, *w], base, out),
+        ([a, b, c, d], [t, u, v, w]) => elect_n(&[a, b, c, d], selected, &[*t, *u, *v, *w], base, out),
         _ => {
             for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
-                *o = elected(changes.iter().map(|c| c[e]), weights, *b);
+                *o = elected(inputs.iter().map(|x| x[e]), selected.is_none_or(|s| s[e] != 0.0), weights, *b);
             }
         }
     }
 }
 
+/// Over arrays, not by [`crate::kernels::arith::of_changes`], which takes a quarter longer here.
+fn elect_n<const N: usize>(
+    inputs: &[&&[f32]; N],
+    selected: Option<&[f32]>,
+    weights: &[f64; N],
+    base: &[f32],
+    out: &mut [f32],
+) {
+    match selected {
+        Some(selected) => elect_of::<N, true>(inputs, selected, weights, base, out),
+        None => elect_of::<N, false>(inputs, base, weights, base, out),
+    }
+}
+
 #[multiversion::multiversion(targets("x86_64+avx2"))]
-fn elect_n<const N: usize>(changes: &[&&[f32]; N], weights: &[f64; N], base: &[f32], out: &mut [f32]) {
+fn elect_of<const N: usize, const SELECTS: bool>(
+    inputs: &[&&[f32]; N],
+    selected: &[f32],
+    weights: &[f64; N],
+    base: &[f32],
+    out: &mut [f32],
+) {
     let len = out.len();
-    let changes: [&[f32]; N] = std::array::from_fn(|i| &changes[i][..len]);
+    let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..len]);
     let weights = *weights;
-    for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
-        *o = elected(changes.map(|c| c[e]).into_iter(), &weights, *b);
+    for (e, ((o, b), s)) in out.iter_mut().zip(base).zip(selected).enumerate() {
+        *o = elected(inputs.map(|x| x[e]).into_iter(), !SELECTS || *s != 0.0, &weights, *b);
     }
 }
 
 #[inline(always)]
-fn elected(changes: impl Iterator<Item = f32> + Clone, weights: &[f64], base: f32) -> f32 {
-    let total: f64 = changes.clone().map(f64::from).sum();
+fn elected(inputs: impl Iterator<Item = f32> + Clone, selected: bool, weights: &[f64], base: f32) -> f32 {
+    let changes = inputs.map(|x| f64::from(x) - f64::from(base));
+    let total: f64 = changes.clone().sum();
     let sign = if total >= 0.0 { 1.0 } else { -1.0 };
     let (mut sum, mut divisor) = (0.0, 0.0);
-    for (change, weight) in changes.zip(weights) {
-        let d = f64::from(change);
+    for (d, weight) in changes.zip(weights) {
         let agrees = d * sign > 0.0;
         sum += if agrees { weight * d } else { 0.0 };
         divisor += if agrees { *weight } else { 0.0 };
     }
     // A NaN in any model agrees with nothing and comes back here.
-    let merged = sum / if divisor == 0.0 { 1.0 } else { divisor } + total * 0.0;
-    if merged == 0.0 { base } else { (f64::from(base) + merged) as f32 }
+    let mean = sum / if divisor == 0.0 { 1.0 } else { divisor };
+    moved(base, if selected { mean } else { 0.0 } + total * 0.0)
 }

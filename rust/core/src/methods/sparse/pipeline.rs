@@ -49,7 +49,7 @@ enum Rescale {
 /// One model's part in the pipeline.
 #[derive(Debug, Clone)]
 struct Input {
-    weight: f32,
+    weight: f64,
     density: f64,
     sparsify: Sparsify,
     /// Of the ranks of a row.
@@ -72,7 +72,7 @@ pub struct Pipeline {
     rescale: Rescale,
     consensus: Consensus,
     mean: bool,
-    lambda: f32,
+    lambda: f64,
     /// True while norms are to be taken.
     norms: bool,
 }
@@ -149,7 +149,7 @@ impl Pipeline {
             };
             let divides = rescale == Rescale::Density && !matches!(sparsify, Sparsify::None | Sparsify::ByRank);
             inputs.push(Input {
-                weight: *weight as f32,
+                weight: *weight,
                 density,
                 sparsify,
                 chances: Chances::new(row(shape), density, epsilons[i], rescale == Rescale::Density),
@@ -179,7 +179,7 @@ impl Pipeline {
             rescale,
             consensus,
             mean: reduce == "mean",
-            lambda: (params.number("lambda") * depth / divide) as f32,
+            lambda: params.number("lambda") * depth / divide,
             norms: false,
         };
         // Norms are of single tensors.
@@ -318,8 +318,15 @@ impl Kernel for Pipeline {
     }
 
     fn apply(&self, tile: &Tile, ranks: &mut [u64], out: &mut [f32]) {
-        let n = self.inputs.len();
-        let weights: Vec<f32> = self.inputs.iter().map(|i| i.weight).collect();
+        let (Some(base), n) = (tile.base, self.inputs.len()) else { return };
+        if self.consensus == Consensus::None && !self.mean && self.inputs.iter().all(|i| i.sparsify == Sparsify::None) {
+            // A plain sum, which takes no working memory and no rounding on the way.
+            let weights: Vec<f64> = self.inputs.iter().map(|i| i.weight).collect();
+            return arith::of_changes(base, tile.inputs, &weights, out, |b, changes, weights| {
+                arith::moved(b, self.lambda * arith::weighted(weights, changes))
+            });
+        }
+        let weights: Vec<f32> = self.inputs.iter().map(|i| i.weight as f32).collect();
         let mut merged = scratch::values(RUN);
         // Without a scan that ranked them there are no ties to drop.
         let mut none = vec![0; if ranks.is_empty() { self.search.slots() } else { 0 }];
@@ -331,7 +338,7 @@ impl Kernel for Pipeline {
             for (i, x) in changes.chunks_exact_mut(len).enumerate() {
                 let input = &self.inputs[i];
                 tile.change(i, range.clone(), x);
-                let factor = input.weight * input.factor;
+                let factor = weights[i] * input.factor;
                 let mut marks = Marks { ranks: &mut ranks[self.search.slot(i)..], taken: &mut taken };
                 self.sparsify(i, tile, range.start, factor, &mut marks, x);
             }
@@ -341,10 +348,7 @@ impl Kernel for Pipeline {
                 let merged = &mut merged[..run.len()];
                 join(&parts, &weights, self.consensus, self.mean, merged);
                 let place = range.start + run.start..range.start + run.end;
-                match tile.base {
-                    Some(base) => arith::add_delta(&base[place.clone()], self.lambda, merged, &mut out[place]),
-                    None => arith::scale(merged, self.lambda, &mut out[place]),
-                }
+                arith::add_delta(&base[place.clone()], self.lambda as f32, merged, &mut out[place]);
             }
         }
     }
