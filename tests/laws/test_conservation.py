@@ -29,10 +29,10 @@ def used(record: dict[str, Any]) -> dict[str, list[Tensor]]:
     return {name: [(part[0], part[1]) for part in told["from"]] for name, told in record["tensors"].items()}
 
 
-def holds(reason: str, tensor: Tensor, taken: set[Tensor], outputs: set[str], form: str) -> str | None:
+def holds(reason: str, tensor: Tensor, made: dict[str, list[Tensor]], form: str) -> str | None:
     """Why a reason for leaving a tensor out is not true, as far as words tell; None if nothing speaks against it."""
     label, name = tensor
-    layer = layer_of(name)
+    layer, taken = layer_of(name), {tensor for parts in made.values() for tensor in parts}
     same_layer = [n for other, n in taken if other == label and layer is not None and stack(n) == stack(name)]
     same_layer = [n for n in same_layer if layer_of(n) == layer]
     if told := re.search(r"layers? (\d+)", reason):
@@ -42,9 +42,12 @@ def holds(reason: str, tensor: Tensor, taken: set[Tensor], outputs: set[str], fo
             return f"{same_layer[0]} of that layer is taken"
     elif layer is not None and "outside" in reason:
         return f"is in layer {layer}"
-    if "elsewhere" in reason and name not in outputs:
+    if "elsewhere" in reason and name not in made:
         return "no tensor of that name is in the output"
-    if "exclude" in reason and form not in ("filters", "exclude a buffer"):
+    from_others = re.search(r"name is taken from (.+)$", reason)
+    if from_others and set(from_others[1].split(", ")) != {other for other, _ in made.get(name, [])}:
+        return f"it is taken from {made.get(name)}"
+    if "exclude" in reason and "buffer" not in form and form != "filters":
         return "nothing is excluded"
     if "include" in reason and form != "include":
         return "no filter says what is included"
@@ -73,7 +76,7 @@ def test_each_tensor_is_used_or_listed_with_a_true_reason(form: str, world: Worl
     assert taken <= inputs
     assert taken.isdisjoint(listed)
     assert sorted(taken | set(listed)) == sorted(inputs)
-    untrue = {f"{t}: {r}": why for t, r in listed.items() if (why := holds(r, t, taken, set(made), form))}
+    untrue = {f"{t}: {r}": why for t, r in listed.items() if (why := holds(r, t, made, form))}
     assert untrue == {}
 
 

@@ -165,6 +165,7 @@ FORMS: dict[str, Form] = {
     "quantised": merge(lambda w: {"merge_method": "passthrough", "models": [{"model": str(w.path("q-one"))}]}),
     "buffers": linear("buffered", "buffered-twin"),
     "exclude a buffer": linear("buffered", "bare", exclude=["inv_freq"]),
+    "exclude a buffer that the first lacks": linear("bare", "buffered", exclude=["inv_freq"]),
     "slices": merge(lambda w: by_slices(w, (0, 2), (2, 4))),
     "a slice": merge(lambda w: by_slices(w, (1, 3))),
     "slices on a base": merge(lambda w: by_slices(w, (0, 1), (1, 4), method="task_arithmetic")),
