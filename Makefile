@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export CARGO_TERM_QUIET ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build lint rust-test py-test real-deps bench examples wheel clean
+.PHONY: help demo test test-all build lint rust-test py-test heavy-test real-deps bench examples wheel sdist clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,6 +14,8 @@ demo: build  ## Build, then swap layers of three small models and test what come
 	$(BIN)/suture demo demo
 
 test: lint rust-test py-test  ## Build, check formatting, types and lints, and run every test
+
+test-all: test heavy-test  ## The same and the heavy tests: those that build what is released
 
 $(BIN)/maturin:
 	@command -v cargo >/dev/null || { echo "suture is built with Rust; install it (rustup.rs) and run make again" >&2; exit 1; }
@@ -44,6 +46,9 @@ real-deps: build
 py-test: build real-deps
 	$(BIN)/python -m pytest
 
+heavy-test: build
+	$(BIN)/python -m pytest -m heavy
+
 bench: build  ## Compare speed and memory with the bare I/O and with mergekit (about an hour, 45 GB of disk)
 	cargo build --release -p suture-core --example floor
 	$(BIN)/python benches/end_to_end.py --floor target/release/examples/floor
@@ -54,8 +59,30 @@ bench: build  ## Compare speed and memory with the bare I/O and with mergekit (a
 examples: build  ## Run the example configs with suture and with mergekit, and compare what they write
 	$(BIN)/python benches/examples.py
 
-wheel: $(BIN)/maturin  ## Build the release wheel into dist/
-	. $(BIN)/activate && maturin build --release --out dist
+# Where the wheel and the sdist go, and the commit the wheel is told it was made from.
+DIST ?= dist
+COMMIT = $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+# A wheel for Linux is linked by zig against the libc of manylinux_2_28, whatever this machine's is, and then audited.
+LINUX := $(filter Linux,$(shell uname -s))
+PORTABLE := $(if $(LINUX),--zig --compatibility manylinux_2_28 --auditwheel check)
+# Sources are named in the library, by panics: without the folders of this machine. This takes the place of RUSTFLAGS,
+# whose `target-cpu=native` has no business in a release either. \037 keeps paths with spaces whole.
+REMAP = $(shell printf -- '--remap-path-prefix=%s=%s\037' '$(CURDIR)' suture \
+	"$${CARGO_HOME:-$$HOME/.cargo}" cargo "$$(rustc --print sysroot)" rust | sed 's/.$$//')
+
+$(VENV)/.wheel-tools: $(BIN)/maturin
+	$(BIN)/pip install --quiet --disable-pip-version-check 'auditwheel>=6.8,<7' 'ziglang>=0.15,<0.18'
+	@touch $@
+
+wheel: $(if $(LINUX),$(VENV)/.wheel-tools,$(BIN)/maturin)  ## Build the release wheel into dist/ and audit it
+	@rm -f $(DIST)/suture-*.whl
+	@. $(BIN)/activate && CARGO_ENCODED_RUSTFLAGS="$(REMAP)" SUTURE_COMMIT="$(COMMIT)" \
+		maturin build --release --locked $(PORTABLE) --out $(DIST)
+	@$(BIN)/python tests/packaging/audit.py $(DIST)/suture-*.whl
+
+sdist: $(BIN)/maturin  ## Pack the sources into dist/
+	@rm -f $(DIST)/suture-*.tar.gz
+	@. $(BIN)/activate && maturin sdist --out $(DIST)
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) target dist demo

@@ -17,24 +17,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common import (
-    HERE,
-    Command,
-    Results,
-    Sample,
-    Workplace,
-    beside_python,
-    cold,
-    facts,
-    fastest,
-    medians,
-    number,
-    peaks,
-    peer_command,
-    show,
-    side_by_side,
-    warm,
-)
+from common.facts import Results, facts
+from common.peers import beside_python, peer_command
+from common.places import HERE, cold, warm
+from common.processes import Command, Sample, Workplace, fastest, medians, peaks, side_by_side
+from common.tables import number, show
 from family import SIZES, TUNES, Family, make
 
 LENS_TARGET = 15.0

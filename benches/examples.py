@@ -13,26 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import (
-    HERE,
-    MERGEKIT_FLAGS,
-    SEED,
-    Agreement,
-    Command,
-    Results,
-    Sample,
-    Workplace,
-    beside_python,
-    compare,
-    facts,
-    medians,
-    number,
-    peer_command,
-    remove,
-    show_markdown,
-    side_by_side,
-    warm,
-)
+from common.agreement import Agreement, compare
+from common.facts import Results, facts
+from common.peers import MERGEKIT_FLAGS, beside_python, peer_command
+from common.places import HERE, SEED, remove, warm
+from common.processes import Command, Sample, Workplace, medians, side_by_side
+from common.tables import number, show_markdown
 from family import SIZES, TORCH_NAMES, Family, make
 
 FOLDER = HERE.parent / "examples"

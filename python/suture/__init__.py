@@ -14,10 +14,17 @@ from suture._core import __version__
 from suture.errors import SutureError, UsageError
 
 if TYPE_CHECKING:
-    from suture.analysis import diff, inspect, methods, verify
+    from suture.analysis.diff import diff
+    from suture.analysis.inspect import inspect
+    from suture.analysis.methods import methods
+    from suture.analysis.verify import verify
     from suture.checkpoint import Checkpoint, TensorInfo, open
+    from suture.results import Report
     from suture.settings import Settings
-    from suture.surgery import Report, merge, propose, revert, swap
+    from suture.surgery.merge import merge
+    from suture.surgery.propose import propose
+    from suture.surgery.revert import revert
+    from suture.surgery.swap import swap
 
 __all__ = [
     "Checkpoint",
@@ -38,11 +45,21 @@ __all__ = [
     "verify",
 ]
 
+#: Where a public name lives: a verb in the module of its own name.
 _HOMES = {
-    "analysis": ("diff", "inspect", "methods", "verify"),
-    "checkpoint": ("Checkpoint", "TensorInfo", "open"),
-    "settings": ("Settings",),
-    "surgery": ("Report", "merge", "propose", "revert", "swap"),
+    "Checkpoint": "checkpoint",
+    "Report": "results",
+    "Settings": "settings",
+    "TensorInfo": "checkpoint",
+    "diff": "analysis.diff",
+    "inspect": "analysis.inspect",
+    "merge": "surgery.merge",
+    "methods": "analysis.methods",
+    "open": "checkpoint",
+    "propose": "surgery.propose",
+    "revert": "surgery.revert",
+    "swap": "surgery.swap",
+    "verify": "analysis.verify",
 }
 
 
@@ -50,7 +67,6 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use: `suture --help` needs none of them."""
     import importlib
 
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"suture.{module}"), name)
-    raise AttributeError(f"module 'suture' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'suture' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"suture.{_HOMES[name]}"), name)

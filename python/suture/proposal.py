@@ -8,9 +8,8 @@ arXiv 2410.01335). Nothing is decided silently: every score and how close it was
 
 from __future__ import annotations
 
-from typing import Any
-
 from suture.errors import SutureError
+from suture.results import Comparison, Edges, Proposal, Row, Score, Tuned
 
 #: Modules whose change counts, as in the published code.
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -21,14 +20,14 @@ _NOTHING = 1e-8
 
 
 def propose_from(
-    found: dict[str, Any],
+    found: Comparison,
     *,
     into: int = 0,
     donor: int = 1,
     by: str = "layer",
     tau: float = TAU,
     alpha: float = ALPHA,
-) -> dict[str, Any]:
+) -> Proposal:
     """The swap proposed by what :func:`suture.diff` found of two fine-tunes.
 
     Args:
@@ -49,7 +48,7 @@ def propose_from(
         _check(found["base"], model)
     profiles = [_profile(model, by) for model in models]
     blocks = sorted(set(profiles[0]) | set(profiles[1]), key=lambda b: (b[0], b[1] or ""))
-    scores: list[dict[str, Any]] = []
+    scores: list[Score] = []
     for layer, block in blocks:
         own, other = (p.get((layer, block), 0.0) for p in profiles)
         difference = other - own
@@ -65,12 +64,9 @@ def propose_from(
                 "choice": choice,
             }
         )
-    layers: list[Any] = [s["choice"] for s in scores]
-    if by == "module":
-        by_layer: dict[int, dict[str, str]] = {}
-        for s in scores:
-            by_layer.setdefault(s["layer"], {})[s["block"]] = s["choice"]
-        layers = list(by_layer.values())
+    by_layer: dict[int, dict[str, str]] = {}
+    for s in scores:
+        by_layer.setdefault(s["layer"], {})[s["block"] or ""] = s["choice"]
     return {
         "base": found["base"],
         "into": models[0]["tuned"],
@@ -79,21 +75,24 @@ def propose_from(
         "tau": tau,
         "alpha": alpha,
         "scores": scores,
-        "layers": layers,
+        "layers": [s["choice"] for s in scores] if by == "layer" else list(by_layer.values()),
         "modules": _modules(models[0]) if by == "module" else {},
         "edges": _edges(profiles if by == "layer" else [_profile(model, "layer") for model in models], tau),
     }
 
 
-def _check(base: str, model: dict[str, Any]) -> None:
+def _check(base: str, model: Tuned) -> None:
     """Refuse what cannot be scored: models that are not alike, or have no layers."""
-    for key, problem in (
-        ("only_base", "is missing, and the base has it"),
-        ("only_tuned", "is not in the base"),
-        ("reshaped", "has another shape or dtype than in the base"),
+    # A head of its own, where the base ties it, is outside the layers.
+    missing, more = (
+        [name for name in names if not name.endswith("lm_head.weight")]
+        for names in (model["only_base"], model["only_tuned"])
+    )
+    for names, problem in (
+        (missing, "is missing, and the base has it"),
+        (more, "is not in the base"),
+        (model["reshaped"], "has another shape or dtype than in the base"),
     ):
-        # A head of its own, where the base ties it, is outside the layers.
-        names = [name for name in model[key] if key == "reshaped" or not name.endswith("lm_head.weight")]
         if names:
             message = f"`{names[0]}` {problem}, {base}; models to swap between must have the same tensors"
             raise SutureError(f"{model['tuned']}: {message}", model["tuned"], names[0])
@@ -101,7 +100,7 @@ def _check(base: str, model: dict[str, Any]) -> None:
         raise SutureError(f"{base}: no tensor name holds a layer number, so there is nothing to propose", base)
 
 
-def _profile(model: dict[str, Any], by: str) -> dict[tuple[int, str | None], float]:
+def _profile(model: Tuned, by: str) -> dict[tuple[int, str | None], float]:
     """Each layer's or block's share of the model's change."""
     squares: dict[tuple[int, str | None], float] = {}
     sums: dict[tuple[int, str | None], float] = {}
@@ -115,7 +114,7 @@ def _profile(model: dict[str, Any], by: str) -> dict[tuple[int, str | None], flo
     return {key: score / total for key, score in scores.items()}
 
 
-def _scored(model: dict[str, Any]) -> list[dict[str, Any]]:
+def _scored(model: Tuned) -> list[Row]:
     """The tensors whose change counts: those of the published code, or where there are none, all matrices of layers."""
     inside = [t for t in model["tensors"] if t["layer"] != "-"]
     targets = [t for t in inside if t["name"].rpartition(".")[0].endswith(TARGETS)]
@@ -126,7 +125,7 @@ def _block(name: str) -> str:
     return "attention" if "attn" in name or "attention" in name else "mlp"
 
 
-def _modules(model: dict[str, Any]) -> dict[str, list[str]]:
+def _modules(model: Tuned) -> dict[str, list[str]]:
     """The modules of each block, as globs: what is beside the scored ones, such as norms of queries, goes with them."""
     found: dict[str, dict[str, None]] = {}
     for tensor in _scored(model):
@@ -135,14 +134,14 @@ def _modules(model: dict[str, Any]) -> dict[str, list[str]]:
     return {block: list(names) for block, names in found.items()}
 
 
-def _relative(tensor: dict[str, Any]) -> float:
+def _relative(tensor: Row) -> float:
     """The norm of a tensor's change over that of the base, or the change alone where there is hardly any base."""
     change, relative = float(tensor["l2"]), float(tensor["relative_l2"])
     base = change / relative if relative > 0 else 0.0
     return relative if base > _NOTHING or change == 0 else change
 
 
-def _edges(profiles: list[dict[tuple[int, str | None], float]], tau: float) -> dict[str, Any]:
+def _edges(profiles: list[dict[tuple[int, str | None], float]], tau: float) -> Edges:
     """The bottom and top layers that the donor's change prefers most, with the undecided layers next to them."""
     layers = sorted({layer for profile in profiles for layer, _ in profile})
     claim = [profiles[1].get((layer, None), 0.0) - profiles[0].get((layer, None), 0.0) for layer in layers]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from suture.errors import UsageError
+
+#: Called with the bytes done and the bytes in all, a few times a second.
+Progress = Callable[[int, int], None]
 
 _UNITS = {
     "": 1,
@@ -80,7 +84,10 @@ class Settings:
     @property
     def thread_count(self) -> int:
         """Threads that compute."""
-        return self.threads or len(os.sched_getaffinity(0))
+        if self.threads is not None:
+            return self.threads
+        # Not every system tells which cores this process may use.
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property
     def memory_bytes(self) -> int | None:

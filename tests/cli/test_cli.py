@@ -174,11 +174,6 @@ def test_help_of_every_verb(verb: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
-def test_version() -> None:
-    """The version is the package's."""
-    assert run("--version").stdout == f"suture {suture.__version__}\n"
-
-
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
     """Law 9: `--help` loads neither numpy nor torch nor rich nor yaml, and is there at once."""
     code = (

@@ -113,14 +113,37 @@ def test_every_layout_opens(shards: int, index: bool, tmp_path: Path) -> None:
     assert sorted(suture.open(folder).names) == sorted(tensors)
 
 
-def test_whitespace_and_metadata_are_allowed(tmp_path: Path) -> None:
-    """A header padded with spaces, with metadata, with offsets not in the order of names, is valid."""
-    header = (
+ODD: dict[str, bytes] = {
+    "metadata": (
         b'{"z":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"__metadata__":{"format":"pt","x":"{}"},'
         b'"a":{"shape":[1],"data_offsets":[8,12],"dtype":"F32"}}' + b" " * 77
-    )
+    ),
+    "space": (
+        b' \n\t\r{"z":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+        b'"a":{"shape":[1],"data_offsets":[8,12],"dtype":"F32"}}\n'
+    ),
+    "null": (
+        b'{"z":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"__metadata__":null,'
+        b'"a":{"shape":[1],"data_offsets":[8,12],"dtype":"F32"}}'
+    ),
+    "unknown": (
+        b'{"z":{"dtype":"F32","shape":[2],"x\\u001b":[[{"y":1}]],"data_offsets":[0,8],"strides":[1]},'
+        b'"a":{"shape":[1],"data_offsets":[8,12],"dtype":"F32"}}'
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_headers_are_read(kind: str, tmp_path: Path) -> None:
+    """White space, metadata or none, any order, keys nobody knows: all valid; the last with a warning, escaped."""
+    header = ODD[kind]
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + VALUES[:3].tobytes())
     opened = suture.open(path)
     np.testing.assert_array_equal(opened.numpy("z"), VALUES[:2])
     np.testing.assert_array_equal(opened.numpy("a"), VALUES[2:3])
+    assert len(opened.describe()["warnings"]) == (kind == "unknown")
+    done = run("inspect", path)
+    assert done.returncode == 0
+    assert ("warning: " in done.stderr) == (kind == "unknown")
+    assert "\x1b" not in done.stderr

@@ -231,12 +231,19 @@ def test_integers_are_carried_or_refused(dtype: str, method: str, tmp_path: Path
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4"])
 def test_small_floats_are_not_merged(dtype: str, tmp_path: Path) -> None:
-    """Law 7: 8-bit floats are carried, never averaged; a merge says so by name, even where they are equal."""
-    raw = Raw(dtype, (8,), bytes(range(4 if dtype == "F4" else 8)))
+    """Law 7: 8-bit floats are carried, never averaged: where they are equal in all models, or there is only one; else a
+    merge says so by name."""
+    raw, other = (Raw(dtype, (8,), bytes(range(i, i + (4 if dtype == "F4" else 8)))) for i in (0, 1))
     first, second = (write_checkpoint(tmp_path / name, {"q": raw}) for name in ("first", "second"))
-    assert_merge_refused(recipe("linear", first, second), tmp_path / "out", "tensor `q`", dtype, "dequantise")
-    suture.merge({"merge_method": "passthrough", "models": [{"model": str(first)}]}, tmp_path / "out")
-    assert read_checkpoint(tmp_path / "out") == {"q": raw}
+    third = write_checkpoint(tmp_path / "third", {"q": other})
+    assert_merge_refused(recipe("linear", first, third), tmp_path / "out", "tensor `q`", dtype, "dequantise")
+    half = {"merge_method": "passthrough", "models": [{"model": str(first), "parameters": {"scale": 0.5}}]}
+    assert_merge_refused(half, tmp_path / "out", "tensor `q`", dtype, "dequantise")
+    for i, config in enumerate(
+        [recipe("linear", first, second), {"merge_method": "passthrough", "models": [{"model": str(first)}]}]
+    ):
+        suture.merge(config, tmp_path / f"out{i}")
+        assert read_checkpoint(tmp_path / f"out{i}") == {"q": raw}
 
 
 def test_float_against_integer_is_refused(tmp_path: Path) -> None:

@@ -91,8 +91,10 @@ def test_existing_output_is_kept(family: tuple[Path, Path], tmp_path: Path) -> N
 def test_overwrite_leaves_no_stale_shard(family: tuple[Path, Path], tmp_path: Path) -> None:
     """Law 6: --overwrite replaces the folder; no shard, index or side file of the old output survives."""
     out = tmp_path / "out"
+    (family[0] / "old_template.jinja").write_text("old")
     assert swap(*family, out).returncode == 0
-    (out / "old_template.jinja").write_text("old")
+    (family[0] / "old_template.jinja").unlink()
+    assert (out / "old_template.jinja").exists()
     assert sorted(p.name for p in out.glob("*.safetensors*"))[-1] == "model.safetensors.index.json"
     assert swap(*family, out, "--shard-size", "1GB", "--overwrite").returncode == 0
     assert [p.name for p in out.glob("*safetensors*")] == ["model.safetensors"]

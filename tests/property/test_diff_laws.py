@@ -61,8 +61,9 @@ def compare(models: list[dict[str, Raw]], config: dict[str, int], **options: Any
             write_checkpoint(Path(folder) / str(n), tensors, config=config, shards=min(len(tensors), 1 + n % 2))
             for n, tensors in enumerate(models)
         ]
-        found = suture.diff(*paths, spread=True, **options)
+        found: Any = suture.diff(*paths, spread=True, **options)
     json.dumps(found, allow_nan=False)
+    assert isinstance(found, dict)
     return found
 
 

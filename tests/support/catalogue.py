@@ -18,7 +18,7 @@ from .checkpoints import Raw, encode, read_checkpoint, write_checkpoint
 Spec = dict[str, Any]
 Config = dict[str, Any]
 
-SPECS: dict[str, Spec] = {spec["name"]: spec for spec in suture.methods()}
+SPECS: dict[str, Spec] = {spec["name"]: dict(spec) for spec in suture.methods()}
 #: Elements that the engine takes at a time.
 SPAN = 2**22
 #: Larger than a span of the engine (twice), of a tile, of a block, or smaller than each, and no multiple of any.
@@ -184,6 +184,9 @@ def configure(
     config["models"] = [{"model": str(experts[i]), "parameters": listed[i]} for i in order]
     if case.changes or case.spec["base"] == "first":
         config["base_model"] = str(base)
+    if case.name == "passthrough":
+        # Integers cannot be scaled.
+        config["exclude"] = ["position_ids"]
     return config
 
 

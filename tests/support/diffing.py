@@ -35,7 +35,9 @@ def compare(folder: Path, base: Mapping[str, Raw], *tuned: Mapping[str, Raw], **
     folder.mkdir(exist_ok=True)
     first = write_file(folder / "base.safetensors", base)
     others = [write_file(folder / f"tuned-{n}.safetensors", tensors) for n, tensors in enumerate(tuned, 1)]
-    return suture.diff(first, *others, **options)
+    found: Any = suture.diff(first, *others, **options)
+    assert isinstance(found, dict)
+    return found
 
 
 def only(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def test_inspect_counts_and_measures(tmp_path: Path) -> None:
     assert sum(entry["tensors"] for entry in found["dtypes"].values()) == len(tensors)
     assert found["dtypes"]["F32"] == {"tensors": 2, "elements": 30, "bytes": 120}
     assert found["config"] == {"model_type": "x"}
-    stats = {tensor["name"]: tensor["stats"] for tensor in found["tensors"]}
+    stats: dict[str, Any] = {tensor["name"]: tensor["stats"] for tensor in found["tensors"]}
     assert {name for name, figures in stats.items() if figures} == {"F64", "F32", "F16", "BF16", "odd"}
     odd = stats["odd"]
     assert (odd["min"], odd["max"], odd["zeros"], odd["nonfinite"]) == (-3, 2, 1, 2)

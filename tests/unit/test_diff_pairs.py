@@ -80,7 +80,7 @@ def test_three_at_once_are_three_single_runs(options: dict[str, Any], folders: l
 
 def test_pairs_agree_with_the_oracle(folders: list[Path], values: list[dict[str, NDArray[Any]]]) -> None:
     """Law 2: what two changes have in common, by tensor and of everything in a module, a layer, a cell together."""
-    found = suture.diff(*folders, spread=True)
+    found: Any = suture.diff(*folders, spread=True)
     for pair, (i, j) in zip(found["pairs"], ((1, 2), (1, 3), (2, 3)), strict=True):
         groups: dict[tuple[str, ...], list[Triple]] = {}
         rows = by_name(pair)
@@ -116,7 +116,8 @@ def test_pairs_of_every_size(dtypes: tuple[str, ...], tmp_path: Path) -> None:
 
 def test_pairs_have_an_overlap_only_when_asked_for(folders: list[Path]) -> None:
     """`overlap` needs the quantiles, and is there with `spread` alone."""
-    for pair in suture.diff(*folders)["pairs"]:
+    found: Any = suture.diff(*folders)
+    for pair in found["pairs"]:
         assert list(pair["total"]) == ["elements", "cosine", "both", "agree"]
         assert all("overlap" not in row for section in SECTIONS for row in pair[section])
 

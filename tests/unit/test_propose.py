@@ -49,7 +49,8 @@ def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def propose(models: Mapping[str, Path], **options: Any) -> dict[str, Any]:
-    found: dict[str, Any] = suture.propose(models["base"], models["into"], models["donor"], **options)
+    found: Any = suture.propose(models["base"], models["into"], models["donor"], **options)
+    assert isinstance(found, dict)
     return found
 
 

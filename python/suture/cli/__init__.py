@@ -8,8 +8,9 @@ import sys
 
 import click
 
-from suture import __version__
+from suture._core import __version__
 from suture.errors import SutureError
+from suture.escape import printable
 
 #: Verb and what its help line says; the module of the same name holds the command.
 VERBS = {
@@ -41,8 +42,23 @@ class _Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Print the version; with `--verbose`, which is eager and so was seen before, all there is to say of this build."""
+    verbose = ctx.params.pop("verbose", False)
+    if ctx.resilient_parsing:
+        return
+    if asked:
+        click.echo(f"suture {__version__}")
+        if verbose:
+            click.echo("\n".join(importlib.import_module("suture.cli.version").lines()))
+        ctx.exit()
+    if verbose:
+        raise click.UsageError("--verbose goes with --version here; a verb's own stands behind the verb", ctx)
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="suture", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, expose_value=False, callback=_version, help="Show the version and exit.")
+@click.option("--verbose", is_flag=True, is_eager=True, help="With --version: the build, the processor, the packages.")
 def cli() -> None:
     """Tensor surgery for model checkpoints, out of core.
 
@@ -87,8 +103,7 @@ def _sentence(e: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int, color: bool | None) -> None:
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    click.echo(f"{click.style('error', fg='red', bold=True)}: {line}", err=True, color=color)
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {printable(message)}", err=True, color=color)
     sys.exit(code)
 
 

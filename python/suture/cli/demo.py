@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from suture.cli.options import emit_json
 from suture.errors import SutureError
+from suture.render.terminal import emit_json, say
+from suture.results import Comparison, Proposal
 
 
 @click.command(short_help="Swap layers of three small models and test what comes out")
@@ -30,15 +31,15 @@ def demo(out: Path, as_json: bool) -> None:
     found = experiment.changes()
     proposal = experiment.proposal(found)
     if not as_json:
-        _say("what did each expert change?  suture diff base task language --html report.html")
+        _head("what did each expert change?  suture diff base task language --html report.html")
         for model in found["models"]:
             show_heat_map(found, model, "relative_l2")
         show_pairs(found)
-        _say("which layers follow from that?  suture swap --into task --from language OUT --auto base --dry-run")
+        _head("which layers follow from that?  suture swap --into task --from language OUT --auto base --dry-run")
         for line in proposal_lines(proposal):
-            click.echo(line)
+            say(line)
         told = f"{experiment.problems:,} problems of `{experiment.operation}`, on numbers no training has seen"
-        _say(f"what can do the task in {LANGUAGES[1]}?  {told}")
+        _head(f"what can do the task in {LANGUAGES[1]}?  {told}")
     outcomes = list(experiment.outcomes())
     page = _report(found, proposal, out / "report.html")
     if as_json:
@@ -46,11 +47,12 @@ def demo(out: Path, as_json: bool) -> None:
         emit_json({"operation": experiment.operation, "proposal": proposal, "outcomes": scores, "report": page})
         return
     show_scores(outcomes, LANGUAGES)
-    click.echo(f"\nmodels in {out}/; {page or 'no report.html: it takes the extra `report` (suture[report])'}")
-    click.echo(f"how the models were made, over five seeds: docs/layer-swapping.md ({time.monotonic() - begin:.1f} s)")
+    click.echo()
+    say(f"models in {out}/; {page or 'no report.html: it takes the extra `report` (suture[report])'}")
+    say(f"how the models were made, over five seeds: docs/layer-swapping.md ({time.monotonic() - begin:.1f} s)")
 
 
-def _report(found: dict[str, object], proposal: dict[str, object], path: Path) -> str | None:
+def _report(found: Comparison, proposal: Proposal, path: Path) -> str | None:
     """Write the page; None if the extra it takes is not installed."""
     from suture.render.report import write_html
 
@@ -63,5 +65,6 @@ def _report(found: dict[str, object], proposal: dict[str, object], path: Path) -
     return f"everything the diff found in {path}"
 
 
-def _say(text: str) -> None:
-    click.echo(click.style(f"\n{text}", bold=True))
+def _head(text: str) -> None:
+    click.echo()
+    say(text, bold=True)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from suture.analysis import ABOVE, frozen, listed_layers, moved
-from suture.analysis import diff as run
-from suture.cli.options import emit_json, reading, settings
+from suture.analysis.diff import ABOVE, metrics
+from suture.analysis.diff import diff as run
+from suture.analysis.layers import frozen, listed_layers, moved
+from suture.cli.options import reading, settings
 from suture.errors import SutureError, UsageError
 from suture.render.progress import bar
+from suture.render.terminal import emit_json
+from suture.results import Comparison, Metric, Row, Tuned
 
-#: Rows of a table and what each is, by what --by calls it.
-TABLES = {
-    "layer": ("layers", ("layer",)),
-    "module": ("modules", ("module",)),
-    "tensor": ("tensors", ("name",)),
-    "head": ("heads", ("layer", "module", "head")),
-    "neuron": ("neurons", ("layer", "module", "group")),
-    "token": ("tokens", ("tensor", "row", "token")),
+#: Rows of a table, what each is, and whether they have the figures of --spread, by what --by calls it.
+TABLES: dict[str, tuple[Callable[[Tuned], list[Row]], tuple[str, ...], bool]] = {
+    "layer": (lambda m: m["layers"], ("layer",), True),
+    "module": (lambda m: m["modules"], ("module",), True),
+    "tensor": (lambda m: m["tensors"], ("name",), True),
+    "head": (lambda m: m["heads"], ("layer", "module", "head"), False),
+    "neuron": (lambda m: m["neurons"], ("layer", "module", "group"), False),
+    "token": (lambda m: m["tokens"], ("tensor", "row", "token"), False),
 }
-#: Metrics whose smallest values are the most telling.
-ASCENDING = ("cosine", "unchanged")
 
 
 @click.command(short_help="Measure what fine-tunes changed")
@@ -83,7 +85,7 @@ def diff(
         heads, spread = heads or _has_heads(base), True
         neurons, tokens = neurons or 16, tokens or 20
     heads, neurons, tokens = heads or by == "head", neurons or (by == "neuron") * 16, tokens or (by == "token") * 20
-    _check_metrics(by, sort, metric, spread, above)
+    known = _check_metrics(by, sort, metric, spread, above)
     wanted = {"--html": html_file, "--plot": plot_file, "--parquet": parquet_file}
     for option in (o for o, file in wanted.items() if file):
         from suture.render.report.extra import need
@@ -99,11 +101,11 @@ def diff(
             base, *tuned, heads=heads, neurons=neurons, tokens=tokens, spread=spread, above=above,
             settings=settings(options), progress=progress,
         )  # fmt: skip
-    section, keys = TABLES[by or "tensor"]
-    rows = [model[section] for model in found["models"]]
+    rows_of, keys, _ = TABLES[by or "tensor"]
+    rows = [rows_of(model) for model in found["models"]]
     if sort:
         for table in rows:
-            table.sort(key=lambda r: float(r[sort]), reverse=sort not in ASCENDING)
+            table.sort(key=lambda r: float(r[sort]), reverse=not known[sort]["ascending"])
     if csv_file and not any(rows):
         raise UsageError(f"{csv_file}: nothing to write; the checkpoints share no {by or 'tensor'}")
     _write_files(found, rows, metric, csv_file, parquet_file, plot_file, html_file)
@@ -132,25 +134,26 @@ def _has_heads(base: str) -> bool:
         return False
 
 
-def _check_metrics(by: str | None, sort: str | None, metric: str, spread: bool, above: str) -> None:
-    """Tell of a misspelt metric before anything is read."""
-    plain = ["mean_abs", "rms", "max_abs", "mean", "l2", "relative_l2", "relative_mean", "cosine", "changed",
-             "unchanged", "flipped", "nonfinite"]  # fmt: skip
-    more = ["q50", "q90", "q99", "q999", "gini", "top1", *(f"above_{t.strip()}" for t in above.split(","))]
+def _check_metrics(by: str | None, sort: str | None, metric: str, spread: bool, above: str) -> dict[str, Metric]:
+    """All metrics by their names; tells of a misspelt one before anything is read."""
+    known = {m["name"]: m for m in metrics(spread=True, above=above)}
+    plain = [name for name, m in known.items() if not m["spread"]]
+    more = known.keys() - plain
     if metric in more:
         raise UsageError(f"--metric: {metric} is not there by layer and module at once; expected {', '.join(plain)}")
-    if sort in more and by in ("head", "neuron", "token"):
+    if sort in more and by is not None and not TABLES[by][2]:
         raise UsageError(f"--sort: {sort} is not there by {by}; expected {', '.join(plain)}")
     for option, name in (("--sort", sort), ("--metric", metric)):
         if name in more and not spread:
             raise UsageError(f"{option}: {name} needs --spread")
-        if name is not None and name not in plain + more:
-            raise UsageError(f"{option}: unknown metric `{name}`; expected one of {', '.join(plain + more)}")
+        if name is not None and name not in known:
+            raise UsageError(f"{option}: unknown metric `{name}`; expected one of {', '.join(known)}")
+    return known
 
 
 def _write_files(
-    found: dict[str, Any],
-    rows: list[list[dict[str, Any]]],
+    found: Comparison,
+    rows: list[list[Row]],
     metric: str,
     csv_file: str | None,
     parquet_file: str | None,
@@ -177,11 +180,11 @@ def _write_files(
         write_html(found, html_file, proposal=propose_from(found) if several else None)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
+def _flat(row: Row) -> Row:
     return {**row, "shape": "x".join(map(str, row["shape"]))} if "shape" in row else row
 
 
-def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:
+def _write_csv(path: str, rows: list[Row]) -> None:
     try:
         with open(path, "w", newline="", encoding="utf-8") as f:
             writer = csv.DictWriter(f, list(rows[0]))

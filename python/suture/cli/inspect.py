@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from suture.analysis import inspect as run
-from suture.cli.options import emit_json, reading, settings
+from suture.analysis.inspect import inspect as run
+from suture.cli.options import reading, settings
 from suture.render.progress import bar
+from suture.render.terminal import emit_json
 
 
 @click.command(short_help="Show what is in a checkpoint")

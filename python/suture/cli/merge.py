@@ -10,7 +10,7 @@ from suture.cli.mergekit import aliases, settle
 from suture.cli.options import settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
-from suture.surgery import merge as run
+from suture.surgery.merge import merge as run
 
 
 @click.command(short_help="Merge models by a config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,9 @@ import click
 
 from suture.cli.options import F
 from suture.errors import UsageError
+from suture.render.terminal import say, warn
+from suture.render.units import size
+from suture.settings import parse_size
 
 #: Flags whose effect suture has anyway, or that mean nothing to it.
 _TAKEN = (
@@ -58,20 +62,40 @@ def _flag(name: str) -> Callable[[F], F]:
         if given and name in _REFUSED:
             raise UsageError(f"{name}: {_REFUSED[name]}")
         if given and name in _NOTED:
-            click.echo(f"note: {name} has no effect: {_NOTED[name]}", err=True)
+            say(f"note: {name} has no effect: {_NOTED[name]}", err=True)
 
     return click.option(name, is_flag=True, hidden=True, expose_value=False, callback=told)
 
 
+#: mergekit's units: thousands, millions and, other than everywhere else, billions.
+_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
+#: Nobody wants shards below this.
+_SMALL = 10**6
+
+
+def _shard_size(text: str) -> int:
+    """The bytes of a shard as mergekit writes them, ``5B``, or as suture does."""
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMB])\s*", text.upper())
+    found = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if not match or not 0 < found < 2**63:
+        found = parse_size(text, "--out-shard-size")
+    if found < _SMALL:
+        warn(f"--out-shard-size {text}: shards of {size(found)} at most; K, M and B are 10^3, 10^6 and 10^9 bytes")
+    return found
+
+
 def settle(options: dict[str, Any]) -> None:
     """Put the values of mergekit's flags where those of suture's own are, unless these are given too."""
-    for theirs, ours in (("out_shard_size", "shard_size"), ("random_seed", "seed"), ("num_threads", "threads")):
+    shards = options.pop("out_shard_size")
+    if shards is not None and options.get("shard_size") is None:
+        options["shard_size"] = _shard_size(shards)
+    for theirs, ours in (("random_seed", "seed"), ("num_threads", "threads")):
         value = options.pop(theirs)
         if value is not None and options.get(ours) is None:
             options[ours] = value
     options["model_card"] |= options.pop("write_model_card")
     device = options.pop("device")
     if device not in (None, "cpu", "auto"):
-        click.echo(f"note: --device {device} has no effect: {_CPU}", err=True)
+        say(f"note: --device {device} has no effect: {_CPU}", err=True)
     if options.get("seed") is None:
         options["seed"] = 0

@@ -6,9 +6,9 @@ import difflib
 
 import click
 
-from suture.analysis import methods as run
-from suture.cli.options import emit_json
+from suture.analysis.methods import methods as run
 from suture.errors import UsageError
+from suture.render.terminal import emit_json
 
 
 @click.command(short_help="List merge methods, or describe one")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -62,9 +60,3 @@ def settings(options: dict[str, Any]) -> Settings:
     """The settings among a verb's options, which are taken out of `options`."""
     names = Settings.__dataclass_fields__
     return Settings(**{k: options.pop(k) for k in list(options) if k in names})
-
-
-def emit_json(data: Any) -> None:
-    """Print data as JSON on stdout."""
-    # Indented for people only: it takes 5 times as long, and a plan may list tens of thousands of tensors.
-    sys.stdout.write(json.dumps(data, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False) + "\n")

@@ -9,7 +9,7 @@ import click
 from suture.cli.options import settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
-from suture.surgery import revert as run
+from suture.surgery.revert import revert as run
 
 
 @click.command(short_help="Reset layers of a fine-tune to its base")

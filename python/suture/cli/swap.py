@@ -13,7 +13,7 @@ from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU
 from suture.render.outcome import present
 from suture.render.progress import bar
-from suture.surgery import swap as run
+from suture.surgery.swap import swap as run
 
 
 @click.command(short_help="Put layers of one model into another")

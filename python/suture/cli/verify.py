@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from suture.analysis import verify as run
-from suture.cli.options import emit_json, reading, settings
+from suture.analysis.verify import verify as run
+from suture.cli.options import reading, settings
 from suture.errors import SutureError
 from suture.render.progress import bar
+from suture.render.terminal import emit_json
 from suture.render.units import size
 
 

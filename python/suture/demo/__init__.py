@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from suture.demo.experiment import LANGUAGES, MODELS, Experiment, Outcome
+from suture.demo.experiment import LANGUAGES, MODELS, Experiment
 
-__all__ = ["LANGUAGES", "MODELS", "Experiment", "Outcome"]
+__all__ = ["LANGUAGES", "MODELS", "Experiment"]

@@ -8,36 +8,22 @@ numbers that no training has seen. Nothing here is a reproduction of the paper.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from suture.analysis import diff
+from suture.analysis.diff import diff
 from suture.demo.llama import Llama
 from suture.proposal import propose_from
+from suture.results import Comparison, Outcome, Proposal
 from suture.settings import Settings
-from suture.surgery import merge, swap
+from suture.surgery.merge import merge
+from suture.surgery.swap import swap
 
 #: The checkpoints that come with the wheel.
 MODELS = Path(__file__).parent / "models"
 #: The language of the task expert's training, and the target.
 LANGUAGES = ("A", "B")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a model can do.
-
-    Attributes:
-        name: what the model is.
-        made: how it was made, as a user would type it; empty for the three that were trained.
-        scores: share of the test's problems answered exactly, by language.
-    """
-
-    name: str
-    made: str
-    scores: Mapping[str, float]
 
 
 class Experiment:
@@ -60,13 +46,13 @@ class Experiment:
         """Problems of the test, in each language."""
         return len(self._test["sets"][LANGUAGES[0]]["ids"])
 
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> Comparison:
         """What each expert changed of the base; as :func:`suture.diff`, with everything it can find."""
         return diff(self.base, self.task, self.language, heads=True, neurons=8, tokens=10, spread=True)
 
-    def proposal(self, found: Mapping[str, Any]) -> dict[str, Any]:
+    def proposal(self, found: Comparison) -> Proposal:
         """The swap that follows from the changes."""
-        return propose_from(dict(found))
+        return propose_from(found)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Test the three models, then make each merge and test it."""

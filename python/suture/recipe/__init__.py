@@ -1,6 +1,17 @@
 """Recipes: from a YAML config or a dict to the JSON that the core compiles."""
 
-from suture.recipe.config import Config, check_values, load
-from suture.recipe.made import made_names, with_made
+from suture.recipe.config import OUTPUTS, Config, check_values, load
+from suture.recipe.models import as_json, made_names, with_made, with_models, with_names, with_places
 
-__all__ = ["Config", "check_values", "load", "made_names", "with_made"]
+__all__ = [
+    "OUTPUTS",
+    "Config",
+    "as_json",
+    "check_values",
+    "load",
+    "made_names",
+    "with_made",
+    "with_models",
+    "with_names",
+    "with_places",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import SutureError, UsageError
-from suture.recipe.made import MADE
+from suture.recipe.coefficients import with_coefficients
+from suture.recipe.models import Made, with_models
+from suture.recipe.paths import model_path
+
+#: Lists the outputs of a config that has several, in the folder that holds them.
+OUTPUTS = "outputs.json"
 
 
 @dataclass
@@ -23,12 +29,14 @@ class Config:
         source: the file it was read from, if any.
         lines: the line of every key path, from 1.
         name: what other documents of the file call its result; ``None`` for the one that goes to OUT itself.
+        listed: true if its name is one of `outputs`.
     """
 
     recipe: dict[str, Any]
     source: Path | None = None
     lines: dict[str, int] = field(default_factory=dict)
     name: str | None = None
+    listed: bool = False
 
     def line(self, at: str | None) -> int | None:
         """The line of a key path, or of the nearest thing around it."""
@@ -64,9 +72,11 @@ def load(config: Mapping[str, Any] | str | PathLike[str]) -> list[Config]:
         try:
             if names.count(one.name or "") > 1:
                 raise UsageError(f"two merges are called `{one.name}`", at="name")
+            if "swap" in one.recipe:
+                raise UsageError("swap: unknown key; layers are swapped by `suture swap`, not by a config", at="swap")
             if one.name is None and len(found) - len(names) > 1:
                 raise UsageError("only one of several merges can go without a `name`")
-            one.recipe = _resolved(one.recipe, "", folder, set(names) - {one.name})
+            one.recipe = _resolved(one.recipe, folder, set(names) - {one.name})
         except UsageError as e:
             raise one.locate(e) from None
     return found
@@ -88,7 +98,7 @@ def _outputs(document: Config) -> list[Config]:
                 raise UsageError(f"{at}: expected a mapping", at=at)
             lines = {k.removeprefix(f"{at}."): n for k, n in document.lines.items() if k.startswith(f"{at}.")}
             recipe = {**document.recipe, **own}
-            found.append(Config(recipe, document.source, document.lines | lines, _name(key, at)))
+            found.append(Config(recipe, document.source, document.lines | lines, _name(key, at), listed=True))
         return found
     except UsageError as e:
         raise document.locate(e) from None
@@ -97,6 +107,8 @@ def _outputs(document: Config) -> list[Config]:
 def _name(value: Any, at: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w][\w .-]*", value):
         raise UsageError(f"{at}: expected a name that can be a folder's, found `{value}`", at=at)
+    if value == OUTPUTS:
+        raise UsageError(f"{at}: `{OUTPUTS}` lists the outputs; expected another name", at=at)
     return value
 
 
@@ -116,8 +128,19 @@ def check_values(value: Any, at: str = "") -> None:
         raise UsageError(f"{at}: expected a finite number, found {value}", at=at)
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
         raise UsageError(f"{at}: the number is too large", at=at)
+    elif isinstance(value, str) and not _is_text(value):
+        raise UsageError(f"{at}: expected text, found half a character in it", at=at)
     elif value is not None and not isinstance(value, str | int | float):
         raise UsageError(f"{at}: expected a number, text, a list or a mapping, found {type(value).__name__}", at=at)
+
+
+def _is_text(value: str) -> bool:
+    """False for text that is neither Unicode nor a path: YAML can name halves of characters."""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _copy(value: Any) -> Any:
@@ -179,84 +202,10 @@ def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None
             _collect_lines(yaml, value, f"{at}[{i}]", lines)
 
 
-#: Keys whose value is a model, wherever they stand.
-_MODELS = ("model", "base_model", "fisher", "masks")
+def _resolved(recipe: Any, folder: Path | None, names: set[str]) -> Any:
+    """A config with its coefficient files read and its models found."""
 
+    def found(value: Any, at: str) -> Any:
+        return Made(value) if isinstance(value, str) and value in names else model_path(value, at, folder)
 
-def _resolved(node: Any, at: str, folder: Path | None, names: set[str]) -> Any:
-    """A config with its model paths found and its coefficient files read."""
-    if isinstance(node, list):
-        return [_resolved(item, f"{at}[{i}]", folder, names) for i, item in enumerate(node)]
-    if not isinstance(node, dict):
-        return node
-    if "file" in node and set(node) <= {"file", "default"}:
-        return _coefficients(node, at, folder)
-    made = {}
-    for key, value in node.items():
-        path = f"{at}.{key}" if at else key
-        if key in _MODELS and not (isinstance(value, str) and value in names):
-            made[key] = _model_path(value, path, folder)
-        else:
-            made[key] = MADE + value if key in _MODELS else _resolved(value, path, folder, names)
-    return made
-
-
-def _coefficients(node: dict[str, Any], at: str, folder: Path | None) -> dict[str, Any]:
-    """A per-layer coefficient file, as the recipe has it.
-
-    It is JSON or YAML (a list, or a mapping from layer to value, which may hold `default`), or CSV with the columns
-    layer and value.
-    """
-    path = _find(str(node["file"]), folder)
-    if path is None:
-        raise UsageError(f"{at}.file: no such file `{node['file']}`", at=f"{at}.file")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() == ".csv":
-            import csv
-
-            rows: Any = {row["layer"]: float(row["value"]) for row in csv.DictReader(text.splitlines())}
-        else:
-            import yaml
-
-            rows = yaml.safe_load(text)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UsageError(f"{at}.file: {path}: cannot be read as coefficients: {e}", at=f"{at}.file") from None
-    except Exception as e:  # yaml's errors, without importing yaml for a CSV file
-        raise UsageError(f"{at}.file: {path}: not valid YAML or JSON: {e}", at=f"{at}.file") from None
-    if isinstance(rows, list):
-        rows = dict(enumerate(rows))
-    if not isinstance(rows, dict):
-        raise UsageError(f"{at}.file: {path}: expected a value for each layer", at=f"{at}.file")
-    layers = {str(k): v for k, v in rows.items()}
-    default = node.get("default", layers.pop("default", None))
-    return {"layers": layers} | ({} if default is None else {"default": default})
-
-
-def _find(text: str, folder: Path | None) -> Path | None:
-    expanded = Path(text).expanduser()
-    candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]
-    return next((path for path in candidates if path.exists()), None)
-
-
-def _model_path(value: Any, at: str, folder: Path | None) -> Any:
-    if isinstance(value, dict):
-        inner = value.get("model")
-        if value.get("lora") is not None:
-            raise UsageError(
-                f"{at}: adapters (`lora`) are not supported yet; fold the adapter into its model first", at=at
-            )
-        if isinstance(inner, dict) and set(value) <= {"model", "lora", "override_architecture"}:
-            value = inner.get("path")
-    if not isinstance(value, str) or not value.strip():
-        return value
-    found = _find(value, folder)
-    if found is not None:
-        return str(found)
-    if "+" in value:
-        message = "adapters (`model+lora`) are not supported yet; fold the adapter into its model first"
-    else:
-        tried = str(Path(value).expanduser())
-        beside = f" and {folder / tried}" if folder is not None and not Path(tried).is_absolute() else ""
-        message = f"no such file or folder (tried {tried}{beside}); models are paths, nothing is downloaded"
-    raise UsageError(f"{at}: `{value}`: {message}", at=at)
+    return with_models(with_coefficients(recipe, folder), found)

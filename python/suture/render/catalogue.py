@@ -7,22 +7,28 @@ from typing import Any
 
 import click
 
+from suture.results import Spec
+
 _WIDTH = 96
 
 
-def list_all(specs: list[dict[str, Any]]) -> None:
+def list_all(specs: list[Spec]) -> None:
     """Print a line for each method."""
     width = max(len(s["name"]) for s in specs)
     for spec in specs:
         click.echo(f"{click.style(spec['name'].ljust(width), bold=True)}  {spec['summary']}")
 
 
-def describe(spec: dict[str, Any]) -> None:
+def describe(spec: Spec) -> None:
     """Print everything a method says of itself, and an example config."""
     click.echo(f"{click.style(spec['name'], bold=True)}: {spec['summary']}\n")
-    for title, key in (("formula", "formula"), ("paper", "paper"), ("departs from mergekit", "departs")):
-        if spec[key]:
-            click.echo(textwrap.fill(f"{title}: {spec[key]}", _WIDTH, subsequent_indent="  "))
+    for title, text in (
+        ("formula", spec["formula"]),
+        ("paper", spec["paper"]),
+        ("departs from mergekit", spec["departs"]),
+    ):
+        if text:
+            click.echo(textwrap.fill(f"{title}: {text}", _WIDTH, subsequent_indent="  "))
     click.echo(f"inputs: {_inputs(spec)}")
     click.echo(f"cost: {_cost(spec)}\n")
     click.echo("parameters:")
@@ -33,7 +39,7 @@ def describe(spec: dict[str, Any]) -> None:
     click.echo("\nexample:\n" + textwrap.indent(example(spec), "  "))
 
 
-def markdown(specs: list[dict[str, Any]]) -> str:
+def markdown(specs: list[Spec]) -> str:
     """All methods as a page of Markdown."""
     lines = [
         "# Merge methods",
@@ -86,7 +92,7 @@ _CLASSES = {
 }
 
 
-def example(spec: dict[str, Any]) -> str:
+def example(spec: Spec) -> str:
     """A config that uses the method."""
     own = [p for p in spec["parameters"] if p["per_input"] and (p["default"] is None or p["name"] == "density")]
     if not _thins(spec):
@@ -109,12 +115,12 @@ def example(spec: dict[str, Any]) -> str:
     return "\n".join([*lines, "dtype: bfloat16"])
 
 
-def _thins(spec: dict[str, Any]) -> bool:
+def _thins(spec: Spec) -> bool:
     """True if the method makes changes sparse without being told to."""
     return any(p["name"] == "sparsify" and p["default"] != "none" for p in spec["parameters"])
 
 
-def _inputs(spec: dict[str, Any]) -> str:
+def _inputs(spec: Spec) -> str:
     least, most = spec["inputs"]
     if spec["base"] == "first":
         return f"the base and {least - 1} other model" + ("" if least == 2 else "s")
@@ -123,7 +129,7 @@ def _inputs(spec: dict[str, Any]) -> str:
     return f"{many} model{'' if least == most == 1 else 's'}{base}"
 
 
-def _cost(spec: dict[str, Any]) -> str:
+def _cost(spec: Spec) -> str:
     reads = spec["reads"]
     times = "once" if reads == 1 else f"at most {reads} times"
     return f"class {spec['class']}; reads every input {times}; memory does not grow with the model"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
-import click
 from rich.console import Console
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from suture.escape import printable
+from suture.render.metrics import READINGS, reading
+from suture.render.terminal import warn
 from suture.render.units import figure, plural
+from suture.results import Comparison, Row, Tuned
 
 #: A sequential scale from pale to dark (ColorBrewer's YlGnBu), readable by colour-blind people. Text and background
 #: are both set, so a cell looks the same on a dark and on a light terminal.
@@ -24,10 +26,10 @@ _SHADES = " .:-=+*#@"
 _SHORT = {"input_layernorm": "in_norm", "post_attention_layernorm": "post_norm"}
 
 
-def show_heat_map(found: dict[str, Any], model: dict[str, Any], metric: str) -> None:
+def show_heat_map(found: Comparison, model: Tuned, metric: str) -> None:
     """Print layers by modules, each cell its metric in percent of the largest, and coloured by it."""
     console = Console(highlight=False)
-    values = {(c["layer"], c["module"]): _reading(c, metric) for c in model["cells"]}
+    values = {(c["layer"], c["module"]): reading(c, metric) for c in model["cells"]}
     finite = [v for v in values.values() if v != float("inf")]
     top = max(finite, default=0.0)
     modules = list(dict.fromkeys(m for layer, m in values if layer != "-"))
@@ -44,7 +46,7 @@ def show_heat_map(found: dict[str, Any], model: dict[str, Any], metric: str) -> 
         _say(console, line)
     for layer, module in values:
         if layer == "-":
-            _say(console, _cell(values[layer, module], top, 9, console) + Text(f" {module}"))
+            _say(console, _cell(values[layer, module], top, 9, console) + Text(f" {printable(module)}"))
     for note in _lists(model):
         console.print(note)
 
@@ -53,26 +55,26 @@ def _say(console: Console, text: Text) -> None:
     console.print(text, no_wrap=True, crop=False, overflow="ignore")
 
 
-def show_table(found: dict[str, Any], model: dict[str, Any], keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+def show_table(found: Comparison, model: Tuned, keys: tuple[str, ...], rows: list[Row]) -> None:
     """Print one row of metrics for each layer, module, tensor or part, which `keys` name."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
     table = Table(box=None, pad_edge=False, header_style="bold")
     metrics = [m["name"] for m in found["metrics"] if not rows or m["name"] in rows[0]]
     if len(found["models"]) > 1:
-        console.print(Text(model["tuned"], style="bold"))
+        console.print(Text(printable(model["tuned"]), style="bold"))
     for key in keys:
         table.add_column("tensor" if key == "name" else key, no_wrap=True)
     for name in metrics:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text("" if row[k] is None else str(row[k])) for k in keys), *_figures(row, metrics))
+        table.add_row(*(Text("" if row[k] is None else printable(row[k])) for k in keys), *_figures(row, metrics))
     table.add_row("all", *[""] * (len(keys) - 1), *_figures(model["total"], metrics), style="bold")
     console.print(table)
     for line in _lists(model):
         console.print(line)
 
 
-def show_pairs(found: dict[str, Any]) -> None:
+def show_pairs(found: Comparison) -> None:
     """Print how the changes of every two fine-tunes relate."""
     if not found["pairs"]:
         return
@@ -85,45 +87,37 @@ def show_pairs(found: dict[str, Any]) -> None:
         total = pair["total"]
         overlap = f"{total['overlap']:.1%}" if "overlap" in total else "with --spread"
         shares = (f"{total['both']:.1%}", f"{total['agree']:.1%}", overlap)
-        table.add_row(Text(f"{pair['a']} and {pair['b']}"), f"{total['cosine']:.4f}", *shares)
+        table.add_row(Text(printable(f"{pair['a']} and {pair['b']}")), f"{total['cosine']:.4f}", *shares)
     console.print(table)
 
 
-def warn_of_strangers(found: dict[str, Any]) -> None:
+def warn_of_strangers(found: Comparison) -> None:
     """Warn of models that do not look tuned from the base."""
     for model in found["models"]:
         ancestry = model["ancestry"]
         if ancestry["verdict"] in ("doubtful", "strangers"):
             told = "may not be" if ancestry["verdict"] == "doubtful" else "is hardly"
-            sign = click.style("warning", fg="yellow", bold=True)
-            click.echo(
-                f"{sign}: {model['tuned']} {told} tuned from {found['base']}: "
-                f"cosine {ancestry['cosine']:.2f} over all matrices (tunings have one above 0.97)",
-                err=True,
+            warn(
+                f"{model['tuned']} {told} tuned from {found['base']}: "
+                f"cosine {ancestry['cosine']:.2f} over all matrices (tunings have one above 0.97)"
             )
 
 
-def _reading(cell: dict[str, Any], metric: str) -> float:
-    value = float(cell[metric])
-    # A cosine near one is no change: what is shown is its distance from one.
-    return max(1.0 - value, 0.0) if metric == "cosine" else value
-
-
-def _figures(row: dict[str, Any], metrics: list[str]) -> list[str]:
+def _figures(row: Row, metrics: list[str]) -> list[str]:
     return [f"{float(row[m]):.6f}" if m == "cosine" else figure(row[m]) for m in metrics]
 
 
 def _head(module: str) -> str:
-    name = module.rsplit(".", 1)[-1]
+    name = printable(module.rsplit(".", 1)[-1])
     return _SHORT.get(name, name)
 
 
-def _headline(found: dict[str, Any], model: dict[str, Any], metric: str, top: float) -> Text:
+def _headline(found: Comparison, model: Tuned, metric: str, top: float) -> Text:
     total = model["total"]
     equal = sum(t["equal"] for t in model["tensors"])
     summary = next(m["summary"] for m in found["metrics"] if m["name"] == metric)
-    shown = "1 - cosine of base and tuned" if metric == "cosine" else summary
-    text = Text(f"{model['tuned']} against {found['base']}\n", style="bold")
+    shown = READINGS.get(metric, summary)
+    text = Text(printable(f"{model['tuned']} against {found['base']}") + "\n", style="bold")
     text.append(
         f"{plural(len(model['tensors']), 'tensor')}, {equal} equal; relative change {figure(total['relative_l2'])}, "
         f"cosine {float(total['cosine']):.6f}, {float(total['changed']):.1%} of elements changed\n"
@@ -144,10 +138,10 @@ def _cell(value: float | None, top: float, width: int, console: Console) -> Text
     return Text(label.rjust(width - 1) + " ", style=Style(color=ink, bgcolor=paper))
 
 
-def _lists(model: dict[str, Any]) -> list[str]:
-    titles = (
-        ("only_base", "only in the base"),
-        ("only_tuned", "only in the tuned model"),
-        ("reshaped", "not comparable"),
+def _lists(model: Tuned) -> list[Text]:
+    lists = (
+        ("only in the base", model["only_base"]),
+        ("only in the tuned model", model["only_tuned"]),
+        ("not comparable", model["reshaped"]),
     )
-    return [f"{title}: {', '.join(model[key])}" for key, title in titles if model[key]]
+    return [Text(f"{title}: {', '.join(map(printable, names))}") for title, names in lists if names]

@@ -6,34 +6,38 @@ from typing import Any
 
 import click
 
+from suture.escape import printable
+from suture.render.terminal import bolded, say
 from suture.render.units import figure, plural, size
+from suture.results import Inspection
+from suture.results.reading import Tensor
 
 
-def show(found: dict[str, Any], tensors: bool) -> None:
+def show(found: Inspection, tensors: bool) -> None:
     """Print the description; every tensor too if `tensors`."""
     count = sum(d["elements"] for d in found["dtypes"].values())
-    click.echo(
-        f"{click.style(found['path'], bold=True)}: {plural(len(found['tensors']), 'tensor')}, {count:,} elements, "
-        f"{size(found['bytes'])} in {plural(len(found['files']), 'file')}"
-    )
+    counted = f"{plural(len(found['tensors']), 'tensor')}, {count:,} elements"
+    click.echo(f"{bolded(found['path'])}: {counted}, {size(found['bytes'])} in {plural(len(found['files']), 'file')}")
     if found["config"]:
-        click.echo("  config  " + ", ".join(f"{k} {_value(v)}" for k, v in found["config"].items()))
+        say("  config  " + ", ".join(f"{k} {_value(v)}" for k, v in found["config"].items()))
     if found["stack"]:
-        click.echo(f"  layers  {found['stack']['layers']} of {found['stack']['name']}")
+        say(f"  layers  {found['stack']['layers']} of {found['stack']['name']}")
     for name, d in found["dtypes"].items():
-        click.echo(f"  {name:<7} {plural(d['tensors'], 'tensor')}, {d['elements']:,} elements, {size(d['bytes'])}")
+        say(f"  {name:<7} {plural(d['tensors'], 'tensor')}, {d['elements']:,} elements, {size(d['bytes'])}")
     if tensors:
         _table(found["tensors"])
+    for warning in found["warnings"]:
+        click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
 
 
 def _value(value: Any) -> str:
     return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _table(tensors: list[dict[str, Any]]) -> None:
+def _table(tensors: list[Tensor]) -> None:
     rows = []
     for t in tensors:
-        row = [t["name"], t["dtype"], "x".join(map(str, t["shape"])) or "scalar", size(t["nbytes"])]
+        row = [printable(t["name"]), t["dtype"], "x".join(map(str, t["shape"])) or "scalar", size(t["nbytes"])]
         if "stats" in t:
             s = t["stats"]
             keys = ("min", "max", "mean_abs", "l2", "zeros", "nonfinite")
@@ -45,4 +49,4 @@ def _table(tensors: list[dict[str, Any]]) -> None:
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
     for n, row in enumerate([head, *rows]):
         cells = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        click.echo(click.style("  ".join(cells), bold=n == 0))
+        say("  ".join(cells), bold=n == 0)

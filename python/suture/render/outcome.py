@@ -3,58 +3,62 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import click
-
-from suture.cli.options import emit_json
 from suture.recipe import Config
+from suture.render.terminal import emit_json, say, warn
 from suture.render.units import plural, size
-from suture.surgery import Report
+from suture.results import PlannedTensor, Proposal, Report, Surgery
+from suture.results.surgery import places
 
 
 def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Print a report: data on stdout (with `as_json`, or of a dry run), everything else on stderr."""
-    if quiet and not (as_json or report.dry):
-        return
-    if report.parts:
-        if as_json:
-            emit_json({name: part.data for name, part in report.parts.items()} | _main(report))
-            return
-        for name, part in report.parts.items():
-            if report.dry:
-                click.echo(f"{name}:")
-            present(part, as_json=False, quiet=quiet, verbose=verbose)
-        if not _main(report):
-            return
     if not quiet:
-        for warning in report.warnings:
-            click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
+        for warning in dict.fromkeys(_warnings(report)):
+            warn(warning)
     if as_json:
-        emit_json(report.data)
+        parts = {name: part.data for name, part in report.parts.items()}
+        emit_json(parts | _main(report) if parts else report.data)
     elif report.dry:
-        for line in _plan(report, verbose):
-            click.echo(line)
+        for line in _plans(report, verbose):
+            say(line)
     elif not quiet:
-        for line in _done(report, verbose):
-            click.echo(line, err=True)
+        for part in (report.parts or {"": report}).values():
+            for line in _done(part, verbose):
+                say(line, err=True)
 
 
-def _notes(data: dict[str, Any]) -> list[str]:
-    width = max((len(k) for k, _ in data["notes"]), default=0)
-    return [f"  {k:<{width}}  {v}" for k, v in data["notes"]]
+def _warnings(report: Report) -> Iterator[str]:
+    """All there is to be said, of a part with its name in front."""
+    for name, part in report.parts.items():
+        yield from (f"{name}: {w}" for w in part.warnings)
+    yield from report.warnings
 
 
-def _main(report: Report) -> dict[str, Any]:
+def _main(report: Report) -> dict[str, Surgery]:
     """The report of the merge that has no name, if there is one."""
     return {"": report.data} if "title" in report.data else {}
 
 
+def _plans(report: Report, verbose: bool) -> Iterator[str]:
+    for name, part in report.parts.items():
+        yield f"{name}:"
+        yield from _plan(part, verbose)
+    if _main(report):
+        yield from _plan(report, verbose)
+
+
+def _notes(data: Surgery) -> list[str]:
+    width = max((len(k) for k, _ in data["notes"]), default=0)
+    return [f"  {k:<{width}}  {v}" for k, v in data["notes"]]
+
+
 def _plan(report: Report, verbose: bool) -> list[str]:
     data = report.data
-    actions = Counter(t.get("method", "copy") for t in data["tensors"])
-    lines = [f"{data['title']}: {plural(len(data['tensors']), 'tensor')}", *_notes(data)]
+    actions = Counter(t.action for t in report.tensors)
+    lines = [f"{data['title']}: {plural(len(report.tensors), 'tensor')}", *_notes(data)]
     if report.proposal:
         lines += proposal_lines(report.proposal)
     lines += [f"  {_action(name)}: {plural(n, 'tensor')}" for name, n in sorted(actions.items())]
@@ -67,12 +71,12 @@ def _plan(report: Report, verbose: bool) -> list[str]:
         f"read at most {size(data['read_bytes'])}, write {size(data['write_bytes'])} in "
         f"{plural(len(data['shards']), 'shard')}",
         f"peak memory {size(data['budget']['peak_bytes'])} at most",
-        f"plan {data['hash']}",
+        f"plan {data['hash'] or 'is known when the models it uses are made'}",
     ]
     return lines
 
 
-def proposal_lines(proposal: Mapping[str, Any]) -> list[str]:
+def proposal_lines(proposal: Proposal) -> list[str]:
     """Scores, margins and choices, for the user to judge."""
     head = f"  {'layer':>5}  {'block':<9}  {'recipient':>9}  {'donor':>9}  {'difference':>10}  {'margin':>9}  choice"
     lines = [f"  shares of each model's own change, tau {proposal['tau']}, alpha {proposal['alpha']}:", head]
@@ -85,47 +89,46 @@ def proposal_lines(proposal: Mapping[str, Any]) -> list[str]:
 
 
 _CHOICES = {"donor": "donor", "into": "recipient", "blend": "blend"}
+_MOVED = {"copy": "copied bit for bit", "move": "moved bit for bit"}
 
 
 def _action(name: str) -> str:
-    return "copied bit for bit" if name == "copy" else f"computed by {name}"
+    return _MOVED.get(name, f"computed by {name}")
 
 
-def _tensor(t: dict[str, Any], config: Config | None) -> str:
+def _tensor(t: PlannedTensor, config: Config | None) -> str:
     shape = "x".join(map(str, t["shape"])) or "scalar"
-    inputs = ", ".join(f"{model}:{name}" if name != t["name"] else model for model, name in t["inputs"])
-    text = f"  {t['name']}  {t['dtype']} {shape}  {t.get('method', 'copy')} of {inputs}"
-    if t.get("base"):
-        text += f" on {t['base'][0]}"
-    params = t.get("params", {})
+    inputs = ", ".join(f"{model}:{name}" if name != t["name"] else model for model, name in places(t["inputs"]))
+    text = f"  {t['name']}  {t['dtype']} {shape}  {t.get('method', t['action'])} of {inputs}"
+    text += "".join(f" on {model}" for model, _ in places(t.get("base"))[:1])
+    params: Mapping[str, Any] = t.get("params", {})
     values = {**params.get("shared", {}), **params.get("per_input", {})}
     return text + "".join(f" {k}={v}{_lines(t.get('from', {}).get(k), config)}" for k, v in values.items())
 
 
-def _lines(places: list[str | None] | None, config: Config | None) -> str:
+def _lines(found: list[str | None] | None, config: Config | None) -> str:
     """Where in the config a parameter's values stand."""
-    if not places:
+    if not found:
         return ""
-    lines = [config.line(at) if config else None for at in places]
-    shown = [str(n or at) if at else "default" for n, at in zip(lines, places, strict=True)]
+    lines = [config.line(at) if config else None for at in found]
+    shown = [str(n or at) if at else "default" for n, at in zip(lines, found, strict=True)]
     same = len(set(shown)) == 1
     return f" (line {shown[0]})" if same and shown[0].isdigit() else f" ({', '.join(shown[:1] if same else shown)})"
 
 
 def _done(report: Report, verbose: bool) -> list[str]:
     data = report.data
-    actions = Counter(t["action"] for t in data["tensors"].values())
-    copied = actions.pop("copy", 0)
-    parts = [f"{copied:,} copied bit for bit"] if copied else []
-    parts += [f"{n:,} computed by {name}" for name, n in sorted(actions.items())]
+    actions = Counter(t.action for t in report.tensors)
+    moved = [f"{n:,} {text}" for action, text in _MOVED.items() if (n := actions.pop(action, 0))]
+    parts = [*moved, *(f"{n:,} computed by {name}" for name, n in sorted(actions.items()))]
     if data["run"]["tensors_resumed"]:
         parts.append(f"{data['run']['tensors_resumed']:,} of them by an earlier run, checked")
     lines = [f"{data['title']} -> {report.out}", *_notes(data)]
     if report.proposal:
         lines += proposal_lines(report.proposal)
-    lines.append(f"  {plural(len(data['tensors']), 'tensor')}: {', '.join(parts) or 'none'}")
+    lines.append(f"  {plural(len(report.tensors), 'tensor')}: {', '.join(parts) or 'none'}")
     if data["unused"]:
         lines.append(f"  {plural(len(data['unused']), 'input tensor')} in no output (listed in suture.json)")
     if verbose:
-        lines += [f"  {name}  {t['action']}  {t['digest']}" for name, t in data["tensors"].items()]
+        lines += [f"  {t.name}  {t.action}  {t.digest}" for t in report.tensors]
     return lines

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from suture.demo import Outcome
+from suture.results import Outcome
 
 
 def show_scores(outcomes: Sequence[Outcome], languages: Sequence[str]) -> None:

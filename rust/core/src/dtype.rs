@@ -80,6 +80,11 @@ impl Dtype {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
     }
 
+    /// True for floats of any size, complex ones too.
+    pub fn is_float(self) -> bool {
+        self.name().starts_with(['F', 'C']) || self == Self::Bf16
+    }
+
     /// True for the dtypes that can be read as numbers: those that compute, and booleans as 0 and 1.
     pub fn widens(self) -> bool {
         self.computes() || self == Self::Bool

@@ -1,5 +1,6 @@
 //! `suture._core`: converts, releases the GIL, maps errors, polls signals. Everything else is in `suture-core`.
 
+mod built;
 mod checkpoint;
 mod errors;
 mod gil;
@@ -23,6 +24,12 @@ use plan::Plan;
 fn methods_json() -> String {
     let specs: Vec<_> = METHODS.iter().map(|m| m.spec()).collect();
     serde_json::to_string(&specs).unwrap_or_default()
+}
+
+/// What this library is built with, and what the processor offers, as JSON.
+#[pyfunction]
+fn build_json() -> String {
+    built::describe().to_string()
 }
 
 /// The layer a tensor's name says it is in, as rows of a comparison have it: `-` for none.
@@ -49,6 +56,13 @@ fn compare_json(
     let tuned: Vec<_> = tuned.iter().map(|t| &*t.0).collect();
     let found = long(py, progress, |o| suture_core::delta::compare(base, &tuned, &options, io, threads, o))?;
     Ok(found.to_json().to_string())
+}
+
+/// The metrics of a comparison with these options, as a JSON list.
+#[pyfunction]
+fn metrics_json(py: Python<'_>, options: &str) -> PyResult<String> {
+    let options = parse_options(options).map_err(|e| to_py(py, &e))?;
+    Ok(serde_json::to_string(&suture_core::delta::metrics::specs(&options)).unwrap_or_default())
 }
 
 /// Bytes that [`compare_json`] reads at most.
@@ -85,7 +99,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<Checkpoint>()?;
     m.add_class::<Plan>()?;
+    m.add_function(wrap_pyfunction!(build_json, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
+    m.add_function(wrap_pyfunction!(metrics_json, m)?)?;
     m.add_function(wrap_pyfunction!(layer_of, m)?)?;
     m.add_function(wrap_pyfunction!(compare_json, m)?)?;
     m.add_function(wrap_pyfunction!(compare_bytes, m)?)?;

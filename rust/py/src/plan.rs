@@ -21,11 +21,13 @@ pub struct Plan(core::Plan);
 #[pymethods]
 impl Plan {
     #[new]
-    #[pyo3(signature = (recipe, shard_size=None, seed=0))]
-    fn new(py: Python<'_>, recipe: &str, shard_size: Option<u64>, seed: u64) -> PyResult<Self> {
+    #[pyo3(signature = (recipe, shard_size=None, seed=0, warnings=Vec::new()))]
+    fn new(py: Python<'_>, recipe: &str, shard_size: Option<u64>, seed: u64, warnings: Vec<String>) -> PyResult<Self> {
         let value: serde_json::Value = serde_json::from_str(recipe)
             .map_err(|e| to_py(py, &Error::recipe("", format!("the recipe cannot be read: {e}"))))?;
-        long(py, None, |_| suture_core::ops::compile(&value, shard_size, seed)).map(Self)
+        let mut plan = long(py, None, |_| suture_core::ops::compile(&value, shard_size, seed))?;
+        plan.warnings.splice(..0, warnings);
+        Ok(Self(plan))
     }
 
     /// The plan that `text`, made by `to_json`, describes.
@@ -41,8 +43,24 @@ impl Plan {
     }
 
     fn config_json(&self) -> String {
-        json!({"models": self.0.models.iter().map(|m| m.path.to_string_lossy()).collect::<Vec<_>>(), "config": self.0.config})
-            .to_string()
+        json!(self.0.config).to_string()
+    }
+
+    /// Digest of everything but the inputs' data.
+    #[getter]
+    fn hash(&self) -> &str {
+        self.0.hash()
+    }
+
+    #[getter]
+    fn write_bytes(&self) -> u64 {
+        self.0.write_bytes()
+    }
+
+    /// The models it reads.
+    #[getter]
+    fn paths(&self) -> Vec<PathBuf> {
+        self.0.models.iter().map(|m| m.path.clone()).collect()
     }
 
     #[getter]

@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from suture.render.report.values import PAIR_METRICS, READINGS, SIGNED, printable, short_names
+from suture.escape import printable
+from suture.render.metrics import READINGS
+from suture.render.report.values import PAIR_METRICS, short_names, signed
 
 #: Digits of a figure, and of those of which there are very many; three are shown. A cosine needs more of them: what
 #: matters in it is its distance from one.
@@ -26,7 +28,7 @@ def page_data(found: Mapping[str, Any], proposal: Mapping[str, Any] | None) -> d
             name: {"summary": summary, "low": low, "mid": mid, "high": high}
             for name, (summary, low, mid, high) in PAIR_METRICS.items()
         },
-        "signed": sorted(SIGNED),
+        "signed": sorted(signed()),
         "readings": READINGS,
         "short": {printable(name): short for name, short in short_names(modules).items()},
         "models": [_part(m, _MODEL_TABLES, ("label", "total")) for m in found["models"]],

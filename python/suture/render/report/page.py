@@ -13,13 +13,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from suture import __version__
+from suture._core import __version__
 from suture.errors import SutureError
+from suture.escape import printable
 from suture.render.report import charts, themes
 from suture.render.report.data import as_script, page_data
 from suture.render.report.extra import need, vega_lite
 from suture.render.report.sections import contents, sections
-from suture.render.report.values import printable
 
 _SCRIPTS = ("dom.js", "tables.js", "charts.js", "maps.js", "inside.js", "pairs.js", "page.js")
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import SutureError, UsageError
+from suture.escape import printable
+from suture.render.metrics import READINGS, reading
 from suture.render.report import charts, themes
 from suture.render.report.extra import need, vega_lite
-from suture.render.report.values import READINGS, SIGNED, plain, printable, reading, shares, short_names, span
+from suture.render.report.values import plain, shares, short_names, signed, span
 from suture.render.units import figure
 
 _MAPS_A_ROW = 3
@@ -96,8 +98,8 @@ def _model(
     if cells and metric in cells[0]:
         values = {(c["layer"], c["module"]): reading(c, metric) for c in cells}
         data[f"m{i}_cells"] = _drawn(values, "layer", "module")
-        low, high = span(_all_values(found, metric), metric in SIGNED)
-        limits = {"low": low, **({"mid": 0.0} if metric in SIGNED else {}), "high": high}
+        low, high = span(_all_values(found, metric), metric in signed())
+        limits = {"low": low, **({"mid": 0.0} if metric in signed() else {}), "high": high}
         chart = charts.margins("module", "layer", title, limits=limits, prefix=f"m{i}_")
         yield chart.properties(title=alt.Title(label, subtitle="all fine-tunes share one scale of colours"))
     elif cells:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from suture.render.report.values import printable
+from suture.escape import printable
 from suture.render.units import figure, plural
 
 _VERDICTS = {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
-#: Metrics of either sign: drawn in two colours around zero.
-SIGNED = frozenset({"mean"})
-#: What a heat map shows where the metric itself would hide the change.
-READINGS = {"cosine": "1 - cosine of base and tuned"}
+from suture import _core
+from suture.escape import printable
+from suture.render.metrics import reading
+
 #: The figures of two fine-tunes: meaning, lowest, neutral and highest value.
 PAIR_METRICS: dict[str, tuple[str, float, float | None, float]] = {
     "cosine": ("cosine of the two changes: 1 the same direction, 0 unrelated, -1 opposite", -1.0, 0.0, 1.0),
@@ -24,20 +26,15 @@ _FIELDS = frozenset({
 })  # fmt: skip
 
 
+@cache
+def signed() -> frozenset[str]:
+    """Metrics of either sign: drawn in two colours around zero."""
+    return frozenset(m["name"] for m in json.loads(_core.metrics_json("{}")) if m["signed"])
+
+
 def plain(name: str) -> str:
     """`name` as a chart may hold it: a blank behind it makes a field's name harmless."""
     return f"{name} " if name in _FIELDS else name
-
-
-def printable(text: str) -> str:
-    """`text` with what a screen would hide or reorder (controls, marks of direction, lone surrogates) written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def reading(row: Mapping[str, Any], metric: str) -> float:
-    """The metric as a map draws it: a cosine near one is no change, so that its distance from one is shown."""
-    value = float(row[metric])
-    return max(1.0 - value, 0.0) if metric == "cosine" else value
 
 
 def short_names(modules: Iterable[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
     // The bins to look into, by row and fine-tune.
     let mut bins: Vec<Vec<Vec<u32>>> = open.rows.iter().map(|r| vec![vec![]; r.tuned.len()]).collect();
     for (m, model) in models.iter().enumerate() {
-        for (row, t) in rows(open, model) {
+        for (row, t) in rows(open, model).filter(|(_, t)| t.dtype.computes()) {
             let groups = Group::of(&t.name);
             let groups = groups.iter().filter_map(|g| model.groups.get(g)).flat_map(Asked::open);
             let all: BTreeSet<u32> = t.asked.iter().flat_map(Asked::open).chain(groups).collect();

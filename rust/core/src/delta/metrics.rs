@@ -1,6 +1,21 @@
 //! The metrics of a comparison: one line each, computed from the moments.
 
+use serde_json::{Value, json};
+
+use super::QUANTILES;
 use super::moments::Moments;
+use super::options::Options;
+
+/// Which values of a metric tell most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// The largest.
+    Most,
+    /// The smallest.
+    Least,
+    /// Those far from zero, on either side.
+    Either,
+}
 
 /// A metric.
 pub struct Metric {
@@ -8,33 +23,58 @@ pub struct Metric {
     pub name: &'static str,
     /// One line: what it is.
     pub summary: &'static str,
+    /// Which of its values tell most.
+    pub tells: Tells,
     /// Its value.
     pub value: fn(&Moments) -> f64,
 }
 
 macro_rules! metrics {
-    ($($name:literal, $summary:literal, $value:expr;)*) => {
+    ($($name:literal, $summary:literal, $tells:ident, $value:expr;)*) => {
         /// All metrics, in the order they are shown.
-        pub static METRICS: &[Metric] = &[$(Metric { name: $name, summary: $summary, value: $value }),*];
+        pub static METRICS: &[Metric] = &[$(Metric { name: $name, summary: $summary, tells: Tells::$tells, value: $value }),*];
     };
 }
 
 metrics! {
-    "mean_abs", "mean absolute change", |m| ratio(m.abs_delta, paired(m));
-    "rms", "root of the mean squared change", |m| ratio(m.square_delta, paired(m)).sqrt();
-    "max_abs", "largest absolute change", |m| m.max_delta;
-    "mean", "mean change, with its sign", |m| ratio(m.delta, paired(m));
-    "l2", "L2 norm of the change", |m| m.square_delta.sqrt();
-    "relative_l2", "L2 norm of the change over that of the base (inf if only the base is zero)",
+    "mean_abs", "mean absolute change", Most, |m| ratio(m.abs_delta, paired(m));
+    "rms", "root of the mean squared change", Most, |m| ratio(m.square_delta, paired(m)).sqrt();
+    "max_abs", "largest absolute change", Most, |m| m.max_delta;
+    "mean", "mean change, with its sign", Either, |m| ratio(m.delta, paired(m));
+    "l2", "L2 norm of the change", Most, |m| m.square_delta.sqrt();
+    "relative_l2", "L2 norm of the change over that of the base (inf if only the base is zero)", Most,
         |m| ratio(m.square_delta.sqrt(), m.square_base.sqrt());
-    "relative_mean", "mean absolute change over the mean absolute value of the base",
+    "relative_mean", "mean absolute change over the mean absolute value of the base", Most,
         |m| ratio(m.abs_delta, m.abs_base);
-    "cosine", "cosine of base and tuned", cosine;
-    "changed", "share of elements changed", |m| ratio(m.changed as f64, m.elements as f64);
-    "unchanged", "share of elements that hold the same value, bit for bit",
+    "cosine", "cosine of base and tuned", Least, cosine;
+    "changed", "share of elements changed", Most, |m| ratio(m.changed as f64, m.elements as f64);
+    "unchanged", "share of elements that hold the same value, bit for bit", Least,
         |m| ratio((m.elements - m.changed) as f64, m.elements as f64);
-    "flipped", "share of elements whose sign flipped", |m| ratio(m.flipped as f64, m.elements as f64);
-    "nonfinite", "NaN and infinite elements of both", |m| (m.nonfinite_base + m.nonfinite_tuned) as f64;
+    "flipped", "share of elements whose sign flipped", Most, |m| ratio(m.flipped as f64, m.elements as f64);
+    "nonfinite", "NaN and infinite elements of both", Most, |m| (m.nonfinite_base + m.nonfinite_tuned) as f64;
+}
+
+/// Every metric that a comparison with these options has: what its figures are called, and what they mean.
+///
+/// Those of the order of the changes (`spread`) are there for tensors, layers, modules and the total alone.
+pub fn specs(options: &Options) -> Vec<Value> {
+    let spec = |name: &str, summary: &str, tells: Tells, spread: bool| {
+        let (signed, ascending) = (tells == Tells::Either, tells == Tells::Least);
+        json!({"name": name, "summary": summary, "signed": signed, "ascending": ascending, "spread": spread})
+    };
+    let mut found: Vec<Value> = METRICS.iter().map(|m| spec(m.name, m.summary, m.tells, false)).collect();
+    let Some(above) = &options.spread else { return found };
+    let mut ordered = |name: &str, summary: &str| found.push(spec(name, summary, Tells::Most, true));
+    for (name, q) in QUANTILES {
+        ordered(name, &format!("{q} quantile of |change|"));
+    }
+    ordered("gini", "Gini coefficient of |change|: towards 1 if few elements hold all of it");
+    ordered("top1", "share of all |change| held by the 1 % of elements that changed most");
+    for t in above {
+        let of = if t.relative { " times the mean of |base|" } else { "" };
+        ordered(&format!("above_{}", t.text), &format!("share of elements with |change| above {}{of}", t.value));
+    }
+    found
 }
 
 /// Pairs that are in the sums.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
-use super::metrics::METRICS;
+use super::metrics::{self, METRICS};
 use super::moments::Moments;
 use super::{Asked, Compared, Comparison, Group, Model, OUTSIDE, QUANTILES, layer};
 use crate::model::names::module_kind;
@@ -18,26 +18,9 @@ impl Comparison {
     /// The comparison as data.
     pub fn to_json(&self) -> Value {
         let labels = labels(&self.models);
-        let above = self.options.spread.iter().flatten();
-        let mut metrics: Vec<Value> = METRICS.iter().map(|m| json!({"name": m.name, "summary": m.summary})).collect();
-        if self.options.spread.is_some() {
-            let quantiles = QUANTILES.iter().map(|(name, q)| ((*name).to_owned(), format!("{q} quantile of |change|")));
-            let shares = [
-                (
-                    "gini".to_owned(),
-                    "Gini coefficient of |change|: towards 1 if few elements hold all of it".to_owned(),
-                ),
-                ("top1".to_owned(), "share of all |change| held by the 1 % of elements that changed most".to_owned()),
-            ];
-            let above = above.map(|t| {
-                let of = if t.relative { " times the mean of |base|" } else { "" };
-                (format!("above_{}", t.text), format!("share of elements with |change| above {}{of}", t.value))
-            });
-            metrics.extend(quantiles.chain(shares).chain(above).map(|(n, s)| json!({"name": n, "summary": s})));
-        }
         json!({
             "base": self.base.to_string_lossy(),
-            "metrics": metrics,
+            "metrics": metrics::specs(&self.options),
             "models": self.models.iter().zip(&labels).map(|(m, l)| self.model(m, l)).collect::<Vec<_>>(),
             "pairs": self.pairs.iter().map(|p| {
                 let tensors = p.tensors.iter().map(|t| (t.name.as_str(), t.sums));

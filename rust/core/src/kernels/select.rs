@@ -149,18 +149,19 @@ fn equal_to(x: &[f32], threshold: u32) -> u64 {
     u64::from(n)
 }
 
-/// What the scans of a selection find out, in order.
+/// What the scans of a search find out, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The high bits of the k-th largest magnitude.
+enum Step {
+    /// The high bits of the k-th largest magnitudes.
     High,
-    /// Its low bits.
+    /// Their low bits.
     Low,
-    /// How many elements equal to it each span holds.
+    /// How many elements equal to them each span holds.
     Ties,
+    Done,
 }
 
-/// A search for the k-th largest magnitude over several scans.
+/// A k-th largest magnitude being searched for.
 #[derive(Debug, Clone)]
 pub struct Selection {
     keep: u64,
@@ -173,12 +174,12 @@ pub struct Selection {
 
 impl Selection {
     /// A search for the `keep` largest; of 0 it finds a cut that keeps nothing, without looking.
-    pub fn new(keep: u64) -> Self {
+    fn new(keep: u64) -> Self {
         Self { keep, high: (0, 0), cut: Cut::NOTHING, ranked: keep == 0 }
     }
 
-    /// Adds a stretch of values: `counts` is this selection's histogram, `rank` its count of ties.
-    pub fn scan(&self, step: Step, x: &[f32], counts: Option<&mut Vec<u32>>, rank: Option<&mut u64>) {
+    /// Adds values: `counts` is this selection's histogram, `rank` its count of ties.
+    fn scan(&self, step: Step, x: &[f32], counts: Option<&mut Vec<u32>>, rank: Option<&mut u64>) {
         match (step, counts, rank) {
             (Step::High, Some(counts), _) => count_high(x, counts),
             (Step::Low, Some(counts), Some(rank)) => *rank += count_low(x, self.high.0, counts),
@@ -188,7 +189,7 @@ impl Selection {
     }
 
     /// Takes the totals of a scan; `inside` is the total of this selection's ranks.
-    pub fn take(&mut self, step: Step, counts: &[u64], inside: u64) {
+    fn take(&mut self, step: Step, counts: &[u64], inside: u64) {
         if self.keep == 0 {
             return;
         }
@@ -203,11 +204,12 @@ impl Selection {
                 self.ranked = equal == inside;
             }
             Step::Ties => self.ranked = true,
+            Step::Done => {}
         }
     }
 
     /// True if ties are dropped whose place in the order of indices is not known yet.
-    pub fn unranked(&self) -> bool {
+    fn unranked(&self) -> bool {
         !self.ranked && self.cut.ties < self.cut.equal
     }
 
@@ -219,6 +221,111 @@ impl Selection {
     /// The k-th largest magnitude.
     pub fn value(&self) -> f32 {
         f32::from_bits(self.cut.threshold)
+    }
+}
+
+/// A search, over several scans, for the k-th largest magnitudes of one or more groups of values. Each group may be cut
+/// at several places, which share its first histogram.
+///
+/// A selection's *slot* is its place among all of them, group after group: there lie its histogram and its rank.
+#[derive(Debug, Clone)]
+pub struct Search {
+    groups: Vec<Vec<Selection>>,
+    step: Step,
+    /// Whether elements equal to a cut are told apart by their place.
+    places: bool,
+}
+
+impl Search {
+    /// A search for cuts: `keep` has, for each group, how many of the largest each of its cuts keeps.
+    pub fn cuts(keep: &[Vec<u64>]) -> Self {
+        let groups: Vec<Vec<Selection>> =
+            keep.iter().map(|group| group.iter().map(|k| Selection::new(*k)).collect()).collect();
+        let step = if groups.iter().any(|g| !g.is_empty()) { Step::High } else { Step::Done };
+        Self { groups, step, places: true }
+    }
+
+    /// The same for the magnitudes alone, whatever the places of elements equal to them.
+    pub fn values(keep: &[Vec<u64>]) -> Self {
+        Self { places: false, ..Self::cuts(keep) }
+    }
+
+    /// How many histograms and ranks the next scan collects; `None` when all is found.
+    pub fn wants(&self) -> Option<(usize, usize)> {
+        let slots = self.slots();
+        match self.step {
+            Step::High => Some((self.groups.len(), 0)),
+            Step::Low => Some((slots, slots)),
+            Step::Ties => Some((0, slots)),
+            Step::Done => None,
+        }
+    }
+
+    /// The most scans it takes; a third one, for places, is not always needed.
+    pub fn scans(&self) -> usize {
+        match (self.slots(), self.places) {
+            (0, _) => 0,
+            (_, false) => 2,
+            (_, true) => 3,
+        }
+    }
+
+    /// Adds values of a group to the histograms and ranks of a span.
+    pub fn scan(&self, group: usize, x: &[f32], counts: &mut [Vec<u32>], ranks: &mut [u64]) {
+        let (selections, first) = (&self.groups[group], self.slot(group));
+        if self.step == Step::High {
+            if let (Some(any), Some(counts)) = (selections.first(), counts.get_mut(group)) {
+                any.scan(self.step, x, Some(counts), None);
+            }
+            return;
+        }
+        for (slot, selection) in (first..).zip(selections) {
+            selection.scan(self.step, x, counts.get_mut(slot), ranks.get_mut(slot));
+        }
+    }
+
+    /// Takes the totals of a scan.
+    pub fn take(&mut self, counts: &[Vec<u64>], ranks: &[u64]) {
+        let mut slot = 0;
+        for (group, selections) in self.groups.iter_mut().enumerate() {
+            for selection in selections {
+                let histogram = if self.step == Step::High { group } else { slot };
+                let counts = counts.get(histogram).map_or(&[][..], |c| c);
+                selection.take(self.step, counts, ranks.get(slot).copied().unwrap_or(0));
+                slot += 1;
+            }
+        }
+        let unranked = || self.groups.iter().flatten().any(Selection::unranked);
+        self.step = match self.step {
+            Step::High => Step::Low,
+            Step::Low if self.places && unranked() => Step::Ties,
+            _ => Step::Done,
+        };
+    }
+
+    /// Before the totals of the first scan are taken: how many the only cut of a group keeps after all.
+    pub fn keep(&mut self, group: usize, keep: u64) {
+        self.groups[group] = vec![Selection::new(keep)];
+    }
+
+    /// True until the first scan is taken.
+    pub fn begins(&self) -> bool {
+        self.step == Step::High
+    }
+
+    /// What was found for a group.
+    pub fn group(&self, group: usize) -> &[Selection] {
+        &self.groups[group]
+    }
+
+    /// Slot of a group's first selection.
+    pub fn slot(&self, group: usize) -> usize {
+        self.groups[..group].iter().map(Vec::len).sum()
+    }
+
+    /// Number of selections.
+    pub fn slots(&self) -> usize {
+        self.slot(self.groups.len())
     }
 }
 
@@ -244,15 +351,21 @@ pub fn cut_here(x: &[f32], keep: usize, keys: &mut [f32]) -> Cut {
 mod tests {
     use super::*;
 
-    fn cut(x: &[f32], k: u64) -> Cut {
-        let mut selection = Selection::new(k);
-        for step in [Step::High, Step::Low] {
-            let (mut counts, mut inside) = (vec![0u32; BINS], 0);
-            selection.scan(step, x, Some(&mut counts), Some(&mut inside));
-            let wide: Vec<u64> = counts.iter().map(|c| u64::from(*c)).collect();
-            selection.take(step, &wide, inside);
+    /// The cuts of several groups, each scanned in two parts.
+    fn cuts(groups: &[(&[f32], Vec<u64>)]) -> Vec<Vec<Cut>> {
+        let keep: Vec<Vec<u64>> = groups.iter().map(|(_, k)| k.clone()).collect();
+        let mut search = Search::cuts(&keep);
+        while let Some((histograms, ranks)) = search.wants() {
+            let (mut counts, mut ranks) = (vec![vec![0u32; BINS]; histograms], vec![0; ranks]);
+            for (group, (x, _)) in groups.iter().enumerate() {
+                let (a, b) = x.split_at(x.len() / 2);
+                search.scan(group, a, &mut counts, &mut ranks);
+                search.scan(group, b, &mut counts, &mut ranks);
+            }
+            let wide: Vec<Vec<u64>> = counts.iter().map(|c| c.iter().map(|n| u64::from(*n)).collect()).collect();
+            search.take(&wide, &ranks);
         }
-        *selection.cut()
+        (0..groups.len()).map(|g| search.group(g).iter().map(|s| *s.cut()).collect()).collect()
     }
 
     proptest::proptest! {
@@ -265,12 +378,16 @@ mod tests {
             order.sort_by(|a, b| x[*b].abs().total_cmp(&x[*a].abs()).then(a.cmp(b)));
             let mut want = vec![0f32; x.len()];
             for i in &order[..k as usize] { want[*i] = x[*i]; }
-            let cut = cut(&x, k);
+            // Beside it in the search: nothing, another cut of the same values, and another group.
+            let other: Vec<f32> = x.iter().map(|v| v * 3.0).collect();
+            let found = cuts(&[(&other, vec![]), (&x, vec![k, k.div_ceil(2)]), (&other, vec![k])]);
+            let cut = found[1][0];
             let (mut got, mut seen) = (x.clone(), 0);
             for part in got.chunks_mut(7) { cut.apply(part, 1.0, &mut seen); }
             proptest::prop_assert_eq!(got, want);
             let mut keys = vec![0f32; x.len()];
-            proptest::prop_assert_eq!(cut_here(&x, k as usize, &mut keys), cut);
+            let mut here = |x: &[f32], k: u64| cut_here(x, k as usize, &mut keys);
+            proptest::prop_assert_eq!(found, vec![vec![], vec![here(&x, k), here(&x, k.div_ceil(2))], vec![here(&other, k)]]);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Base, Class, Cost, Kernel, Method, Params, Spec, Stats, Tile, Totals, Wants, elements, row};
 use crate::kernels::scratch;
-use crate::kernels::select::{self, Selection};
+use crate::kernels::select::Search;
 
 pub(super) struct ArceeFusion;
 
@@ -30,14 +30,13 @@ impl Method for ArceeFusion {
     fn bind(&self, _params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         let n = elements(shape);
         // The element that stands at share q of the ascending order is this many from the top.
-        let quartile = |q: f64| Selection::new(n - (q * n.saturating_sub(1) as f64) as u64);
+        let quartile = |q: f64| n - (q * n.saturating_sub(1) as f64) as u64;
         Ok(Box::new(Bound {
             row: row(shape),
             rows: n / row(shape),
             divergences: None,
-            quartiles: [quartile(0.25), quartile(0.5), quartile(0.75)],
-            step: select::Step::High,
-            threshold: None,
+            quartiles: Search::values(&[vec![quartile(0.25), quartile(0.5), quartile(0.75)]]),
+            threshold: 0.0,
         }))
     }
 }
@@ -47,9 +46,8 @@ struct Bound {
     rows: u64,
     /// Of every row, once known.
     divergences: Option<Vec<f64>>,
-    quartiles: [Selection; 3],
-    step: select::Step,
-    threshold: Option<f32>,
+    quartiles: Search,
+    threshold: f32,
 }
 
 /// Kullback-Leibler divergence of the softmax of `x` from that of `base`, each probability raised by 1e-8.
@@ -94,11 +92,10 @@ impl Kernel for Bound {
     }
 
     fn wants(&self) -> Option<Wants> {
-        match (&self.divergences, self.threshold) {
-            (None, _) => Some(Wants { sums: self.rows as usize, histograms: 0, ranks: 0 }),
-            (_, None) => Some(Wants { sums: 0, histograms: 3, ranks: 3 }),
-            _ => None,
+        if self.divergences.is_none() {
+            return Some(Wants { sums: self.rows as usize, ..Wants::default() });
         }
+        self.quartiles.wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks })
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
@@ -109,12 +106,7 @@ impl Kernel for Bound {
             }
             let mut importance = scratch::values(x.len());
             self.importance(row, x, base, &mut importance);
-            for (i, quartile) in self.quartiles.iter().enumerate() {
-                // They look for high bits in one histogram.
-                if i == 0 || self.step != select::Step::High {
-                    quartile.scan(self.step, &importance, stats.counts.get_mut(i), stats.ranks.get_mut(i));
-                }
-            }
+            self.quartiles.scan(0, &importance, &mut stats.counts, &mut stats.ranks);
         }
     }
 
@@ -123,27 +115,20 @@ impl Kernel for Bound {
             self.divergences = Some(totals.sums);
             return Ok(());
         }
-        for (i, quartile) in self.quartiles.iter_mut().enumerate() {
-            let counts = if self.step == select::Step::High { 0 } else { i };
-            quartile.take(self.step, &totals.counts[counts], totals.ranks[i]);
-        }
-        if self.step == select::Step::High {
-            self.step = select::Step::Low;
-        } else {
-            let [q1, median, q3] = [0, 1, 2].map(|i| self.quartiles[i].value());
-            self.threshold = Some(median + 1.5 * (q3 - q1));
+        self.quartiles.take(&totals.counts, &totals.ranks);
+        if let [q1, median, q3] = self.quartiles.group(0) {
+            self.threshold = median.value() + 1.5 * (q3.value() - q1.value());
         }
         Ok(())
     }
 
     fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
-        let threshold = self.threshold.unwrap_or(0.0);
         for ((row, x, base), out) in self.rows(tile).zip(out.chunks_mut(self.row as usize)) {
             let mut importance = scratch::values(x.len());
             self.importance(row, x, base, &mut importance);
             for (((o, x), b), s) in out.iter_mut().zip(x).zip(base).zip(&*importance) {
                 // A NaN is not below the threshold and is taken.
-                *o = if *s < threshold { *b } else { *x };
+                *o = if *s < self.threshold { *b } else { *x };
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::kernels::reduce::BLOCK;
 use crate::kernels::scratch;
-use crate::kernels::select::{self, Selection};
+use crate::kernels::select::Search;
 
 pub(super) struct Pcb;
 
@@ -57,42 +57,35 @@ impl Method for Pcb {
         }
         let d = elements(shape);
         // From a place in the ascending order to one from the top.
-        let from_top = |place: f64| Selection::new(d.saturating_sub(place.max(0.0) as u64).max(1).min(d));
+        let from_top = |place: f64| d.saturating_sub(place.max(0.0) as u64).max(1).min(d);
         let of = d as f64;
-        let own = |weight: &f64| Model {
-            weight: *weight,
-            limits: [from_top(of * clip), from_top(of * (1.0 - clip) - 1.0)],
-            scores: [from_top(of * (1.0 - ratio)), Selection::new(d.min(1))],
-        };
+        let each = |keep: [u64; 2]| Search::values(&vec![keep.to_vec(); params.inputs]);
+        let own = |weight: &f64| Model { weight: *weight, limits: [0.0; 2], scores: [0.0; 2] };
         Ok(Box::new(Bound {
             models: params.numbers("weight").iter().map(own).collect(),
             lambda: params.number("lambda"),
-            step: Step::Limits(select::Step::High),
+            limits: each([from_top(of * clip), from_top(of * (1.0 - clip) - 1.0)]),
+            scores: each([from_top(of * (1.0 - ratio)), d.min(1)]),
         }))
     }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Step {
-    Limits(select::Step),
-    Scores(select::Step),
-    Done,
 }
 
 #[derive(Clone)]
 struct Model {
     weight: f64,
     /// Least and largest size of a change after clipping.
-    limits: [Selection; 2],
+    limits: [f32; 2],
     /// The least score that is kept, and the largest.
-    scores: [Selection; 2],
+    scores: [f32; 2],
 }
 
 #[derive(Clone)]
 struct Bound {
     models: Vec<Model>,
     lambda: f64,
-    step: Step,
+    /// First the limits of every model are searched for, then, by them, its scores.
+    limits: Search,
+    scores: Search,
 }
 
 /// tanh, in a form that vectorises for the tiny products that changes have.
@@ -121,19 +114,19 @@ fn signed(key: f32) -> f32 {
 impl Model {
     /// The clipped size of a change.
     fn size(&self, d: f32) -> f32 {
-        d.abs().min(self.limits[1].value()).max(self.limits[0].value())
+        d.abs().min(self.limits[1]).max(self.limits[0])
     }
 
     /// The score of change `d` where the changes of all `n` models add up to `sum`; below 0 if it is against them.
     fn score(&self, d: f32, sum: f64, n: f64) -> f32 {
-        let (low, high) = (f64::from(self.limits[0].value()), f64::from(self.limits[1].value()));
+        let (low, high) = (f64::from(self.limits[0]), f64::from(self.limits[1]));
         let place = if high > low { (f64::from(self.size(d)) - low) / (high - low) } else { 0.0 };
         ((n * place * place).exp() * tanh(f64::from(d) * sum)) as f32
     }
 
     /// A score between the least that is kept and the largest, as a share of the way.
     fn share(&self, score: f32) -> f64 {
-        let [low, high] = [0, 1].map(|i| f64::from(signed(self.scores[i].value())));
+        let [low, high] = self.scores.map(f64::from);
         if high > low { ((f64::from(score) - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 }
     }
 }
@@ -141,6 +134,11 @@ impl Model {
 impl Bound {
     fn sum(tile: &Tile, base: &[f32], e: usize) -> f64 {
         tile.inputs.iter().map(|x| f64::from(x[e] - base[e])).sum()
+    }
+
+    /// The search that is under way, or else the last one.
+    fn search(&self) -> &Search {
+        if self.limits.wants().is_some() { &self.limits } else { &self.scores }
     }
 }
 
@@ -152,58 +150,38 @@ impl Kernel for Bound {
     }
 
     fn wants(&self) -> Option<Wants> {
-        (self.step != Step::Done).then_some(self.cost().wants)
+        self.search().wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks })
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
         let Some(base) = tile.base else { return };
         let n = self.models.len() as f64;
+        let limits = self.limits.wants().is_some();
         for at in (0..base.len()).step_by(BLOCK) {
             let run = at..(at + BLOCK).min(base.len());
             let mut values = scratch::values(run.len());
-            for (i, model) in self.models.iter().enumerate() {
-                let x = tile.inputs[i];
-                let (step, pair) = match self.step {
-                    Step::Scores(step) => {
-                        for (v, e) in values.iter_mut().zip(run.clone()) {
-                            *v = key(model.score(x[e] - base[e], Self::sum(tile, base, e), n));
-                        }
-                        (step, &model.scores)
-                    }
-                    Step::Limits(step) => {
-                        for (v, e) in values.iter_mut().zip(run.clone()) {
-                            *v = x[e] - base[e];
-                        }
-                        (step, &model.limits)
-                    }
-                    Step::Done => return,
-                };
-                for (j, selection) in pair.iter().enumerate() {
-                    // Both look for high bits in one histogram.
-                    if j == 0 || step != select::Step::High {
-                        let slot = 2 * i + j;
-                        selection.scan(step, &values, stats.counts.get_mut(slot), stats.ranks.get_mut(slot));
-                    }
+            for (i, (model, x)) in self.models.iter().zip(tile.inputs).enumerate() {
+                for (v, e) in values.iter_mut().zip(run.clone()) {
+                    let change = x[e] - base[e];
+                    *v = if limits { change } else { key(model.score(change, Self::sum(tile, base, e), n)) };
                 }
+                self.search().scan(i, &values, &mut stats.counts, &mut stats.ranks);
             }
         }
     }
 
     fn take(&mut self, totals: Totals) -> Result<(), String> {
-        let (Step::Limits(step) | Step::Scores(step)) = self.step else { return Ok(()) };
+        let limits = self.limits.wants().is_some();
+        let search = if limits { &mut self.limits } else { &mut self.scores };
+        search.take(&totals.counts, &totals.ranks);
         for (i, model) in self.models.iter_mut().enumerate() {
-            let pair = if matches!(self.step, Step::Limits(_)) { &mut model.limits } else { &mut model.scores };
-            for (j, selection) in pair.iter_mut().enumerate() {
-                let counts = if step == select::Step::High { 2 * i } else { 2 * i + j };
-                selection.take(step, &totals.counts[counts], totals.ranks[2 * i + j]);
+            let [a, b] = search.group(i) else { continue };
+            if limits {
+                model.limits = [a.value(), b.value()];
+            } else {
+                model.scores = [a, b].map(|s| signed(s.value()));
             }
         }
-        self.step = match self.step {
-            Step::Limits(select::Step::High) => Step::Limits(select::Step::Low),
-            Step::Limits(_) => Step::Scores(select::Step::High),
-            Step::Scores(select::Step::High) => Step::Scores(select::Step::Low),
-            _ => Step::Done,
-        };
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, Spec, Stats, Tile, Totals, Wants,
     elements, of_tile,
 };
-use crate::kernels::select::{self, Selection};
+use crate::kernels::select::Search;
 use crate::kernels::{reduce, scratch};
 
 pub(super) struct Sce;
@@ -60,18 +60,11 @@ impl Method for Sce {
             elements: elements(shape),
             share,
             masks_changes: params.word("mask") == "deltas",
-            selection: None,
-            step: if share < 1.0 { Step::Select(select::Step::High) } else { Step::Weights },
-            weights: vec![],
+            // How many are selected is known once those with a variance are counted.
+            search: Search::cuts(&[if share < 1.0 { vec![0] } else { vec![] }]),
+            weights: None,
         }))
     }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Step {
-    Select(select::Step),
-    Weights,
-    Done,
 }
 
 struct Bound {
@@ -79,9 +72,8 @@ struct Bound {
     elements: u64,
     share: f64,
     masks_changes: bool,
-    selection: Option<Selection>,
-    step: Step,
-    weights: Vec<f64>,
+    search: Search,
+    weights: Option<Vec<f64>>,
 }
 
 const RUN: usize = reduce::BLOCK;
@@ -163,11 +155,9 @@ impl Kernel for Bound {
     }
 
     fn wants(&self) -> Option<Wants> {
-        match self.step {
-            Step::Select(select::Step::Ties) => Some(Wants { sums: 0, histograms: 0, ranks: 1 }),
-            Step::Select(_) => Some(Wants { sums: 0, histograms: 1, ranks: 1 }),
-            Step::Weights => Some(Wants { sums: self.n, histograms: 0, ranks: 0 }),
-            Step::Done => None,
+        match self.search.wants() {
+            Some((histograms, _)) => Some(Wants { sums: 0, histograms, ranks: 1 }),
+            None => self.weights.is_none().then_some(Wants { sums: self.n, histograms: 0, ranks: 0 }),
         }
     }
 
@@ -177,54 +167,39 @@ impl Kernel for Bound {
         }
         for at in (0..tile.inputs[0].len()).step_by(RUN) {
             let mut run = Run::of(tile, at);
-            match (self.step, &self.selection) {
-                (Step::Select(select::Step::High), _) => {
-                    let variance = run.measure();
-                    select::count_high(variance, &mut stats.counts[0]);
+            if self.search.wants().is_some() {
+                let variance = run.measure();
+                self.search.scan(0, variance, &mut stats.counts, &mut stats.ranks);
+                if self.search.begins() {
                     stats.ranks[0] += variance.iter().filter(|v| **v != 0.0).count() as u64;
                 }
-                (Step::Select(step), Some(selection)) => {
-                    selection.scan(step, run.measure(), stats.counts.get_mut(0), stats.ranks.get_mut(0));
-                }
-                _ => {
-                    self.mask(&mut run, &mut stats.before);
-                    for (change, sum) in run.changes().zip(&mut stats.sums) {
-                        reduce::dot(change, change, sum);
-                    }
-                }
+                continue;
+            }
+            self.mask(&mut run, &mut stats.before);
+            for (change, sum) in run.changes().zip(&mut stats.sums) {
+                reduce::dot(change, change, sum);
             }
         }
     }
 
     fn take(&mut self, totals: Totals) -> Result<(), String> {
-        self.step = match self.step {
-            Step::Select(step) => {
-                let counts = totals.counts.first().map_or(&[][..], |c| c);
-                if step == select::Step::High {
-                    // mergekit multiplies in f32.
-                    let keep = (totals.ranks[0] as f32 * self.share as f32) as u64;
-                    self.selection = Some(Selection::new(keep.min(self.elements)));
-                }
-                let Some(selection) = &mut self.selection else { return Ok(()) };
-                selection.take(step, counts, totals.ranks[0]);
-                match step {
-                    select::Step::High => Step::Select(select::Step::Low),
-                    select::Step::Low if selection.unranked() => Step::Select(select::Step::Ties),
-                    _ => Step::Weights,
-                }
-            }
-            _ => {
-                let sum: f64 = totals.sums.iter().sum();
-                let even = 1.0 / self.n as f64;
-                self.weights = totals.sums.iter().map(|s| if sum > 0.0 { s / sum } else { even }).collect();
-                Step::Done
-            }
-        };
+        if self.search.wants().is_none() {
+            let sum: f64 = totals.sums.iter().sum();
+            let even = 1.0 / self.n as f64;
+            self.weights = Some(totals.sums.iter().map(|s| if sum > 0.0 { s / sum } else { even }).collect());
+            return Ok(());
+        }
+        if self.search.begins() {
+            // mergekit multiplies in f32.
+            let keep = (totals.ranks[0] as f32 * self.share as f32) as u64;
+            self.search.keep(0, keep.min(self.elements));
+        }
+        self.search.take(&totals.counts, &totals.ranks);
         Ok(())
     }
 
     fn apply(&self, tile: &Tile, ranks: &mut [u64], out: &mut [f32]) {
-        let Some(base) = tile.base else { return };
+        let (Some(base), Some(weights)) = (tile.base, &self.weights) else { return };
         let mut none = [0];
         let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
         for at in (0..out.len()).step_by(RUN) {
@@ -234,7 +209,7 @@ impl Kernel for Bound {
             }
             let parts: Vec<&[f32]> = run.changes().collect();
             let place = at..at + run.len;
-            elect(&parts, &self.weights, &base[place.clone()], &mut out[place]);
+            elect(&parts, weights, &base[place.clone()], &mut out[place]);
         }
     }
 }
@@ -242,7 +217,7 @@ impl Kernel for Bound {
 impl Bound {
     /// Zeroes the changes that are not selected.
     fn mask(&self, run: &mut Run, seen: &mut [u64]) {
-        let Some(selection) = &self.selection else { return };
+        let [selection] = self.search.group(0) else { return };
         run.measure();
         selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
         let Run { changes, variance, len } = run;

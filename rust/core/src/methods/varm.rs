@@ -46,7 +46,7 @@ impl Method for Varm {
     fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         let n = params.inputs;
         let granularity = params.word("granularity");
-        let even = granularity == "layer" && params.depth.is_none();
+        let even = granularity == "layer" && !params.layered;
         Ok(Box::new(Bound {
             n,
             by_element: granularity == "item",

@@ -1,11 +1,11 @@
 //! The pipeline bound to a tensor, or to all tensors where the trimming is over the whole model.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::consensus::{Consensus, RUN, join};
-use super::sparsify;
-use crate::kernels::select::{self, Selection};
+use super::sparsify::{self, Chances};
+use super::trims_model;
+use crate::kernels::select::Search;
 use crate::kernels::{arith, reduce, scratch};
 use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, of_tile, row};
 use crate::sizes::TILE;
@@ -32,7 +32,7 @@ impl Sparsify {
             Self::RowOrder => 8,
             // With the marks of what earlier models have kept.
             Self::Blocks => 12,
-            Self::ByRank => 28,
+            Self::ByRank => 20,
         }
     }
 }
@@ -52,27 +52,20 @@ struct Input {
     weight: f32,
     density: f64,
     sparsify: Sparsify,
-    /// Of the ranks of a row, from the smallest element on.
-    chances: Arc<[(u32, f32)]>,
+    /// Of the ranks of a row.
+    chances: Chances,
     /// Ranks of the descending order that are kept, of a tensor or a row.
     kept: Range<u64>,
-    /// What is kept of the whole tensor: up to the end of [`Self::kept`], and up to its start if that is not 0.
-    selections: Vec<Selection>,
     /// Rescaling of what is kept.
     factor: f32,
-}
-
-/// What the next scan finds out.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Step {
-    Select(select::Step),
-    Norms,
-    Done,
 }
 
 #[derive(Clone)]
 pub struct Pipeline {
     inputs: Vec<Input>,
+    /// For every input what is kept of the whole tensor: up to the end of [`Input::kept`], and up to its start if that is
+    /// not 0.
+    search: Search,
     /// Elements of a row or block, for ways of thinning that need all of one at once.
     unit: Option<u64>,
     block: u64,
@@ -80,9 +73,8 @@ pub struct Pipeline {
     consensus: Consensus,
     mean: bool,
     lambda: f32,
-    /// True while this is the kernel that scans the whole model.
-    surveys: bool,
-    step: Step,
+    /// True while norms are to be taken.
+    norms: bool,
 }
 
 /// What thinning keeps from stretch to stretch and from model to model.
@@ -155,26 +147,13 @@ impl Pipeline {
             } else {
                 0..share(density).max(1)
             };
-            let mut selections = Vec::new();
-            if sparsify == Sparsify::Order {
-                selections.push(Selection::new(kept.end));
-                if kept.start > 0 {
-                    selections.push(Selection::new(kept.start));
-                }
-            }
             let divides = rescale == Rescale::Density && !matches!(sparsify, Sparsify::None | Sparsify::ByRank);
             inputs.push(Input {
                 weight: *weight as f32,
                 density,
                 sparsify,
-                chances: match sparsify {
-                    Sparsify::ByRank => {
-                        sparsify::chances(row(shape), density, epsilons[i], rescale == Rescale::Density).into()
-                    }
-                    _ => [].into(),
-                },
+                chances: Chances::new(row(shape), density, epsilons[i], rescale == Rescale::Density),
                 kept,
-                selections,
                 factor: if divides { (1.0 / density) as f32 } else { 1.0 },
             });
         }
@@ -186,40 +165,31 @@ impl Pipeline {
         };
         let divide = if reduce == "normalized" { sum } else { 1.0 };
         let depth = params.number("alpha") + params.number("beta") * params.depth.unwrap_or(0.0);
-        let mut pipeline = Self {
+        let cuts = |i: &Input| match (i.sparsify, &i.kept) {
+            (Sparsify::Order, Range { start: 0, end }) => vec![*end],
+            (Sparsify::Order, Range { start, end }) => vec![*end, *start],
+            _ => vec![],
+        };
+        let search = Search::cuts(&inputs.iter().map(cuts).collect::<Vec<_>>());
+        let pipeline = Self {
             inputs,
+            search,
             unit,
             block: params.integer("block").max(1),
             rescale,
             consensus,
             mean: reduce == "mean",
             lambda: (params.number("lambda") * depth / divide) as f32,
-            surveys: params.word("scope") == "model",
-            step: Step::Select(select::Step::High),
+            norms: false,
         };
-        pipeline.skip();
-        Ok(pipeline)
-    }
-
-    fn selections(&self) -> impl Iterator<Item = &Selection> {
-        self.inputs.iter().flat_map(|i| &i.selections)
-    }
-
-    /// Skips the scans that have nothing to find out.
-    fn skip(&mut self) {
-        use select::Step::{High, Low, Ties};
-        if matches!(self.step, Step::Select(High | Low)) && self.selections().next().is_none() {
-            self.step = Step::Norms;
-        }
-        if self.step == Step::Select(Ties) && !self.selections().any(Selection::unranked) {
-            self.step = Step::Norms;
-        }
-        let drops = self.inputs.iter().any(|i| i.sparsify != Sparsify::None);
         // Norms are of single tensors.
-        let norms = matches!(self.rescale, Rescale::L1 | Rescale::L2) && !self.surveys;
-        if self.step == Step::Norms && !(norms && drops) {
-            self.step = Step::Done;
-        }
+        Ok(Self { norms: !trims_model(params) && pipeline.restores(), ..pipeline })
+    }
+
+    /// Whether what was dropped is made up for by a norm.
+    fn restores(&self) -> bool {
+        let drops = self.inputs.iter().any(|i| i.sparsify != Sparsify::None);
+        drops && matches!(self.rescale, Rescale::L1 | Rescale::L2)
     }
 
     /// Thins the change of input `i`, times `factor`, on the stretch that starts at `at` of a tile.
@@ -228,7 +198,7 @@ impl Pipeline {
         let input = &self.inputs[i];
         match input.sparsify {
             Sparsify::None => arith::scale_in_place(x, factor),
-            Sparsify::Order => match (&input.selections[..], &mut *marks.ranks) {
+            Sparsify::Order => match (self.search.group(i), &mut *marks.ranks) {
                 ([outer], [seen, ..]) => outer.cut().apply(x, factor, seen),
                 ([outer, inner], [seen, before, ..]) => sparsify::without(
                     x,
@@ -239,9 +209,7 @@ impl Pipeline {
             },
             Sparsify::RowOrder => sparsify::band(x, input.kept.start as usize, input.kept.end as usize, factor),
             Sparsify::Random => sparsify::random(x, key, start, input.density, factor),
-            Sparsify::ByRank => {
-                sparsify::by_rank(x, key, start, &input.chances, factor);
-            }
+            Sparsify::ByRank => sparsify::by_rank(x, key, start, input.chances, factor),
             Sparsify::Blocks => {
                 let size = self.block as usize;
                 for (x, taken) in x.chunks_mut(size).zip(marks.taken.chunks_mut(size)) {
@@ -276,98 +244,66 @@ impl Pipeline {
 
 impl Kernel for Pipeline {
     fn cost(&self) -> Cost {
-        let selections = self.selections().count();
+        let selections = self.search.slots();
         let norms = matches!(self.rescale, Rescale::L1 | Rescale::L2);
         let sums = if norms { 2 * self.inputs.len() } else { 0 };
         let unit = self.unit.unwrap_or(1);
         let thinning = self.inputs.iter().map(|i| i.sparsify.scratch()).max().unwrap_or(0);
         Cost {
-            // A third scan for ties is not always needed; what is not used is taken off the bar at the end.
-            reads: 1 + if selections > 0 { 3 } else { 0 } + usize::from(norms),
+            // What is not used of them is taken off the bar at the end.
+            reads: 1 + self.search.scans() + usize::from(norms),
             unit,
-            // The changes, what becomes of them together, and what thinning one of them takes.
-            scratch: of_tile(4 * (self.inputs.len() + 1) + thinning, unit),
+            // The changes and what thinning one of them takes; what becomes of a run of them together.
+            scratch: of_tile(4 * self.inputs.len() + thinning, unit) + of_tile(4, 1),
             wants: Wants { sums, histograms: selections, ranks: selections },
             ..Cost::ELEMENT
         }
     }
 
     fn wants(&self) -> Option<Wants> {
-        let n = self.selections().count();
-        let (sums, histograms, ranks) = match self.step {
-            Step::Select(select::Step::High) => (0, n, 0),
-            Step::Select(select::Step::Low) => (0, n, n),
-            Step::Select(select::Step::Ties) => (0, 0, n),
-            Step::Norms => (2 * self.inputs.len(), 0, 0),
-            Step::Done => return None,
-        };
-        Some(Wants { sums, histograms, ranks })
+        match self.search.wants() {
+            Some((histograms, ranks)) => Some(Wants { sums: 0, histograms, ranks }),
+            None => self.norms.then_some(Wants { sums: 2 * self.inputs.len(), ..Wants::default() }),
+        }
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
+        let searches = self.search.wants().is_some();
         if stats.before.is_empty() {
-            stats.before.resize(self.selections().count(), 0);
+            stats.before.resize(self.search.slots(), 0);
         }
         for range in self.stretches(tile.inputs[0].len()) {
-            let len = range.len();
-            let mut taken = self.none_taken(len);
-            let mut x = scratch::values(len);
-            let mut slot = 0;
-            for (i, input) in self.inputs.iter().enumerate() {
-                if self.step != Step::Norms && input.selections.is_empty() {
+            let mut taken = self.none_taken(range.len());
+            let mut x = scratch::values(range.len());
+            for i in 0..self.inputs.len() {
+                if searches && self.search.group(i).is_empty() {
                     continue;
                 }
                 tile.change(i, range.clone(), &mut x);
-                if let Step::Select(step) = self.step {
-                    for (j, selection) in input.selections.iter().enumerate() {
-                        // Both cuts of an input look for high bits in one histogram.
-                        if j == 0 || step != select::Step::High {
-                            let at = slot + j;
-                            selection.scan(step, &x, stats.counts.get_mut(at), stats.ranks.get_mut(at));
-                        }
-                    }
-                } else {
-                    self.norm(&x, &mut stats.sums[2 * i]);
-                    let mut marks = Marks { ranks: &mut stats.before[slot..], taken: &mut taken };
-                    self.sparsify(i, tile, range.start, 1.0, &mut marks, &mut x);
-                    self.norm(&x, &mut stats.sums[2 * i + 1]);
+                if searches {
+                    self.search.scan(i, &x, &mut stats.counts, &mut stats.ranks);
+                    continue;
                 }
-                slot += input.selections.len();
+                self.norm(&x, &mut stats.sums[2 * i]);
+                let mut marks = Marks { ranks: &mut stats.before[self.search.slot(i)..], taken: &mut taken };
+                self.sparsify(i, tile, range.start, 1.0, &mut marks, &mut x);
+                self.norm(&x, &mut stats.sums[2 * i + 1]);
             }
         }
     }
 
     fn take(&mut self, totals: Totals) -> Result<(), String> {
-        match self.step {
-            Step::Select(step) => {
-                let mut slot = 0;
-                for input in &mut self.inputs {
-                    let first = slot;
-                    for selection in &mut input.selections {
-                        let counts = if step == select::Step::High { first } else { slot };
-                        let counts = totals.counts.get(counts).map_or(&[][..], |c| c);
-                        selection.take(step, counts, totals.ranks.get(slot).copied().unwrap_or(0));
-                        slot += 1;
-                    }
-                }
-                self.step = match step {
-                    select::Step::High => Step::Select(select::Step::Low),
-                    select::Step::Low => Step::Select(select::Step::Ties),
-                    select::Step::Ties => Step::Norms,
-                };
-            }
-            Step::Norms => {
-                for (input, sums) in self.inputs.iter_mut().zip(totals.sums.chunks_exact(2)) {
-                    if sums[1] > 0.0 && input.sparsify != Sparsify::None {
-                        let ratio = sums[0] / sums[1];
-                        input.factor = if self.rescale == Rescale::L2 { ratio.sqrt() } else { ratio } as f32;
-                    }
-                }
-                self.step = Step::Done;
-            }
-            Step::Done => {}
+        if self.search.wants().is_some() {
+            self.search.take(&totals.counts, &totals.ranks);
+            return Ok(());
         }
-        self.skip();
+        for (input, sums) in self.inputs.iter_mut().zip(totals.sums.chunks_exact(2)) {
+            if sums[1] > 0.0 && input.sparsify != Sparsify::None {
+                let ratio = sums[0] / sums[1];
+                input.factor = if self.rescale == Rescale::L2 { ratio.sqrt() } else { ratio } as f32;
+            }
+        }
+        self.norms = false;
         Ok(())
     }
 
@@ -376,9 +312,8 @@ impl Kernel for Pipeline {
         for (own, found) in own.inputs.iter_mut().zip(&self.inputs) {
             *own = Input { weight: own.weight, ..found.clone() };
         }
-        own.surveys = false;
-        own.step = Step::Norms;
-        own.skip();
+        own.search = self.search.clone();
+        own.norms = own.restores();
         Ok(Box::new(own))
     }
 
@@ -387,20 +322,18 @@ impl Kernel for Pipeline {
         let weights: Vec<f32> = self.inputs.iter().map(|i| i.weight).collect();
         let mut merged = scratch::values(RUN);
         // Without a scan that ranked them there are no ties to drop.
-        let mut none = vec![0; if ranks.is_empty() { self.selections().count() } else { 0 }];
+        let mut none = vec![0; if ranks.is_empty() { self.search.slots() } else { 0 }];
         let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
         for range in self.stretches(out.len()) {
             let len = range.len();
             let mut changes = scratch::values(n * len);
             let mut taken = self.none_taken(len);
-            let mut slot = 0;
             for (i, x) in changes.chunks_exact_mut(len).enumerate() {
                 let input = &self.inputs[i];
                 tile.change(i, range.clone(), x);
                 let factor = input.weight * input.factor;
-                let mut marks = Marks { ranks: &mut ranks[slot..], taken: &mut taken };
+                let mut marks = Marks { ranks: &mut ranks[self.search.slot(i)..], taken: &mut taken };
                 self.sparsify(i, tile, range.start, factor, &mut marks, x);
-                slot += input.selections.len();
             }
             for at in (0..len).step_by(RUN) {
                 let run = at..(at + RUN).min(len);

@@ -5,6 +5,7 @@ use multiversion::multiversion;
 
 use crate::kernels::select::cut_here;
 use crate::kernels::{rng, scratch};
+use crate::sizes::BLOCK;
 
 /// Keeps the elements whose random word is below `limit`, times `factor`.
 pub fn random(x: &mut [f32], key: u64, start: u64, density: f64, factor: f32) {
@@ -19,14 +20,6 @@ const TWO_32: f64 = 4_294_967_296.0;
 fn as_words(values: &mut [f32]) -> &mut [u32] {
     // SAFETY: f32 and u32 have one size and alignment, and every bit pattern is valid for both.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
-}
-
-/// Random words of `out.len()` elements from `start`, which need not be a multiple of 4.
-fn words(key: u64, start: u64, out: &mut [f32]) -> scratch::Scratch {
-    let lead = (start % 4) as usize;
-    let mut all = scratch::values(out.len() + lead);
-    rng::words(key, start - lead as u64, as_words(&mut all));
-    all
 }
 
 #[multiversion(targets("x86_64+avx2"))]
@@ -71,58 +64,70 @@ pub fn block(x: &mut [f32], taken: &mut [f32], keep: usize, factor: f32) {
     }
 }
 
-/// For every rank in a row of `n`, from the smallest element to the largest: the random word below which the element is
-/// kept, and what it is multiplied by. Probabilities run evenly from `density - epsilon` to `density + epsilon`; with
-/// `inverse`, what is kept is divided by its own.
-pub fn chances(n: u64, density: f64, epsilon: f64, inverse: bool) -> Vec<(u32, f32)> {
-    let (first, step) = if n > 1 { (density - epsilon, 2.0 * epsilon / (n - 1) as f64) } else { (density, 0.0) };
-    let chance = |rank: u64| {
-        let p = first + step * rank as f64;
-        ((p * TWO_32) as u32, if inverse { (1.0 / p) as f32 } else { 1.0 })
-    };
-    (0..n).map(chance).collect()
+/// With what probability the elements of a row are kept: evenly from `density - epsilon`, for the smallest element, to
+/// `density + epsilon`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chances {
+    first: f64,
+    step: f64,
+    /// Whether what is kept is divided by its own probability.
+    inverse: bool,
+}
+
+impl Chances {
+    /// Those of a row of `n` elements.
+    pub fn new(n: u64, density: f64, epsilon: f64, inverse: bool) -> Self {
+        let (first, step) = if n > 1 { (density - epsilon, 2.0 * epsilon / (n - 1) as f64) } else { (density, 0.0) };
+        Self { first, step, inverse }
+    }
 }
 
 /// Keeps the elements of a row by the chances of their ranks. All is multiplied by `factor`.
-pub fn by_rank(x: &mut [f32], key: u64, start: u64, chances: &[(u32, f32)], factor: f32) {
-    let random = words(key, start, x);
-    let random = &random[(start % 4) as usize..];
-    let order = ascending(x);
-    // First every element gets its chance, then all are decided together: chance would mispredict a branch for each.
-    let (mut limits, mut scales) = (scratch::values(x.len()), scratch::values(x.len()));
-    for (entry, (limit, scale)) in order.entries().iter().zip(chances) {
-        let i = *entry as u32 as usize;
-        limits[i] = f32::from_bits(*limit);
-        scales[i] = *scale;
+pub fn by_rank(x: &mut [f32], key: u64, start: u64, chances: Chances, factor: f32) {
+    let mut ranks = scratch::values(x.len());
+    let ranks = as_words(&mut ranks);
+    for (rank, entry) in ascending(x).iter().enumerate() {
+        ranks[*entry as u32 as usize] = rank as u32;
     }
-    decide(x, random, &limits, &scales, factor);
-    order.keep();
+    // A row may start anywhere, random words come by fours.
+    let lead = (start % 4) as usize;
+    let mut words = scratch::values(BLOCK + lead);
+    for (i, (x, ranks)) in x.chunks_mut(BLOCK).zip(ranks.chunks(BLOCK)).enumerate() {
+        let words = &mut as_words(&mut words)[..lead + x.len()];
+        rng::words(key, start - lead as u64 + (i * BLOCK) as u64, words);
+        match chances.inverse {
+            true => decide::<true>(x, &words[lead..], ranks, chances, factor),
+            false => decide::<false>(x, &words[lead..], ranks, chances, factor),
+        }
+    }
 }
 
+/// All elements together: chance would mispredict a branch for each.
 #[multiversion(targets("x86_64+avx2"))]
-fn decide(x: &mut [f32], random: &[f32], limits: &[f32], scales: &[f32], factor: f32) {
-    for (((x, r), l), s) in x.iter_mut().zip(random).zip(limits).zip(scales) {
-        *x = if r.to_bits() < l.to_bits() { *x * (s * factor) } else { 0.0 };
+fn decide<const INVERSE: bool>(x: &mut [f32], words: &[u32], ranks: &[u32], chances: Chances, factor: f32) {
+    for ((x, word), rank) in x.iter_mut().zip(words).zip(ranks) {
+        let p = chances.first + chances.step * f64::from(*rank);
+        let scale = if INVERSE { (1.0 / p) as f32 } else { 1.0 };
+        // The word is below the whole part of the product.
+        let keep = f64::from(*word) + 1.0 <= p * TWO_32;
+        *x = if keep { *x * (scale * factor) } else { 0.0 };
     }
 }
 
-/// The elements of a row by magnitude, the smallest first, of equal ones the last first: a radix sort of the bits in
-/// which the row's magnitudes differ, which between bf16 checkpoints are few.
-fn ascending(x: &[f32]) -> Order {
+/// The elements of a row by magnitude, the smallest first, of equal ones the last first; each is its magnitude and its
+/// index. A radix sort of the bits in which the row's magnitudes differ, which between bf16 checkpoints are few.
+fn ascending(x: &[f32]) -> scratch::Scratch<u64> {
     const DIGIT: u32 = 11;
     let n = x.len();
-    let mut order = ORDERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let Order { entries: a, spare: b } = &mut order;
-    a.clear();
+    let (mut order, mut spare) = (scratch::entries(n), scratch::entries(n));
+    let (mut a, mut b) = (&mut order[..], &mut spare[..]);
     let (mut any, mut all) = (0u32, u32::MAX);
-    a.extend(x.iter().enumerate().rev().map(|(i, x)| {
+    for (entry, (i, x)) in a.iter_mut().zip(x.iter().enumerate().rev()) {
         let magnitude = x.to_bits() & 0x7fff_ffff;
         any |= magnitude;
         all &= magnitude;
-        (u64::from(magnitude) << 32) | i as u64
-    }));
-    b.clear();
-    b.resize(n, 0);
+        *entry = (u64::from(magnitude) << 32) | i as u64;
+    }
     let differ = any & !all;
     let low = differ.trailing_zeros();
     let bits = (32 - differ.leading_zeros()).saturating_sub(low);
@@ -146,30 +151,9 @@ fn ascending(x: &[f32]) -> Order {
             b[*place as usize] = *e;
             *place += 1;
         }
-        std::mem::swap(a, b);
+        std::mem::swap(&mut a, &mut b);
     }
-    order
-}
-
-thread_local! {
-    static ORDERS: std::cell::RefCell<Vec<Order>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-/// The working memory of a sort, kept by its thread.
-#[derive(Default)]
-struct Order {
-    entries: Vec<u64>,
-    spare: Vec<u64>,
-}
-
-impl Order {
-    fn entries(&self) -> &[u64] {
-        &self.entries
-    }
-
-    fn keep(self) {
-        ORDERS.with_borrow_mut(|kept| kept.push(self));
-    }
+    if passes % 2 == 0 { order } else { spare }
 }
 
 #[cfg(test)]
@@ -185,8 +169,7 @@ mod tests {
             let x: Vec<f32> = x.into_iter().map(value).chain([if near { 1e-20 } else { 0.0 }]).collect();
             let mut want: Vec<usize> = (0..x.len()).rev().collect();
             want.sort_by(|a, b| x[*a].abs().total_cmp(&x[*b].abs()));
-            let order = ascending(&x);
-            let got: Vec<usize> = order.entries().iter().map(|e| *e as u32 as usize).collect();
+            let got: Vec<usize> = ascending(&x).iter().map(|e| *e as u32 as usize).collect();
             proptest::prop_assert_eq!(got, want);
         }
 

@@ -21,30 +21,60 @@ pub enum Heads {
     },
 }
 
+/// How a tensor is cut into heads, if heads are asked for and it has any.
+fn cut(swap: &Swap, name: &str, shape: &[u64]) -> Option<Slicing> {
+    let wanted = Wanted { heads: swap.head_counts, neurons: 0, tokens: false };
+    Slicing::of(name, shape, &wanted).filter(|s| s.part == Part::Head)
+}
+
+/// Elements of a head, from a tensor that is cut into query heads by rows.
+pub fn size(swap: &Swap, name: &str, shape: &[u64]) -> Option<u64> {
+    let (query, _) = swap.head_counts?;
+    let slicing = cut(swap, name, shape)?;
+    let is_query = module(name).ends_with("q_proj") || module(name).ends_with("query");
+    (is_query && slicing.pieces() as u64 == query).then(|| shape[0] / query)
+}
+
+/// Whether a tensor is a norm of queries or keys.
+fn head_norm(name: &str) -> bool {
+    let last = module(name).rsplit('.').next().unwrap_or_default().to_owned();
+    last.contains("norm") && ["q", "k", "query", "key"].iter().any(|p| last.starts_with(&format!("{p}_")))
+}
+
+/// Checks that it is known which heads a tensor of a layer serves, whether or not it is to move: else half of a head would.
+/// `size` are the elements of a head, as far as known.
+///
+/// # Errors
+/// [`Error::Recipe`] for heads that do not exist, or a tensor of an attention block that is not understood.
+pub fn understood(swap: &Swap, donor: &Donor, name: &str, shape: &[u64], size: Option<u64>) -> Result<()> {
+    let (Some(listed), Some((query, _))) = (&donor.heads, swap.head_counts) else { return Ok(()) };
+    let at = donor.place("heads");
+    if let Some(head) = listed.iter().find(|h| **h as u64 >= query) {
+        return Err(Error::recipe(at, format!("head {head} does not exist; there are {query}, numbered from 0")));
+    }
+    let elements: u64 = shape.iter().product();
+    // A norm of queries or keys is the same for all heads, or has a stretch for each.
+    let wide_norm = head_norm(name) && size.is_some_and(|size| elements > size);
+    if cut(swap, name, shape).is_none() && (wide_norm || serves_heads(name)) {
+        let problem = format!(
+            "`{name}` is part of an attention block, and which rows of it belong to which head is not known (fused, \
+             low-rank or quantised attention); move whole layers or modules instead"
+        );
+        return Err(Error::recipe(at, problem));
+    }
+    Ok(())
+}
+
 /// How the heads of `donor` move in the tensor called `name`.
 ///
 /// Key and value heads are shared by a group of query heads; they move with their whole group.
 ///
 /// # Errors
-/// [`Error::Recipe`] for heads that do not exist, a group of which only a part is listed, or a tensor of an attention block
-/// of which it is not known which heads it serves: then half of a head would move.
+/// [`Error::Recipe`] for a group of which only a part is listed.
 pub fn moved(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<Heads> {
-    let (Some(listed), Some((query, shared))) = (&donor.heads, swap.head_counts) else { return Ok(Heads::Whole) };
+    let (Some(listed), Some((query, _))) = (&donor.heads, swap.head_counts) else { return Ok(Heads::Whole) };
     let at = donor.place("heads");
-    if let Some(head) = listed.iter().find(|h| **h as u64 >= query) {
-        return Err(Error::recipe(at, format!("head {head} does not exist; there are {query}, numbered from 0")));
-    }
-    let wanted = Wanted { heads: Some((query, shared)), neurons: 0, tokens: false };
-    let Some(slicing) = Slicing::of(name, shape, &wanted).filter(|s| s.part == Part::Head) else {
-        if serves_heads(name) {
-            let problem = format!(
-                "`{name}` is part of an attention block, and which rows of it belong to which head is not known (fused, \
-                 low-rank or quantised attention); move whole layers or modules instead"
-            );
-            return Err(Error::recipe(at, problem));
-        }
-        return Ok(Heads::Stay);
-    };
+    let Some(slicing) = cut(swap, name, shape) else { return Ok(Heads::Stay) };
     let group = (query / slicing.pieces() as u64).max(1);
     let mut taken = Vec::new();
     for piece in 0..slicing.pieces() as u64 {

@@ -1,0 +1,1 @@
+"""What the benchmarks share: timed processes and their memory, page cache, agreement, machine facts, results."""

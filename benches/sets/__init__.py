@@ -1,0 +1,1 @@
+"""What end_to_end.py runs: the cases, the speed set, the memory set."""

@@ -1,0 +1,87 @@
+"""What fine-tunes changed."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import cast
+
+from suture import _core
+from suture.analysis.progress import scaled
+from suture.checkpoint import Checkpoint
+from suture.errors import UsageError
+from suture.results import Comparison, Metric
+from suture.settings import Progress, Settings
+from suture.sidecars import head_counts, token_names
+
+#: Thresholds at which `diff` counts larger changes; `x` stands for the mean absolute value of the base.
+ABOVE = "1e-5,1e-4,1e-3,0.01x,0.1x,1x"
+
+
+def diff(
+    base: str | PathLike[str],
+    *tuned: str | PathLike[str],
+    heads: bool = False,
+    neurons: int = 0,
+    tokens: int = 0,
+    spread: bool = False,
+    above: str = ABOVE,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measure what fine-tunes changed, reading each checkpoint once, the base too.
+
+    Changes are formed in f32 and summed in f64; pairs with a NaN or infinite element are counted and left out.
+
+    Args:
+        base: the checkpoint the others were tuned from.
+        tuned: one or more fine-tunes.
+        heads: measure every attention head; needs the base's config.json.
+        neurons: groups of neurons of each feed-forward module to measure; 0 for none.
+        tokens: how many of the most changed rows of each vocabulary to list.
+        spread: look at the distribution of the changes (exact quantiles, Gini coefficient, shares above thresholds);
+            takes up to a second reading, a third for the overlap of two fine-tunes' largest changes.
+        above: the thresholds, comma-separated: ``1e-4``, or ``0.1x`` for 0.1 times the mean absolute value of the base.
+        settings: how to do the work.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Returns:
+        ``base``, ``metrics`` (name and meaning of each figure), ``models`` and ``pairs``. Each of ``models`` has
+        ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from the base), the figures in ``total``,
+        ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and, where asked for, ``heads``, ``neurons``,
+        ``tokens`` and ``vocabularies``, and the names in ``only_base``, ``only_tuned`` and ``reshaped``. Each of
+        ``pairs`` relates the changes of two fine-tunes, ``a`` and ``b``: their cosine, the share of elements both
+        changed, and how often they agree in sign.
+
+    Raises:
+        SutureError: if a checkpoint is not sound.
+        UsageError: if no fine-tune is given, or one has no tensor in common with the base.
+    """
+    settings = settings or Settings()
+    if not tuned:
+        raise UsageError("diff needs a base and at least one fine-tune")
+    first, others = Checkpoint(base), [Checkpoint(t) for t in tuned]
+    counts = head_counts(Path(base)) if heads else None
+    options = json.dumps({"heads": counts, "neurons": neurons, "tokens": tokens, "spread": spread, "above": above})
+    cores = [t._core for t in others]
+    total = _core.compare_bytes(first._core, cores, options)
+    done = scaled(progress, total)
+    text = _core.compare_json(first._core, cores, options, settings.io, settings.thread_count, done)
+    found = cast(Comparison, json.loads(text))
+    names = token_names(Path(base)) if tokens else {}
+    for model in found["models"]:
+        if not model["tensors"] and (model["only_base"] or model["only_tuned"]):
+            raise UsageError(f"{base} and {model['tuned']} have no tensor in common; are these the right checkpoints?")
+        for row in model["tokens"] if tokens else ():
+            row["token"] = names.get(row["row"])
+    return found
+
+
+def metrics(*, spread: bool = False, above: str = ABOVE) -> list[Metric]:
+    """The figures that :func:`diff` finds: name, meaning, and which values tell most.
+
+    Raises:
+        UsageError: if `above` is no list of thresholds.
+    """
+    return cast(list[Metric], json.loads(_core.metrics_json(json.dumps({"spread": spread, "above": above}))))

@@ -1,0 +1,106 @@
+"""Where models stand in a recipe, whatever its form."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from suture import _core
+
+#: Keys whose value is a model: those of merge configs, and of a swap.
+KEYS = frozenset({"model", "base_model", "into", "from", "base"})
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that another document of the same config makes, until its place is known."""
+
+    name: str
+
+
+@cache
+def parameters() -> frozenset[str]:
+    """Parameters of methods whose value is a checkpoint, too."""
+    kinds = ((p["name"], p["kind"]["kind"]) for spec in json.loads(_core.methods_json()) for p in spec["parameters"])
+    return frozenset(name for name, kind in kinds if kind == "checkpoint")
+
+
+def with_models(node: Any, change: Callable[[Any, str], Any], at: str = "") -> Any:
+    """A recipe with every model in it changed; `change` is given the model and its key path."""
+    if isinstance(node, list):
+        return [with_models(item, change, f"{at}[{i}]") for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    made = {}
+    for key, value in node.items():
+        path = f"{at}.{key}" if at else key
+        if key in KEYS:
+            made[key] = change(value, path)
+        elif key in parameters():
+            made[key] = _values(value, change, path)
+        else:
+            made[key] = with_models(value, change, path)
+    return made
+
+
+def _values(value: Any, change: Callable[[Any, str], Any], at: str) -> Any:
+    """The models of a parameter: one, a list over the layers, rules with a filter, or one for each layer."""
+    if isinstance(value, list):
+        return [_values(item, change, f"{at}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, dict) and "model" not in value:
+        inner = {k: _values(v, change, f"{at}.{k}") for k, v in value.items() if k in ("value", "default")}
+        if isinstance(value.get("layers"), dict):
+            inner["layers"] = {k: _values(v, change, f"{at}.layers.{k}") for k, v in value["layers"].items()}
+        return value | inner
+    return change(value, at)
+
+
+def made_names(recipe: Any) -> set[str]:
+    """Names of the documents a recipe uses as models."""
+    found: set[str] = set()
+
+    def note(value: Any, _: str) -> Any:
+        if isinstance(value, Made):
+            found.add(value.name)
+        return value
+
+    with_models(recipe, note)
+    return found
+
+
+def with_made(recipe: Any, places: Mapping[str, Path]) -> Any:
+    """A recipe with the folders of the documents it uses."""
+    return with_models(recipe, lambda v, _: str(places[v.name]) if isinstance(v, Made) else v)
+
+
+def with_names(recipe: Any) -> Any:
+    """A recipe with its models by the names of their folders: where they lie is nobody else's business."""
+    return with_models(recipe, lambda v, _: Path(v).resolve().name if isinstance(v, str) else v)
+
+
+def with_places(recipe: Any) -> Any:
+    """A recipe with its models by their absolute paths."""
+    return with_models(recipe, lambda v, _: str(Path(v).resolve()) if isinstance(v, str) else v)
+
+
+def as_json(recipe: Any) -> str:
+    """A recipe as the core reads it.
+
+    JSON is text, and a path need not be: one that is not UTF-8 goes as ``{"bytes": HEX}``.
+    """
+    return json.dumps(_encoded(recipe))
+
+
+def _encoded(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _encoded(v) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_encoded(v) for v in node]
+    if isinstance(node, str) and any("\ud800" <= c <= "\udfff" for c in node):
+        return {"bytes": os.fsencode(node).hex()}
+    return node

@@ -1,0 +1,27 @@
+"""What the verbs return, as types: the shapes of every `--json` and of suture.json."""
+
+from suture.results.outcome import Outcome
+from suture.results.proposal import Edges, Proposal, Score
+from suture.results.reading import Comparison, Inspection, Metric, Pair, Row, Spec, Tuned, Verification
+from suture.results.report import Report, TensorReport
+from suture.results.surgery import DoneTensor, PlannedTensor, Surgery
+
+__all__ = [
+    "Comparison",
+    "DoneTensor",
+    "Edges",
+    "Inspection",
+    "Metric",
+    "Outcome",
+    "Pair",
+    "PlannedTensor",
+    "Proposal",
+    "Report",
+    "Row",
+    "Score",
+    "Spec",
+    "Surgery",
+    "TensorReport",
+    "Tuned",
+    "Verification",
+]

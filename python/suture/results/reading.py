@@ -1,0 +1,159 @@
+"""What the verbs that only read return."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+#: A row of figures: what it is of (`name`, `layer`, `module`, ...) and a value for each of the metrics. A figure that
+#: JSON cannot write is text (`inf`, `NaN`).
+Row = dict[str, Any]
+
+
+class Metric(TypedDict):
+    """A figure of a comparison."""
+
+    #: Its key in every row.
+    name: str
+    #: What it is, in a line.
+    summary: str
+    #: True if it can be below zero.
+    signed: bool
+    #: True if the smallest values tell most.
+    ascending: bool
+    #: True if it takes `spread`; then it is there for tensors, modules, layers and the total alone.
+    spread: bool
+
+
+class Ancestry(TypedDict):
+    """Whether a model looks tuned from the base: ``related``, ``doubtful``, ``strangers`` or ``unknown``."""
+
+    cosine: float | None
+    relative_l2: float | None
+    verdict: str
+
+
+class _Rolled(TypedDict):
+    total: Row
+    modules: list[Row]
+    layers: list[Row]
+    cells: list[Row]
+    tensors: list[Row]
+
+
+class _Parts(TypedDict, total=False):
+    heads: list[Row]
+    neurons: list[Row]
+    tokens: list[Row]
+    vocabularies: list[Row]
+
+
+class Tuned(_Rolled, _Parts):
+    """A fine-tune compared with the base."""
+
+    tuned: str
+    label: str
+    ancestry: Ancestry
+    only_base: list[str]
+    only_tuned: list[str]
+    reshaped: list[str]
+
+
+class Pair(_Rolled):
+    """How the changes of two fine-tunes, by their labels, relate."""
+
+    a: str
+    b: str
+
+
+class Comparison(TypedDict):
+    """What :func:`suture.diff` returns."""
+
+    base: str
+    metrics: list[Metric]
+    models: list[Tuned]
+    pairs: list[Pair]
+
+
+class _Tensor(TypedDict):
+    name: str
+    dtype: str
+    shape: list[int]
+    nbytes: int
+    shard: str
+
+
+class Tensor(_Tensor, total=False):
+    """A tensor as its header has it; its figures, where asked for, are nothing if its dtype does not compute."""
+
+    stats: dict[str, Any] | None
+
+
+class File(TypedDict):
+    """A file of a checkpoint."""
+
+    path: str
+    bytes: int
+
+
+class Stack(TypedDict):
+    """The layers of a checkpoint."""
+
+    name: str
+    layers: int
+
+
+class DtypeSum(TypedDict):
+    """How much of a checkpoint has a dtype."""
+
+    tensors: int
+    elements: int
+    bytes: int
+
+
+class Inspection(TypedDict):
+    """What :func:`suture.inspect` returns."""
+
+    path: str
+    bytes: int
+    files: list[File]
+    stack: Stack | None
+    tensors: list[Tensor]
+    #: What was passed over when it was opened.
+    warnings: list[str]
+    dtypes: dict[str, DtypeSum]
+    config: dict[str, Any] | None
+
+
+class Verification(TypedDict):
+    """What :func:`suture.verify` returns: how much was compared, and the names of the tensors that differ."""
+
+    tensors: int
+    bytes: int
+    differing: list[str]
+
+
+class _Parameter(TypedDict):
+    name: str
+    summary: str
+    per_input: bool
+    default: Any
+    kind: dict[str, Any]
+
+
+#: The spec of a method has keys that are words of Python (`class`): the functional form.
+Spec = TypedDict(
+    "Spec",
+    {
+        "name": str,
+        "summary": str,
+        "formula": str,
+        "paper": str,
+        "departs": str,
+        "parameters": list[_Parameter],
+        "base": str,
+        "inputs": list[int],
+        "class": str,
+        "reads": int,
+        "homogeneous": bool,
+    },
+)

@@ -1,0 +1,166 @@
+"""The plan and the report of a verb that writes: one shape, before and after.
+
+A dry run has the keys of `Told`, `Shared` and `Planned`; a finished run, and its suture.json, those of `Told`, `Shared`
+and `Done`; a config with several outputs, and its outputs.json, those of `Told` and `Outputs`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from suture.results.proposal import Proposal
+
+
+class InputFile(TypedDict, total=False):
+    """A file of a model.
+
+    `bytes` stands in a report, `identity` (device, inode, size, time of change) in a plan.
+    """
+
+    file: str
+    header: str
+    bytes: int
+    identity: dict[str, int]
+
+
+class Model(TypedDict, total=False):
+    """A model that is read; `tensors` and `bytes` stand in a plan.
+
+    A plan has its whole `path`, a report says no more than the name: where it lay is nobody else's business. A path
+    that is not UTF-8 is ``{"bytes": HEX}``.
+    """
+
+    label: str
+    path: str | dict[str, str]
+    files: list[InputFile]
+    tensors: int
+    bytes: int
+
+
+class Unused(TypedDict):
+    """An input tensor that is in no output."""
+
+    model: str
+    tensor: str
+    reason: str
+
+
+class _PlannedTensor(TypedDict):
+    name: str
+    dtype: str
+    shape: list[int]
+    shard: int
+    offset: int
+    action: str
+    #: Each is a model and a tensor, or what a view is made of; `places` finds these in it.
+    inputs: list[Any]
+
+
+class _Computed(TypedDict, total=False):
+    method: str
+    params: dict[str, Any]
+    base: Any
+    group: int
+
+
+#: The key paths of a computed tensor's parameters.
+_From = TypedDict("_From", {"from": dict[str, list[str | None]]}, total=False)
+
+
+class PlannedTensor(_PlannedTensor, _Computed, _From):
+    """An output tensor of a plan."""
+
+
+#: Model, tensor and digest of every input; no digest where only a part of a tensor was taken.
+_Taken = TypedDict("_Taken", {"from": list[list[str | None]]})
+
+
+class _Found(TypedDict, total=False):
+    found: dict[str, float]
+
+
+class DoneTensor(_Taken, _Found):
+    """An output tensor of a report; `found` if its method has something to say."""
+
+    dtype: str
+    shape: list[int]
+    action: str
+    digest: str
+
+
+class Shard(TypedDict, total=False):
+    """A file of tensors that will be written."""
+
+    file: str
+    bytes: int
+    header_bytes: int
+
+
+class Budget(TypedDict):
+    """What a run takes of memory at most, and the elements it reads at a time."""
+
+    chunk_elements: int
+    peak_bytes: int
+
+
+class Told(TypedDict):
+    """What the user should know, in any of the three."""
+
+    warnings: list[str]
+
+
+class Shared(TypedDict, total=False):
+    """What a plan and a report have in common."""
+
+    suture: str
+    title: str
+    recipe: dict[str, Any]
+    #: The hash; nothing if the plan needs what another document makes first.
+    plan: str | None
+    models: list[Model]
+    #: What is done, in a few lines for people: a title and a text each.
+    notes: list[list[str]]
+    unused: list[Unused]
+    #: A plan lists them (`PlannedTensor`), a report maps their names to what was done (`DoneTensor`);
+    #: `suture.Report.tensors` is the same for both.
+    tensors: Any
+
+
+class Planned(TypedDict, total=False):
+    """What only a plan says."""
+
+    hash: str | None
+    read_bytes: int
+    write_bytes: int
+    shards: list[Shard]
+    groups: list[str]
+    config: dict[str, Any]
+    budget: Budget
+    sidecars: list[str]
+    proposal: Proposal
+
+
+class Done(TypedDict, total=False):
+    """What only a finished run can say."""
+
+    digest: str
+    run: dict[str, int]
+    files: list[str]
+
+
+class Outputs(TypedDict, total=False):
+    """What a config with several outputs says: the title of each, by its name."""
+
+    outputs: dict[str, str]
+
+
+def places(view: Any) -> list[tuple[str, str]]:
+    """Model and tensor of everything that an input of a plan is made of."""
+    if isinstance(view, list) and len(view) == 2 and all(isinstance(part, str) for part in view):
+        return [(view[0], view[1])]
+    inner = view.values() if isinstance(view, dict) else view if isinstance(view, list) else ()
+    return list(dict.fromkeys(place for part in inner for place in places(part)))
+
+
+class Surgery(Told, Shared, Planned, Done, Outputs):
+    """A plan or a report."""

@@ -1,0 +1,62 @@
+"""The config of a swap of adapters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from suture.checkpoint import Checkpoint
+from suture.errors import SutureError
+from suture.sidecars.files import as_bytes, read_config
+
+#: What of an adapter's config decides what its factors mean.
+_SCALE = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
+
+
+def adapter_config(folders: list[Path]) -> bytes | None:
+    """The adapter_config.json of a swap of adapters; None if none of the models is one.
+
+    Args:
+        folders: the recipient and its donors.
+
+    Raises:
+        SutureError: if only some are adapters, or their factors do not mean the same.
+    """
+    files = [f / "adapter_config.json" for f in folders]
+    # A model's folder may hold an adapter's files beside its own: what counts is what the checkpoint consists of.
+    adapters = [any(".lora_" in name for name in Checkpoint(f).names) for f in folders]
+    if not any(adapters):
+        return None
+    for folder, adapter in zip(folders, adapters, strict=True):
+        if not adapter:
+            raise SutureError(f"{folder}: holds no adapter; adapters can only be swapped with adapters", folder)
+    configs = []
+    for folder, file in zip(folders, files, strict=True):
+        config = read_config(folder, file.name)
+        if config is None:
+            raise SutureError(f"{file}: is missing, and says what the adapter's factors mean", file)
+        configs.append(config)
+    first = configs[0]
+    for file, config in zip(files[1:], configs[1:], strict=True):
+        for key in _SCALE:
+            if (config.get(key) or None) != (first.get(key) or None):
+                message = f"expected `{key}` as in {files[0]}, {json.dumps(first.get(key))}"
+                found = f"found {json.dumps(config.get(key))}; fold the adapters into their models first"
+                raise SutureError(f"{file}: {message}, {found}", file)
+    joined = dict(first)
+    for key in ("target_modules", "modules_to_save", "layers_to_transform"):
+        if all(key not in config for config in configs):
+            continue
+        listed: list[Any] = [[c[key]] if type(c.get(key)) is int else c.get(key) for c in configs]
+        if all(isinstance(entry, list) for entry in listed):
+            joined[key] = sorted({item for entry in listed for item in entry})
+        elif key == "layers_to_transform" and None in listed:
+            # None stands for all.
+            joined[key] = None
+        elif key == "modules_to_save":
+            joined[key] = sorted({item for entry in listed for item in entry or []}) or None
+        elif any(entry != listed[0] for entry in listed):
+            message = f"expected lists of `{key}` that can be joined, found patterns"
+            raise SutureError(f"{files[0]}: {message}", files[0])
+    return as_bytes(joined)

@@ -1,0 +1,44 @@
+"""Reading and writing the small JSON files beside weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from suture.errors import SutureError
+
+#: The configs inside a config that may be those of its language model.
+INNER = ("text_config", "llm_config", "language_config")
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any] | None:
+    """A JSON object beside a model's weights; None if there is no such file.
+
+    Raises:
+        SutureError: if it is not a JSON object.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise SutureError(f"{path}: cannot be read as JSON: {e}", path) from None
+    if not isinstance(config, dict):
+        raise SutureError(f"{path}: expected a JSON object", path)
+    return config
+
+
+def sections(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A config and the configs inside it that may be those of its language model."""
+    return [config, *(config[k] for k in INNER if isinstance(config.get(k), dict))]
+
+
+def as_bytes(data: dict[str, Any]) -> bytes:
+    """A JSON file's bytes."""
+    try:
+        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        # JSON can name half a character, UTF-8 cannot.
+        return (json.dumps(data, indent=2) + "\n").encode()

@@ -1,0 +1,194 @@
+"""Several merges in a config: what is made where and in which order, checked as a whole before anything is made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from suture.errors import SutureError, UsageError
+from suture.recipe import OUTPUTS, Config, made_names, with_made, with_models
+from suture.results import Report
+from suture.settings import Progress, Settings
+from suture.surgery.hollow import write_hollow
+from suture.surgery.ledger import Ledger, remove_output
+from suture.surgery.room import check_inputs, check_room
+from suture.surgery.run import Job, prepare, with_warnings
+
+
+@dataclass(frozen=True)
+class Step:
+    """A merge of a config.
+
+    Attributes:
+        config: its document.
+        place: the folder it goes to.
+        recipe: the recipe, with the folders of what other documents make.
+        needs: names of these.
+    """
+
+    config: Config
+    place: Path
+    recipe: dict[str, Any]
+    needs: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """What the config calls it; nothing for the one that goes to OUT itself."""
+        return self.config.name or ""
+
+    def told(self, warnings: list[str]) -> list[str]:
+        """Warnings with the document's name in front, if it has one."""
+        return [f"{self.name}: {w}" for w in warnings] if self.name else warnings
+
+
+def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
+    """A config's recipe, with the settings that decide what a tensor becomes."""
+    return config.recipe if settings.dtype is None else {**config.recipe, "out_dtype": settings.dtype}
+
+
+def merge_documents(
+    configs: list[Config], out: Path, settings: Settings, dry_run: bool, progress: Progress | None
+) -> Report:
+    """Run the merges of a config in the order they need each other.
+
+    If one of them has no name, it goes to `out`, and the others are made in a hidden folder beside it and removed at
+    the end. If all have names, each goes to a folder of its own in `out`, and outputs.json lists them.
+    """
+    final = next((c for c in configs if c.name is None), None)
+    used = {name for c in configs for name in made_names(c.recipe)}
+    for c in configs:
+        if final is not None and c.name is not None and c.name not in used:
+            raise c.locate(UsageError(f"no merge uses `{c.name}`; use it as a model, or give all merges a name"))
+    target = out.resolve()
+    folder = out if final is None else target.parent / f".{target.name}.suture-stages"
+    steps = _steps(configs, out, folder, settings)
+    ledger = Ledger(folder)
+    looks, problems = _look(steps, settings, ledger)
+    problems = [*(_in_the_way(out / OUTPUTS, settings.overwrite) if final is None else ()), *problems]
+    if dry_run:
+        return _planned(steps, looks, problems, out)
+    if problems:
+        raise problems[0]
+    reports: dict[str, Report] = {}
+    for step in steps:
+        known = [] if step.name else [w for s in steps if s.name for w in s.told(reports[s.name].warnings)]
+        ours = ledger.owns(step.name, step.place, step.recipe, settings)
+        how = replace(settings, overwrite=settings.overwrite or ours)
+        job = prepare(step.recipe, how, config=step.config, warnings=known)
+        if step.name:
+            ledger.note(step.name, step.recipe, settings, job.plan.hash)
+        reports[step.name] = job.run(step.place, progress)
+    if final is None:
+        text = _outputs(steps, reports)
+        (out / OUTPUTS).write_text(text, encoding="utf-8")
+        ledger.close()
+        return Report(text, out, parts=reports)
+    left = [p for s in steps if s.name for p in remove_output(s.place)]
+    ledger.close()
+    return reports[""] if not left else with_warnings(reports[""], [f"{left[0]}: is none of ours, and was left there"])
+
+
+def _steps(configs: list[Config], out: Path, folder: Path, settings: Settings) -> list[Step]:
+    """The merges, each after those it needs."""
+    places = {c.name: folder / c.name for c in configs if c.name is not None}
+    steps: dict[str | None, Step] = {}
+    while len(steps) < len(configs):
+        ready = [c for c in configs if c.name not in steps and made_names(c.recipe) <= steps.keys()]
+        if not ready:
+            names = ", ".join(f"`{c.name}`" for c in configs if c.name not in steps)
+            raise configs[0].locate(UsageError(f"{names} need each other in a circle"))
+        config = ready[0]
+        needs = frozenset(made_names(config.recipe))
+        place = out if config.name is None else places[config.name]
+        steps[config.name] = Step(config, place, with_made(recipe_of(config, settings), places), needs)
+    # What goes to OUT comes last: it says what was to be said of the others.
+    return sorted(steps.values(), key=lambda s: s.name == "")
+
+
+def _look(steps: list[Step], settings: Settings, ledger: Ledger) -> tuple[dict[str, Report], list[SutureError]]:
+    """Compile every merge, those too that need what is not made yet, and check where they go.
+
+    Raises:
+        SutureError: for any mistake in a recipe or an input. What is in the way of an output is returned.
+    """
+    looks: dict[str, Report] = {}
+    jobs: list[tuple[Step, Job]] = []
+    problems: list[SutureError] = []
+    with TemporaryDirectory(prefix="suture-") as temporary:
+        folder = Path(temporary).resolve()
+        # Under the same last names: models are called by these.
+        stand_ins = {str(s.place): str(folder / s.place.parent.name / s.name) for s in steps if s.name}
+        for step in steps:
+            try:
+                recipe = with_models(step.recipe, lambda model, _: stand_ins.get(model, model))
+                job = prepare(recipe, settings, config=step.config)
+            except SutureError as e:
+                raise _told_of(e, stand_ins) from None
+            look = job.look(step.place)
+            if any(step.name in s.needs for s in steps):
+                write_hollow(Path(stand_ins[str(step.place)]), look.data, job.written, job.copied)
+            try:
+                ours = ledger.owns(step.name, step.place, step.recipe, settings)
+                job.plan.check_target(str(step.place), settings.overwrite or ours)
+            except SutureError as e:
+                look, problems = with_warnings(look, [str(e)]), [*problems, e]
+            jobs.append((step, job))
+            looks[step.name] = _with_places(look, stand_ins) if step.needs else look
+        known = [(s.name, s.place, [p for p in j.inputs if folder not in p.parents]) for s, j in jobs]
+        room = [(s.place, j.plan.write_bytes) for s, j in jobs]
+        return looks, [*problems, *check_inputs(known), *check_room(room)]
+
+
+def _told_of(error: SutureError, stand_ins: Mapping[str, str]) -> SutureError:
+    """An error that names the places where models will be, not those of their stand-ins."""
+    message, path = str(error), error.path and str(error.path)
+    for place, stand_in in stand_ins.items():
+        message, path = message.replace(stand_in, place), path and path.replace(stand_in, place)
+    return type(error)(message, path, error.tensor, error.at)
+
+
+def _with_places(look: Report, stand_ins: Mapping[str, str]) -> Report:
+    """A plan that names the places where models will be; its hash is known when they are made."""
+    text = look.text
+    for place, stand_in in stand_ins.items():
+        text = text.replace(json.dumps(stand_in)[1:-1], json.dumps(place)[1:-1])
+    return replace(look, text=json.dumps({**json.loads(text), "hash": None, "plan": None}))
+
+
+def _planned(steps: list[Step], looks: dict[str, Report], problems: list[SutureError], out: Path) -> Report:
+    """What a dry run returns: problems of the whole stand with what is made last."""
+    last = steps[-1].name
+    said = {w for look in looks.values() for w in look.warnings}
+    looks[last] = with_warnings(looks[last], [str(p) for p in problems if str(p) not in said])
+    named = {name: look for name, look in looks.items() if name}
+    if "" not in looks:
+        return Report(_outputs(steps, looks), out, dry=True, parts=named)
+    told = [w for s in steps for w in s.told(looks[s.name].warnings)]
+    return replace(looks[""], text=json.dumps({**looks[""].data, "warnings": told}), parts=named)
+
+
+def _outputs(steps: list[Step], reports: Mapping[str, Report]) -> str:
+    """outputs.json."""
+    titles = {s.name: reports[s.name].data["title"] for s in steps}
+    warnings = [w for s in steps for w in s.told(reports[s.name].warnings)]
+    return json.dumps({"outputs": titles, "warnings": warnings}, indent=2) + "\n"
+
+
+def _in_the_way(listed: Path, overwrite: bool) -> list[SutureError]:
+    """What is wrong with writing outputs.json: a config that is done, or a file of somebody else's."""
+    if not os.path.lexists(listed):
+        return []
+    if not overwrite:
+        return [
+            SutureError(f"{listed.parent}: exists already; choose another place, or pass --overwrite", listed.parent)
+        ]
+    try:
+        ours = "outputs" in json.loads(listed.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    return [] if ours else [SutureError(f"{listed}: is no list of outputs; --overwrite will not replace it", listed)]

@@ -1,0 +1,95 @@
+"""Whose a folder is: what an interrupted run of a config with several merges left, and what it may take away."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from suture.errors import SutureError
+from suture.recipe import with_places
+from suture.settings import Settings
+
+#: In the folder that holds the outputs, while they are being made.
+_NAME = ".suture-outputs.json"
+_REPORT = "suture.json"
+
+
+class Ledger:
+    """What a config has begun to make in a folder; gone when all of it is done.
+
+    An output is this config's own if the same recipe (with the same models at the same places, and the same seed) is
+    noted under its name, and the folder's suture.json has a plan that is noted with it. Anything else is somebody's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _NAME
+        found = _read(self._path)
+        self._made: dict[str, Any] = found if isinstance(found, dict) else {}
+
+    def owns(self, name: str, place: Path, recipe: dict[str, Any], settings: Settings) -> bool:
+        """Whether what is at `place` was made by this very merge, in a run that did not end."""
+        noted, report = self._made.get(name), _read(place / _REPORT)
+        if not isinstance(noted, dict) or not isinstance(report, dict):
+            return False
+        return noted.get("recipe") == _digest(recipe, settings) and report.get("plan") in noted.get("plans", ())
+
+    def note(self, name: str, recipe: dict[str, Any], settings: Settings, plan: str) -> None:
+        """Note that the merge is going to be made by this plan.
+
+        Raises:
+            SutureError: if the folder cannot be written to.
+        """
+        digest = _digest(recipe, settings)
+        noted = self._made.get(name)
+        # What an earlier plan made stays our own until it is replaced.
+        plans = noted.get("plans", []) if isinstance(noted, dict) and noted.get("recipe") == digest else []
+        self._made[name] = {"recipe": digest, "plans": [*(p for p in plans if p != plan), plan]}
+        new = self._path.with_name(_NAME + ".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps(self._made), encoding="utf-8")
+            os.replace(new, self._path)
+        except OSError as e:
+            raise SutureError(f"{self._path}: cannot write: {e.strerror}", self._path) from None
+
+    def close(self) -> None:
+        """Everything is made: forget it, and the folder if nothing is left in it."""
+        for path in (self._path, self._path.with_name(_NAME + ".new")):
+            path.unlink(missing_ok=True)
+        _remove_empty(self._path.parent)
+
+
+def remove_output(place: Path) -> list[Path]:
+    """Remove an output that was only needed for others; what it does not list itself is left, and returned."""
+    report = _read(place / _REPORT)
+    listed = report.get("files") if isinstance(report, dict) else None
+    for name in [*(listed if isinstance(listed, list) else ()), _REPORT]:
+        inside = place / str(name)
+        if ".." not in inside.parts and inside.is_relative_to(place):
+            inside.unlink(missing_ok=True)
+    for folder, _, _ in os.walk(place, topdown=False):
+        _remove_empty(Path(folder))
+    return [place] if place.exists() else []
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        # Something is in it.
+        return
+
+
+def _digest(recipe: dict[str, Any], settings: Settings) -> str:
+    text = json.dumps([with_places(recipe), settings.seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

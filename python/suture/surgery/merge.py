@@ -1,0 +1,43 @@
+"""Merge models by a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from suture.recipe import load
+from suture.results import Report
+from suture.settings import Progress, Settings
+from suture.surgery.documents import merge_documents, recipe_of
+from suture.surgery.run import carry_out, prepare
+
+
+def merge(
+    config: Mapping[str, Any] | str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Merge models by a config in mergekit's grammar, a YAML file or a mapping, into the folder `out`.
+
+    Of a config with several documents or `outputs` everything is checked before anything is made, the room on the disk
+    too. A folder that holds something already is replaced only with ``overwrite``, or if an interrupted run of the very
+    same config left it.
+
+    `progress`, if given, is called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if the config is wrong; the message gives its line.
+        SutureError: if an input is not sound or the output cannot be written.
+        KeyboardInterrupt: on Ctrl-C; the same call then resumes.
+    """
+    settings = settings or Settings()
+    configs = load(config)
+    if len(configs) > 1 or configs[0].listed:
+        return merge_documents(configs, Path(out), settings, dry_run, progress)
+    job = prepare(recipe_of(configs[0], settings), settings, config=configs[0])
+    return carry_out(job, out, dry_run, progress)

@@ -1,0 +1,46 @@
+"""Which layers to swap, measured."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from suture.analysis import diff
+from suture.errors import UsageError
+from suture.proposal import ALPHA, TAU, propose_from
+from suture.results import Proposal
+from suture.settings import Progress, Settings
+
+
+def propose(
+    base: str | PathLike[str],
+    into: str | PathLike[str],
+    donor: str | PathLike[str],
+    *,
+    by: str = "layer",
+    tau: float = TAU,
+    alpha: float = ALPHA,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Proposal:
+    """Which layers of `donor` to put into `into`, from what each changed of `base`; see :mod:`suture.proposal`.
+
+    Args:
+        base: the model both were tuned from.
+        into: the recipient.
+        donor: the donor.
+        by: score whole layers (``layer``), or attention and feed-forward apart (``module``).
+        tau: difference of two scores up to which neither model has a claim, and the block is blended.
+        alpha: the donor's share where blocks are blended.
+        settings: how to do the work.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: for an unknown `by`, or numbers out of range.
+        SutureError: if a checkpoint is not sound, or has no layers.
+    """
+    if by not in ("layer", "module"):
+        raise UsageError(f"by: expected layer or module, found `{by}`")
+    if not (0 <= alpha <= 1 and tau >= 0):
+        raise UsageError(f"expected alpha from 0 to 1 and tau from 0, found {alpha} and {tau}")
+    found = diff(base, into, donor, settings=settings, progress=progress)
+    return propose_from(found, by=by, tau=tau, alpha=alpha)

@@ -1,0 +1,48 @@
+"""Reset layers of a fine-tune to its base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+
+from suture.errors import UsageError
+from suture.results import Report
+from suture.settings import Progress, Settings
+from suture.surgery.swap import swap
+
+
+def revert(
+    base: str | PathLike[str],
+    tuned: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    layers: str | Iterable[int] | None = None,
+    modules: str | None = None,
+    outside: bool = False,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Reset layers of a fine-tune to its base, bit for bit (Bandarkar and Peng, arXiv 2505.18356).
+
+    Args:
+        base: the model `tuned` was tuned from.
+        tuned: the fine-tune.
+        out: the output folder.
+        layers: layers to reset, as ``"0-4,30,31"`` or numbers.
+        modules: globs of module names, comma-separated: only these are reset.
+        outside: reset what is in no layer (embeddings, final norm, head) too.
+        settings: how to do the work.
+        dry_run: return the plan instead of running it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if there is nothing to reset, or a layer does not exist.
+        SutureError: as :func:`swap`.
+    """
+    if layers is None and not outside:
+        raise UsageError("nothing to reset; give layers, or outside")
+    return swap(
+        tuned, base, out, layers=[] if layers is None else layers, modules=modules,
+        non_layer="from" if outside else "into", settings=settings, dry_run=dry_run, progress=progress,
+    )  # fmt: skip

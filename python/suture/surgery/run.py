@@ -1,0 +1,123 @@
+"""What every verb that writes does: compile the recipe, look at the plan, run it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, cast
+
+from suture import _core
+from suture.errors import SutureError, UsageError
+from suture.recipe import Config, as_json, check_values
+from suture.results import Report, Surgery
+from suture.results.surgery import Budget
+from suture.settings import Progress, Settings
+from suture.sidecars import carried_over, model_card
+
+
+@dataclass(frozen=True)
+class Job:
+    """A compiled recipe with everything that goes beside its tensors.
+
+    Attributes:
+        plan: the plan.
+        inputs: the models it reads.
+        written: files to write beside the tensors, and their bytes.
+        copied: files to copy there, and their sources.
+        budget: what the run takes of memory.
+        settings: how to do the work.
+        config: the merge config, for the lines of its keys.
+    """
+
+    plan: _core.Plan
+    inputs: list[Path]
+    written: list[tuple[str, bytes]]
+    copied: list[tuple[str, str]]
+    budget: Budget
+    settings: Settings
+    config: Config | None
+
+    def look(self, out: Path) -> Report:
+        """The plan as a report."""
+        data = cast(Surgery, json.loads(self.plan.to_json()))
+        data["suture"] = _core.__version__
+        data["plan"] = data["hash"]
+        data["budget"] = self.budget
+        data["sidecars"] = [name for name, _ in self.written + self.copied]
+        return Report(json.dumps(data), out, dry=True, config=self.config)
+
+    def run(self, out: Path, progress: Progress | None) -> Report:
+        """Run the plan into the folder `out`."""
+        total = self.plan.work_bytes
+        text = self.plan.run(
+            str(out),
+            threads=self.settings.thread_count,
+            io=self.settings.io,
+            memory=self.settings.memory_bytes,
+            chunk=self.settings.chunk_elements,
+            allow_nonfinite=self.settings.nan == "allow",
+            overwrite=self.settings.overwrite,
+            written=self.written,
+            copied=self.copied,
+            progress=None if progress is None else lambda done: progress(min(done, total), total),
+        )
+        return Report(text, out, config=self.config)
+
+
+def prepare(
+    recipe: dict[str, Any],
+    settings: Settings,
+    *,
+    config: Config | None = None,
+    beside: Sequence[tuple[str, bytes]] = (),
+    warnings: Sequence[str] = (),
+) -> Job:
+    """Compile a recipe.
+
+    Args:
+        recipe: what to do, with its models by their paths.
+        settings: how to do the work.
+        config: the merge config it comes from, for messages.
+        beside: further files of the output, and their bytes.
+        warnings: what the user should know besides what the plan says.
+
+    Raises:
+        UsageError: if the recipe is wrong, with its line in the config, or a setting, without one.
+        SutureError: if an input is not sound.
+    """
+    try:
+        check_values(recipe.get("swap", recipe))
+        plan = _core.Plan(as_json(recipe), settings.shard_bytes, settings.seed, warnings)
+    except UsageError as e:
+        if settings.dtype is not None and e.at == "out_dtype":
+            # The dtype was put into the recipe by us: the config does not hold it.
+            raise UsageError(f"dtype: {str(e).removeprefix(f'{e.at}: ')}", at="dtype") from None
+        raise (config.locate(e) if config else e) from None
+    budget = plan.budget_json(settings.thread_count, settings.memory_bytes, settings.chunk_elements)
+    inputs = plan.paths
+    written, copied = carried_over(inputs, json.loads(plan.config_json()))
+    written += beside
+    if settings.model_card:
+        written.append(("README.md", model_card(recipe, inputs)))
+    return Job(plan, inputs, written, copied, json.loads(budget), settings, config)
+
+
+def carry_out(job: Job, out: str | PathLike[str], dry_run: bool, progress: Progress | None) -> Report:
+    """Run a job into the folder `out`, or with `dry_run` look at it: what is in its way is then a warning."""
+    if not dry_run:
+        return job.run(Path(out), progress)
+    try:
+        job.plan.check_target(fspath(out), job.settings.overwrite)
+    except SutureError as e:
+        return with_warnings(job.look(Path(out)), [str(e)])
+    return job.look(Path(out))
+
+
+def with_warnings(report: Report, warnings: Sequence[str]) -> Report:
+    """A report with further warnings behind its own."""
+    if not warnings:
+        return report
+    return replace(report, text=json.dumps({**report.data, "warnings": [*report.warnings, *warnings]}))
