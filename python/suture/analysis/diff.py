@@ -48,11 +48,11 @@ def diff(
 
     Returns:
         ``base``, ``warnings`` (what was passed over in the files), ``metrics`` (name and meaning of each figure),
-        ``models`` and ``pairs``. Each of ``models`` has ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from the base), the figures in ``total``,
-        ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and, where asked for, ``heads``, ``neurons``,
-        ``tokens`` and ``vocabularies``, and the names in ``only_base``, ``only_tuned`` and ``reshaped``. Each of
-        ``pairs`` relates the changes of two fine-tunes, ``a`` and ``b``: their cosine, the share of elements both
-        changed, and how often they agree in sign.
+        ``models`` and ``pairs``. Each of ``models`` has ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from
+        the base), the figures in ``total``, ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and,
+        where asked for, ``heads``, ``neurons``, ``tokens`` and ``vocabularies``, and the names in ``only_base``,
+        ``only_tuned`` and ``reshaped``. Each of ``pairs`` relates the changes of two fine-tunes, ``a`` and ``b``: their
+        cosine, the share of elements both changed, and how often they agree in sign.
 
     Raises:
         SutureError: if a checkpoint is not sound.
