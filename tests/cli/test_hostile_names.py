@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     config = {"model_type": EVIL, "architectures": [EVIL], "num_hidden_layers": 2, "num_attention_heads": 2}
     integer = np.arange(3)
-    made = {
+    made: dict[str, dict[str, Tensor]] = {
         "base": tensors(0.0),
         "one": tensors(0.25),
         "two": tensors(0.5),
