@@ -67,7 +67,7 @@ struct Bound {
 
 fn shares(squares: &[f64]) -> Vec<f64> {
     let sum: f64 = squares.iter().sum();
-    squares.iter().map(|s| if sum > 0.0 { s / sum } else { 1.0 / squares.len() as f64 }).collect()
+    squares.iter().map(|s| if sum == 0.0 { 1.0 / squares.len() as f64 } else { s / sum }).collect()
 }
 
 impl Kernel for Bound {

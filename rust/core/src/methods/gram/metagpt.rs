@@ -60,7 +60,7 @@ impl Kernel for Shares {
 
     fn take(&mut self, totals: Totals) -> Result<(), String> {
         let sum: f64 = totals.sums.iter().sum();
-        self.found = Some(totals.sums.iter().map(|s| if sum > 0.0 { s / sum } else { 0.0 }).collect());
+        self.found = Some(totals.sums.iter().map(|s| if sum == 0.0 { 0.0 } else { s / sum }).collect());
         Ok(())
     }
 

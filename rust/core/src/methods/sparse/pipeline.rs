@@ -298,7 +298,7 @@ impl Kernel for Pipeline {
             return Ok(());
         }
         for (input, sums) in self.inputs.iter_mut().zip(totals.sums.chunks_exact(2)) {
-            if sums[1] > 0.0 && input.sparsify != Sparsify::None {
+            if sums[1] != 0.0 && input.sparsify != Sparsify::None {
                 let ratio = sums[0] / sums[1];
                 input.factor = if self.rescale == Rescale::L2 { ratio.sqrt() } else { ratio } as f32;
             }
