@@ -24,7 +24,9 @@ fn kernels(c: &mut Criterion) {
     group.throughput(Throughput::Elements(N as u64));
     group.bench_function("narrow_bf16", |x| x.iter(|| cast::narrow(cast::Element::Bf16, &a, &mut bytes)));
     group.bench_function("widen_bf16", |x| x.iter(|| cast::widen(cast::Element::Bf16, &bytes, &mut out)));
-    group.bench_function("first_nonfinite_bf16", |x| x.iter(|| cast::first_nonfinite(suture_core::dtype::Dtype::Bf16, &bytes)));
+    group.bench_function("first_nonfinite_bf16", |x| {
+        x.iter(|| cast::first_nonfinite(suture_core::dtype::Dtype::Bf16, &bytes))
+    });
     group.bench_function("combine_3", |x| x.iter(|| arith::combine(&[&a, &b, &d], &[0.5, 0.3, 0.2], &mut out)));
     group.bench_function("dot", |x| x.iter(|| reduce::dot(&a, &b, &mut 0.0)));
     group.bench_function("philox", |x| x.iter(|| rng::words(7, 0, &mut words)));

@@ -91,8 +91,10 @@ def test_existing_output_is_kept(family: tuple[Path, Path], tmp_path: Path) -> N
 def test_overwrite_leaves_no_stale_shard(family: tuple[Path, Path], tmp_path: Path) -> None:
     """Law 6: --overwrite replaces the folder; no shard, index or side file of the old output survives."""
     out = tmp_path / "out"
+    (family[0] / "old_template.jinja").write_text("old")
     assert swap(*family, out).returncode == 0
-    (out / "old_template.jinja").write_text("old")
+    (family[0] / "old_template.jinja").unlink()
+    assert (out / "old_template.jinja").exists()
     assert sorted(p.name for p in out.glob("*.safetensors*"))[-1] == "model.safetensors.index.json"
     assert swap(*family, out, "--shard-size", "1GB", "--overwrite").returncode == 0
     assert [p.name for p in out.glob("*safetensors*")] == ["model.safetensors"]
@@ -415,20 +417,30 @@ def test_partial_folder_never_opens_half_written(shards: int, slow: dict[str, An
     failures: list[str] = []
     ended = threading.Event()
 
-    def look() -> None:
-        while not ended.is_set():
-            with suppress(OSError, ValueError, KeyError):
-                try:
-                    suture.open(partial)
-                    opened.append(read_checkpoint(partial))
-                except suture.SutureError as e:
-                    failures.append(str(e))
+    def look(*_: int) -> None:
+        with suppress(OSError, ValueError, KeyError):
+            # By its descriptor the folder stays the same when it is renamed while it is read.
+            held = os.open(partial, os.O_DIRECTORY)
+            try:
+                place = Path(f"/proc/self/fd/{held}")
+                suture.open(place)
+                opened.append(read_checkpoint(place))
+            except suture.SutureError as e:
+                failures.append(str(e))
+            finally:
+                os.close(held)
 
-    looker = threading.Thread(target=look)
+    def watch() -> None:
+        while not ended.is_set():
+            look()
+
+    looker = threading.Thread(target=watch)
     looker.start()
     try:
         size = None if shards == 1 else "9MB"
-        suture.merge(slow, out, settings=suture.Settings(threads=1, chunk="4KiB", shard_size=size))
+        how = suture.Settings(threads=1, chunk="4KiB", shard_size=size)
+        # However fast the run, its progress is told before it is published.
+        suture.merge(slow, out, settings=how, progress=look)
     finally:
         ended.set()
         looker.join()

@@ -74,6 +74,48 @@ def test_identity_keeps_negative_zero(case: Case, tmp_path: Path) -> None:
     assert not differing(merge(identity_config(case, base, tmp_path), tmp_path / "out"), tensors)
 
 
+def weighted(name: str, weights: Sequence[float], *, based: bool = True, **parameters: Any) -> Case:
+    """A case whose weights are given."""
+    return Case(name, f"{weights}", {**parameters, "weight": list(weights)}, based=based)
+
+
+#: Beside the catalogue: weights and scales that give a model back, and such as do not.
+GIVING_BACK = [
+    *CASES,
+    weighted("linear", (0.5, 0.2, 0.3), normalize=False),
+    weighted("linear", (0.5, 0.2, 0.4), normalize=False),
+    weighted("multislerp", (0.5, 0.2, 0.3), normalize_weights=False, based=False),
+    weighted("multislerp", (0.5, 0.2, 0.4), normalize_weights=False, based=False),
+    weighted("multislerp", (0.5, 0.2, 0.4), normalize_weights=False),
+    Case("passthrough", "scale=1", {"scale": 1.0}),
+    Case("emr", "masks", {"task": 1, "masks": True}),
+]
+
+
+@pytest.mark.parametrize("case", GIVING_BACK, ids=str)
+def test_what_cannot_be_computed_on_is_carried_by_what_gives_back(case: Case, tmp_path: Path) -> None:
+    """Identity: 8-bit floats that all models share are carried over by the very merges that give equal floats back."""
+    rng = np.random.default_rng(13)
+    floats = {
+        dtype: encode(rng.standard_normal((3, 1003)).astype(np.float32), dtype) for dtype in ("F32", "F16", "BF16")
+    }
+    small = {"experts": Raw("F8_E4M3", (2, 3), bytes(range(0x30, 0x36)))}
+    configs = []
+    for number, tensors in enumerate([floats, floats | small]):
+        folder = tmp_path / str(number)
+        source = write_checkpoint(folder / "base", tensors)
+        given = {k: v for k, v in case.parameters.items() if k != "weight"}
+        config = configure(Case(case.name, case.variant, given, case.based), [source, *copies(source, folder, 3)])
+        for listed, weight in zip(config["models"], case.parameters.get("weight", []), strict=False):
+            listed["parameters"]["weight"] = weight
+        configs.append(config)
+    if not differing(merge(configs[0], tmp_path / "floats"), floats):
+        assert not differing(merge(configs[1], tmp_path / "both"), floats | small)
+    else:
+        with pytest.raises(suture.SutureError, match="experts"):
+            merge(configs[1], tmp_path / "both")
+
+
 #: Numbers with which one model is given back whole; all others have their defaults.
 WHOLE: dict[str, Any] = {"weight": 1.0, "density": 1.0, "lambda": 1.0, "scale": 1.0}
 WHOLE_OF: dict[str, dict[str, Any]] = {
@@ -294,6 +336,16 @@ def test_nan_let_through_comes_through(case: Case, tmp_path: Path) -> None:
     base["a"][:] = np.nan
     models = [model(tmp_path / f"m{i}", **{n: near(v, rng, 0.1) for n, v in base.items()}) for i in range(4)]
     assert np.isnan(one(configure(case, models), tmp_path / "out", nan="allow")).all()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_nan_of_any_input_comes_through(case: Case, tmp_path: Path) -> None:
+    """`--nan allow`: where one input has a NaN, whichever it is, so has the result, kept or dropped."""
+    for where in involved(case):
+        folder = tmp_path / where
+        models, beside = write_broken(folder, where, TENSORS[0], np.nan, 9001)
+        merged = merge(configure(case, models, beside=beside), folder / "out", nan="allow")
+        assert np.isnan(merged[TENSORS[0]].values()[8192]), where
 
 
 FAR = [

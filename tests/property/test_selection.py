@@ -165,6 +165,28 @@ def test_sce_selects_exactly_k(size: int, share: float, tmp_path: Path) -> None:
     assert int((found != pair[0].values()).sum()) == k
 
 
+def test_sce_weights_do_not_jump_where_all_is_selected(tmp_path: Path) -> None:
+    """`mask: weights`: nearly all of what varies and all of it weigh the models alike; what all changed alike is out.
+
+    The models changed a thousandth of the elements by one and by three steps, the rest alike and by more: of the
+    former alone the weights are as 1 to 9, from all elements nearly even.
+    """
+    rng = np.random.default_rng(6)
+    base = rng.standard_normal(20_000).astype(np.float32)
+    step, varies = np.float32(2.0**-4), np.arange(20_000) % 1000 == 0
+    tuned = [base + np.where(varies, factor * step, 64 * step).astype(np.float32) for factor in (1, 3)]
+    models = [model(tmp_path / "base", a=base), *(model(tmp_path / f"tuned-{i}", a=x) for i, x in enumerate(tuned))]
+    results = []
+    for share in (0.99, float(np.nextafter(np.float32(1), np.float32(0))), 1.0):
+        case = Case("sce", parameters={"select_topk": share, "mask": "weights"})
+        config = configure(case, [*models, models[0]]) | {"out_dtype": "float32"}
+        config["models"] = config["models"][:2]
+        results.append(one(config, tmp_path / str(share)))
+    want = base + np.where(varies, 0.1 * step + 0.9 * 3 * step, 64 * step)
+    for found in results:
+        np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("block", [1, 7, 256, 5000])
 @pytest.mark.parametrize("density", [1e-9, 0.29, 0.4, 1.0])
 def test_cabs_keeps_exactly_k_of_a_block(density: float, block: int, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ def variances(base: NDArray[Any], tuned: Sequence[NDArray[Any]]) -> NDArray[np.f
     return np.asarray(np.var([delta(base, x).astype(np.float64) for x in tuned], axis=0), dtype=np.float64)
 
 
-def selected(base: NDArray[Any], tuned: Sequence[NDArray[Any]], topk: float) -> NDArray[np.bool_]:
-    """The share `topk`, counted in float32, of the elements that vary."""
-    if topk >= 1.0:
+def selected(base: NDArray[Any], tuned: Sequence[NDArray[Any]], topk: float, mask: str = "deltas") -> NDArray[np.bool_]:
+    """The share `topk`, counted in float32, of the elements that vary. All of it is everything in mergekit."""
+    if topk >= 1.0 and mask == "deltas":
         return np.ones(base.shape, dtype=np.bool_)
     variance = variances(base, tuned)
     count = int(np.float32(np.count_nonzero(variance)) * np.float32(topk))
@@ -34,7 +34,7 @@ def sce(
     `mask`: what is not selected is left out of the changes (mergekit) or of the weights only (FuseChat's code).
     """
     changes = np.stack([delta(base, x).astype(np.float64) for x in tuned])
-    chosen = np.where(selected(base, tuned, topk), changes, 0.0)
+    chosen = np.where(selected(base, tuned, topk, mask), changes, 0.0)
     energy = np.square(chosen).reshape(len(tuned), -1).sum(axis=1)
     share = energy / energy.sum() if energy.sum() > 0.0 else np.full(len(tuned), 1.0 / len(tuned))
     entries = {"deltas": chosen, "weights": changes}[mask]

@@ -81,3 +81,56 @@ def _imported(path: Path, module: str, package: str, names: Iterable[str]) -> se
             found |= {name if name in names else str(node.module) for name in inner}
     own = {name for name in found if name == package or name.startswith(f"{package}.")}
     return own - {module}
+
+
+def between_files(crate: Path) -> Arrows:
+    """Which files of a Rust crate use which, named as modules below `crate`; what only tests use does not count.
+
+    The file of a room (``mod.rs``) is named after the room. That its own files use what it defines is no arrow.
+    """
+    files = {f"crate.{_rust_module(crate, path)}".rstrip("."): path for path in crate.rglob("*.rs")}
+    return {module: _used(path, module, files.keys()) for module, path in files.items() if module != "crate.lib"}
+
+
+def _rust_module(crate: Path, path: Path) -> str:
+    parts = path.relative_to(crate).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "mod" else parts)
+
+
+def _used(path: Path, module: str, names: Iterable[str]) -> set[str]:
+    known = set(names)
+    code = re.sub(r"//.*", "", re.split(r"#\[cfg\(test\)\]\s*mod tests", path.read_text(encoding="utf-8"))[0])
+    # `super` of a room's own file is its parent, as of any other file in it.
+    parent = module if path.name == "mod.rs" and module == "crate" else module.rpartition(".")[0]
+    paths: set[str] = set()
+    for statement in re.findall(r"\buse\s+((?:crate|super|self)\b[^;]*);", code):
+        paths.update(_expanded(re.sub(r"\s+", "", statement)))
+    paths.update(re.findall(r"\b(?:crate|super)(?:::\w+)+", code))
+    found = set()
+    for used in paths:
+        parts = used.split("::")
+        while parts[0] == "super":
+            parts = [*parent.split("."), *parts[1:]] if parts[1:2] != ["super"] else parts[1:]
+        if parts[0] == "self":
+            parts = [*module.split("."), *parts[1:]]
+        name = ".".join(parts)
+        while name and name not in known:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    rooms = {module.rsplit(".", i)[0] for i in range(module.count(".") + 1)}
+    return {name for name in found if name and name != module and name not in rooms | {"crate"}}
+
+
+def _expanded(statement: str) -> list[str]:
+    """The single paths of a `use` with braces."""
+    head, brace, rest = statement.partition("{")
+    if not brace:
+        return [statement.partition("as")[0] if re.search(r"::\w+as\w+$", statement) else statement]
+    inner, depth, items = rest[: rest.rfind("}")], 0, [""]
+    for c in inner:
+        depth += {"{": 1, "}": -1}.get(c, 0)
+        if c == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += c
+    return [path for item in items if item for path in _expanded(head + item)]

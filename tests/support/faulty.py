@@ -103,18 +103,22 @@ def main(text: str) -> None:
             if told.get("kind"):
                 refuse(told["kind"], told["kill"])
 
+    # Another user may not be able to import.
+    settings, merge, swap = suture.Settings(**told["settings"]), suture.merge, suture.swap
     if told.get("user"):
         os.setgid(told["user"])
         os.setuid(told["user"])
-    settings = suture.Settings(**told["settings"])
     try:
         if "swap" in told:
-            suture.swap(**told["swap"], out=told["out"], settings=settings, progress=progress)
+            swap(**told["swap"], out=told["out"], settings=settings, progress=progress)
         else:
-            suture.merge(told["config"], told["out"], settings=settings, progress=progress)
+            merge(told["config"], told["out"], settings=settings, progress=progress)
     except suture.SutureError as e:
         print(e, file=sys.stderr, flush=True)
         os._exit(1 if moment else 3)
+    except BaseException as e:
+        print(f"{type(e).__name__}: {e}", file=sys.stderr, flush=True)
+        os._exit(5)
     os._exit(0 if moment else 3)
 
 

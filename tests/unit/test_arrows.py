@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..support.arrows import ROOT, allowed, between_modules, between_rooms, circle
+from ..support.arrows import ROOT, allowed, between_files, between_modules, between_rooms, circle
 
 PACKAGE = ROOT / "python" / "suture"
 TREE = "python/suture"
@@ -40,3 +40,24 @@ def test_circles_and_wrong_lines_are_seen() -> None:
     for text in ("", "```arrows of x\na b\n```\n", "```arrows of x\na ->\na -> b\n```\n"):
         with pytest.raises(AssertionError):
             allowed("x", text)
+
+
+CORE = ROOT / "rust" / "core" / "src"
+
+
+def test_every_arrow_of_the_core_is_allowed() -> None:
+    """The rooms of the core use what ARCHITECTURE.md lets them, and all that it says they do."""
+    found, map_ = between_rooms(between_files(CORE)), allowed("rust/core/src")
+    assert {room: others for room, others in found.items() if room != "lib"} == map_
+    assert not circle(map_)
+
+
+def test_there_are_no_circles_in_the_core() -> None:
+    """Not between files either, within a room or across."""
+    assert not circle(between_files(CORE))
+    assert between_files(CORE)["crate.engine.worker"] >= {"crate.engine.tiles", "crate.kernels.cast"}
+
+
+def test_no_file_of_the_core_is_long() -> None:
+    """Small files: none above 450 lines."""
+    assert not [p for p in CORE.rglob("*.rs") if p.read_text(encoding="utf-8").count("\n") > 450]

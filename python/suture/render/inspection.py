@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from suture.escape import printable
-from suture.render.terminal import bolded, say
+from suture.render.terminal import bolded, say, warn
 from suture.render.units import figure, plural, size
 from suture.results import Inspection
 from suture.results.reading import Tensor
@@ -27,7 +27,7 @@ def show(found: Inspection, tensors: bool) -> None:
     if tensors:
         _table(found["tensors"])
     for warning in found["warnings"]:
-        click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
+        warn(warning)
 
 
 def _value(value: Any) -> str:

@@ -1,10 +1,13 @@
-//! Which files a checkpoint consists of: a single file, an index, or every shard of a folder.
+//! Which files a checkpoint consists of: a single file, those of an index, or what [`folder`] finds.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::folder;
 use crate::error::{Error, Result};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -14,42 +17,44 @@ const MAX_INDEX: u64 = 100_000_000;
 pub(super) struct Listing {
     pub files: Vec<PathBuf>,
     pub weight_map: Option<Vec<(String, String)>>,
+    /// What was left out.
+    pub warning: Option<String>,
 }
 
 pub(super) fn list(path: &Path) -> Result<Listing> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
     if !meta.is_dir() {
-        return Ok(Listing { files: vec![path.to_owned()], weight_map: None });
+        return Ok(Listing { files: vec![path.to_owned()], weight_map: None, warning: None });
     }
     let names = folder_names(path)?;
-    let mut indexes: Vec<&String> = names.iter().filter(|n| n.ends_with(".safetensors.index.json")).collect();
+    let of_model = |n: &&OsString| {
+        n.as_bytes().strip_suffix(b".safetensors.index.json").is_some_and(|stem| !folder::is_beside(stem, &names))
+    };
+    let mut indexes: Vec<&OsString> = names.iter().filter(of_model).collect();
     if indexes.len() > 1 {
         indexes.retain(|n| *n == INDEX);
     }
     if let Some(name) = indexes.first() {
         return from_index(path, &path.join(name));
     }
-    let files: Vec<PathBuf> = names.iter().filter(|n| n.ends_with(".safetensors")).map(|n| path.join(n)).collect();
-    if files.is_empty() {
-        let pickles = names.iter().any(|n| n.ends_with(".bin") || n.ends_with(".pt") || n.ends_with(".pth"));
+    let Some(choice) = folder::choose(&names).map_err(|problem| Error::checkpoint(path, problem))? else {
+        let pickled = |n: &OsString| [".bin", ".pt", ".pth"].iter().any(|end| n.as_bytes().ends_with(end.as_bytes()));
+        let pickles = names.iter().any(pickled);
         let advice = if pickles {
             "it holds pickled weights, which are never executed; convert them to safetensors first"
         } else {
             "expected model.safetensors, or shards with their index"
         };
         return Err(Error::checkpoint(path, format!("no safetensors file in this folder; {advice}")));
-    }
-    Ok(Listing { files, weight_map: None })
+    };
+    let files = choice.files.iter().map(|name| path.join(name)).collect();
+    Ok(Listing { files, weight_map: None, warning: choice.warning })
 }
 
-fn folder_names(path: &Path) -> Result<Vec<String>> {
+fn folder_names(path: &Path) -> Result<Vec<OsString>> {
     let read = |e| Error::io(path, "list", e);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(read)? {
-        if let Ok(name) = entry.map_err(read)?.file_name().into_string() {
-            names.push(name);
-        }
-    }
+    let entries = std::fs::read_dir(path).map_err(read)?;
+    let mut names: Vec<OsString> = entries.map(|entry| Ok(entry.map_err(read)?.file_name())).collect::<Result<_>>()?;
     names.sort();
     Ok(names)
 }
@@ -90,5 +95,6 @@ fn from_index(folder: &Path, index: &Path) -> Result<Listing> {
         files.insert(file.to_owned());
         weight_map.push((tensor.clone(), file.to_owned()));
     }
-    Ok(Listing { files: files.iter().map(|f| folder.join(f)).collect(), weight_map: Some(weight_map) })
+    let files = files.iter().map(|f| folder.join(f)).collect();
+    Ok(Listing { files, weight_map: Some(weight_map), warning: None })
 }

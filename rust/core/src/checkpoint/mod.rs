@@ -1,9 +1,11 @@
 //! Checkpoints on disk: opened by their headers, read by byte range, written by position.
 
+mod folder;
 pub mod header;
 mod index;
 mod json;
 mod layout;
+mod replaceable;
 mod staging;
 mod target;
 
@@ -22,6 +24,9 @@ use crate::source::{FileSource, Identity, IoMode, Source};
 
 /// The file of an output that says how it was made, with the digest of every tensor.
 pub const REPORT: &str = "suture.json";
+
+/// The file of an unfinished output by which a run is taken up again.
+pub const JOURNAL: &str = ".suture-journal";
 
 /// A tensor of an open checkpoint.
 #[derive(Debug, Clone)]
@@ -73,7 +78,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file, or a folder of them with or without an index.
+    /// Opens a safetensors file, or a folder of them.
+    ///
+    /// Of a folder with an index, the files that the index lists are the checkpoint. Without one it is the group of
+    /// files called `model` (`model.safetensors`, or `model-NNNNN-of-NNNNN.safetensors`); or else whatever there is, if
+    /// that is one numbered set or single files only. Adapters, states of optimizers and other files known to lie
+    /// beside models count only where there is nothing else. What is left out is in [`Self::warnings`].
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
@@ -83,7 +93,7 @@ impl Checkpoint {
             path: path.to_owned(),
             files: Vec::new(),
             tensors: Vec::new(),
-            warnings: Vec::new(),
+            warnings: listing.warning.map(|w| format!("{}: {w}", path.display())).into_iter().collect(),
             by_name: HashMap::new(),
         };
         for file in &listing.files {

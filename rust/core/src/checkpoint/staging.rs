@@ -159,6 +159,9 @@ impl Staging {
         }
         // What appeared there since the run began is as dear as what was there before.
         self.target.vacant(overwrite)?;
+        if to.is_symlink() {
+            return Err(Error::output(to, "is a link that was put there during the run; remove it and run this again"));
+        }
         let _ = std::fs::remove_dir(to);
         match rustix::fs::renameat_with(cwd, from, cwd, to, RenameFlags::NOREPLACE) {
             // A file system without that flag: a plain rename replaces an empty folder at most.
@@ -167,14 +170,15 @@ impl Staging {
             other => other.map_err(fail)?,
         }
         // The output stands: nothing that fails from here on takes it away again.
-        let _ = std::fs::remove_file(to.join(journal));
+        let journal = to.join(journal);
+        let gone = std::fs::remove_file(&journal).map_err(|e| Error::io(&journal, "remove", e));
         if let Ok(above) = File::open(to.parent().unwrap_or(to)) {
             let _ = above.sync_all();
         }
         // What was replaced.
         match std::fs::remove_dir_all(from) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(from, "remove the replaced output", e)),
-            _ => Ok(()),
+            _ => gone,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::REPORT;
+use super::replaceable;
 use crate::error::{Error, Result};
 
 /// The real path of an output. Links are followed now, so that nothing can be redirected later.
@@ -85,47 +85,18 @@ impl Target {
     /// # Errors
     /// [`Error::Output`] with what is in the way.
     pub fn vacant(&self, overwrite: bool) -> Result<()> {
-        let fail = |problem| Err(Error::output(&self.path, problem));
+        let fail = |problem: &str| Err(Error::output(&self.path, problem));
         match std::fs::read_dir(&self.path).map(|mut entries| entries.next().is_none()) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(_) => fail("exists and is not a folder; choose another output"),
+            Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
+                fail("exists and is not a folder; choose another output")
+            }
+            Err(e) => Err(Error::io(&self.path, "list", e)),
             Ok(true) => Ok(()),
             Ok(false) if !overwrite => {
                 fail("exists and is not empty; pass --overwrite to replace it, or choose another")
             }
-            Ok(false) if looks_like_a_checkpoint(&self.path) => Ok(()),
-            Ok(false) => fail("holds something other than a checkpoint; --overwrite will not delete it"),
+            Ok(false) => replaceable::check(&self.path).or_else(|problem| fail(&problem)),
         }
     }
-}
-
-/// Whether a folder holds a checkpoint and nothing else: what `--overwrite` may delete.
-///
-/// Files that `suture.json` lists count, and at the top those that checkpoints consist of.
-fn looks_like_a_checkpoint(folder: &Path) -> bool {
-    let report = std::fs::read(folder.join(REPORT)).ok();
-    let report: Option<serde_json::Value> = report.and_then(|text| serde_json::from_slice(&text).ok());
-    let listed = report.as_ref().and_then(|r| r["files"].as_array());
-    let is_listed = |path: &Path| listed.is_some_and(|l| l.iter().any(|f| f.as_str().map(Path::new) == Some(path)));
-    let is_usual = |path: &Path| {
-        let name = path.to_string_lossy();
-        path.components().count() == 1
-            && [".safetensors", ".json", ".txt", ".model", ".jinja", ".md"].iter().any(|e| name.ends_with(e))
-    };
-    let mut weights = listed.is_some();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(inner) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(folder.join(&inner)) else { return false };
-        for entry in entries.flatten() {
-            let path = inner.join(entry.file_name());
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                folders.push(path);
-            } else if !is_listed(&path) && !is_usual(&path) {
-                return false;
-            } else {
-                weights |= path.extension().is_some_and(|e| e == "safetensors");
-            }
-        }
-    }
-    weights
 }

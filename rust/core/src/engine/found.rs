@@ -51,7 +51,7 @@ impl Found {
     pub fn settle(&mut self, plan: &Plan, group: usize, parts: Vec<Partial>) -> Result<()> {
         let Some(own) = self.groups.get_mut(&group) else { return Err(Error::bug("settled before it began")) };
         let Some(wants) = own.kernel.wants() else { return Err(Error::bug("settled once too often")) };
-        let (totals, before) = join(parts, wants.sums, wants.ranks);
+        let (totals, before) = join(parts, &plan.groups[group].tensors, wants.sums, wants.ranks);
         if wants.ranks > 0 {
             self.before.extend(before);
         }

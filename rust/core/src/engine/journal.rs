@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::plan::Plan;
 
 /// Its name in the folder.
-pub const FILE: &str = ".suture-journal";
+pub const FILE: &str = crate::checkpoint::JOURNAL;
 
 /// What is known of a finished output tensor.
 #[derive(Debug, Clone, Serialize, Deserialize)]

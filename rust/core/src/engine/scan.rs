@@ -15,6 +15,7 @@ use super::threads;
 use super::tiles::{Inputs, Pass, Scratch};
 use super::worker::begun;
 use crate::error::Result;
+use crate::kernels::cast::widen;
 use crate::kernels::select::BINS;
 use crate::methods::Stats;
 
@@ -64,7 +65,14 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
         let (tensor, span) = tasks[i];
         let t = &tensors[tensor];
         stats.before = found.before(tensor).get(span as usize).cloned().unwrap_or_default();
-        let own = Pass { tensor: t, own: t.elements_of(span), release: Some(true), check: pass == 0, digest: false };
+        let own = Pass {
+            tensor: t,
+            own: t.elements_of(span),
+            release: Some(true),
+            check: pass == 0,
+            digest: false,
+            how: widen,
+        };
         begun(inputs, means.backend, &own, kernel, &mut stats, (&mut scratch.buffers, &mut scratch.wide))?;
         scratch.trim(t);
         if let Some((sums, ranks)) = seen.lock().get_mut(&tensor) {

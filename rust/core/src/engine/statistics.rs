@@ -1,6 +1,6 @@
 //! Statistics while they are joined: the spans of a tensor in their order, then the tensors of a group in the plan's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +61,9 @@ pub struct Partial {
 /// Ranks counted before each span of a tensor, by the tensor's index.
 pub type Before = Vec<(usize, Vec<Vec<u64>>)>;
 
-/// The totals of a scan, and the running ranks before each span; `sums` and `ranks` are their numbers.
-pub fn join(parts: Vec<Partial>, sums: usize, ranks: usize) -> (Totals, Before) {
+/// The totals of a scan, and the running ranks before each span; `sums` and `ranks` are their numbers, `order` is that of
+/// the tensors.
+pub fn join(parts: Vec<Partial>, order: &[usize], sums: usize, ranks: usize) -> (Totals, Before) {
     let mut totals = Totals { sums: vec![0.0; sums], counts: Vec::new(), ranks: vec![0; ranks] };
     let mut tensors: Vec<OfTensor> = Vec::new();
     for part in parts {
@@ -76,7 +77,8 @@ pub fn join(parts: Vec<Partial>, sums: usize, ranks: usize) -> (Totals, Before) 
         }
         tensors.extend(part.tensors);
     }
-    tensors.sort_unstable_by_key(|t| t.tensor);
+    let place: HashMap<usize, usize> = order.iter().enumerate().map(|(place, t)| (*t, place)).collect();
+    tensors.sort_unstable_by_key(|t| place.get(&t.tensor));
     let mut before = Before::new();
     for t in tensors {
         add(&mut totals.sums, &t.sums);
@@ -102,9 +104,10 @@ mod tests {
                 .map(|(tensor, (sum, rank))| OfTensor { tensor, sums: vec![sum * 1e-3], ranks: vec![vec![*rank], vec![1]] })
                 .collect();
             let part = |tensors: &[OfTensor]| Partial { counts: vec![vec![tensors.len() as u64]], tensors: tensors.to_vec() };
-            let (whole, before) = join(vec![part(&tensors)], 1, 1);
+            let order: Vec<usize> = (0..tensors.len()).rev().collect();
+            let (whole, before) = join(vec![part(&tensors)], &order, 1, 1);
             let (first, last) = tensors.split_at(cut.min(tensors.len()));
-            let (parts, again) = join(vec![part(last), part(first)], 1, 1);
+            let (parts, again) = join(vec![part(last), part(first)], &order, 1, 1);
             proptest::prop_assert_eq!(whole.sums[0].to_bits(), parts.sums[0].to_bits());
             proptest::prop_assert_eq!((&whole.counts, &whole.ranks), (&parts.counts, &parts.ranks));
             proptest::prop_assert_eq!(before, again);

@@ -12,7 +12,7 @@ use crate::methods::{Stats, Tile};
 use crate::plan::budget::{self, whole};
 use crate::plan::{Action, Plan, TensorPlan};
 use crate::sizes::TILE;
-use crate::view::{Decode, Sources, View};
+use crate::view::{Decode, Sources, View, Widen};
 
 /// Elements handled together from digest to rounding, so that each is fetched into the cache once.
 const TOGETHER: u64 = 4 * TILE as u64;
@@ -71,6 +71,8 @@ pub struct Pass<'t> {
     pub check: bool,
     /// Whether to digest the operands.
     pub digest: bool,
+    /// How to widen stored elements.
+    pub how: Widen,
 }
 
 /// Leaf digests of each view, empty for those that are no stored tensor.
@@ -131,7 +133,7 @@ impl Inputs<'_> {
                     let piece = at..(at + tile_len).min(together.end);
                     let len = (piece.end - piece.start) as usize;
                     for ((o, raw), wide) in operands.iter().zip(raw).zip(wide.iter_mut()) {
-                        o.decode(raw, &part, &piece, &mut wide[..len])?;
+                        o.decode_by(pass.how, raw, &part, &piece, &mut wide[..len])?;
                     }
                     let all: Vec<&[f32]> = wide[..operands.len()].iter().map(|w| &w[..len]).collect();
                     let (base, inputs) = match base {

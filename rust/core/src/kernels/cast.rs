@@ -89,6 +89,26 @@ pub fn widen(element: Element, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Widens stored elements that will be rounded to 16 bits and nothing else: f64 is rounded to f32 to odd, so that the second
+/// rounding gives what one rounding would (Boldo and Melquiond, Emulation of FMA and correctly rounded sums, 2008).
+pub fn widen_to_odd(element: Element, bytes: &[u8], out: &mut [f32]) {
+    if element != Element::F64 {
+        return widen(element, bytes, out);
+    }
+    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        let exact = f64::from_le_bytes(*b);
+        let near = exact as f32;
+        let back = f64::from(near);
+        *o = if back == exact || exact.is_nan() || exact.is_infinite() {
+            near
+        } else {
+            // Towards zero, and the last bit set: it says that something was cut off.
+            let below = if back.abs() > exact.abs() { near.to_bits() - 1 } else { near.to_bits() };
+            f32::from_bits(below | 1)
+        };
+    }
+}
+
 /// Rounds `values` into stored elements of `dtype`, to nearest even; NaN stays NaN, overflow becomes infinite.
 ///
 /// `bytes` has room for exactly `values.len()` elements; as booleans, all but 0 is true.
@@ -222,6 +242,29 @@ mod tests {
                 let got = f16::from_le_bytes([b[0], b[1]]);
                 let want = f16::from_f32(*v);
                 proptest::prop_assert!(got == want || (got.is_nan() && want.is_nan()));
+            }
+        }
+    }
+
+    proptest::proptest! {
+        /// Law 2: f64 is rounded once on its way to 16 bits, as the `half` crate rounds it.
+        #[test]
+        fn f64_is_rounded_once(bits in proptest::collection::vec(proptest::num::u64::ANY, 1..200), near in -70000f64..70000.0) {
+            let mut values: Vec<f64> = bits.iter().map(|b| f64::from_bits(*b)).collect();
+            // Near halves, where two roundings go wrong.
+            values.extend([1.0 + 2f64.powi(-9) + 2f64.powi(-40), 1.0 + 2f64.powi(-12) - 2f64.powi(-45), near, 1e39, -1e-50]);
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let mut wide = vec![0f32; values.len()];
+            widen_to_odd(Element::F64, &bytes, &mut wide);
+            let mut narrowed = vec![0; values.len() * 2];
+            for (dtype, want) in [
+                (Element::F16, (|v| f16::from_f64(v).to_bits()) as fn(f64) -> u16),
+                (Element::Bf16, |v| half::bf16::from_f64(v).to_bits()),
+            ] {
+                narrow(dtype, &wide, &mut narrowed);
+                for (v, b) in values.iter().zip(narrowed.chunks_exact(2)).filter(|(v, _)| !v.is_nan()) {
+                    proptest::prop_assert_eq!(u16::from_le_bytes([b[0], b[1]]), want(*v), "{:e}", v);
+                }
             }
         }
     }

@@ -127,8 +127,14 @@ impl Kernel for Bound {
             let mut importance = scratch::values(x.len());
             self.importance(row, x, base, &mut importance);
             for (((o, x), b), s) in out.iter_mut().zip(x).zip(base).zip(&*importance) {
-                // A NaN is not below the threshold and is taken.
-                *o = if *s < self.threshold { *b } else { *x };
+                // A NaN, of the element or of what it is measured by, is neither and comes through.
+                *o = if *s < self.threshold {
+                    *b
+                } else if *s >= self.threshold {
+                    *x
+                } else {
+                    f32::NAN
+                };
             }
         }
     }

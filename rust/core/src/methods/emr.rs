@@ -108,7 +108,7 @@ impl Kernel for Bound {
     }
 
     fn take(&mut self, totals: Totals) -> Result<(), String> {
-        self.scale = Some(if totals.sums[1] > 0.0 { totals.sums[0] / totals.sums[1] } else { 0.0 });
+        self.scale = Some(if totals.sums[1] == 0.0 { 0.0 } else { totals.sums[0] / totals.sums[1] });
         Ok(())
     }
 

@@ -43,7 +43,9 @@ impl Method for Fisher {
                 // From a negative zero, which keeps the sign of zeros.
                 let (mut sum, mut total) = (-0.0, 0.0);
                 for ((x, f), w) in models.iter().zip(gradients).zip(&weights) {
-                    let weight = w * f64::from(f[e]).max(floor);
+                    let f = f64::from(f[e]);
+                    // `max` would take the floor for a NaN.
+                    let weight = w * if f < floor { floor } else { f };
                     sum += weight * f64::from(x[e]);
                     total += weight;
                 }

@@ -32,8 +32,8 @@ impl Method for Magmax {
             for (x, w) in tile.inputs.iter().zip(&weights) {
                 for ((o, x), b) in out.iter_mut().zip(*x).zip(base) {
                     let change = w * (x - b);
-                    // Written so that a NaN wins.
-                    *o = if change.abs() < o.abs() { *o } else { change };
+                    // A NaN wins, whether it comes now or came before.
+                    *o = if (change.abs() < o.abs()) | o.is_nan() { *o } else { change };
                 }
             }
             for (o, b) in out.iter_mut().zip(base) {

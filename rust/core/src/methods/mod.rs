@@ -252,6 +252,11 @@ pub trait Kernel: Send + Sync {
         Err("works on single tensors".into())
     }
 
+    /// True if it gives its one input as it is: then all there is to it is a cast.
+    fn casts(&self) -> bool {
+        false
+    }
+
     /// What the scans have found and a reader of the report may want, each with its name.
     fn found(&self) -> Vec<(String, f64)> {
         Vec::new()

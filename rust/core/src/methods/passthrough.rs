@@ -42,6 +42,10 @@ impl Method for Passthrough {
 }
 
 impl Kernel for Bound {
+    fn casts(&self) -> bool {
+        self.scale == 1.0
+    }
+
     fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
         if self.scale == 1.0 {
             out.copy_from_slice(tile.inputs[0]);

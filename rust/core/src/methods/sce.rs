@@ -21,7 +21,7 @@ static SPEC: Spec = Spec {
     parameters: &[
         Parameter::shared(
             "select_topk",
-            "share of the elements with a variance that is selected, above 0",
+            "share of the elements with a variance that is selected, above 0; at 1 `mask: deltas` leaves out none, as in mergekit",
             SHARE,
             Default::Number(1.0),
         ),
@@ -186,7 +186,7 @@ impl Kernel for Bound {
         if self.search.wants().is_none() {
             let sum: f64 = totals.sums.iter().sum();
             let even = 1.0 / self.n as f64;
-            self.weights = Some(totals.sums.iter().map(|s| if sum > 0.0 { s / sum } else { even }).collect());
+            self.weights = Some(totals.sums.iter().map(|s| if sum == 0.0 { even } else { s / sum }).collect());
             return Ok(());
         }
         if self.search.begins() {
@@ -217,13 +217,21 @@ impl Kernel for Bound {
 impl Bound {
     /// Zeroes the changes that are not selected.
     fn mask(&self, run: &mut Run, seen: &mut [u64]) {
-        let [selection] = self.search.group(0) else { return };
-        run.measure();
-        selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
+        match self.search.group(0) {
+            [selection] => {
+                run.measure();
+                selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
+            }
+            // A share of one has mergekit mask nothing. FuseChat's code still selects what varies.
+            _ if self.masks_changes => return,
+            _ => {
+                run.measure();
+            }
+        }
         let Run { changes, variance, len } = run;
         for change in changes.chunks_exact_mut(*len) {
             for (d, v) in change.iter_mut().zip(&**variance) {
-                *d = if *v > 0.0 { *d } else { 0.0 };
+                *d = if *v == 0.0 { 0.0 } else { *d };
             }
         }
     }

@@ -205,6 +205,8 @@ pub struct Params {
     pub seed: u64,
     /// How deep in the model the tensor lies, from 0 (first layer) to 1 (last layer); `None` outside the layers.
     pub depth: Option<f64>,
+    /// True if the tensor lies in a layer, of whichever stack.
+    pub layered: bool,
     /// Where in the recipe each parameter that is not a default comes from: one key path, or one for every input. Not
     /// part of what decides the output.
     #[serde(skip)]

@@ -46,7 +46,7 @@ impl Method for Varm {
     fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         let n = params.inputs;
         let granularity = params.word("granularity");
-        let even = granularity == "layer" && params.depth.is_none();
+        let even = granularity == "layer" && !params.layered;
         Ok(Box::new(Bound {
             n,
             by_element: granularity == "item",
@@ -67,7 +67,7 @@ struct Bound {
 
 fn shares(squares: &[f64]) -> Vec<f64> {
     let sum: f64 = squares.iter().sum();
-    squares.iter().map(|s| if sum > 0.0 { s / sum } else { 1.0 / squares.len() as f64 }).collect()
+    squares.iter().map(|s| if sum == 0.0 { 1.0 / squares.len() as f64 } else { s / sum }).collect()
 }
 
 impl Kernel for Bound {

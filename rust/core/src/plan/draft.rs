@@ -333,13 +333,8 @@ impl Draft {
         };
         let mut tensors: Vec<TensorPlan> = self.items.into_iter().zip(&layout.places).map(place).collect();
         tensors.sort_by_key(|t| (t.shard, t.offset));
-        let mut groups: Vec<Group> =
-            self.groups.into_iter().map(|g| Group { name: g.name, tensors: Vec::new() }).collect();
-        for (i, t) in tensors.iter().enumerate() {
-            if let Action::Compute { group: Some(group), .. } = t.action {
-                groups[group].tensors.push(i);
-            }
-        }
+        let groups = self.groups.into_iter().enumerate();
+        let groups = groups.map(|(i, g)| Group::of(g.name, i, &tensors)).collect();
         let mut bytes: HashMap<Dtype, u64> = HashMap::new();
         for t in tensors.iter().filter(|t| t.dtype.computes()) {
             *bytes.entry(t.dtype).or_default() += t.nbytes;

@@ -133,10 +133,8 @@ impl Plan {
         let shards = (list(value, "shards")?.iter().enumerate())
             .map(|(i, s)| shard(i, text(s, "file")?, whole(s, "header_bytes")?, &tensors))
             .collect::<Result<_>>()?;
-        let groups = list(value, "groups")?.iter().enumerate().map(|(i, g)| Group {
-            name: g.as_str().unwrap_or_default().to_owned(),
-            tensors: (0..tensors.len()).filter(|t| group(&tensors[*t]) == Some(i)).collect(),
-        });
+        let groups = list(value, "groups")?.iter().enumerate();
+        let groups = groups.map(|(i, g)| Group::of(g.as_str().unwrap_or_default().to_owned(), i, &tensors));
         let plan = Self {
             title: text(value, "title")?.to_owned(),
             recipe: value["recipe"].clone(),
@@ -167,13 +165,6 @@ pub(super) fn path_json(path: &std::path::Path) -> Value {
             let hex: String = path.as_os_str().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
             json!({"bytes": hex})
         }
-    }
-}
-
-fn group(t: &TensorPlan) -> Option<usize> {
-    match &t.action {
-        Action::Compute { group, .. } => *group,
-        Action::Move { .. } => None,
     }
 }
 
@@ -265,6 +256,7 @@ impl Reader<'_> {
             inputs: whole(stored, "inputs")? as usize,
             seed: whole(stored, "seed")?,
             depth: stored["depth"].as_f64(),
+            layered: stored["layered"] == true,
             based: base.is_some(),
             ..Params::default()
         };

@@ -388,6 +388,7 @@ impl Builder<'_> {
         let levels = [&stage.slice.parameters, &self.part.parameters, &self.merge.parameters];
         let mut params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
         params.based = base.is_some();
+        params.layered = split_layer(output).is_some();
         // Gradients run over the slice, depth over all layers.
         params.depth = position.and_then(|(i, _)| depth(Some((stage.first + i, self.layers))));
         let computes = base.iter().chain(&inputs).all(|p| draft.models.tensor(*p).dtype.computes());

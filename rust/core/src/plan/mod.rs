@@ -57,8 +57,19 @@ pub enum Action {
 pub struct Group {
     /// What they have in common, for people: `the model`, `layer 3`, `self_attn of layer 3`.
     pub name: String,
-    /// Indices into [`Plan::tensors`], in order.
+    /// Indices into [`Plan::tensors`], in the order of what they are made from: how the output is cut into slices, modules and
+    /// shards must not decide which of equal elements come first.
     pub tensors: Vec<usize>,
+}
+
+impl Group {
+    /// The group with number `index` of a plan of `tensors`.
+    fn of(name: String, index: usize, tensors: &[TensorPlan]) -> Self {
+        let own = |t: &TensorPlan| matches!(t.action, Action::Compute { group: Some(g), .. } if g == index);
+        let mut members: Vec<usize> = (0..tensors.len()).filter(|i| own(&tensors[*i])).collect();
+        members.sort_by_key(|i| tensors[*i].action.places().first().copied());
+        Self { name, tensors: members }
+    }
 }
 
 impl Action {

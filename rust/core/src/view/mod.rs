@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::kernels::cast::{Element, widen};
 use crate::source::{Buffer, Source};
 
 pub use plain::Plain;
@@ -101,6 +102,9 @@ pub struct Slot {
     pub spare: Option<Buffer>,
 }
 
+/// A way to widen stored elements: [`widen`] or [`crate::kernels::cast::widen_to_odd`].
+pub type Widen = fn(Element, &[u8], &mut [f32]);
+
 /// A view that is read: its bytes and the elements they stand for.
 pub trait Decode: Send + Sync {
     /// Dtype of the elements.
@@ -134,7 +138,15 @@ pub trait Decode: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Bug`] for a dtype that nothing decodes; a plan refuses it.
-    fn decode(&self, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()>;
+    fn decode(&self, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
+        self.decode_by(widen, raw, of, part, out)
+    }
+
+    /// As [`Self::decode`], with another way to widen stored elements.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()>;
 
     /// Hears which elements will be wanted next.
     fn ahead(&self, _elements: &Range<u64>) {}

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Decode, Place, Slot, Sources, cut};
+use super::{Decode, Place, Slot, Sources, Widen, cut};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, widen};
+use crate::kernels::cast::Element;
 use crate::source::Source;
 
 /// A stored tensor and the source it lies in.
@@ -50,8 +50,8 @@ impl Decode for Plain<'_> {
         Some(cut(raw, self.tensor.dtype.bits(), of, part))
     }
 
-    fn decode(&self, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
-        widen(Element::need(self.tensor.dtype)?, cut(raw, self.tensor.dtype.bits(), of, part), out);
+    fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
+        how(Element::need(self.tensor.dtype)?, cut(raw, self.tensor.dtype.bits(), of, part), out);
         Ok(())
     }
 

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Decode, Place, Plain, Slot, Sources, cut};
+use super::{Decode, Place, Plain, Slot, Sources, Widen, cut};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, widen};
+use crate::kernels::cast::Element;
 use crate::source::Buffer;
 
 /// A range of elements of a stored tensor.
@@ -136,8 +136,8 @@ impl Decode for Opened<'_> {
         Some(cut(raw, self.dtype().bits(), of, part))
     }
 
-    fn decode(&self, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
-        widen(Element::need(self.dtype())?, cut(raw, self.dtype().bits(), of, part), out);
+    fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
+        how(Element::need(self.dtype())?, cut(raw, self.dtype().bits(), of, part), out);
         Ok(())
     }
 

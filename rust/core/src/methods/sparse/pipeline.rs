@@ -253,8 +253,8 @@ impl Kernel for Pipeline {
             // What is not used of them is taken off the bar at the end.
             reads: 1 + self.search.scans() + usize::from(norms),
             unit,
-            // The changes, what becomes of them together, and what thinning one of them takes.
-            scratch: of_tile(4 * (self.inputs.len() + 1) + thinning, unit),
+            // The changes and what thinning one of them takes; what becomes of a run of them together.
+            scratch: of_tile(4 * self.inputs.len() + thinning, unit) + of_tile(4, 1),
             wants: Wants { sums, histograms: selections, ranks: selections },
             ..Cost::ELEMENT
         }
@@ -298,7 +298,7 @@ impl Kernel for Pipeline {
             return Ok(());
         }
         for (input, sums) in self.inputs.iter_mut().zip(totals.sums.chunks_exact(2)) {
-            if sums[1] > 0.0 && input.sparsify != Sparsify::None {
+            if sums[1] != 0.0 && input.sparsify != Sparsify::None {
                 let ratio = sums[0] / sums[1];
                 input.factor = if self.rescale == Rescale::L2 { ratio.sqrt() } else { ratio } as f32;
             }

@@ -25,7 +25,8 @@ fn as_words(values: &mut [f32]) -> &mut [u32] {
 #[multiversion(targets("x86_64+avx2"))]
 fn keep_below(x: &mut [f32], words: &[u32], limit: u32, factor: f32) {
     for (x, w) in x.iter_mut().zip(words) {
-        *x = if *w < limit { *x * factor } else { 0.0 };
+        // A NaN stays one, kept or not.
+        *x *= if *w < limit { factor } else { 0.0 };
     }
 }
 
@@ -53,7 +54,7 @@ pub fn without(x: &mut [f32], inner: impl FnOnce(&mut [f32]), outer: impl FnOnce
 pub fn block(x: &mut [f32], taken: &mut [f32], keep: usize, factor: f32) {
     let mut free = scratch::values(x.len());
     for ((f, x), t) in free.iter_mut().zip(&*x).zip(&*taken) {
-        *f = if *t == 0.0 { *x } else { 0.0 };
+        *f = *x * (1.0 - *t);
     }
     let mut keys = scratch::values(x.len());
     let cut = cut_here(&free, keep, &mut keys);
@@ -110,7 +111,7 @@ fn decide<const INVERSE: bool>(x: &mut [f32], words: &[u32], ranks: &[u32], chan
         let scale = if INVERSE { (1.0 / p) as f32 } else { 1.0 };
         // The word is below the whole part of the product.
         let keep = f64::from(*word) + 1.0 <= p * TWO_32;
-        *x = if keep { *x * (scale * factor) } else { 0.0 };
+        *x *= if keep { scale * factor } else { 0.0 };
     }
 }
 

@@ -27,17 +27,35 @@ fn cut(swap: &Swap, name: &str, shape: &[u64]) -> Option<Slicing> {
     Slicing::of(name, shape, &wanted).filter(|s| s.part == Part::Head)
 }
 
+/// Elements of a head, from a tensor that is cut into query heads by rows.
+pub fn size(swap: &Swap, name: &str, shape: &[u64]) -> Option<u64> {
+    let (query, _) = swap.head_counts?;
+    let slicing = cut(swap, name, shape)?;
+    let is_query = module(name).ends_with("q_proj") || module(name).ends_with("query");
+    (is_query && slicing.pieces() as u64 == query).then(|| shape[0] / query)
+}
+
+/// Whether a tensor is a norm of queries or keys.
+fn head_norm(name: &str) -> bool {
+    let last = module(name).rsplit('.').next().unwrap_or_default().to_owned();
+    last.contains("norm") && ["q", "k", "query", "key"].iter().any(|p| last.starts_with(&format!("{p}_")))
+}
+
 /// Checks that it is known which heads a tensor of a layer serves, whether or not it is to move: else half of a head would.
+/// `size` are the elements of a head, as far as known.
 ///
 /// # Errors
 /// [`Error::Recipe`] for heads that do not exist, or a tensor of an attention block that is not understood.
-pub fn understood(swap: &Swap, donor: &Donor, name: &str, shape: &[u64]) -> Result<()> {
+pub fn understood(swap: &Swap, donor: &Donor, name: &str, shape: &[u64], size: Option<u64>) -> Result<()> {
     let (Some(listed), Some((query, _))) = (&donor.heads, swap.head_counts) else { return Ok(()) };
     let at = donor.place("heads");
     if let Some(head) = listed.iter().find(|h| **h as u64 >= query) {
         return Err(Error::recipe(at, format!("head {head} does not exist; there are {query}, numbered from 0")));
     }
-    if cut(swap, name, shape).is_none() && serves_heads(name) {
+    let elements: u64 = shape.iter().product();
+    // A norm of queries or keys is the same for all heads, or has a stretch for each.
+    let wide_norm = head_norm(name) && size.is_some_and(|size| elements > size);
+    if cut(swap, name, shape).is_none() && (wide_norm || serves_heads(name)) {
         let problem = format!(
             "`{name}` is part of an attention block, and which rows of it belong to which head is not known (fused, \
              low-rank or quantised attention); move whole layers or modules instead"

@@ -35,6 +35,8 @@ struct Builder<'a> {
     base: Option<usize>,
     givers: Vec<Giver>,
     stack: String,
+    /// Elements of a query head, as far as the recipient's tensors tell.
+    head_size: Option<u64>,
     /// Whether a donor has given anything.
     given: bool,
 }
@@ -72,7 +74,8 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
     draft.stem = if swap.adapters { "adapter_model" } else { "model" };
     let all: Vec<&[f64]> = givers.iter().map(|g| g.shares.as_slice()).collect();
     draft.notes = notes::notes(swap, &all, &draft.models.labels(), &givers.iter().map(|g| g.model).collect::<Vec<_>>());
-    let mut builder = Builder { swap, draft, into, base, givers, stack, given: false };
+    let head_size = draft.models.get(into).tensors.iter().find_map(|t| heads::size(swap, &t.name, &t.shape));
+    let mut builder = Builder { swap, draft, into, base, givers, stack, head_size, given: false };
     if swap.adapters {
         builder.adapters()?;
     } else {
@@ -136,7 +139,7 @@ impl Builder<'_> {
             if share == 0.0 {
                 continue;
             }
-            heads::understood(swap, donor, &name, &shape)?;
+            heads::understood(swap, donor, &name, &shape, self.head_size)?;
             if !donor.modules.contain(&self.module(own, &name)) {
                 continue;
             }
