@@ -14,6 +14,7 @@ from typing import Any
 
 from suture.analysis.diff import diff
 from suture.demo.llama import Llama
+from suture.errors import SutureError
 from suture.proposal import propose_from
 from suture.results import Comparison, Outcome, Proposal
 from suture.settings import Settings
@@ -26,6 +27,27 @@ MODELS = Path(__file__).parent / "models"
 LANGUAGES = ("A", "B")
 
 
+#: The folders it makes; those of an earlier run are replaced.
+MADE = ("average", "ties", "swap", "auto", "edges", "reset", "reverse")
+
+
+def _made_here(folder: Path) -> None:
+    """Check that a folder is free, or what an earlier run of the demo made.
+
+    Raises:
+        SutureError: if it is somebody else's.
+    """
+    if not folder.exists():
+        return
+    try:
+        record = json.loads((folder / "suture.json").read_text(encoding="utf-8"))
+        labels = {model["label"] for model in record["models"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        labels = {None}
+    if not labels <= {"base", "task", "language"}:
+        raise SutureError(f"{folder}: is not what the demo made; choose another folder for it", folder)
+
+
 class Experiment:
     """The steps, each when it is asked for; what is merged goes into the folder `out`."""
 
@@ -35,6 +57,8 @@ class Experiment:
         self.chosen: dict[str, Any] = json.loads((MODELS / "chosen.json").read_text(encoding="utf-8"))
         self._test = json.loads((MODELS / "test.json").read_text(encoding="utf-8"))
         self._settings = Settings(overwrite=True)
+        for name in MADE:
+            _made_here(out / name)
 
     @property
     def operation(self) -> str:
