@@ -96,7 +96,7 @@ def dry(form: str, world: World, out: Path) -> dict[str, Any]:
         for verb in ("merge", "swap", "revert"):
             call = getattr(suture, verb)
             patch.setattr(suture, verb, lambda *a, call=call, **o: call(*a, **o, dry_run=True), raising=False)
-        return FORMS[form](world, out, suture.Settings()).data
+        return dict(FORMS[form](world, out, suture.Settings()).data)
 
 
 EXPECTED = {

@@ -127,7 +127,6 @@ def test_a_plan_is_the_same_each_time(form: str, world: World, place: Path) -> N
 def test_a_plan_from_json_is_resumed(io: str, world: World, carried: pytest.MonkeyPatch, place: Path) -> None:
     """Law 6: a run that was begun by one plan is ended by the same plan from JSON, and nothing is made twice."""
     out, how = place / "out", suture.Settings(io=io)
-    (place / "out").mkdir()
     config = {
         "merge_method": "linear",
         "models": [{"model": str(m), "parameters": {"weight": 1.0}} for m in world.models],

@@ -94,14 +94,14 @@ GIVING_BACK = [
 
 @pytest.mark.parametrize("case", GIVING_BACK, ids=str)
 def test_what_cannot_be_computed_on_is_carried_by_what_gives_back(case: Case, tmp_path: Path) -> None:
-    """Identity: integers that all models share are carried over by the very merges that give equal floats back."""
+    """Identity: 8-bit floats that all models share are carried over by the very merges that give equal floats back."""
     rng = np.random.default_rng(13)
     floats = {
         dtype: encode(rng.standard_normal((3, 1003)).astype(np.float32), dtype) for dtype in ("F32", "F16", "BF16")
     }
-    whole = {"position_ids": Raw("I64", (3,), np.arange(3, dtype="<i8").tobytes())}
+    small = {"experts": Raw("F8_E4M3", (2, 3), bytes(range(0x30, 0x36)))}
     configs = []
-    for number, tensors in enumerate([floats, floats | whole]):
+    for number, tensors in enumerate([floats, floats | small]):
         folder = tmp_path / str(number)
         source = write_checkpoint(folder / "base", tensors)
         given = {k: v for k, v in case.parameters.items() if k != "weight"}
@@ -110,9 +110,9 @@ def test_what_cannot_be_computed_on_is_carried_by_what_gives_back(case: Case, tm
             listed["parameters"]["weight"] = weight
         configs.append(config)
     if not differing(merge(configs[0], tmp_path / "floats"), floats):
-        assert not differing(merge(configs[1], tmp_path / "both"), floats | whole)
+        assert not differing(merge(configs[1], tmp_path / "both"), floats | small)
     else:
-        with pytest.raises(suture.SutureError, match="position_ids"):
+        with pytest.raises(suture.SutureError, match="experts"):
             merge(configs[1], tmp_path / "both")
 
 

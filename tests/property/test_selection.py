@@ -166,10 +166,10 @@ def test_sce_selects_exactly_k(size: int, share: float, tmp_path: Path) -> None:
 
 
 def test_sce_weights_do_not_jump_where_all_is_selected(tmp_path: Path) -> None:
-    """`mask: weights`: nearly all of what varies and all of it weigh the models alike; what all changed alike counts not.
+    """`mask: weights`: nearly all of what varies and all of it weigh the models alike; what all changed alike is out.
 
-    The models changed a thousandth of the elements by one and by three steps, the rest alike and by more: from the former
-    alone the weights are as 1 to 9, from all elements nearly even.
+    The models changed a thousandth of the elements by one and by three steps, the rest alike and by more: of the
+    former alone the weights are as 1 to 9, from all elements nearly even.
     """
     rng = np.random.default_rng(6)
     base = rng.standard_normal(20_000).astype(np.float32)

@@ -109,8 +109,8 @@ def diff(
     if csv_file and not any(rows):
         raise UsageError(f"{csv_file}: nothing to write; the checkpoints share no {by or 'tensor'}")
     _write_files(found, rows, metric, csv_file, parquet_file, plot_file, html_file)
-    for warning in () if quiet else found["warnings"]:
-        warn(warning)
+    if not quiet:
+        warn(*found["warnings"])
     if as_json:
         emit_json(found)
     elif not quiet:

@@ -24,8 +24,8 @@ def inspect(path: str, tensors: bool, stats: bool, quiet: bool, as_json: bool, *
     """
     with bar("reading", quiet or not stats) as progress:
         found = run(path, stats=stats, settings=settings(options), progress=progress)
-    for warning in () if quiet else found["warnings"]:
-        warn(warning)
+    if not quiet:
+        warn(*found["warnings"])
     if as_json:
         emit_json(found)
     elif not quiet:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from suture.escape import printable
-from suture.render.terminal import bolded, say, warn
+from suture.render.terminal import bolded, say
 from suture.render.units import figure, plural, size
 from suture.results import Inspection
 from suture.results.reading import Tensor
@@ -26,8 +26,6 @@ def show(found: Inspection, tensors: bool) -> None:
         say(f"  {name:<7} {plural(d['tensors'], 'tensor')}, {d['elements']:,} elements, {size(d['bytes'])}")
     if tensors:
         _table(found["tensors"])
-    for warning in found["warnings"]:
-        warn(warning)
 
 
 def _value(value: Any) -> str:
