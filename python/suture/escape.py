@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 
@@ -16,6 +15,9 @@ def printable(text: object) -> str:
 
 def json_text(data: Any, indent: int | None = None) -> str:
     """Data as JSON that may go to a screen: the same data, with the same characters written out."""
+    # Imported here: `suture --help` needs none of it.
+    import json
+
     text = json.dumps(data, indent=indent, ensure_ascii=False)
     if text.isprintable():
         return text

@@ -273,12 +273,16 @@ def test_an_error_of_the_config_says_where(family: dict[str, Path], tmp_path: Pa
 
 
 def test_an_output_that_exists_is_kept(family: dict[str, Path], tmp_path: Path) -> None:
-    """Law 6: a finished output is refused without `--overwrite`, and replaced whole with it."""
+    """Law 6: a finished output is refused without `--overwrite`, and replaced whole with it; a note beside it never."""
     call = [*writing(family, "swap"), tmp_path / "out"]
     assert run(*call).returncode == 0
-    (tmp_path / "out" / "note.txt").write_text("mine")
     assert "--overwrite" in one_error(run(*call), 1)
-    assert (tmp_path / "out" / "note.txt").exists()
+    note = tmp_path / "out" / "note.txt"
+    note.write_text("mine")
+    for options in ([], ["--overwrite"]):
+        one_error(run(*call, *options), 1)
+        assert note.read_text() == "mine"
+    note.unlink()
     assert run(*call, "--overwrite", "--shard-size", "1GB").returncode == 0
     assert sorted(path.name for path in (tmp_path / "out").glob("*.safetensors")) == ["model.safetensors"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -608,3 +612,13 @@ def test_an_interrupt_is_told_and_resumed(tmp_path: Path) -> None:
     assert run(*command).returncode == 0
     suture.merge(json.loads(config.read_text()), tmp_path / "undisturbed")
     assert read_checkpoint(tmp_path / "out") == read_checkpoint(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_as_the_readme_has_it(shell: str) -> None:
+    """What a shell evaluates at its start is a completion script."""
+    call = [sys.executable, "-m", "suture"]
+    env = os.environ | {"_SUTURE_COMPLETE": f"{shell}_source"}
+    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_SUTURE_COMPLETE" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import suture
-from suture.demo import LANGUAGES, MODELS
+from suture.cli.demo import demo
+from suture.demo import LANGUAGES, MODELS, Experiment
 from suture.demo.llama import Llama
 
 from ..support.checkpoints import read_checkpoint
@@ -102,3 +105,33 @@ def test_scores_do_not_depend_on_the_padding() -> None:
     ids = np.array([[18, 19, 10, 5, 1, 26]])
     longer = np.concatenate([ids, np.zeros((1, 3), dtype=np.int64)], axis=1)
     np.testing.assert_allclose(model.scores(ids), model.scores(longer)[:, :6], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["average", "ties", "swap", "auto", "edges", "reset", "reverse", "report.html"])
+def test_what_is_there_is_kept(name: str, tmp_path: Path) -> None:
+    """Law 6: whatever is called as what the demo makes is refused before anything is made, if it is another's."""
+    place = tmp_path / "out" / name
+    if name == "report.html":
+        place.parent.mkdir()
+        place.write_text("<p>mine</p>")
+    else:
+        place.mkdir(parents=True)
+        shutil.copytree(MODELS / "base", place, dirs_exist_ok=True)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    done = CliRunner().invoke(demo, [str(tmp_path / "out")])
+    assert isinstance(done.exception, suture.SutureError)
+    assert str(place) in str(done.exception)
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+
+
+def test_a_second_demo_takes_the_place_of_the_first(shown: tuple[dict[str, Any], Path, float], tmp_path: Path) -> None:
+    """What an earlier demo made is made again, also one of a version whose reports named models by their paths."""
+    out = shutil.copytree(shown[1], tmp_path / "out")
+    report = json.loads((out / "ties" / "suture.json").read_text())
+    report["recipe"]["base_model"] = f"/somewhere/else/{report['recipe']['base_model']}"
+    (out / "ties" / "suture.json").write_text(json.dumps(report))
+    Experiment(out).check()
+    report["recipe"]["parameters"] = {"lambda": 0.5}
+    (out / "ties" / "suture.json").write_text(json.dumps(report))
+    with pytest.raises(suture.SutureError, match="ties"):
+        Experiment(out).check()

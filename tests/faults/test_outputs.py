@@ -417,20 +417,30 @@ def test_partial_folder_never_opens_half_written(shards: int, slow: dict[str, An
     failures: list[str] = []
     ended = threading.Event()
 
-    def look() -> None:
-        while not ended.is_set():
-            with suppress(OSError, ValueError, KeyError):
-                try:
-                    suture.open(partial)
-                    opened.append(read_checkpoint(partial))
-                except suture.SutureError as e:
-                    failures.append(str(e))
+    def look(*_: int) -> None:
+        with suppress(OSError, ValueError, KeyError):
+            # By its descriptor the folder stays the same when it is renamed while it is read.
+            held = os.open(partial, os.O_DIRECTORY)
+            try:
+                place = Path(f"/proc/self/fd/{held}")
+                suture.open(place)
+                opened.append(read_checkpoint(place))
+            except suture.SutureError as e:
+                failures.append(str(e))
+            finally:
+                os.close(held)
 
-    looker = threading.Thread(target=look)
+    def watch() -> None:
+        while not ended.is_set():
+            look()
+
+    looker = threading.Thread(target=watch)
     looker.start()
     try:
         size = None if shards == 1 else "9MB"
-        suture.merge(slow, out, settings=suture.Settings(threads=1, chunk="4KiB", shard_size=size))
+        how = suture.Settings(threads=1, chunk="4KiB", shard_size=size)
+        # However fast the run, its progress is told before it is published.
+        suture.merge(slow, out, settings=how, progress=look)
     finally:
         ended.set()
         looker.join()

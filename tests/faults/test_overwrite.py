@@ -144,7 +144,7 @@ IN_THE_WAY: dict[str, tuple[Callable[[Path], object], str]] = {
     "card": (named("README.md"), "`README.md`"),
     "other_weights": (named("thesis.safetensors"), "`thesis.safetensors`"),
     "hidden": (named(".env"), "`.env`"),
-    "escape": (named("a\x1b[2Jb"), "`a\\u{1b}[2Jb`"),
+    "escape": (named("a\x1b[2Jb"), "`a\x1b[2Jb`"),
     "folder_with_work": (named("runs/notes.txt"), "`runs`"),
     "folder_by_a_known_name": (named("vocab.txt.d/x"), "`vocab.txt.d`"),
     "empty_folder": (lambda out: (out / "empty").mkdir(), "`empty`"),

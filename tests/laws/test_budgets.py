@@ -19,19 +19,21 @@ from ..support.checkpoints import Raw, write_checkpoint
 from ..support.layered import with_depth
 from ..support.measuring import MIB, run
 
-#: A little over a span in one dimension; one row, and rows of one; of many models a smaller one.
+#: A little over a span in one dimension; a long row for each thread, and rows of one; of many models a smaller one;
+#: a row that is longer than a span.
 SHAPES: dict[str, tuple[int, ...]] = {
     "1-D": (SPAN + 5,),
-    "row": (1, SPAN),
+    "rows": (2, SPAN),
     "tall": (SPAN + 3, 1),
     "many": (1031, 1031),
+    "row": (1, SPAN + SPAN // 2),
 }
 MANY = 12
 THREADS = 2
 #: What is known to keep the most for each shape: tried every time.
 GREEDY = {
     "1-D": ("pcb-default", "ties-scope=model"),
-    "row": ("della-default", "arcee_fusion-default", "nuslerp-nuslerp_flatten=False,nuslerp_row_wise=True"),
+    "rows": ("della-default", "arcee_fusion-default", "nuslerp-nuslerp_flatten=False,nuslerp_row_wise=True"),
     "tall": ("model_stock-filter_wise=True",),
     "many": ("della-default", "metagpt-default", "emr-default"),
 }

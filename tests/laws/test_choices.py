@@ -38,8 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def planned(method: str, parameter: str, value: Any, models: list[Path], *, own: bool = False) -> Config:
     """The parameter of every tensor, as the plan of a merge has it."""
     report = suture.merge(config(method, parameter, value, models, own=own), models[0].parent / "out", dry_run=True)
-    data: Config = report.data
-    return data
+    return dict(report.data)
 
 
 def config(method: str, parameter: str, value: Any, models: list[Path], *, own: bool = False) -> Config:

@@ -19,6 +19,7 @@ from ..support.refusals import refusal
 from ..support.swapping import cast
 
 Owner = Callable[[int | None, str], str | None]
+QUERY, ATTENTION = "self_attn.q_proj", "self_attn."
 LABELS = ("into", "donor", "third", "base")
 
 
@@ -42,9 +43,16 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Set]:
     return found
 
 
+def of_experts(family: str) -> bool:
+    """Whether nothing is quantised but experts, so that attention is plain."""
+    return QUERY not in FAMILIES[family].modules
+
+
 def parts(tensors: Mapping[str, Raw], stem: str) -> dict[str, Raw]:
     """All that a model has of one weight, by what follows its name."""
-    return {n.removeprefix(stem): raw for n, raw in tensors.items() if n.startswith((f"{stem}.", f"{stem}_"))}
+    return {
+        n.removeprefix(stem): raw for n, raw in tensors.items() if n == stem or n.startswith((f"{stem}.", f"{stem}_"))
+    }
 
 
 def torn(found: Mapping[str, Raw], family: Family, sources: Mapping[str, Mapping[str, Raw]]) -> list[str]:
@@ -91,7 +99,6 @@ def anyone(layer: int | None, module: str) -> str | None:
     return None
 
 
-QUERY, ATTENTION = "self_attn.q_proj", "self_attn."
 #: What has to work, and whose each weight then is.
 WHOLE: dict[str, tuple[Callable[[Set, Path], Any], Owner]] = {
     "layers": (swap(layers=[1]), layers(1)),
@@ -158,7 +165,7 @@ def owned(models: Set, out: Path, owner: Owner) -> list[str]:
 def test_a_weight_moves_with_its_companions(family: str, form: str, sets: dict[str, Set], place: Path) -> None:
     """Law 10: whatever part is asked for, a weight and its companions are the donor's or the recipient's together."""
     call, owner = WHOLE[form]
-    if family == "mxfp4" and form in ("one module", "revert a module", "donors of a module", "two modules"):
+    if of_experts(family) and form in ("one module", "revert a module", "donors of a module", "two modules"):
         # Its attention is plain; nothing that moves is quantised.
         owner = layers()
     call(sets[family], place / "out")
@@ -170,7 +177,7 @@ def test_a_weight_moves_with_its_companions(family: str, form: str, sets: dict[s
 def test_an_output_dtype_leaves_companions(family: str, form: str, sets: dict[str, Set], place: Path) -> None:
     """Law 2: `--dtype` rounds plain floats; the scales of quantised weights keep every bit."""
     call, owner = WHOLE[form]
-    if family == "mxfp4" and "module" in form:
+    if of_experts(family) and "module" in form:
         owner = anyone
     models = sets[family]
 
@@ -348,7 +355,7 @@ def test_quantised_weights_that_are_left_out_are_the_first_models(
     tensors = dict(models.tensors["donor"])
     # The head is quantised too and no `proj`; here it is the same.
     tensors |= {n: raw for n, raw in models.tensors["into"].items() if n.startswith("lm_head")}
-    if family == "mxfp4":
+    if models.family.plain:
         tensors |= {n: raw for n, raw in models.tensors["into"].items() if n.endswith("_bias")}
     other = write_quantised(place / "other", models.family, tensors)
     suture.merge(linear(models.paths["into"], other, **filters), place / "out")

@@ -79,7 +79,7 @@ Verb = Callable[[Models, Path], list[str | Path]]
 READING: dict[str, Verb] = {
     "inspect": lambda m, _: ["inspect", m.one, "--stats"],
     "diff": lambda m, _: ["diff", m.base, m.one],
-    "diff several": lambda m, _: ["diff", m.base, m.one, m.two, m.three, "--spread"],
+    "diff several": lambda m, _: ["diff", m.base, m.one, m.two, m.three],
     "swap --auto, planned": lambda m, o: ["swap", "--into", m.one, "--from", m.two, o, "--auto", m.base, "--dry-run"],
 }
 WRITING: dict[str, Verb] = {

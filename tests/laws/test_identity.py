@@ -61,6 +61,8 @@ def attempts(place: Path, io: str, when: str) -> Iterator[tuple[str, dict[str, A
             folder = place / f"{name}-{how}"
             job, label = jobs(write_models(folder))[name]
             path = sorted((folder / label).glob("*.safetensors"))[-1]
+            if how == "relinked":
+                meddling.as_link(path)
             settings = {"io": io, "threads": 1, "chunk": "4KiB"}
             case = {**job, "path": str(path), "how": how, "when": when, "settings": settings}
             yield f"{name}, {how}", case | {"out": str(folder / "out")}

@@ -326,3 +326,15 @@ def test_the_command_line_refuses_alike(name: str, models: list[Path], place: Pa
     assert done.returncode in (1, 2), done.stderr
     assert (str(target) in done.stderr, "--overwrite" in done.stderr) == (True, True)
     assert read_checkpoint(target).keys() == {"precious"}
+
+
+@pytest.mark.parametrize("name", ["ties"])
+def test_the_demo_keeps_what_is_there(name: str, place: Path) -> None:
+    """Law 6: `suture demo OUT` makes folders in OUT; a checkpoint of somebody else's that is called so is kept."""
+    target = strangers(place / "out" / name)
+    command = [sys.executable, "-m", "suture", "demo", str(place / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert read_checkpoint(target).keys() == {"precious"}
+    assert done.returncode == 1
+    assert str(target) in done.stderr
+    assert [p.name for p in (place / "out").iterdir()] == [name]

@@ -14,11 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HOWS = ("other bytes", "dated back", "longer", "replaced", "truncated", "emptied", "removed")
+HOWS = ("relinked", "other bytes", "dated back", "longer", "replaced", "truncated", "emptied", "removed")
 
 
 def meddle(path: Path, how: str) -> None:
     """Change a file as another program might."""
+    if how == "relinked":
+        # As in a cache where names are links to what was downloaded.
+        new = path.with_suffix(".new")
+        new.symlink_to(path.with_suffix(".other"))
+        new.rename(path)
+        return
     data, times = path.read_bytes(), path.stat()
     other = data[:-64] + bytes(b ^ 1 for b in data[-64:])
     if how in ("other bytes", "dated back"):
@@ -41,6 +47,14 @@ def meddle(path: Path, how: str) -> None:
     else:
         # Clocks of file systems are coarse: this change is one that they see.
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+
+
+def as_link(path: Path) -> None:
+    """Make a file a link to one that has another name, with a second one of other bytes beside it."""
+    data = path.read_bytes()
+    path.rename(path.with_suffix(".blob"))
+    path.with_suffix(".other").write_bytes(data[:-64] + bytes(b ^ 1 for b in data[-64:]))
+    path.symlink_to(path.with_suffix(".blob"))
 
 
 def attempt(case: dict[str, Any]) -> str:

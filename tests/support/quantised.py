@@ -159,6 +159,54 @@ def torchao(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
     }
 
 
+def nvfp4_packed(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
+    return {
+        f"{x}.input_global_scale": noise(rng, "F32", 1),
+        f"{x}.weight_global_scale": noise(rng, "F32", 1),
+        f"{x}.weight_packed": noise(rng, "U8", rows, columns // 2),
+        f"{x}.weight_scale": noise(rng, "F8_E4M3", rows, columns // 16),
+    }
+
+
+def mxfp4_packed(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
+    return {
+        f"{x}.weight_packed": noise(rng, "U8", rows, columns // 2),
+        f"{x}.weight_scale": noise(rng, "U8", rows, columns // 16),
+    }
+
+
+def pack_with_order(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
+    return pack_quantized(x, rows, columns, rng) | {f"{x}.weight_g_idx": whole("I32", rng.permutation(columns) // 8)}
+
+
+def short_scale(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
+    """As some block-scaled checkpoints call it."""
+    return {f"{x}.scale": noise(rng, "F32", 1, 1), f"{x}.weight": noise(rng, "F8_E4M3", rows, columns)}
+
+
+def with_cache_scales(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
+    """With scales for what attention keeps of keys and values."""
+    own = {f"{x}.{x[-6]}_scale": noise(rng, "F32")} if x.endswith(("k_proj", "v_proj")) else {}
+    return tensor_fp8(x, rows, columns, rng) | own
+
+
+def fused_fp8(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
+    """Stacked experts, whose scales are named beside them."""
+    return {
+        x: noise(rng, "F8_E4M3", 2, rows, columns),
+        f"{x}_scale_inv": noise(rng, "F32", 2, 1, 1),
+    }
+
+
+def quanto(x: str, rows: int, columns: int, rng: Rng) -> Tensors:
+    return {
+        f"{x}.input_scale": noise(rng, "F32"),
+        f"{x}.output_scale": noise(rng, "F32"),
+        f"{x}.weight._data": noise(rng, "I8", rows, columns),
+        f"{x}.weight._scale": noise(rng, "F32", rows, 1),
+    }
+
+
 @dataclass(frozen=True)
 class Family:
     """A layout: what it makes of one weight, of which modules, and what config.json says."""
@@ -187,6 +235,13 @@ FAMILIES: dict[str, Family] = {
     "int-quantized": Family(int_quantized, PACKED | {"format": "int-quantized"}, MODULES),
     "nvfp4": Family(nvfp4, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, MODULES),
     "mxfp4": Family(mxfp4, {"quant_method": "mxfp4"}, EXPERTS, ("_bias",)),
+    "nvfp4-pack": Family(nvfp4_packed, PACKED | {"format": "nvfp4-pack-quantized"}, MODULES),
+    "mxfp4-pack": Family(mxfp4_packed, PACKED | {"format": "mxfp4-pack-quantized"}, MODULES),
+    "packed, ordered": Family(pack_with_order, PACKED | {"format": "pack-quantized"}, MODULES),
+    "short scale": Family(short_scale, FP8, MODULES),
+    "cache scales": Family(with_cache_scales, PACKED | {"format": "float-quantized"}, MODULES),
+    "fused fp8": Family(fused_fp8, FP8, EXPERTS),
+    "quanto": Family(quanto, {"quant_method": "quanto"}, MODULES),
     "torchao": Family(torchao, {"quant_method": "torchao"}, MODULES),
 }
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 import suture
 from suture.cli.merge import merge as verb
+from suture.recipe import Config, load
 
 from ..support.checkpoints import Raw, llama_family, read_checkpoint, write_checkpoint
 
@@ -335,3 +336,148 @@ def test_parameters_out_of_range(
     with pytest.raises(suture.UsageError, match=says):
         suture.merge(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+#: Wrong values of every setting there is, and those that only the plan can refuse.
+WRONG: dict[str, list[Any]] = {
+    "memory": ["lots", "0", "1MiB"],
+    "threads": [0, 5000],
+    "io": ["tape"],
+    "dtype": ["int4", ""],
+    "shard_size": ["-5", "0B"],
+    "nan": ["maybe"],
+    "chunk": ["0.1B"],
+    "seed": [-1, 2**64],
+}
+#: Settings that are on or off.
+SWITCHES = {"overwrite", "model_card"}
+
+
+def test_every_setting_is_asked_for() -> None:
+    """The test of the test: no setting is left out."""
+    assert WRONG.keys() | SWITCHES == set(suture.Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in WRONG.items() for v in values])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_setting_is_no_fault_of_the_config(
+    name: str, value: Any, several: bool, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Law 8: what a setting is refused for names the setting, and neither the config nor a line of it."""
+    recipe = config(models, 1.0, dtype="float32", out_dtype="float32")
+    path = write(tmp_path / "c.yml", recipe | ({"outputs": {"a": {}, "b": {}}} if several else {}))
+    for dry_run in (False, True):
+        with pytest.raises(suture.UsageError, match=f"^{name}: ") as caught:
+            suture.merge(path, tmp_path / "out", settings=suture.Settings(**{name: value}), dry_run=dry_run)
+        assert "c.yml" not in str(caught.value)
+        assert caught.value.at == name
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yml"]
+
+
+def test_the_dtype_of_the_config_is_one(models: dict[str, Path], tmp_path: Path) -> None:
+    """Without the setting it is the config's line that is wrong."""
+    path = write(tmp_path / "c.yml", config(models, 1.0, out_dtype="int4"))
+    with pytest.raises(suture.UsageError, match=r"c\.yml:\d+: out_dtype"):
+        suture.merge(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["top", "outputs", "second document", "mapping"])
+def test_a_stray_swap_is_refused(place: str, models: dict[str, Path], tmp_path: Path) -> None:
+    """`swap` is a verb, not a key: a config that has it is refused with its line, whatever else it says."""
+    stray = {"swap": {"into": str(models["math"]), "donors": [{"from": str(models["lang"]), "bottom": 1}]}}
+    whole = soup(models, "math")
+    documents: dict[str, list[dict[str, Any]]] = {
+        "top": [stray],
+        "outputs": [whole | {"outputs": {"a": stray, "b": {}}}],
+        "second document": [whole | {"name": "a"}, whole | stray | {"name": "b"}],
+        "mapping": [whole | stray],
+    }
+    path = write(tmp_path / "c.yml", *documents[place])
+    lines = path.read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.strip() == "swap:")
+    with pytest.raises(suture.UsageError, match=rf"c\.yml:{line}: swap: .*`suture swap`"):
+        suture.merge(path, tmp_path / "out")
+    with pytest.raises(suture.UsageError, match=r"^swap: "):
+        suture.merge(documents[place][0] if len(documents[place]) == 1 else stray, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+#: Parameters that are checkpoints, over the whole registry.
+CHECKPOINTS = sorted(
+    {(s["name"], p["name"]) for s in suture.methods() for p in s["parameters"] if p["kind"]["kind"] == "checkpoint"}
+)
+#: Every form that a value of a config may have.
+FORMS: dict[str, Any] = {
+    "plain": lambda v: v,
+    "rule": lambda v: {"value": v},
+    "rules": lambda v: [{"filter": "mlp", "value": v}, {"filter": "*", "value": v}],
+    "rules and one": lambda v: [{"filter": "mlp", "value": v}, v],
+    "gradient": lambda v: [v, v],
+    "layers": lambda v: {"layers": {"0": v, "1": v}, "default": v},
+    "rule of layers": lambda v: [{"filter": "*", "value": {"layers": {"0": v}, "default": v}}],
+    "file": lambda v: {"file": "models.json", "default": v},
+    "mapping": lambda v: {"model": {"path": v}},
+}
+
+
+def leaves(value: Any) -> list[str]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if inner is None else [leaf for item in inner for leaf in leaves(item)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("method", "parameter"), CHECKPOINTS)
+@pytest.mark.parametrize("whose", ["model", "file"])
+def test_paths_of_parameters_are_those_of_models(
+    whose: str, method: str, parameter: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is looked for in the current folder, then beside the config, in every form of a value."""
+    configs, here = tmp_path / "configs", tmp_path / "here"
+    for folder in (configs / "m", configs / "f", here / "f2"):
+        folder.mkdir(parents=True)
+    (configs / "models.json").write_text('{"0": "f", "1": "f2"}')
+    monkeypatch.chdir(here)
+    for named, found in (("f", configs / "f"), ("f2", Path("f2")), (str(configs / "f"), configs / "f")):
+        value = {parameter: FORMS[form](named)}
+        recipe: dict[str, Any] = {"merge_method": method, "models": [{"model": "m"}]}
+        (recipe if whose == "file" else recipe["models"][0])["parameters"] = value
+        (read,) = load(write(configs / "c.yml", recipe))
+        holder = read.recipe if whose == "file" else read.recipe["models"][0]
+        told = [leaf for leaf in leaves(holder["parameters"][parameter]) if leaf not in ("mlp", "*")]
+        assert str(found) in told
+        assert set(told) <= {str(found), str(configs / "f"), "f2"}
+    value[parameter] = FORMS[form]("nowhere")
+    with pytest.raises(suture.UsageError, match=rf"{parameter}.*`nowhere`"):
+        load(write(configs / "c.yml", recipe))
+
+
+def test_what_another_document_makes_may_be_a_parameter(models: dict[str, Path], tmp_path: Path) -> None:
+    """A name stands for its document in every form of a value, too."""
+    entries = [
+        {"model": str(models["math"]), "parameters": {"fisher": [{"filter": "mlp", "value": "pair"}, "pair"]}},
+        {"model": str(models["lang"]), "parameters": {"fisher": "pair"}},
+    ]
+    pair = {"name": "pair", **soup(models, "math", "lang")}
+    path = write(tmp_path / "c.yml", {"merge_method": "fisher", "models": entries}, pair)
+    suture.merge(path, tmp_path / "out")
+    assert read_checkpoint(tmp_path / "out").keys() == read_checkpoint(models["math"]).keys()
+
+
+@pytest.mark.parametrize(
+    "at", ["a", "a.b", "a[0]", "[x]", "a.[b].c", "a\n.b\n", "[", "]", ".", "", "a[0].b[red]", "é.\x1b["]
+)
+def test_every_key_path_has_an_end(at: str) -> None:
+    """The line of a key path, or of the nearest thing around it, whatever characters keys have."""
+    assert Config({}, None, {}).line(at) is None
+    assert Config({}, None, {"a": 7}).line(at) == (7 if at.startswith("a") and at[1:2] in ("", ".", "[") else None)
+
+
+def test_json_is_yaml(tmp_path: Path) -> None:
+    """A rare character that JSON writes as two halves is one; a half alone is refused by its key."""
+    folder = write_checkpoint(tmp_path / "\U0001f9ec", ROWS)
+    recipe = {"merge_method": "passthrough", "models": [{"model": str(folder)}]}
+    (tmp_path / "c.yml").write_text(json.dumps(recipe))
+    suture.merge(tmp_path / "c.yml", tmp_path / "out")
+    (tmp_path / "c.yml").write_text(json.dumps(recipe | {"include": ["\ud83e"]}))
+    with pytest.raises(suture.UsageError, match=r"c\.yml:1: include\[0\]: .*half a character"):
+        suture.merge(tmp_path / "c.yml", tmp_path / "new")

@@ -472,3 +472,67 @@ def test_the_safetensors_package_reads_every_output(tmp_path: Path) -> None:
     suture.swap(into, donor, tmp_path / "swapped", bottom=1, transition=1)
     found = {n: raw for path in (tmp_path / "swapped").glob("*.safetensors") for n, raw in content(path).items()}
     assert found == read_checkpoint(tmp_path / "swapped")
+
+
+def whole(*models: Path) -> dict[str, Any]:
+    listed = [{"model": str(m), "parameters": {"weight": 0.5}} for m in models]
+    return {"merge_method": "linear", "models": listed}
+
+
+def sliced(*models: Path) -> dict[str, Any]:
+    sources = [{"model": str(m), "layer_range": [0, 2], "parameters": {"weight": 0.5}} for m in models]
+    return {"merge_method": "linear", "slices": [{"sources": sources, "base_model": str(models[0])}]}
+
+
+def weighed(*models: Path) -> dict[str, Any]:
+    value = [{"filter": "mlp", "value": str(models[1])}, {"value": str(models[0])}]
+    return {"merge_method": "fisher", "models": [{"model": str(m), "parameters": {"fisher": value}} for m in models]}
+
+
+def in_modules(*models: Path) -> dict[str, Any]:
+    return {"merge_method": "linear", "modules": {"all": {"models": whole(*models)["models"][:2]}}}
+
+
+def in_documents(*models: Path) -> list[dict[str, Any]]:
+    return [whole(*models) | {"name": "made"}, whole(Path("made"), models[1])]
+
+
+Write = Callable[[list[Path], Path, suture.Settings], object]
+TOLD: dict[str, Write] = {
+    "models": lambda m, o, s: suture.merge(whole(*m), o, settings=s),
+    "slices": lambda m, o, s: suture.merge(sliced(*m), o, settings=s),
+    "modules": lambda m, o, s: suture.merge(in_modules(*m), o, settings=s),
+    "parameters": lambda m, o, s: suture.merge(weighed(*m), o, settings=s),
+    "base": lambda m, o, s: suture.merge(
+        whole(*m[1:]) | {"merge_method": "ties", "base_model": str(m[0]), "parameters": {"density": 0.5}}, o, settings=s
+    ),
+    "outputs": lambda m, o, s: suture.merge(whole(*m) | {"outputs": {"a": {}, "b": {}}}, o, settings=s),
+    "documents": lambda m, o, s: suture.merge(as_documents(o, in_documents(*m)), o, settings=s),
+    "swap": lambda m, o, s: suture.swap(m[1], m[2], o, bottom=1, settings=s),
+    "swap of several": lambda m, o, s: suture.swap(m[0], {str(m[1]): "0", str(m[2]): "1"}, o, settings=s),
+    "swap of changes": lambda m, o, s: suture.swap(m[1], m[2], o, top=1, base=m[0], donor_base=m[0], settings=s),
+    "revert": lambda m, o, s: suture.revert(m[0], m[1], o, layers="0", settings=s),
+}
+
+
+def as_documents(out: Path, documents: list[dict[str, Any]]) -> Path:
+    path = out.with_name("config.yml")
+    path.write_text("\n---\n".join(map(json.dumps, documents)))
+    return path
+
+
+@pytest.mark.parametrize("form", TOLD)
+def test_where_models_lay_is_told_to_nobody(form: str, tmp_path: Path) -> None:
+    """Card, report and list of outputs call models by their folders' names: no path of this machine is in them."""
+    models = llama_family(tmp_path / "secret", layers=2, n=2, hidden=8, heads=2, kv_heads=1, ff=12, vocab=10)
+    TOLD[form](models, tmp_path / "out", suture.Settings(model_card=True))
+    texts = [p for p in (tmp_path / "out").rglob("*") if p.name in ("README.md", "suture.json", "outputs.json")]
+    assert {p.name for p in texts} >= {"README.md", "suture.json"}
+    for path in texts:
+        text = path.read_text()
+        assert str(tmp_path) not in text
+        assert "secret" not in text
+        if path.name == "README.md":
+            recipe = json.loads(text.partition("```json\n")[2].partition("```")[0])
+            assert recipe == json.loads((path.parent / "suture.json").read_text())["recipe"]
+            assert models[1].name in text

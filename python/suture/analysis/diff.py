@@ -47,12 +47,12 @@ def diff(
         progress: called with the bytes done and the bytes in all, a few times a second.
 
     Returns:
-        ``base``, ``metrics`` (name and meaning of each figure), ``models`` and ``pairs``. Each of ``models`` has
-        ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from the base), the figures in ``total``,
-        ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and, where asked for, ``heads``, ``neurons``,
-        ``tokens`` and ``vocabularies``, and the names in ``only_base``, ``only_tuned`` and ``reshaped``. Each of
-        ``pairs`` relates the changes of two fine-tunes, ``a`` and ``b``: their cosine, the share of elements both
-        changed, and how often they agree in sign.
+        ``base``, ``warnings`` (what was passed over in the files), ``metrics`` (name and meaning of each figure),
+        ``models`` and ``pairs``. Each of ``models`` has ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from
+        the base), the figures in ``total``, ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and,
+        where asked for, ``heads``, ``neurons``, ``tokens`` and ``vocabularies``, and the names in ``only_base``,
+        ``only_tuned`` and ``reshaped``. Each of ``pairs`` relates the changes of two fine-tunes, ``a`` and ``b``: their
+        cosine, the share of elements both changed, and how often they agree in sign.
 
     Raises:
         SutureError: if a checkpoint is not sound.
@@ -69,6 +69,7 @@ def diff(
     done = scaled(progress, total)
     text = _core.compare_json(first._core, cores, options, settings.io, settings.thread_count, done)
     found = cast(Comparison, json.loads(text))
+    found["warnings"] = [w for checkpoint in (first, *others) for w in checkpoint._core.warnings]
     names = token_names(Path(base)) if tokens else {}
     for model in found["models"]:
         if not model["tensors"] and (model["only_base"] or model["only_tuned"]):

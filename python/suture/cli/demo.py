@@ -28,6 +28,8 @@ def demo(out: Path, as_json: bool) -> None:
 
     begin = time.monotonic()
     experiment = Experiment(out)
+    experiment.check()
+    _check_page(out / "report.html")
     found = experiment.changes()
     proposal = experiment.proposal(found)
     if not as_json:
@@ -50,6 +52,18 @@ def demo(out: Path, as_json: bool) -> None:
     click.echo()
     say(f"models in {out}/; {page or 'no report.html: it takes the extra `report` (suture[report])'}")
     say(f"how the models were made, over five seeds: docs/layer-swapping.md ({time.monotonic() - begin:.1f} s)")
+
+
+def _check_page(path: Path) -> None:
+    """A page that is none of ours is in the way."""
+    try:
+        ours = b'content="suture ' in path.read_bytes()[:65536]
+    except FileNotFoundError:
+        return
+    except OSError:
+        ours = False
+    if not ours:
+        raise SutureError(f"{path}: exists and is no report of suture; give `suture demo` another folder", path)
 
 
 def _report(found: Comparison, proposal: Proposal, path: Path) -> str | None:

@@ -15,7 +15,7 @@ from suture.analysis.layers import frozen, listed_layers, moved
 from suture.cli.options import reading, settings
 from suture.errors import SutureError, UsageError
 from suture.render.progress import bar
-from suture.render.terminal import emit_json
+from suture.render.terminal import emit_json, warn
 from suture.results import Comparison, Metric, Row, Tuned
 
 #: Rows of a table, what each is, and whether they have the figures of --spread, by what --by calls it.
@@ -109,6 +109,8 @@ def diff(
     if csv_file and not any(rows):
         raise UsageError(f"{csv_file}: nothing to write; the checkpoints share no {by or 'tensor'}")
     _write_files(found, rows, metric, csv_file, parquet_file, plot_file, html_file)
+    if not quiet:
+        warn(*found["warnings"])
     if as_json:
         emit_json(found)
     elif not quiet:

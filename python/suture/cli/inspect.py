@@ -9,7 +9,7 @@ import click
 from suture.analysis.inspect import inspect as run
 from suture.cli.options import reading, settings
 from suture.render.progress import bar
-from suture.render.terminal import emit_json
+from suture.render.terminal import emit_json, warn
 
 
 @click.command(short_help="Show what is in a checkpoint")
@@ -24,6 +24,8 @@ def inspect(path: str, tensors: bool, stats: bool, quiet: bool, as_json: bool, *
     """
     with bar("reading", quiet or not stats) as progress:
         found = run(path, stats=stats, settings=settings(options), progress=progress)
+    if not quiet:
+        warn(*found["warnings"])
     if as_json:
         emit_json(found)
     elif not quiet:

@@ -76,9 +76,9 @@ _SMALL = 10**6
 def _shard_size(text: str) -> int:
     """The bytes of a shard as mergekit writes them, ``5B``, or as suture does."""
     match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMB])\s*", text.upper())
-    found = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if not match or not 0 < found < 2**63:
-        found = parse_size(text, "--out-shard-size")
+    found = int(float(match[1]) * _UNITS[match[2]]) if match else parse_size(text, "--out-shard-size")
+    if not 0 < found < 10**18:
+        raise UsageError(f"--out-shard-size: expected a size such as 500M or 5B, found `{text}`")
     if found < _SMALL:
         warn(f"--out-shard-size {text}: shards of {size(found)} at most; K, M and B are 10^3, 10^6 and 10^9 bytes")
     return found

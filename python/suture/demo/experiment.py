@@ -8,15 +8,19 @@ numbers that no training has seen. Nothing here is a reproduction of the paper.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from suture.analysis.diff import diff
 from suture.demo.llama import Llama
+from suture.errors import SutureError
 from suture.proposal import propose_from
-from suture.results import Comparison, Outcome, Proposal
+from suture.results import Comparison, Outcome, Proposal, Report
 from suture.settings import Settings
+from suture.surgery.ledger import made_alike
 from suture.surgery.merge import merge
 from suture.surgery.swap import swap
 
@@ -24,6 +28,23 @@ from suture.surgery.swap import swap
 MODELS = Path(__file__).parent / "models"
 #: The language of the task expert's training, and the target.
 LANGUAGES = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A merge of the experiment.
+
+    Attributes:
+        name: what the model is.
+        made: how it is made, as a user would type it.
+        folder: where it goes, in the experiment's own folder.
+        run: makes it, given the folder, settings, and whether to plan it only.
+    """
+
+    name: str
+    made: str
+    folder: str
+    run: Callable[..., Report]
 
 
 class Experiment:
@@ -34,7 +55,19 @@ class Experiment:
         self.base, self.task, self.language = (MODELS / name for name in ("base", "task", "language"))
         self.chosen: dict[str, Any] = json.loads((MODELS / "chosen.json").read_text(encoding="utf-8"))
         self._test = json.loads((MODELS / "test.json").read_text(encoding="utf-8"))
-        self._settings = Settings(overwrite=True)
+
+    def check(self) -> None:
+        """See to it that nothing is in the way but what an earlier demo made.
+
+        Raises:
+            SutureError: naming the folder that somebody else made.
+        """
+        for step in self._steps():
+            place = self.out / step.folder
+            free = not place.is_dir() or not any(place.iterdir())
+            if not free and not made_alike(place, step.run(place, dry_run=True)):
+                message = "exists and is none of the demo's; give `suture demo` another folder, or move it away"
+                raise SutureError(f"{place}: {message}", place)
 
     @property
     def operation(self) -> str:
@@ -56,41 +89,50 @@ class Experiment:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Test the three models, then make each merge and test it."""
+        self.check()
         yield self._tested("base", "", self.base)
         yield self._tested("task expert", "", self.task)
         yield self._tested("language expert", "", self.language)
-        yield self._averaged()
-        yield self._merged("ties", {"density": 0.5, "weight": 1.0})
-        best = dict(self.chosen["swap"])
-        yield self._swapped("swap, as the study chose it", "swap", best)
-        yield self._swapped("swap, --auto by layer", "auto", {"auto": "layer", "base": self.base})
-        yield self._swapped("swap, --auto by edges", "edges", {"auto": "edges", "base": self.base, "non_layer": "from"})
-        yield self._swapped("the same layers from the base", "reset", best, donor=self.base)
-        yield self._swapped("the same layers, the other way", "reverse", best, into=self.language, donor=self.task)
+        for step in self._steps():
+            place = self.out / step.folder
+            step.run(place, settings=Settings(overwrite=True))
+            yield self._tested(step.name, step.made, place)
 
     def _tested(self, name: str, made: str, folder: Path) -> Outcome:
         model = Llama.load(folder)
         scores = {lang: model.exact(s["ids"], s["answer"]) for lang, s in self._test["sets"].items()}
         return Outcome(name, made, scores)
 
-    def _averaged(self) -> Outcome:
-        models = [{"model": str(m), "parameters": {"weight": 0.5}} for m in (self.task, self.language)]
-        merge({"merge_method": "linear", "models": models}, self.out / "average", settings=self._settings)
-        return self._tested("average", "merge: linear, 0.5 each", self.out / "average")
+    def _steps(self) -> list[Step]:
+        best = dict(self.chosen["swap"])
+        edges = {"auto": "edges", "base": self.base, "non_layer": "from"}
+        return [
+            self._averaged(),
+            self._merged("ties", {"density": 0.5, "weight": 1.0}),
+            self._swapped("swap, as the study chose it", "swap", best),
+            self._swapped("swap, --auto by layer", "auto", {"auto": "layer", "base": self.base}),
+            self._swapped("swap, --auto by edges", "edges", edges),
+            self._swapped("the same layers from the base", "reset", best, donor=self.base),
+            self._swapped("the same layers, the other way", "reverse", best, into=self.language, donor=self.task),
+        ]
 
-    def _merged(self, method: str, parameters: dict[str, Any]) -> Outcome:
+    def _averaged(self) -> Step:
+        models = [{"model": str(m), "parameters": {"weight": 0.5}} for m in (self.task, self.language)]
+        run = partial(merge, {"merge_method": "linear", "models": models})
+        return Step("average", "merge: linear, 0.5 each", "average", run)
+
+    def _merged(self, method: str, parameters: dict[str, Any]) -> Step:
         models = [{"model": str(m), "parameters": parameters} for m in (self.task, self.language)]
-        config = {"merge_method": method, "base_model": str(self.base), "models": models}
-        merge(config, self.out / method, settings=self._settings)
+        run = partial(merge, {"merge_method": method, "base_model": str(self.base), "models": models})
         told = ", ".join(f"{k} {v}" for k, v in parameters.items())
-        return self._tested(method, f"merge: {method}, {told}", self.out / method)
+        return Step(method, f"merge: {method}, {told}", method, run)
 
     def _swapped(
         self, name: str, folder: str, options: dict[str, Any], into: Path | None = None, donor: Path | None = None
-    ) -> Outcome:
+    ) -> Step:
         into, donor = into or self.task, donor or self.language
-        swap(into, donor, self.out / folder, **options, settings=self._settings)
         flags = [f"--{k.replace('_', '-')} {v}" for k, v in options.items() if k not in ("auto", "base")]
         if "auto" in options:
             flags[:0] = ["--auto base", f"--auto-by {options['auto']}"]
-        return self._tested(name, f"swap --into {into.name} --from {donor.name} {' '.join(flags)}", self.out / folder)
+        made = f"swap --into {into.name} --from {donor.name} {' '.join(flags)}"
+        return Step(name, made, folder, partial(swap, into, donor, **options))

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Config:
     def line(self, at: str | None) -> int | None:
         """The line of a key path, or of the nearest thing around it."""
         while at and at not in self.lines:
-            at = re.sub(r"(\.[^.\[\]]*|\[\d+\])$", "", at) if re.search(r"[.\[]", at) else None
+            # A key may hold any of these itself: what is left gets shorter all the same.
+            at = at[: max(at.rfind("."), at.rfind("["), 0)]
         return self.lines[at] if at else None
 
     def locate(self, error: UsageError) -> UsageError:
@@ -148,7 +149,17 @@ def _copy(value: Any) -> Any:
         return {str(k): _copy(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_copy(v) for v in value]
-    return str(value) if isinstance(value, PathLike) else value
+    if isinstance(value, PathLike):
+        return fspath(value)
+    return _joined(value) if isinstance(value, str) else value
+
+
+def _joined(text: str) -> str:
+    """Text whose halves of characters are joined: JSON writes a rare character as two, and JSON is YAML."""
+    try:
+        return text if text.isprintable() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        return text
 
 
 def _read(path: Path) -> list[Config]:

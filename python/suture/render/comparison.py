@@ -78,7 +78,7 @@ def show_pairs(found: Comparison) -> None:
     """Print how the changes of every two fine-tunes relate."""
     if not found["pairs"]:
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
     table = Table(box=None, pad_edge=False, header_style="bold", title="how the changes relate", title_justify="left")
     table.add_column("fine-tunes", no_wrap=True)
     for name in ("cosine", "both changed", "same sign", "overlap of the top 1 %"):

@@ -26,8 +26,6 @@ def show(found: Inspection, tensors: bool) -> None:
         say(f"  {name:<7} {plural(d['tensors'], 'tensor')}, {d['elements']:,} elements, {size(d['bytes'])}")
     if tensors:
         _table(found["tensors"])
-    for warning in found["warnings"]:
-        click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {warning}", err=True)
 
 
 def _value(value: Any) -> str:

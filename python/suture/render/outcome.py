@@ -16,8 +16,7 @@ from suture.results.surgery import places
 def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Print a report: data on stdout (with `as_json`, or of a dry run), everything else on stderr."""
     if not quiet:
-        for warning in dict.fromkeys(_warnings(report)):
-            warn(warning)
+        warn(*_warnings(report))
     if as_json:
         parts = {name: part.data for name, part in report.parts.items()}
         emit_json(parts | _main(report) if parts else report.data)

@@ -20,9 +20,10 @@ def bolded(text: object) -> str:
     return click.style(printable(text), bold=True)
 
 
-def warn(text: object) -> None:
-    """Print a warning on stderr."""
-    click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {printable(text)}", err=True)
+def warn(*texts: object) -> None:
+    """Print warnings on stderr, each once."""
+    for text in dict.fromkeys(texts):
+        click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {printable(text)}", err=True)
 
 
 def emit_json(data: Any) -> None:

@@ -69,6 +69,8 @@ class Comparison(TypedDict):
     """What :func:`suture.diff` returns."""
 
     base: str
+    #: What was passed over in the files.
+    warnings: list[str]
     metrics: list[Metric]
     models: list[Tuned]
     pairs: list[Pair]
@@ -118,7 +120,7 @@ class Inspection(TypedDict):
     files: list[File]
     stack: Stack | None
     tensors: list[Tensor]
-    #: What was passed over when it was opened.
+    #: What was passed over in the files.
     warnings: list[str]
     dtypes: dict[str, DtypeSum]
     config: dict[str, Any] | None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from suture.errors import SutureError
-from suture.recipe import with_places
+from suture.recipe import with_models, with_places
+from suture.results import Report
 from suture.settings import Settings
 
 #: In the folder that holds the outputs, while they are being made.
@@ -60,6 +61,23 @@ class Ledger:
         for path in (self._path, self._path.with_name(_NAME + ".new")):
             path.unlink(missing_ok=True)
         _remove_empty(self._path.parent)
+
+
+def made_alike(place: Path, plan: Report) -> bool:
+    """Whether the output at `place` was made by the recipe of `plan`, from models of the same headers."""
+    report = _read(place / _REPORT)
+    if not isinstance(report, dict):
+        return False
+    # A report calls models by names, one of an earlier version by paths.
+    recipes = [with_models(r, lambda m, _: PurePath(str(m)).name) for r in (report.get("recipe"), plan.data["recipe"])]
+    return recipes[0] == recipes[1] and _headers(report.get("models")) == _headers(plan.data["models"])
+
+
+def _headers(models: Any) -> list[Any]:
+    try:
+        return [file["header"] for model in models for file in model["files"]]
+    except (KeyError, TypeError):
+        return []
 
 
 def remove_output(place: Path) -> list[Path]:

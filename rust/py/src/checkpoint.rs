@@ -52,6 +52,11 @@ impl Checkpoint {
         .to_string()
     }
 
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.0.warnings.clone()
+    }
+
     fn names(&self) -> Vec<String> {
         self.0.tensors.iter().map(|t| t.name.clone()).collect()
     }

@@ -162,7 +162,7 @@ impl Group<'_> {
 }
 
 fn shown(name: &OsStr) -> String {
-    format!("`{}`", name.to_string_lossy().escape_debug())
+    format!("`{}`", name.display())
 }
 
 fn labels(groups: &[Group]) -> String {

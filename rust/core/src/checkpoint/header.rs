@@ -68,7 +68,6 @@ pub fn parse(json: &[u8], data_len: u64) -> Result<Parsed, String> {
     entries.sort_by_key(|e| (e.begin, e.end));
     check(&entries, data_len)?;
     let warning = header.unknown.map(|(name, key)| {
-        let (name, key) = (name.escape_debug(), key.escape_debug());
         format!("tensor `{name}`: its entry has a key `{key}`, which is not of the format; it is passed over")
     });
     Ok(Parsed { entries, warning })

@@ -93,8 +93,8 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
 
 fn in_the_way(name: &Path, why: &str) -> String {
     let name = if name.as_os_str().is_empty() { Path::new(".") } else { name };
-    let name = name.to_string_lossy();
-    format!("`{}` {why}; --overwrite will not delete it: move it away, or choose another output", name.escape_debug())
+    let name = name.display();
+    format!("`{name}` {why}; --overwrite will not delete it: move it away, or choose another output")
 }
 
 /// The files that the folder's report lists, if it has one.
@@ -111,8 +111,7 @@ fn listed(folder: &Path) -> Result<Option<BTreeSet<PathBuf>>, String> {
     let report: Report = serde_json::from_reader(BufReader::new(file)).map_err(|e| unsound(&e))?;
     for name in &report.files {
         if name.components().count() == 0 || name.components().any(|c| !matches!(c, Component::Normal(_))) {
-            let name = name.to_string_lossy();
-            return Err(unsound(&format!("it lists `{}`, which is not in its folder", name.escape_debug())));
+            return Err(unsound(&format!("it lists `{}`, which is not in its folder", name.display())));
         }
     }
     Ok(Some(report.files.into_iter().collect()))

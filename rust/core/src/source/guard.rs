@@ -28,6 +28,8 @@ struct Previous(UnsafeCell<Option<libc::sigaction>>);
 unsafe impl Sync for Previous {}
 static PREVIOUS: Previous = Previous(UnsafeCell::new(None));
 static SETTING: Mutex<()> = Mutex::new(());
+/// Bytes of a page, asked before the handler is in place.
+static PAGE: AtomicUsize = AtomicUsize::new(ALIGN as usize);
 
 /// A map whose pages may lose their file.
 pub struct Guarded {
@@ -77,6 +79,7 @@ impl Drop for Guarded {
 fn watch() {
     let _setting = SETTING.lock();
     let ours = handle as *const () as usize;
+    PAGE.store(rustix::param::page_size(), Ordering::Release);
     // SAFETY: both structures are plain data owned by this frame; the handler is async-signal-safe and has the signature
     // that SA_SIGINFO asks for.
     unsafe {
@@ -101,7 +104,8 @@ extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
             continue;
         }
         region.cut.store(true, Ordering::Release);
-        let page = at / ALIGN as usize * ALIGN as usize;
+        let size = PAGE.load(Ordering::Acquire);
+        let page = at / size * size;
         // SAFETY: the range lies inside a map that this process owns and only reads; it is replaced by zeros in place, so
         // that slices of it stay valid. The call takes no lock.
         let made = unsafe {

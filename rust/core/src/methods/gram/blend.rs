@@ -117,8 +117,12 @@ impl Kernel for Blend {
 
     fn take(&mut self, totals: Totals) -> Result<(), String> {
         self.found = Some(if let Vectors::Column(_) = self.vectors {
-            let each = totals.sums.chunks_exact(3).map(|s| (self.rule)(&Gram::new(2, s.to_vec())));
-            each.collect::<Result<Vec<_>, _>>()?.concat()
+            // One list for all columns, of which there may be millions.
+            let mut found = Vec::with_capacity(totals.sums.len() / 3 * 2);
+            for sums in totals.sums.chunks_exact(3) {
+                found.extend((self.rule)(&Gram::new(2, sums.to_vec()))?);
+            }
+            found
         } else {
             (self.rule)(&Gram::new(self.n, totals.sums))?
         });
