@@ -120,13 +120,13 @@ fn combine_n<const N: usize>(inputs: &[&&[f32]; N], weights: &[f64], out: &mut [
 
 #[multiversion(targets("x86_64+avx2"))]
 fn combine_any(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
-    const RUN: usize = 256;
-    let mut sums = [0f64; RUN];
-    for (r, out) in out.chunks_mut(RUN).enumerate() {
+    const SUMS: usize = 256;
+    let mut sums = [0f64; SUMS];
+    for (r, out) in out.chunks_mut(SUMS).enumerate() {
         let sums = &mut sums[..out.len()];
         sums.fill(-0.0);
         for (x, w) in inputs.iter().zip(weights) {
-            for (s, x) in sums.iter_mut().zip(&x[r * RUN..]) {
+            for (s, x) in sums.iter_mut().zip(&x[r * SUMS..]) {
                 *s += w * f64::from(*x);
             }
         }

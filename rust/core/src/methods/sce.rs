@@ -8,6 +8,7 @@ use super::{
 use crate::kernels::arith::moved;
 use crate::kernels::select::Search;
 use crate::kernels::{reduce, scratch};
+use crate::sizes::BLOCK;
 
 pub(super) struct Sce;
 
@@ -77,18 +78,16 @@ struct Bound {
     weights: Option<Vec<f64>>,
 }
 
-const RUN: usize = reduce::BLOCK;
-
-/// The changes of a run, one after the other, and their variance over the models.
-struct Run {
+/// The changes of a block, one after the other, and their variance over the models.
+struct Block {
     changes: scratch::Scratch,
     variance: scratch::Scratch,
     len: usize,
 }
 
-impl Run {
+impl Block {
     fn of(tile: &Tile, at: usize) -> Self {
-        let len = RUN.min(tile.inputs[0].len() - at);
+        let len = BLOCK.min(tile.inputs[0].len() - at);
         let mut changes = scratch::values(len * tile.inputs.len());
         for (i, change) in changes.chunks_exact_mut(len).enumerate() {
             tile.change(i, at..at + len, change);
@@ -166,18 +165,18 @@ impl Kernel for Bound {
         if stats.before.is_empty() {
             stats.before.push(0);
         }
-        for at in (0..tile.inputs[0].len()).step_by(RUN) {
-            let mut run = Run::of(tile, at);
+        for at in (0..tile.inputs[0].len()).step_by(BLOCK) {
+            let mut block = Block::of(tile, at);
             if self.search.wants().is_some() {
-                let variance = run.measure();
+                let variance = block.measure();
                 self.search.scan(0, variance, &mut stats.counts, &mut stats.ranks);
                 if self.search.begins() {
                     stats.ranks[0] += variance.iter().filter(|v| **v != 0.0).count() as u64;
                 }
                 continue;
             }
-            self.mask(&mut run, &mut stats.before);
-            for (change, sum) in run.changes().zip(&mut stats.sums) {
+            self.mask(&mut block, &mut stats.before);
+            for (change, sum) in block.changes().zip(&mut stats.sums) {
                 reduce::dot(change, change, sum);
             }
         }
@@ -206,33 +205,33 @@ impl Kernel for Bound {
         }
         let mut none = [0];
         let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
-        for at in (0..out.len()).step_by(RUN) {
-            let mut run = Run::of(tile, at);
-            self.select(&mut run, ranks);
-            let place = at..at + run.len;
+        for at in (0..out.len()).step_by(BLOCK) {
+            let mut block = Block::of(tile, at);
+            self.select(&mut block, ranks);
+            let place = at..at + block.len;
             let inputs: Vec<&[f32]> = tile.inputs.iter().map(|x| &x[place.clone()]).collect();
-            elect(&inputs, Some(&run.variance), weights, &base[place.clone()], &mut out[place]);
+            elect(&inputs, Some(&block.variance), weights, &base[place.clone()], &mut out[place]);
         }
     }
 }
 
 impl Bound {
     /// Measures the variance and zeroes it where an element is not selected.
-    fn select(&self, run: &mut Run, seen: &mut [u64]) {
-        run.measure();
+    fn select(&self, block: &mut Block, seen: &mut [u64]) {
+        block.measure();
         if let [selection] = self.search.group(0) {
-            selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
+            selection.cut().apply(&mut block.variance, 1.0, &mut seen[0]);
         }
     }
 
     /// Zeroes the changes that are not selected.
-    fn mask(&self, run: &mut Run, seen: &mut [u64]) {
+    fn mask(&self, block: &mut Block, seen: &mut [u64]) {
         // A share of one has mergekit mask nothing. FuseChat's code still selects what varies.
         if self.masks_changes && self.share >= 1.0 {
             return;
         }
-        self.select(run, seen);
-        let Run { changes, variance, len } = run;
+        self.select(block, seen);
+        let Block { changes, variance, len } = block;
         for change in changes.chunks_exact_mut(*len) {
             for (d, v) in change.iter_mut().zip(&**variance) {
                 *d = if *v == 0.0 { 0.0 } else { *d };

@@ -86,11 +86,11 @@ impl Kernel for Bound {
         let Some(base) = tile.base else { return };
         let count = if self.by_tensor { tile.of as f64 } else { 1.0 };
         for at in (0..base.len()).step_by(BLOCK) {
-            let run = at..(at + BLOCK).min(base.len());
-            let mut change = scratch::values(run.len());
+            let block = at..(at + BLOCK).min(base.len());
+            let mut change = scratch::values(block.len());
             for (x, total) in tile.inputs.iter().zip(&mut stats.sums) {
                 let mut sum = 0.0;
-                arith::sub(&x[run.clone()], &base[run.clone()], &mut change);
+                arith::sub(&x[block.clone()], &base[block.clone()], &mut change);
                 reduce::dot(&change, &change, &mut sum);
                 *total += sum / count;
             }
