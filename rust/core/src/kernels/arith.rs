@@ -26,12 +26,69 @@ pub fn scale_in_place(x: &mut [f32], w: f32) {
     }
 }
 
-/// `out = base + factor * delta`; where nothing changes, the base to the last bit, a negative zero too.
+/// `base + change`, rounded once; where nothing changes, the base to the last bit, a negative zero too.
+#[inline(always)]
+pub fn moved(base: f32, change: f64) -> f32 {
+    if change == 0.0 { base } else { (f64::from(base) + change) as f32 }
+}
+
+/// The sum of changes, each times its weight.
+#[inline(always)]
+pub fn weighted(weights: &[f64], changes: &[f64]) -> f64 {
+    weights.iter().zip(changes).map(|(w, d)| w * d).sum()
+}
+
+/// `out = base + factor * delta`; where nothing changes, the base to the last bit. In f64, which would gain the rounding of
+/// the product and nothing else, it takes 0.15 ns an element longer, a twentieth of a `ties` merge.
 #[multiversion(targets("x86_64+avx2"))]
 pub fn add_delta(base: &[f32], factor: f32, delta: &[f32], out: &mut [f32]) {
     for ((o, b), d) in out.iter_mut().zip(base).zip(delta) {
         let change = factor * d;
         *o = if change == 0.0 { *b } else { b + change };
+    }
+}
+
+/// Computes every element by `f` from the base's, the inputs' changes, which are formed in f64, and the inputs' weights.
+///
+/// Where the compiler knows how many inputs there are it computes several elements at once, as long as `f` chooses between
+/// values and never branches, and takes nothing of an input but what it is given: five times as fast for `emr`.
+#[inline(always)]
+pub fn of_changes(
+    base: &[f32],
+    inputs: &[&[f32]],
+    weights: &[f64],
+    out: &mut [f32],
+    f: impl Fn(f32, &[f64], &[f64]) -> f32,
+) {
+    match inputs {
+        [a] => of_changes_n(base, &[a], weights, out, f),
+        [a, b] => of_changes_n(base, &[a, b], weights, out, f),
+        [a, b, c] => of_changes_n(base, &[a, b, c], weights, out, f),
+        [a, b, c, d] => of_changes_n(base, &[a, b, c, d], weights, out, f),
+        _ => {
+            let mut changes = vec![0.0; inputs.len()];
+            for (j, (o, b)) in out.iter_mut().zip(base).enumerate() {
+                changes.iter_mut().zip(inputs).for_each(|(d, x)| *d = f64::from(x[j]) - f64::from(*b));
+                *o = f(*b, &changes, weights);
+            }
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn of_changes_n<const N: usize, F: Fn(f32, &[f64], &[f64]) -> f32>(
+    base: &[f32],
+    inputs: &[&&[f32]; N],
+    weights: &[f64],
+    out: &mut [f32],
+    f: F,
+) {
+    let n = out.len();
+    let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
+    let weights: [f64; N] = std::array::from_fn(|i| weights.get(i).copied().unwrap_or(1.0));
+    for (j, (o, b)) in out.iter_mut().zip(base).enumerate() {
+        let changes = inputs.map(|x| f64::from(x[j]) - f64::from(*b));
+        *o = f(*b, &changes, &weights);
     }
 }
 
@@ -63,13 +120,13 @@ fn combine_n<const N: usize>(inputs: &[&&[f32]; N], weights: &[f64], out: &mut [
 
 #[multiversion(targets("x86_64+avx2"))]
 fn combine_any(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
-    const RUN: usize = 256;
-    let mut sums = [0f64; RUN];
-    for (r, out) in out.chunks_mut(RUN).enumerate() {
+    const SUMS: usize = 256;
+    let mut sums = [0f64; SUMS];
+    for (r, out) in out.chunks_mut(SUMS).enumerate() {
         let sums = &mut sums[..out.len()];
         sums.fill(-0.0);
         for (x, w) in inputs.iter().zip(weights) {
-            for (s, x) in sums.iter_mut().zip(&x[r * RUN..]) {
+            for (s, x) in sums.iter_mut().zip(&x[r * SUMS..]) {
                 *s += w * f64::from(*x);
             }
         }

@@ -70,11 +70,11 @@ mod tests {
         let mut whole = 0.0;
         dot(&a, &b, &mut whole);
         for tile in [1024, 2048, 7 * 1024] {
-            let mut pieces = 0.0;
+            let mut parts = 0.0;
             for (a, b) in a.chunks(tile).zip(b.chunks(tile)) {
-                dot(a, b, &mut pieces);
+                dot(a, b, &mut parts);
             }
-            assert_eq!(whole.to_bits(), pieces.to_bits());
+            assert_eq!(whole.to_bits(), parts.to_bits());
         }
         let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         assert!((whole - exact).abs() < 1e-9);

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(philox(0, 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
     }
 
-    /// Law 3: neither where a run starts nor the instruction set shows in the words.
+    /// Law 3: neither where words start nor the instruction set shows in the words.
     #[test]
     fn words_are_the_same_however_they_are_made() {
         for (key, first) in [(42, 0u64), (u64::MAX, (1 << 34) - 64)] {

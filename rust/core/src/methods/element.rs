@@ -1,6 +1,7 @@
 //! Small methods of one element at a time.
 
 use super::{ANY, Base, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile};
+use crate::kernels::arith::moved;
 
 const SPEC: Spec = Spec { inputs: (1, 1), homogeneous: false, ..Spec::COMMON };
 
@@ -28,7 +29,7 @@ impl Method for Expo {
             let base = tile.base.unwrap_or(tile.inputs[0]);
             for ((o, x), b) in out.iter_mut().zip(tile.inputs[0]).zip(base) {
                 let change = alpha * (f64::from(*x) - f64::from(*b));
-                *o = if change == 0.0 { *x } else { (f64::from(*x) + change) as f32 };
+                *o = moved(*x, change);
             }
         })))
     }
@@ -102,9 +103,10 @@ impl Method for Mask {
             let Some(base) = tile.base else { return };
             let (models, masks) = tile.inputs.split_at(weights.len());
             for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
-                let kept = |((x, m), w): ((&&[f32], &&[f32]), &f64)| w * f64::from(m[e]) * f64::from(x[e] - b);
+                let kept =
+                    |((x, m), w): ((&&[f32], &&[f32]), &f64)| w * f64::from(m[e]) * (f64::from(x[e]) - f64::from(*b));
                 let change: f64 = models.iter().zip(masks).zip(&weights).map(kept).sum();
-                *o = if change == 0.0 { *b } else { (f64::from(*b) + change) as f32 };
+                *o = moved(*b, change);
             }
         })))
     }

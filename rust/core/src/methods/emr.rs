@@ -4,6 +4,7 @@ use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
 };
 use crate::dtype::Dtype;
+use crate::kernels::arith::{moved, of_changes};
 use crate::kernels::reduce::BLOCK;
 
 pub(super) struct Emr;
@@ -73,13 +74,13 @@ struct Bound {
     scale: Option<f64>,
 }
 
-/// The elected change of element `e`.
-fn unified(tile: &Tile, base: &[f32], e: usize) -> f64 {
-    let change = |x: &&[f32]| f64::from(x[e] - base[e]);
-    let sum: f64 = tile.inputs.iter().map(change).sum();
+/// The elected change of an element.
+#[inline(always)]
+fn unified(changes: &[f64]) -> f64 {
+    let sum: f64 = changes.iter().sum();
     let sign = if sum > 0.0 { 1.0 } else { -1.0 };
     // A NaN in any model comes through.
-    sign * tile.inputs.iter().map(|x| change(x) * sign).fold(sum * 0.0, |a, b| if b > a { b } else { a })
+    sign * changes.iter().map(|d| d * sign).fold(sum * 0.0, |a, b| if b > a { b } else { a })
 }
 
 impl Kernel for Bound {
@@ -94,11 +95,12 @@ impl Kernel for Bound {
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
         let (Some(base), Some(task)) = (tile.base, self.task) else { return };
+        let mut changes = vec![0.0; tile.inputs.len()];
         for at in (0..base.len()).step_by(BLOCK) {
             let (mut own, mut masked) = (0.0, 0.0);
             for e in at..(at + BLOCK).min(base.len()) {
-                let d = f64::from(tile.inputs[task][e] - base[e]);
-                let u = unified(tile, base, e);
+                changes.iter_mut().zip(tile.inputs).for_each(|(d, x)| *d = f64::from(x[e]) - f64::from(base[e]));
+                let (d, u) = (changes[task], unified(&changes));
                 own += d.abs();
                 masked += if d * u > 0.0 { u.abs() } else { 0.0 };
             }
@@ -122,17 +124,14 @@ impl Kernel for Bound {
 
     fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
         let Some(base) = tile.base else { return };
-        for (e, o) in out.iter_mut().enumerate() {
-            let mut u = unified(tile, base, e);
-            if let Some(task) = self.task {
-                let d = f64::from(tile.inputs[task][e] - base[e]);
-                if self.mask {
-                    *o = f32::from(u8::from(d * u > 0.0));
-                    continue;
-                }
-                u *= if d * u > 0.0 { self.scale.unwrap_or(0.0) } else { 0.0 };
-            }
-            *o = if u == 0.0 { base[e] } else { (f64::from(base[e]) + u) as f32 };
-        }
+        let Some(task) = self.task else {
+            return of_changes(base, tile.inputs, &[], out, |b, changes, _| moved(b, unified(changes)));
+        };
+        let scale = self.scale.unwrap_or(0.0);
+        of_changes(base, tile.inputs, &[], out, |b, changes, _| {
+            let u = unified(changes);
+            let kept = changes[task] * u > 0.0;
+            if self.mask { f32::from(u8::from(kept)) } else { moved(b, u * if kept { scale } else { 0.0 }) }
+        });
     }
 }

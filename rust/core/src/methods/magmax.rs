@@ -1,6 +1,7 @@
 //! MagMax: of each element the largest change.
 
 use super::{ANY, Base, Class, Default, Element, Kernel, LAMBDA, Method, Parameter, Params, Spec, Tile};
+use crate::kernels::arith::{moved, of_changes};
 
 pub(super) struct Magmax;
 
@@ -24,21 +25,18 @@ impl Method for Magmax {
     }
 
     fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
-        let weights: Vec<f32> = params.numbers("weight").iter().map(|w| *w as f32).collect();
-        let lambda = params.number("lambda") as f32;
+        let (weights, lambda) = (params.numbers("weight"), params.number("lambda"));
         Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
             let Some(base) = tile.base else { return };
-            out.fill(0.0);
-            for (x, w) in tile.inputs.iter().zip(&weights) {
-                for ((o, x), b) in out.iter_mut().zip(*x).zip(base) {
-                    let change = w * (x - b);
+            of_changes(base, tile.inputs, &weights, out, |b, changes, weights| {
+                let mut largest = 0f64;
+                for (w, d) in weights.iter().zip(changes) {
+                    let change = w * d;
                     // A NaN wins, whether it comes now or came before.
-                    *o = if (change.abs() < o.abs()) | o.is_nan() { *o } else { change };
+                    largest = if (change.abs() < largest.abs()) | largest.is_nan() { largest } else { change };
                 }
-            }
-            for (o, b) in out.iter_mut().zip(base) {
-                *o = if *o == 0.0 { *b } else { b + lambda * *o };
-            }
+                moved(b, lambda * largest)
+            });
         })))
     }
 }

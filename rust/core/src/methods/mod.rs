@@ -26,7 +26,7 @@ use crate::kernels::arith;
 use crate::kernels::reduce::BLOCK;
 use crate::sizes::TILE;
 
-/// A stretch of consecutive elements of one tensor, of all models at once.
+/// Consecutive elements of one tensor, of all models at once.
 pub struct Tile<'a> {
     /// Elements of the base, if the method has one that is not an input.
     pub base: Option<&'a [f32]>,

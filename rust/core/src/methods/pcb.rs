@@ -4,6 +4,7 @@ use super::{
     ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, Stats, Tile,
     Totals, Wants, elements, of_tile,
 };
+use crate::kernels::arith::moved;
 use crate::kernels::reduce::BLOCK;
 use crate::kernels::scratch;
 use crate::kernels::select::Search;
@@ -158,10 +159,10 @@ impl Kernel for Bound {
         let n = self.models.len() as f64;
         let limits = self.limits.wants().is_some();
         for at in (0..base.len()).step_by(BLOCK) {
-            let run = at..(at + BLOCK).min(base.len());
-            let mut values = scratch::values(run.len());
+            let block = at..(at + BLOCK).min(base.len());
+            let mut values = scratch::values(block.len());
             for (i, (model, x)) in self.models.iter().zip(tile.inputs).enumerate() {
-                for (v, e) in values.iter_mut().zip(run.clone()) {
+                for (v, e) in values.iter_mut().zip(block.clone()) {
                     let change = x[e] - base[e];
                     *v = if limits { change } else { key(model.score(change, Self::sum(tile, base, e), n)) };
                 }
@@ -206,7 +207,7 @@ impl Kernel for Bound {
                 total += share;
             }
             let change = self.lambda * merged / total.max(1e-12);
-            *o = if change == 0.0 { base[e] } else { (f64::from(base[e]) + change) as f32 };
+            *o = moved(base[e], change);
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::{
     Base, Class, Cost, Default, Element, Kernel, Method, POSITIVE, Parameter, Params, Spec, Stats, Tile, Totals, Wants,
 };
+use crate::kernels::arith::{moved, of_changes};
 
 const EPSILON: Parameter =
     Parameter::shared("epsilon", "change up to which an element counts as unchanged", POSITIVE, Default::Number(1e-5));
@@ -13,7 +14,7 @@ const SPEC: Spec = Spec {
     summary: "average each element over the models that changed it",
     formula: "base + sum of the changes larger than epsilon / their number",
     paper: "RAM, arXiv 2601.13572",
-    departs: "computes in f32 and rounds once",
+    departs: "computes in f64 and rounds once",
     parameters: &[EPSILON],
     base: Base::Required,
     inputs: (1, usize::MAX),
@@ -44,19 +45,17 @@ impl Method for Ram {
 /// Adds to the base the mean of the changes of each element; where only one model made one, times that model's factor.
 fn merge(tile: &Tile, epsilon: f32, own: &[f64], out: &mut [f32]) {
     let Some(base) = tile.base else { return };
-    for (e, o) in out.iter_mut().enumerate() {
-        let (mut sum, mut changed, mut factor) = (0.0, 0u32, 1.0);
-        for (x, own) in tile.inputs.iter().zip(own) {
-            let change = x[e] - base[e];
+    of_changes(base, tile.inputs, own, out, |b, changes, own| {
+        let (mut sum, mut changed, mut factor) = (0.0, 0.0, 1.0);
+        for (d, own) in changes.iter().zip(own) {
             // A NaN is no change that could be told from none; it must come through.
-            let active = change.abs() > epsilon || change.is_nan();
-            sum += if active { f64::from(change) } else { 0.0 };
-            changed += u32::from(active);
+            let active = ((*d as f32).abs() > epsilon) | d.is_nan();
+            sum += if active { *d } else { 0.0 };
+            changed += if active { 1.0 } else { 0.0 };
             factor = if active { *own } else { factor };
         }
-        let merged = if changed == 1 { sum * factor } else { sum / f64::from(changed.max(1)) };
-        *o = if merged == 0.0 { base[e] } else { (f64::from(base[e]) + merged) as f32 };
-    }
+        moved(b, if changed == 1.0 { sum * factor } else { sum / if changed == 0.0 { 1.0 } else { changed } })
+    });
 }
 
 pub(super) struct RamPlus;

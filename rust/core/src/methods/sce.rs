@@ -5,8 +5,10 @@ use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, Spec, Stats, Tile, Totals, Wants,
     elements, of_tile,
 };
+use crate::kernels::arith::moved;
 use crate::kernels::select::Search;
 use crate::kernels::{reduce, scratch};
+use crate::sizes::BLOCK;
 
 pub(super) struct Sce;
 
@@ -76,18 +78,16 @@ struct Bound {
     weights: Option<Vec<f64>>,
 }
 
-const RUN: usize = reduce::BLOCK;
-
-/// The changes of a run, one after the other, and their variance over the models.
-struct Run {
+/// The changes of a block, one after the other, and their variance over the models.
+struct Block {
     changes: scratch::Scratch,
     variance: scratch::Scratch,
     len: usize,
 }
 
-impl Run {
+impl Block {
     fn of(tile: &Tile, at: usize) -> Self {
-        let len = RUN.min(tile.inputs[0].len() - at);
+        let len = BLOCK.min(tile.inputs[0].len() - at);
         let mut changes = scratch::values(len * tile.inputs.len());
         for (i, change) in changes.chunks_exact_mut(len).enumerate() {
             tile.change(i, at..at + len, change);
@@ -165,18 +165,18 @@ impl Kernel for Bound {
         if stats.before.is_empty() {
             stats.before.push(0);
         }
-        for at in (0..tile.inputs[0].len()).step_by(RUN) {
-            let mut run = Run::of(tile, at);
+        for at in (0..tile.inputs[0].len()).step_by(BLOCK) {
+            let mut block = Block::of(tile, at);
             if self.search.wants().is_some() {
-                let variance = run.measure();
+                let variance = block.measure();
                 self.search.scan(0, variance, &mut stats.counts, &mut stats.ranks);
                 if self.search.begins() {
                     stats.ranks[0] += variance.iter().filter(|v| **v != 0.0).count() as u64;
                 }
                 continue;
             }
-            self.mask(&mut run, &mut stats.before);
-            for (change, sum) in run.changes().zip(&mut stats.sums) {
+            self.mask(&mut block, &mut stats.before);
+            for (change, sum) in block.changes().zip(&mut stats.sums) {
                 reduce::dot(change, change, sum);
             }
         }
@@ -200,35 +200,38 @@ impl Kernel for Bound {
 
     fn apply(&self, tile: &Tile, ranks: &mut [u64], out: &mut [f32]) {
         let (Some(base), Some(weights)) = (tile.base, &self.weights) else { return };
+        if !self.masks_changes || self.share >= 1.0 {
+            return elect(tile.inputs, None, weights, base, out);
+        }
         let mut none = [0];
         let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
-        for at in (0..out.len()).step_by(RUN) {
-            let mut run = Run::of(tile, at);
-            if self.masks_changes {
-                self.mask(&mut run, ranks);
-            }
-            let parts: Vec<&[f32]> = run.changes().collect();
-            let place = at..at + run.len;
-            elect(&parts, weights, &base[place.clone()], &mut out[place]);
+        for at in (0..out.len()).step_by(BLOCK) {
+            let mut block = Block::of(tile, at);
+            self.select(&mut block, ranks);
+            let place = at..at + block.len;
+            let inputs: Vec<&[f32]> = tile.inputs.iter().map(|x| &x[place.clone()]).collect();
+            elect(&inputs, Some(&block.variance), weights, &base[place.clone()], &mut out[place]);
         }
     }
 }
 
 impl Bound {
-    /// Zeroes the changes that are not selected.
-    fn mask(&self, run: &mut Run, seen: &mut [u64]) {
-        match self.search.group(0) {
-            [selection] => {
-                run.measure();
-                selection.cut().apply(&mut run.variance, 1.0, &mut seen[0]);
-            }
-            // A share of one has mergekit mask nothing. FuseChat's code still selects what varies.
-            _ if self.masks_changes => return,
-            _ => {
-                run.measure();
-            }
+    /// Measures the variance and zeroes it where an element is not selected.
+    fn select(&self, block: &mut Block, seen: &mut [u64]) {
+        block.measure();
+        if let [selection] = self.search.group(0) {
+            selection.cut().apply(&mut block.variance, 1.0, &mut seen[0]);
         }
-        let Run { changes, variance, len } = run;
+    }
+
+    /// Zeroes the changes that are not selected.
+    fn mask(&self, block: &mut Block, seen: &mut [u64]) {
+        // A share of one has mergekit mask nothing. FuseChat's code still selects what varies.
+        if self.masks_changes && self.share >= 1.0 {
+            return;
+        }
+        self.select(block, seen);
+        let Block { changes, variance, len } = block;
         for change in changes.chunks_exact_mut(*len) {
             for (d, v) in change.iter_mut().zip(&**variance) {
                 *d = if *v == 0.0 { 0.0 } else { *d };
@@ -237,42 +240,62 @@ impl Bound {
     }
 }
 
-/// Adds to the base the weighted mean of the changes whose sign is that of their sum.
-fn elect(changes: &[&[f32]], weights: &[f64], base: &[f32], out: &mut [f32]) {
-    match (changes, weights) {
-        ([a, b], [v, w]) => elect_n(&[a, b], &[*v, *w], base, out),
-        ([a, b, c], [u, v, w]) => elect_n(&[a, b, c], &[*u, *v, *w], base, out),
-        ([a, b, c, d], [t, u, v, w]) => elect_n(&[a, b, c, d], &[*t, *u, *v, *w], base, out),
+/// Adds to the base the weighted mean of the changes whose sign is that of their sum, where `selected` is not zero.
+fn elect(inputs: &[&[f32]], selected: Option<&[f32]>, weights: &[f64], base: &[f32], out: &mut [f32]) {
+    match (inputs, weights) {
+        ([a, b], [v, w]) => elect_n(&[a, b], selected, &[*v, *w], base, out),
+        ([a, b, c], [u, v, w]) => elect_n(&[a, b, c], selected, &[*u, *v, *w], base, out),
+        ([a, b, c, d], [t, u, v, w]) => elect_n(&[a, b, c, d], selected, &[*t, *u, *v, *w], base, out),
         _ => {
             for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
-                *o = elected(changes.iter().map(|c| c[e]), weights, *b);
+                *o = elected(inputs.iter().map(|x| x[e]), selected.is_none_or(|s| s[e] != 0.0), weights, *b);
             }
         }
     }
 }
 
+/// Over arrays, not by [`crate::kernels::arith::of_changes`], which takes a quarter longer here.
+fn elect_n<const N: usize>(
+    inputs: &[&&[f32]; N],
+    selected: Option<&[f32]>,
+    weights: &[f64; N],
+    base: &[f32],
+    out: &mut [f32],
+) {
+    match selected {
+        Some(selected) => elect_of::<N, true>(inputs, selected, weights, base, out),
+        None => elect_of::<N, false>(inputs, base, weights, base, out),
+    }
+}
+
 #[multiversion::multiversion(targets("x86_64+avx2"))]
-fn elect_n<const N: usize>(changes: &[&&[f32]; N], weights: &[f64; N], base: &[f32], out: &mut [f32]) {
+fn elect_of<const N: usize, const SELECTS: bool>(
+    inputs: &[&&[f32]; N],
+    selected: &[f32],
+    weights: &[f64; N],
+    base: &[f32],
+    out: &mut [f32],
+) {
     let len = out.len();
-    let changes: [&[f32]; N] = std::array::from_fn(|i| &changes[i][..len]);
+    let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..len]);
     let weights = *weights;
-    for (e, (o, b)) in out.iter_mut().zip(base).enumerate() {
-        *o = elected(changes.map(|c| c[e]).into_iter(), &weights, *b);
+    for (e, ((o, b), s)) in out.iter_mut().zip(base).zip(selected).enumerate() {
+        *o = elected(inputs.map(|x| x[e]).into_iter(), !SELECTS || *s != 0.0, &weights, *b);
     }
 }
 
 #[inline(always)]
-fn elected(changes: impl Iterator<Item = f32> + Clone, weights: &[f64], base: f32) -> f32 {
-    let total: f64 = changes.clone().map(f64::from).sum();
+fn elected(inputs: impl Iterator<Item = f32> + Clone, selected: bool, weights: &[f64], base: f32) -> f32 {
+    let changes = inputs.map(|x| f64::from(x) - f64::from(base));
+    let total: f64 = changes.clone().sum();
     let sign = if total >= 0.0 { 1.0 } else { -1.0 };
     let (mut sum, mut divisor) = (0.0, 0.0);
-    for (change, weight) in changes.zip(weights) {
-        let d = f64::from(change);
+    for (d, weight) in changes.zip(weights) {
         let agrees = d * sign > 0.0;
         sum += if agrees { weight * d } else { 0.0 };
         divisor += if agrees { *weight } else { 0.0 };
     }
     // A NaN in any model agrees with nothing and comes back here.
-    let merged = sum / if divisor == 0.0 { 1.0 } else { divisor } + total * 0.0;
-    if merged == 0.0 { base } else { (f64::from(base) + merged) as f32 }
+    let mean = sum / if divisor == 0.0 { 1.0 } else { divisor };
+    moved(base, if selected { mean } else { 0.0 } + total * 0.0)
 }

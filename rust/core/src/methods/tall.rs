@@ -1,6 +1,7 @@
 //! TALL masks: which elements of the summed change a task needs, and the consensus of these masks.
 
 use super::{ANY, Base, Class, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile};
+use crate::kernels::arith::{moved, of_changes};
 
 const THRESHOLD: Parameter = Parameter::each(
     "tall_lambda",
@@ -43,29 +44,18 @@ impl Method for TallMask {
         let (threshold, alpha) = (params.numbers("tall_lambda")[task - 1], params.number("alpha"));
         Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
             let Some(base) = tile.base else { return };
-            for (e, o) in out.iter_mut().enumerate() {
-                let total = alpha * sum(tile, base, e);
-                let own = change(tile.inputs[task - 1], base, e);
-                *o = add(base[e], if needs(own, total, threshold) { total } else { 0.0 * total });
-            }
+            of_changes(base, tile.inputs, &[], out, |b, changes, _| {
+                let total = alpha * changes.iter().sum::<f64>();
+                // A NaN stays one, needed or not.
+                moved(b, total * if needs(changes[task - 1], total, threshold) { 1.0 } else { 0.0 })
+            });
         })))
     }
 }
 
-fn change(x: &[f32], base: &[f32], e: usize) -> f64 {
-    f64::from(x[e]) - f64::from(base[e])
-}
-
-fn sum(tile: &Tile, base: &[f32], e: usize) -> f64 {
-    tile.inputs.iter().map(|x| change(x, base, e)).sum()
-}
-
+#[inline(always)]
 fn needs(own: f64, total: f64, threshold: f64) -> bool {
     own.abs() > threshold * (total - own).abs()
-}
-
-fn add(base: f32, change: f64) -> f32 {
-    if change == 0.0 { base } else { (f64::from(base) + change) as f32 }
 }
 
 pub(super) struct ConsensusTa;
@@ -95,15 +85,15 @@ impl Method for ConsensusTa {
 
     fn bind(&self, params: &Params, _shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         let thresholds = params.numbers("tall_lambda");
-        let (k, lambda, alpha) = (params.integer("k") as usize, params.number("lambda"), params.number("alpha"));
+        let (k, lambda, alpha) = (params.integer("k") as u32, params.number("lambda"), params.number("alpha"));
         Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
             let Some(base) = tile.base else { return };
-            for (e, o) in out.iter_mut().enumerate() {
-                let sum = sum(tile, base, e);
-                let votes =
-                    tile.inputs.iter().zip(&thresholds).filter(|(x, t)| needs(change(x, base, e), alpha * sum, **t));
-                *o = add(base[e], if votes.count() >= k { lambda * sum } else { 0.0 * sum });
-            }
+            of_changes(base, tile.inputs, &thresholds, out, |b, changes, thresholds| {
+                let sum: f64 = changes.iter().sum();
+                let vote = |(d, t): (&f64, &f64)| u32::from(needs(*d, alpha * sum, *t));
+                let votes: u32 = changes.iter().zip(thresholds).map(vote).sum();
+                moved(b, sum * if votes >= k { lambda } else { 0.0 })
+            });
         })))
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
     of_tile,
 };
+use crate::kernels::arith::{moved, of_changes, weighted};
 use crate::kernels::reduce::{self, BLOCK};
 use crate::kernels::{arith, scratch};
 
@@ -85,11 +86,11 @@ impl Kernel for Bound {
         let Some(base) = tile.base else { return };
         let count = if self.by_tensor { tile.of as f64 } else { 1.0 };
         for at in (0..base.len()).step_by(BLOCK) {
-            let run = at..(at + BLOCK).min(base.len());
-            let mut change = scratch::values(run.len());
+            let block = at..(at + BLOCK).min(base.len());
+            let mut change = scratch::values(block.len());
             for (x, total) in tile.inputs.iter().zip(&mut stats.sums) {
                 let mut sum = 0.0;
-                arith::sub(&x[run.clone()], &base[run.clone()], &mut change);
+                arith::sub(&x[block.clone()], &base[block.clone()], &mut change);
                 reduce::dot(&change, &change, &mut sum);
                 *total += sum / count;
             }
@@ -107,17 +108,16 @@ impl Kernel for Bound {
 
     fn apply(&self, tile: &Tile, _ranks: &mut [u64], out: &mut [f32]) {
         let Some(base) = tile.base else { return };
-        let mut squares = vec![0.0; self.n];
-        for (e, o) in out.iter_mut().enumerate() {
-            let change = |i: usize| f64::from(tile.inputs[i][e]) - f64::from(base[e]);
-            let merged: f64 = match &self.weights {
-                Some(weights) => weights.iter().enumerate().map(|(i, w)| w * change(i)).sum(),
-                None => {
-                    squares.iter_mut().enumerate().for_each(|(i, s)| *s = change(i) * change(i));
-                    shares(&squares).iter().enumerate().map(|(i, w)| w * change(i)).sum()
-                }
-            };
-            *o = if merged == 0.0 { base[e] } else { (f64::from(base[e]) + merged) as f32 };
+        match &self.weights {
+            Some(weights) => {
+                of_changes(base, tile.inputs, weights, out, |b, changes, weights| moved(b, weighted(weights, changes)));
+            }
+            None => of_changes(base, tile.inputs, &[], out, |b, changes, _| {
+                let sum: f64 = changes.iter().map(|d| d * d).sum();
+                // If none has changed there is nothing to share.
+                let merged = changes.iter().map(|d| d * d / if sum == 0.0 { 1.0 } else { sum } * d).sum();
+                moved(b, merged)
+            }),
         }
     }
 }

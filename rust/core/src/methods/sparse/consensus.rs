@@ -3,9 +3,7 @@
 use multiversion::multiversion;
 
 use crate::kernels::arith;
-
-/// Elements worked on at a time: small enough for the first-level cache with a few inputs.
-pub const RUN: usize = 1024;
+use crate::sizes::BLOCK;
 
 /// How a sign is elected for an element.
 #[derive(Clone, Copy, PartialEq)]
@@ -18,7 +16,7 @@ pub enum Consensus {
     Count,
 }
 
-/// Joins the changes of a run into `out`: what disagrees with the elected sign is dropped, and with `mean` the sum is
+/// Joins the changes of a block, or of what there is of one, into `out`: what disagrees with the elected sign is dropped, and with `mean` the sum is
 /// divided by the weights of what is left of each element.
 pub fn join(changes: &[&[f32]], weights: &[f32], consensus: Consensus, mean: bool, out: &mut [f32]) {
     match (consensus, mean) {
@@ -31,7 +29,7 @@ pub fn join(changes: &[&[f32]], weights: &[f32], consensus: Consensus, mean: boo
 
 #[multiversion(targets("x86_64+avx2"))]
 fn mean_of_kept(changes: &[&[f32]], weights: &[f32], out: &mut [f32]) {
-    let mut sums = [(0f64, 0f64); RUN];
+    let mut sums = [(0f64, 0f64); BLOCK];
     let sums = &mut sums[..out.len()];
     for (change, weight) in changes.iter().zip(weights) {
         let weight = f64::from(*weight);
@@ -100,7 +98,7 @@ fn elect_n<const N: usize, const COUNT: bool>(changes: &[&&[f32]; N], weights: &
 #[multiversion(targets("x86_64+avx2"))]
 fn elect_any<const COUNT: bool>(changes: &[&[f32]], weights: &[f32], mean: bool, out: &mut [f32]) {
     let n = out.len();
-    let (mut votes, mut sums) = ([0f64; RUN], [(0f32, 0f32); RUN]);
+    let (mut votes, mut sums) = ([0f64; BLOCK], [(0f32, 0f32); BLOCK]);
     let (votes, sums) = (&mut votes[..n], &mut sums[..n]);
     for change in changes {
         for (v, c) in votes.iter_mut().zip(*change) {

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::consensus::{Consensus, RUN, join};
+use super::consensus::{Consensus, join};
 use super::sparsify::{self, Chances};
 use super::trims_model;
 use crate::kernels::select::Search;
 use crate::kernels::{arith, reduce, scratch};
 use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, of_tile, row};
-use crate::sizes::TILE;
+use crate::sizes::{BLOCK, TILE};
 
 /// How a change is made sparse.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,7 +49,7 @@ enum Rescale {
 /// One model's part in the pipeline.
 #[derive(Debug, Clone)]
 struct Input {
-    weight: f32,
+    weight: f64,
     density: f64,
     sparsify: Sparsify,
     /// Of the ranks of a row.
@@ -72,16 +72,16 @@ pub struct Pipeline {
     rescale: Rescale,
     consensus: Consensus,
     mean: bool,
-    lambda: f32,
+    lambda: f64,
     /// True while norms are to be taken.
     norms: bool,
 }
 
-/// What thinning keeps from stretch to stretch and from model to model.
+/// What thinning keeps from unit to unit and from model to model.
 struct Marks<'m> {
     /// Elements equal to a threshold met so far, from this input's first selection on.
     ranks: &'m mut [u64],
-    /// Elements of the stretch that earlier models have kept.
+    /// Elements of the unit that earlier models have kept.
     taken: &'m mut [f32],
 }
 
@@ -149,7 +149,7 @@ impl Pipeline {
             };
             let divides = rescale == Rescale::Density && !matches!(sparsify, Sparsify::None | Sparsify::ByRank);
             inputs.push(Input {
-                weight: *weight as f32,
+                weight: *weight,
                 density,
                 sparsify,
                 chances: Chances::new(row(shape), density, epsilons[i], rescale == Rescale::Density),
@@ -179,11 +179,16 @@ impl Pipeline {
             rescale,
             consensus,
             mean: reduce == "mean",
-            lambda: (params.number("lambda") * depth / divide) as f32,
+            lambda: params.number("lambda") * depth / divide,
             norms: false,
         };
         // Norms are of single tensors.
         Ok(Self { norms: !trims_model(params) && pipeline.restores(), ..pipeline })
+    }
+
+    /// Whether all is a weighted sum of the changes, which takes no working memory and no rounding on the way.
+    fn plain(&self) -> bool {
+        self.consensus == Consensus::None && !self.mean && self.inputs.iter().all(|i| i.sparsify == Sparsify::None)
     }
 
     /// Whether what was dropped is made up for by a norm.
@@ -192,7 +197,7 @@ impl Pipeline {
         drops && matches!(self.rescale, Rescale::L1 | Rescale::L2)
     }
 
-    /// Thins the change of input `i`, times `factor`, on the stretch that starts at `at` of a tile.
+    /// Thins the change of input `i`, times `factor`, on the unit that starts at `at` of a tile.
     fn sparsify(&self, i: usize, tile: &Tile, at: usize, factor: f32, marks: &mut Marks, x: &mut [f32]) {
         let (key, start) = (tile.keys[i], tile.start + at as u64);
         let input = &self.inputs[i];
@@ -220,13 +225,13 @@ impl Pipeline {
         }
     }
 
-    /// The stretches a tile is worked on in: its units, or runs where these are single elements.
-    fn stretches(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let step = self.unit.map_or(RUN, |unit| unit as usize);
+    /// The units of a tile, or, where these are single elements, its blocks, which stand for units from here on.
+    fn units(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = self.unit.map_or(BLOCK, |unit| unit as usize);
         (0..len).step_by(step).map(move |at| at..(at + step).min(len))
     }
 
-    /// Marks of a stretch of which no model has kept anything yet; empty where models do not look at one another.
+    /// Marks of a unit of which no model has kept anything yet; empty where models do not look at one another.
     fn none_taken(&self, len: usize) -> scratch::Scratch {
         let blocks = self.inputs.iter().any(|i| i.sparsify == Sparsify::Blocks);
         let mut taken = scratch::values(if blocks { len } else { 0 });
@@ -253,8 +258,8 @@ impl Kernel for Pipeline {
             // What is not used of them is taken off the bar at the end.
             reads: 1 + self.search.scans() + usize::from(norms),
             unit,
-            // The changes and what thinning one of them takes; what becomes of a run of them together.
-            scratch: of_tile(4 * self.inputs.len() + thinning, unit) + of_tile(4, 1),
+            // The changes and what thinning one of them takes; what becomes of a block of them together.
+            scratch: if self.plain() { 0 } else { of_tile(4 * self.inputs.len() + thinning, unit) + of_tile(4, 1) },
             wants: Wants { sums, histograms: selections, ranks: selections },
             ..Cost::ELEMENT
         }
@@ -272,7 +277,7 @@ impl Kernel for Pipeline {
         if stats.before.is_empty() {
             stats.before.resize(self.search.slots(), 0);
         }
-        for range in self.stretches(tile.inputs[0].len()) {
+        for range in self.units(tile.inputs[0].len()) {
             let mut taken = self.none_taken(range.len());
             let mut x = scratch::values(range.len());
             for i in 0..self.inputs.len() {
@@ -318,33 +323,36 @@ impl Kernel for Pipeline {
     }
 
     fn apply(&self, tile: &Tile, ranks: &mut [u64], out: &mut [f32]) {
-        let n = self.inputs.len();
-        let weights: Vec<f32> = self.inputs.iter().map(|i| i.weight).collect();
-        let mut merged = scratch::values(RUN);
+        let (Some(base), n) = (tile.base, self.inputs.len()) else { return };
+        if self.plain() {
+            let weights: Vec<f64> = self.inputs.iter().map(|i| i.weight).collect();
+            return arith::of_changes(base, tile.inputs, &weights, out, |b, changes, weights| {
+                arith::moved(b, self.lambda * arith::weighted(weights, changes))
+            });
+        }
+        let weights: Vec<f32> = self.inputs.iter().map(|i| i.weight as f32).collect();
+        let mut merged = scratch::values(BLOCK);
         // Without a scan that ranked them there are no ties to drop.
         let mut none = vec![0; if ranks.is_empty() { self.search.slots() } else { 0 }];
         let ranks = if ranks.is_empty() { &mut none[..] } else { ranks };
-        for range in self.stretches(out.len()) {
+        for range in self.units(out.len()) {
             let len = range.len();
             let mut changes = scratch::values(n * len);
             let mut taken = self.none_taken(len);
             for (i, x) in changes.chunks_exact_mut(len).enumerate() {
                 let input = &self.inputs[i];
                 tile.change(i, range.clone(), x);
-                let factor = input.weight * input.factor;
+                let factor = weights[i] * input.factor;
                 let mut marks = Marks { ranks: &mut ranks[self.search.slot(i)..], taken: &mut taken };
                 self.sparsify(i, tile, range.start, factor, &mut marks, x);
             }
-            for at in (0..len).step_by(RUN) {
-                let run = at..(at + RUN).min(len);
-                let parts: Vec<&[f32]> = changes.chunks_exact(len).map(|c| &c[run.clone()]).collect();
-                let merged = &mut merged[..run.len()];
+            for at in (0..len).step_by(BLOCK) {
+                let block = at..(at + BLOCK).min(len);
+                let parts: Vec<&[f32]> = changes.chunks_exact(len).map(|c| &c[block.clone()]).collect();
+                let merged = &mut merged[..block.len()];
                 join(&parts, &weights, self.consensus, self.mean, merged);
-                let place = range.start + run.start..range.start + run.end;
-                match tile.base {
-                    Some(base) => arith::add_delta(&base[place.clone()], self.lambda, merged, &mut out[place]),
-                    None => arith::scale(merged, self.lambda, &mut out[place]),
-                }
+                let place = range.start + block.start..range.start + block.end;
+                arith::add_delta(&base[place.clone()], self.lambda as f32, merged, &mut out[place]);
             }
         }
     }

@@ -9,7 +9,7 @@ pub(in crate::methods) static TASK_ARITHMETIC: Preset = Preset {
         summary: "add the weighted changes of the models to the base",
         formula: "base + lambda * sum_i w_i d_i, d_i = x_i - base",
         paper: "Ilharco et al., Editing models with task arithmetic, arXiv 2212.04089",
-        departs: "computes in f32 and rounds once, whatever the checkpoints' dtype",
+        departs: "computes in f64 and rounds once, whatever the checkpoints' dtype",
         parameters: &parameters(Stages { rescales: RANDOM.rescales, ..PLAIN }),
         ..Spec::COMMON
     },

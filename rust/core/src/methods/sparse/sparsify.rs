@@ -1,5 +1,4 @@
-//! How a change is thinned. Every way works on a stretch of elements that is whole in its own terms: a run, a row or a
-//! block.
+//! How a change is thinned. Every way works on a unit: a row, a block of its own, or any elements where each is for itself.
 
 use multiversion::multiversion;
 
