@@ -87,7 +87,7 @@ class Checkpoint:
         return raw.view(_NUMPY[info.dtype]).reshape(info.shape)
 
     def describe(self) -> dict[str, Any]:
-        """Everything the headers say: path, bytes, files, layer stack, tensors, and what was passed over."""
+        """Everything the headers say: path, bytes, files, layers, tensors; and warnings of what was passed over."""
         described: dict[str, Any] = json.loads(self._core.to_json())
         return described
 

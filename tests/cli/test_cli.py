@@ -273,13 +273,15 @@ def test_an_error_of_the_config_says_where(family: dict[str, Path], tmp_path: Pa
 
 
 def test_an_output_that_exists_is_kept(family: dict[str, Path], tmp_path: Path) -> None:
-    """Law 6: a finished output is refused without `--overwrite`, and replaced whole with it, but for what is none."""
+    """Law 6: a finished output is refused without `--overwrite`, and replaced whole with it; a note beside it never."""
     call = [*writing(family, "swap"), tmp_path / "out"]
     assert run(*call).returncode == 0
     assert "--overwrite" in one_error(run(*call), 1)
     note = tmp_path / "out" / "note.txt"
     note.write_text("mine")
-    assert "note.txt" in one_error(run(*call, "--overwrite"), 1)
+    for options in ([], ["--overwrite"]):
+        one_error(run(*call, *options), 1)
+        assert note.read_text() == "mine"
     note.unlink()
     assert run(*call, "--overwrite", "--shard-size", "1GB").returncode == 0
     assert sorted(path.name for path in (tmp_path / "out").glob("*.safetensors")) == ["model.safetensors"]

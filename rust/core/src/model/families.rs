@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::dtype::Dtype;
 
 /// Endings of the members of a family, longest first where one ends like another. What is before is the module's name.
-const ENDINGS: [&str; 44] = [
+const ENDINGS: [&str; 47] = [
     // FP8, FP4, compressed-tensors, ModelOpt, fbgemm.
     ".weight_scale_inv",
     ".weight_scale_2",
@@ -48,6 +48,10 @@ const ENDINGS: [&str; 44] = [
     ".weight._data",
     ".weight._scale",
     ".weight._shift",
+    // What attention keeps of keys and values.
+    ".k_scale",
+    ".v_scale",
+    ".q_scale",
     // Others, and stacked experts (gpt-oss, fused FP8).
     ".scales",
     ".scale",

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
-use super::{Action, Group, Plan, TensorPlan};
+use super::{Action, Group, OutputConfig, Plan, TensorPlan};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
 use crate::checkpoint::{Checkpoint, Shard};
 use crate::dtype::Dtype;
@@ -135,6 +135,11 @@ impl Plan {
             .collect::<Result<_>>()?;
         let groups = list(value, "groups")?.iter().enumerate();
         let groups = groups.map(|(i, g)| Group::of(g.as_str().unwrap_or_default().to_owned(), i, &tensors));
+        let config: OutputConfig = data(value, "config")?;
+        let known = |model: usize| model < opened.len();
+        if !known(config.from) || !config.layers.iter().flatten().all(|(model, _)| known(*model)) {
+            return Err(wrong("config"));
+        }
         let plan = Self {
             title: text(value, "title")?.to_owned(),
             recipe: value["recipe"].clone(),
@@ -142,7 +147,7 @@ impl Plan {
             unused: data(value, "unused")?,
             warnings: data(value, "warnings")?,
             notes: data(value, "notes")?,
-            config: data(value, "config")?,
+            config,
             labels,
             models: opened.clone(),
             shards,
