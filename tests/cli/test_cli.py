@@ -612,3 +612,13 @@ def test_an_interrupt_is_told_and_resumed(tmp_path: Path) -> None:
     assert run(*command).returncode == 0
     suture.merge(json.loads(config.read_text()), tmp_path / "undisturbed")
     assert read_checkpoint(tmp_path / "out") == read_checkpoint(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_as_the_readme_has_it(shell: str) -> None:
+    """What a shell evaluates at its start is a completion script."""
+    call = [sys.executable, "-m", "suture"]
+    env = os.environ | {"_SUTURE_COMPLETE": f"{shell}_source"}
+    done = subprocess.run(call, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_SUTURE_COMPLETE" in done.stdout

@@ -70,6 +70,9 @@ def main() -> None:
     """Run the command line and exit."""
     color = False if os.environ.get("NO_COLOR") else None
     try:
+        if "_SUTURE_COMPLETE" in os.environ:
+            # A shell asks what could come next: click answers, and exits.
+            cli.main(prog_name="suture")
         with cli.make_context("suture", sys.argv[1:], color=color) as ctx:
             cli.invoke(ctx)
         sys.stdout.flush()

@@ -60,7 +60,7 @@ def markdown(specs: list[Spec]) -> str:
             "",
             f"## {spec['name']}",
             "",
-            f"{spec['summary'].capitalize()}.",
+            f"{spec['summary'][:1].upper()}{spec['summary'][1:]}.",
             "",
             "```text",
             spec["formula"],

@@ -1,5 +1,6 @@
 //! Plans as data: for `--dry-run`, for reports, and for another process to run.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
@@ -9,7 +10,7 @@ use crate::checkpoint::header::{self, Entry, tensor_bytes};
 use crate::checkpoint::{Checkpoint, Shard};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Params, Value as Param, registry};
+use crate::methods::{Parameter, Params, Value as Param, registry};
 use crate::view::{Place, Run, Runs, View};
 
 impl Plan {
@@ -130,11 +131,20 @@ impl Plan {
         let tensors: Vec<TensorPlan> = (list(value, "tensors")?.iter().enumerate())
             .map(|(i, t)| reader.tensor(&format!("tensors[{i}]"), t))
             .collect::<Result<_>>()?;
+        let names: HashSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+        let groups = list(value, "groups")?;
+        let in_group = |t: &TensorPlan| match t.action {
+            Action::Compute { group: Some(group), .. } => group < groups.len(),
+            _ => true,
+        };
+        if names.len() < tensors.len() || !tensors.iter().all(in_group) {
+            return Err(wrong("tensors"));
+        }
         let shards = (list(value, "shards")?.iter().enumerate())
             .map(|(i, s)| shard(i, text(s, "file")?, whole(s, "header_bytes")?, &tensors))
             .collect::<Result<_>>()?;
-        let groups = list(value, "groups")?.iter().enumerate();
-        let groups = groups.map(|(i, g)| Group::of(g.as_str().unwrap_or_default().to_owned(), i, &tensors));
+        let groups =
+            groups.iter().enumerate().map(|(i, g)| Group::of(g.as_str().unwrap_or_default().to_owned(), i, &tensors));
         let config: OutputConfig = data(value, "config")?;
         let known = |model: usize| model < opened.len();
         if !known(config.from) || !config.layers.iter().flatten().all(|(model, _)| known(*model)) {
@@ -277,6 +287,14 @@ impl Reader<'_> {
             params
                 .from
                 .insert(known(&name)?, places.as_array().map(|l| l.iter().map(place).collect()).unwrap_or_default());
+        }
+        // What a plan says of parameters a kernel relies on.
+        let given = |p: &Parameter| match p.per_input {
+            true => params.per_input.get(p.name).is_some_and(|v| v.len() == params.inputs),
+            false => params.shared.contains_key(p.name),
+        };
+        if params.inputs > inputs.len() || !method.spec().parameters.iter().all(given) {
+            return Err(wrong(at));
         }
         let kernel = method.bind(&params, shape).map_err(|p| Error::recipe(at, p))?;
         let group = t["group"].as_u64().map(|g| g as usize);
