@@ -15,7 +15,7 @@ from suture.recipe import OUTPUTS, Config, made_names, with_made, with_models
 from suture.results import Report
 from suture.settings import Progress, Settings
 from suture.surgery.hollow import write_hollow
-from suture.surgery.ledger import Ledger, remove_output
+from suture.surgery.ledger import Ledger, remove_output, write_whole
 from suture.surgery.room import check_inputs, check_room
 from suture.surgery.run import Job, prepare, with_warnings
 
@@ -85,7 +85,7 @@ def merge_documents(
         reports[step.name] = job.run(step.place, progress)
     if final is None:
         text = _outputs(steps, reports)
-        (out / OUTPUTS).write_text(text, encoding="utf-8")
+        write_whole(out / OUTPUTS, text)
         ledger.close()
         return Report(text, out, parts=reports)
     left = [p for s in steps if s.name for p in remove_output(s.place)]
@@ -119,7 +119,7 @@ def _look(steps: list[Step], settings: Settings, ledger: Ledger) -> tuple[dict[s
     looks: dict[str, Report] = {}
     jobs: list[tuple[Step, Job]] = []
     problems: list[SutureError] = []
-    with TemporaryDirectory(prefix="suture-") as temporary:
+    with _temporary() as temporary:
         folder = Path(temporary).resolve()
         # Under the same last names: models are called by these.
         stand_ins = {str(s.place): str(folder / s.place.parent.name / s.name) for s in steps if s.name}
@@ -142,6 +142,13 @@ def _look(steps: list[Step], settings: Settings, ledger: Ledger) -> tuple[dict[s
         known = [(s.name, s.place, [p for p in j.inputs if folder not in p.parents]) for s, j in jobs]
         room = [(s.place, j.plan.write_bytes) for s, j in jobs]
         return looks, [*problems, *check_inputs(known), *check_room(room)]
+
+
+def _temporary() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="suture-")
+    except OSError as e:
+        raise SutureError(f"no temporary folder to plan in: {e.strerror}; set TMPDIR to one") from None
 
 
 def _told_of(error: SutureError, stand_ins: Mapping[str, str]) -> SutureError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -48,19 +49,28 @@ class Ledger:
         # What an earlier plan made stays our own until it is replaced.
         plans = noted.get("plans", []) if isinstance(noted, dict) and noted.get("recipe") == digest else []
         self._made[name] = {"recipe": digest, "plans": [*(p for p in plans if p != plan), plan]}
-        new = self._path.with_name(_NAME + ".new")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(json.dumps(self._made), encoding="utf-8")
-            os.replace(new, self._path)
-        except OSError as e:
-            raise SutureError(f"{self._path}: cannot write: {e.strerror}", self._path) from None
+        write_whole(self._path, json.dumps(self._made))
 
     def close(self) -> None:
         """Everything is made: forget it, and the folder if nothing is left in it."""
-        for path in (self._path, self._path.with_name(_NAME + ".new")):
-            path.unlink(missing_ok=True)
+        _remove(self._path)
         _remove_empty(self._path.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file in one step, and its folder if need be.
+
+    Raises:
+        SutureError: if it cannot be written.
+    """
+    new = path.with_name(f".{path.name.lstrip('.')}.suture-partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+    except OSError as e:
+        _remove(new)
+        raise SutureError(f"{path}: cannot write: {e.strerror}", path) from None
 
 
 def made_alike(place: Path, plan: Report) -> bool:
@@ -87,18 +97,21 @@ def remove_output(place: Path) -> list[Path]:
     for name in [*(listed if isinstance(listed, list) else ()), _REPORT]:
         inside = place / str(name)
         if ".." not in inside.parts and inside.is_relative_to(place):
-            inside.unlink(missing_ok=True)
+            _remove(inside)
     for folder, _, _ in os.walk(place, topdown=False):
         _remove_empty(Path(folder))
     return [place] if place.exists() else []
 
 
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
 def _remove_empty(folder: Path) -> None:
-    try:
+    """Remove a folder unless something is in it."""
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        # Something is in it.
-        return
 
 
 def _digest(recipe: dict[str, Any], settings: Settings) -> str:
