@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import suture
@@ -140,6 +141,21 @@ def test_adapters_of_any_dtype_are_moved(dtype: str, base: dict[str, Raw], tmp_p
     into, donor = pair(tmp_path, base, (ALL, ALL), dtype=dtype)
     suture.swap(into, donor, tmp_path / "out", bottom=2)
     same(read_adapter(tmp_path / "out"), expected(into, donor, [0, 1]))
+
+
+@pytest.mark.parametrize("held", [range(LAYERS), (0, 2)], ids=["all layers", "a layer the recipient lacks"])
+def test_an_adapter_has_one_dtype(held: Sequence[int], base: dict[str, Raw], tmp_path: Path) -> None:
+    """Law 2: a donor's factors of another float dtype are cast to the recipient's, once, and that is told."""
+    into = write_adapter(tmp_path / "into", base, ATTENTION, held, seed=1, dtype="F32")
+    donor = write_adapter(tmp_path / "donor", base, ATTENTION, range(LAYERS), seed=2, dtype="BF16")
+    report = suture.swap(into, donor, tmp_path / "out", layers=[1])
+    out, given = read_adapter(tmp_path / "out"), read_adapter(donor)
+    moved = [name for name in given if ".layers.1." in name]
+    assert moved
+    assert {raw.dtype for raw in out.values()} == {"F32"}
+    for name in moved:
+        np.testing.assert_array_equal(out[name].values(), given[name].values())
+    assert any("cast from BF16 to F32" in warning for warning in report.warnings)
 
 
 def test_every_adapter_tensor_is_used_or_listed(base: dict[str, Raw], tmp_path: Path) -> None:

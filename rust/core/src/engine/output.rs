@@ -52,7 +52,7 @@ impl Pool {
     }
 }
 
-/// Takes the bytes of a stretch of a tensor in order.
+/// Takes the bytes of a span of a tensor in order.
 pub struct Output<'a> {
     pool: &'a Pool,
     progress: &'a Progress,

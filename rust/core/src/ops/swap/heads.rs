@@ -58,7 +58,7 @@ pub fn understood(swap: &Swap, donor: &Donor, name: &str, shape: &[u64], size: O
     if cut(swap, name, shape).is_none() && (wide_norm || serves_heads(name)) {
         let problem = format!(
             "`{name}` is part of an attention block, and which rows of it belong to which head is not known (fused, \
-             low-rank or quantised attention); move whole layers or modules instead"
+             low-rank or quantised attention, a norm or a value of each head); move whole layers or modules instead"
         );
         return Err(Error::recipe(at, problem));
     }

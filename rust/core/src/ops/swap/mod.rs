@@ -350,12 +350,15 @@ impl Builder<'_> {
         };
         let mut models = vec![self.into];
         models.extend(self.donors().into_iter().filter(|m| *m != self.into));
+        // An adapter has one dtype; what the recipient has no factor for becomes like its others.
+        let like = Place { model: self.into, tensor: 0 };
         for model in models {
             let names: Vec<String> = self.draft.models.get(model).tensors.iter().map(|t| t.name.clone()).collect();
             for (tensor, name) in names.into_iter().enumerate() {
                 if owner(self, &name)? == model {
                     self.given |= model != self.into;
-                    self.draft.copy(name, Place { model, tensor }, self.swap.dtype)?;
+                    let own = self.draft.models.find(self.into, &name).unwrap_or(like);
+                    self.draft.take(name, Place { model, tensor }, own, self.swap.dtype)?;
                 }
             }
         }
