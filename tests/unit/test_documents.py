@@ -180,6 +180,24 @@ def test_room_is_free_again_when_an_output_is_replaced(tmp_path: Path) -> None:
     assert check_room([(tmp_path / "b", almost), (old, almost)])
 
 
+@pytest.mark.parametrize("name", ["a", os.fsdecode(b"\xff"), "link"])
+def test_room_that_an_output_has_begun_to_take_is_its_own(name: str, tmp_path: Path) -> None:
+    """What an interrupted run has allotted is counted for the run that resumes it, whatever OUT is called."""
+    place = tmp_path / name
+    begun = tmp_path / f".{name}.suture-partial"
+    if name == "link":
+        (tmp_path / "real").mkdir()
+        place.symlink_to("real")
+        begun = tmp_path / ".real.suture-partial"
+    begun.mkdir()
+    with (begun / "model.safetensors").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 512 << 20)
+    disk = os.statvfs(tmp_path)
+    more = disk.f_bavail * disk.f_frsize + (256 << 20)
+    assert not check_room([(place, more)])
+    assert check_room([(tmp_path / "b", more)])
+
+
 def test_warnings_of_every_document(form: str, models: list[Path], tmp_path: Path) -> None:
     """On stderr with the document's name, once; in the report, in what is written; dry and done."""
     make, _ = FORMS[form]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from suture._core import staging_folder
 from suture.errors import SutureError
 
 
@@ -39,7 +40,8 @@ def check_room(outputs: Sequence[tuple[Path, int]]) -> list[SutureError]:
     held = most = 0
     for place, size in outputs:
         # Room taken by an earlier run of the same output is room this run has.
-        free += _taken(place.resolve().parent / f".{place.name}.suture-partial")
+        begun = staging_folder(str(place))
+        free += 0 if begun is None else _taken(begun)
         most = max(most, held + size)
         # What was there goes when its successor is whole.
         held += size - _taken(place)

@@ -9,6 +9,7 @@ mod plan;
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use suture_core::checkpoint::Target;
 use suture_core::delta::options::Options;
 use suture_core::error::Error;
 use suture_core::methods::registry::METHODS;
@@ -36,6 +37,12 @@ fn build_json() -> String {
 #[pyfunction]
 fn layer_of(name: &str) -> String {
     suture_core::model::names::split_layer(name).map_or("-".to_owned(), |l| l.layer.to_string())
+}
+
+/// The folder that an output is made in before it takes its place; `None` if it cannot be the path of a folder.
+#[pyfunction]
+fn staging_folder(target: PathBuf) -> Option<PathBuf> {
+    Target::resolve(&target).ok().map(|t| t.staging())
 }
 
 /// Compares fine-tunes with their base; `options` and the result are JSON.
@@ -103,6 +110,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(metrics_json, m)?)?;
     m.add_function(wrap_pyfunction!(layer_of, m)?)?;
+    m.add_function(wrap_pyfunction!(staging_folder, m)?)?;
     m.add_function(wrap_pyfunction!(compare_json, m)?)?;
     m.add_function(wrap_pyfunction!(compare_bytes, m)?)?;
     m.add_function(wrap_pyfunction!(verify_json, m)?)

@@ -1,5 +1,6 @@
 //! Where an output is to go: resolved once, checked before anything is written.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -40,10 +41,12 @@ impl Target {
         &self.path
     }
 
-    /// The folder that the output is made in.
+    /// The folder that the output is made in. Two outputs have two, though their names be no text.
     pub fn staging(&self) -> PathBuf {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        self.path.with_file_name(format!(".{name}.suture-partial"))
+        let mut name = OsString::from(".");
+        name.push(self.path.file_name().unwrap_or_default());
+        name.push(".suture-partial");
+        self.path.with_file_name(name)
     }
 
     /// The nearest folder above the output that exists.
@@ -98,5 +101,22 @@ impl Target {
             }
             Ok(false) => replaceable::check(&self.path).or_else(|problem| fail(&problem)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    /// Law 6: outputs that differ in bytes that are no text are not made in one folder.
+    #[test]
+    fn every_output_has_a_staging_folder_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = |name: &[u8]| Target::resolve(&dir.path().join(OsStr::from_bytes(name))).unwrap().staging();
+        assert_ne!(staging(b"a\xff"), staging(b"a\xfe"));
+        assert_eq!(staging(b"a").file_name(), Some(OsStr::new(".a.suture-partial")));
     }
 }

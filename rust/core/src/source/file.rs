@@ -224,12 +224,11 @@ impl Source for FileSource {
 fn cached(file: &File, size: u64) -> bool {
     const PLACES: u64 = 64;
     let mut byte = [0u8];
-    let present = |i: u64| {
+    let mut present = |i: u64| {
         let at = size.saturating_sub(1) / PLACES * i;
         preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT)
     };
     let mut found = 0;
-    let mut present = present;
     for i in 0..PLACES {
         match present(i) {
             Ok(_) => found += 1,
