@@ -21,6 +21,7 @@ import yaml
 import suture
 
 from ..support.checkpoints import Raw, encode, llama_family, read_checkpoint, write_checkpoint, write_file
+from ..support.processes import start
 
 VERBS = ("inspect", "diff", "swap", "merge", "methods", "verify")
 WRITING = (
@@ -598,7 +599,7 @@ def test_an_interrupt_is_told_and_resumed(tmp_path: Path) -> None:
     )
     command = ["merge", str(config), str(tmp_path / "out")]
     slow = ["--threads", "1", "--chunk", "16KiB", "--io", "pread"]
-    child = subprocess.Popen([*SUTURE, *command, *slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = start([*SUTURE, *command, *slow])
     deadline = time.monotonic() + 30
     while not (tmp_path / ".out.suture-partial").exists() and time.monotonic() < deadline:
         time.sleep(0.002)

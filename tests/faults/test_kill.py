@@ -23,6 +23,7 @@ import pytest
 import suture
 
 from ..support.checkpoints import as_raw, write_checkpoint, write_json
+from ..support.processes import start
 
 KILLS = 20
 PATIENCE = 60.0
@@ -97,11 +98,6 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         assert process.poll() is None, f"the run is over too soon for this test: {process.communicate()}"
         assert time.monotonic() < end
         time.sleep(0.001)
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """A run in the background."""
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def killed_after(condition: Callable[[], bool], arguments: list[str]) -> None:
