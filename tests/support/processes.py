@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-    """A program in the background that hears SIGINT, even where a shell that runs these tests in its background ignores it."""
+    """A program in the background that hears SIGINT, even where the shell around these tests ignores it."""
     return subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
