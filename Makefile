@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export CARGO_TERM_QUIET ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all build lint rust-test py-test heavy-test real-deps bench examples wheel sdist clean
+.PHONY: help demo test test-all build lint rust-test py-test heavy-test real-deps bench examples pictures wheel sdist clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench: build  ## Compare speed and memory with the bare I/O and with mergekit (a
 
 examples: build  ## Run the example configs with suture and with mergekit, and compare what they write
 	$(BIN)/python benches/examples.py
+
+pictures: build  ## Make the pictures of the README from the models of `suture demo` (needs chromium)
+	$(BIN)/python -m tests.report.pictures docs/pictures
 
 # Where the wheel and the sdist go, and the commit the wheel is told it was made from.
 DIST ?= dist

@@ -3,6 +3,10 @@
 >>> import suture
 >>> report = suture.swap("task-expert", "language-expert", "out", bottom=5, top=2, transition=1)
 
+Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff` fine-tunes with their base,
+:func:`propose` a swap, list :func:`methods`, :func:`verify` an output. Functions that write: :func:`swap`,
+:func:`revert`, :func:`merge`; they return a :class:`Report`.
+
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
 
@@ -70,3 +74,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'suture' has no attribute {name!r}")
     return getattr(importlib.import_module(f"suture.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, whether or not they were used yet: for `dir`, completion and `help`."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -44,6 +45,8 @@ class TensorInfo:
 class Checkpoint:
     """A safetensors file or a folder of them, with headers checked and no data read yet.
 
+    It is also a mapping of names to NumPy arrays, each read when it is asked for: ``checkpoint["lm_head.weight"]``.
+
     Raises:
         SutureError: if a file cannot be read or is not sound.
     """
@@ -51,6 +54,34 @@ class Checkpoint:
     def __init__(self, path: str | PathLike[str]) -> None:
         self._core = _core.Checkpoint(fspath(path))
         self.path = Path(path)
+
+    def __repr__(self) -> str:
+        """Where it lies and how many tensors it has."""
+        count = len(self)
+        return f"<Checkpoint: {str(self.path)!r}, {count:,} tensor{'' if count == 1 else 's'}>"
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of all tensors, in the order of their bytes."""
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        """True if there is a tensor of that name."""
+        try:
+            return isinstance(name, str) and bool(self._core.info_json(name))
+        except (KeyError, UnicodeEncodeError):
+            return False
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Read a tensor, as :meth:`numpy` does."""
+        return self.numpy(name)
+
+    def keys(self) -> list[str]:
+        """The names of all tensors, so that ``dict(checkpoint)`` reads everything."""
+        return self.names
 
     @property
     def names(self) -> list[str]:

@@ -3,20 +3,29 @@
 Two rules. The published one of layer-wise swapping (arXiv 2601.22620, as its code has it): each layer, or each
 attention and feed-forward block, goes to the model that changed it by a larger share of its own change. And *edges*,
 which looks for the bottom and top layers that are best taken from the donor, as layer swapping does (Bandarkar et al.,
-arXiv 2410.01335). Nothing is decided silently: every score and how close it was to the other choice are in the result.
+arXiv 2410.01335). Nothing is decided silently: every score and how close it was to the other choice are in the result,
+and layers that neither model gives evidence of.
+
+Where the published code scores seven projections by name, all matrices of a layer are scored, which in its models are
+those seven; the experts of a layer count as one.
 """
 
 from __future__ import annotations
 
-from suture.errors import SutureError
-from suture.results import Comparison, Edges, Proposal, Row, Score, Tuned
+import math
+import re
+from collections.abc import Sequence
 
-#: Modules whose change counts, as in the published code.
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from suture.errors import SutureError, UsageError
+from suture.results import Comparison, Edges, Proposal, Row, Score, Tuned
+from suture.results.reading import Stack
+
 TAU = 0.001
 ALPHA = 0.5
 #: Norms and sums below this divide nothing, as in the published code.
 _NOTHING = 1e-8
+#: Sums of scores that differ by less are the same sum, rounded otherwise.
+_ROUNDING = 1e-12
 
 
 def propose_from(
@@ -25,6 +34,7 @@ def propose_from(
     into: int = 0,
     donor: int = 1,
     by: str = "layer",
+    stack: str | None = None,
     tau: float = TAU,
     alpha: float = ALPHA,
 ) -> Proposal:
@@ -35,24 +45,33 @@ def propose_from(
         into: index of the recipient among the fine-tunes.
         donor: index of the donor.
         by: score whole layers (``layer``) or attention and feed-forward apart (``module``).
+        stack: the stack whose layers are scored, if not the main one.
         tau: difference of two scores up to which neither model has a claim, and the block is blended.
         alpha: the donor's share where blocks are blended.
 
     Returns:
         ``scores``, one entry for each layer or block, with ``into`` and ``donor`` (each model's share of its own
         change), their ``difference``, its ``margin`` to the threshold and the ``choice``; ``layers``, the choices by
-        layer; ``modules``, what each block consists of; and ``edges``, the second proposal.
+        layer; ``modules``, what each block consists of; ``edges``, the second proposal; ``silent``, layers that neither
+        model changed, or of which nothing can be scored, which stay the recipient's; ``stack``, whose layers these are.
+
+    Raises:
+        UsageError: if there is no such stack, or nothing tells which is meant.
+        SutureError: if the models are not alike in these layers, or have none that could be scored.
     """
     models = [found["models"][i] for i in (into, donor)]
+    scored = _stack(found, stack)
     for model in models:
-        _check(found["base"], model)
-    profiles = [_profile(model, by) for model in models]
+        _check(found["base"], model, scored)
+    profiles = [_profile(model, scored, by) for model in models]
     blocks = sorted(set(profiles[0]) | set(profiles[1]), key=lambda b: (b[0], b[1] or ""))
     scores: list[Score] = []
     for layer, block in blocks:
         own, other = (p.get((layer, block), 0.0) for p in profiles)
         difference = other - own
-        choice = "donor" if difference > tau else "into" if difference < -tau else "blend"
+        # Without evidence there is nothing to weigh.
+        undecided = "blend" if own or other else "into"
+        choice = "donor" if difference > tau else "into" if difference < -tau else undecided
         scores.append(
             {
                 "layer": layer,
@@ -67,70 +86,112 @@ def propose_from(
     by_layer: dict[int, dict[str, str]] = {}
     for s in scores:
         by_layer.setdefault(s["layer"], {})[s["block"] or ""] = s["choice"]
+    whole = profiles if by == "layer" else [_profile(model, scored, "layer") for model in models]
+    claims = [whole[1].get((layer, None), 0.0) - whole[0].get((layer, None), 0.0) for layer in range(scored["layers"])]
+    told = {layer for profile in whole for (layer, _), score in profile.items() if score}
     return {
         "base": found["base"],
         "into": models[0]["tuned"],
         "donor": models[1]["tuned"],
+        "stack": scored["name"],
         "by": by,
         "tau": tau,
         "alpha": alpha,
         "scores": scores,
         "layers": [s["choice"] for s in scores] if by == "layer" else list(by_layer.values()),
-        "modules": _modules(models[0]) if by == "module" else {},
-        "edges": _edges(profiles if by == "layer" else [_profile(model, "layer") for model in models], tau),
+        "modules": _modules(models[0], scored) if by == "module" else {},
+        "silent": [layer for layer in range(scored["layers"]) if layer not in told],
+        "edges": edges_of(claims, tau),
     }
 
 
-def _check(base: str, model: Tuned) -> None:
-    """Refuse what cannot be scored: models that are not alike, or have no layers."""
-    # A head of its own, where the base ties it, is outside the layers.
-    missing, more = (
-        [name for name in names if not name.endswith("lm_head.weight")]
-        for names in (model["only_base"], model["only_tuned"])
-    )
+def _stack(found: Comparison, named: str | None) -> Stack:
+    """The stack that is called so, or else the main one."""
+    stacks = found["stacks"]
+    same = (named, f"{named}.")
+    chosen = [s for s in stacks if (s["main"] if named is None else s["name"] == named or s["prefix"] in same)]
+    if chosen:
+        return chosen[0]
+    if not stacks:
+        message = "no tensor name holds a layer number, so there is nothing to propose"
+        raise SutureError(f"{found['base']}: {message}", found["base"])
+    there = ", ".join(f"`{s['name']}` ({s['layers']} layers)" for s in stacks)
+    if named is not None:
+        raise UsageError(f"{found['base']} has no stack of layers called `{named}`; it has {there}")
+    raise UsageError(f"{found['base']} has several stacks of layers: {there}; name one with stack (--stack)")
+
+
+def _layer(stack: Stack, layer: str) -> int | None:
+    """The number of a row's layer, if it is one of the stack."""
+    named, _, number = layer.rpartition(":")
+    own = named == "" if stack["main"] else named == stack["name"]
+    return int(number) if own and number.isdigit() else None
+
+
+def _check(base: str, model: Tuned, stack: Stack) -> None:
+    """Refuse what cannot be scored: models that are not alike in the layers, or have nothing to score there."""
     for names, problem in (
-        (missing, "is missing, and the base has it"),
-        (more, "is not in the base"),
+        (model["only_base"], "is missing, and the base has it"),
+        (model["only_tuned"], "is not in the base"),
         (model["reshaped"], "has another shape or dtype than in the base"),
     ):
-        if names:
-            message = f"`{names[0]}` {problem}, {base}; models to swap between must have the same tensors"
-            raise SutureError(f"{model['tuned']}: {message}", model["tuned"], names[0])
-    if not _scored(model):
-        raise SutureError(f"{base}: no tensor name holds a layer number, so there is nothing to propose", base)
+        inside = [name for name in names if _layer(stack, model["lost"][name]) is not None]
+        if inside:
+            message = f"`{inside[0]}` {problem}, {base}; models to swap between must have the same tensors"
+            raise SutureError(f"{model['tuned']}: {message}", model["tuned"], inside[0])
+    if not _scored(model, stack):
+        message = f"no layer of `{stack['name']}` has a matrix of floats, so there is nothing to propose"
+        raise SutureError(f"{base}: {message}", base)
 
 
-def _profile(model: Tuned, by: str) -> dict[tuple[int, str | None], float]:
+def _profile(model: Tuned, stack: Stack, by: str) -> dict[tuple[int, str | None], float]:
     """Each layer's or block's share of the model's change."""
+    # The experts of a layer count as one matrix, by the mean of their changes.
+    kinds: dict[tuple[int, str | None, str], list[float]] = {}
+    for layer, tensor in _scored(model, stack):
+        block = None if by == "layer" else _block(tensor["name"])
+        kinds.setdefault((layer, block, _kind(tensor["name"])), []).append(_relative(tensor))
     squares: dict[tuple[int, str | None], float] = {}
     sums: dict[tuple[int, str | None], float] = {}
-    for tensor in _scored(model):
-        key = (int(tensor["layer"]), None if by == "layer" else _block(tensor["name"]))
-        change = _relative(tensor)
-        sums[key] = sums.get(key, 0.0) + change
-        squares[key] = squares.get(key, 0.0) + change**2
+    for (layer, block, _), changes in kinds.items():
+        change = sum(changes) / len(changes)
+        sums[layer, block] = sums.get((layer, block), 0.0) + change
+        squares[layer, block] = squares.get((layer, block), 0.0) + change**2
     scores = sums if by == "layer" else {key: s**0.5 for key, s in squares.items()}
     total = sum(scores.values()) + _NOTHING
     return {key: score / total for key, score in scores.items()}
 
 
-def _scored(model: Tuned) -> list[Row]:
-    """The tensors whose change counts: those of the published code, or where there are none, all matrices of layers."""
-    inside = [t for t in model["tensors"] if t["layer"] != "-"]
-    targets = [t for t in inside if t["name"].rpartition(".")[0].endswith(TARGETS)]
-    return targets or [t for t in inside if len(t["shape"]) > 1]
+def _scored(model: Tuned, stack: Stack) -> list[tuple[int, Row]]:
+    """The tensors whose change counts, with their layers: all matrices of the stack's layers that are floats, and their
+    biases, as in the published code.
+    """
+    inside = [(i, t) for t in model["tensors"] if (i := _layer(stack, t["layer"])) is not None and t["l2"] is not None]
+    matrices = {t["name"].removesuffix(".weight") for _, t in inside if len(t["shape"]) > 1}
+    return [(i, t) for i, t in inside if len(t["shape"]) > 1 or t["name"].removesuffix(".bias") in matrices]
+
+
+def _kind(name: str) -> str:
+    """A tensor's name with its numbers as one, so that experts are of a kind."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+
+
+#: What makes the tokens of a text meet: attention of any kind, and what stands in its place.
+_MIXERS = re.compile(r"attn|attention|mixer|mamba|ssm|conv|temporal|recurrent|q_proj|k_proj|v_proj|o_proj")
 
 
 def _block(name: str) -> str:
-    return "attention" if "attn" in name or "attention" in name else "mlp"
+    return "attention" if _MIXERS.search(name.lower()) and not re.search(r"mlp|experts", name) else "mlp"
 
 
-def _modules(model: Tuned) -> dict[str, list[str]]:
+def _modules(model: Tuned, stack: Stack) -> dict[str, list[str]]:
     """The modules of each block, as globs: what is beside the scored ones, such as norms of queries, goes with them."""
     found: dict[str, dict[str, None]] = {}
-    for tensor in _scored(model):
-        inside = tensor["name"].split(f".{tensor['layer']}.", 1)[1].rpartition(".")[0]
-        found.setdefault(_block(tensor["name"]), {})[inside.rpartition(".")[0] + ".*"] = None
+    for layer, tensor in _scored(model, stack):
+        inside = tensor["name"].split(f".{layer + stack['first']}.", 1)[1].rpartition(".")[0]
+        found.setdefault(_block(tensor["name"]), {})[inside.rpartition(".")[0] + ".*" if "." in inside else inside] = (
+            None
+        )
     return {block: list(names) for block, names in found.items()}
 
 
@@ -141,34 +202,52 @@ def _relative(tensor: Row) -> float:
     return relative if base > _NOTHING or change == 0 else change
 
 
-def _edges(profiles: list[dict[tuple[int, str | None], float]], tau: float) -> Edges:
-    """The bottom and top layers that the donor's change prefers most, with the undecided layers next to them."""
-    layers = sorted({layer for profile in profiles for layer, _ in profile})
-    claim = [profiles[1].get((layer, None), 0.0) - profiles[0].get((layer, None), 0.0) for layer in layers]
-    bottom, low = _best_prefix(claim)
-    top, high = _best_prefix(claim[bottom:][::-1])
-    middle = claim[bottom : len(claim) - top]
+def edges_of(claims: Sequence[float], tau: float) -> Edges:
+    """The bottom and top layers whose claims sum to most, with the undecided layers next to them.
+
+    Args:
+        claims: for each layer the donor's share of its change less the recipient's.
+        tau: claims within this of 0 are undecided.
+
+    Returns:
+        ``bottom`` and ``top``, the transitions, their ``gain``, and ``told``, what is to be known of it, if anything.
+        Of several that gain as much the one that takes fewest layers.
+    """
+    n = len(claims)
+    # What is left in the middle is the run with the least sum: of prefix sums the largest fall.
+    high, start, least = 0.0, 0, math.inf
+    first, last, prefix = 0, 0, 0.0
+    for end, claim in enumerate(claims, 1):
+        prefix += claim
+        fall = prefix - high
+        longer = abs(fall - least) <= _ROUNDING and end - start > last - first
+        if fall < least - _ROUNDING or longer:
+            least, first, last = fall, start, end
+        if prefix > high + _ROUNDING:
+            high, start = prefix, end
+    if least > _ROUNDING:
+        # Every layer is claimed by the donor.
+        first = last = n
+    bottom, top = first, n - last
+    gain = sum(claims[:bottom]) + sum(claims[n - top :])
+    middle = claims[first:last]
     below = _undecided(middle, tau) if bottom else 0
     above = _undecided(middle[below:][::-1], tau) if top else 0
+    told = None
+    if bottom + top == n and n:
+        told = "the donor claims every layer, so that all would be taken"
+    elif gain <= tau:
+        told = f"no bottom or top layers gain more than tau ({tau:g}); the donor has no claim at the edges"
     return {
         "bottom": bottom,
         "top": top,
         "transition_bottom": below,
         "transition_top": above,
-        "gain": low + high,
+        "gain": gain,
+        "told": told,
     }
 
 
-def _best_prefix(values: list[float]) -> tuple[int, float]:
-    """Length and sum of the shortest prefix with the largest sum; nothing if no sum is above 0."""
-    best, length, running = 0.0, 0, 0.0
-    for i, value in enumerate(values):
-        running += value
-        if running > best:
-            best, length = running, i + 1
-    return length, best
-
-
-def _undecided(values: list[float], tau: float) -> int:
+def _undecided(values: Sequence[float], tau: float) -> int:
     """How many values at the front are within `tau` of 0."""
     return next((i for i, value in enumerate(values) if abs(value) > tau), len(values))

@@ -53,6 +53,7 @@ class Settings:
         overwrite: replace an existing output.
         chunk: bytes (as f32) read at a time, such as ``"4MiB"``; changes no byte of the output.
         seed: seed of random methods.
+        allow_mixed: go on where configs say that layers of one model mean something else in another, and tell.
         model_card: write a README.md that says what the output was made from.
     """
 
@@ -66,6 +67,7 @@ class Settings:
     chunk: str | int | None = None
     seed: int = 0
     model_card: bool = False
+    allow_mixed: bool = False
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a plan."""

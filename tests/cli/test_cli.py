@@ -237,7 +237,7 @@ def test_nothing_asked_shows_the_help() -> None:
         (["--bottom", "9"], "4 layers"),
         (["--blend", "7"], "blend"),
         (["--layers", "1-x"], "1-x"),
-        (["--memory", "1MiB"], "smallest that works"),
+        (["--bottom", "1", "--memory", "1MiB"], "smallest that works"),
         (["--memory", "lots"], "lots"),
         (["--threads", "0"], "threads"),
         (["--shard-size", "-5"], "shard_size"),
@@ -330,7 +330,7 @@ def test_quiet_is_silent(family: dict[str, Path], tmp_path: Path) -> None:
         ["diff", family["base"], family["first"]],
         [*writing(family, "swap"), out],
         [*writing(family, "merge"), tmp_path / "merged"],
-        ["swap", "--into", family["base"], "--from", family["base"], tmp_path / "same"],
+        ["swap", "--into", family["base"], "--from", family["base"], tmp_path / "same", "--bottom", "1"],
         ["verify", out],
     ]
     for call in calls:

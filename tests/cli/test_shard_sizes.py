@@ -81,4 +81,4 @@ def test_a_file_a_tensor_is_not_what_5b_asks_for(tmp_path: Path) -> None:
         done = CliRunner().invoke(verb, [str(tmp_path / "c.yml"), str(tmp_path / size), "--out-shard-size", size])
         assert done.exit_code == 0, done.output
         assert len(list((tmp_path / size).glob("*.safetensors"))) == files
-        assert ("warning: --out-shard-size 5: shards of 5 B" in done.stderr) == warned
+        assert ("warning: --out-shard-size `5`: shards of 5 B" in done.stderr) == warned

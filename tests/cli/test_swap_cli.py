@@ -60,7 +60,7 @@ def test_a_dry_run_shows_scores_margins_and_choices(by: str, plants: dict[str, P
     assert list(tmp_path.iterdir()) == []
     lines = done.stdout.splitlines()
     for (layer, block), (into, donor) in scored(plants, by).items():
-        choice = proposal.choose(donor - into, 0.001)
+        choice = proposal.chosen(into, donor, 0.001)
         words = {"into", "recipient"} if choice == "into" else {choice}
         fitting = [
             line

@@ -49,8 +49,8 @@ def calls(m: list[Path]) -> dict[str, tuple[click.Command, list[Any], bool]]:
         "inspect": (inspect, [m[3]], False),
         "diff": (diff, [m[3], m[3]], False),
         "merge": (merge, [m[4]], True),
-        "swap": (swap, ["--into", m[1], "--from", m[2], "--layers", "0", "--modules", "nowhere"], True),
-        "revert": (revert, [m[0], m[1], "--layers", "0", "--modules", "nowhere"], True),
+        "swap": (swap, ["--into", m[1], "--from", m[1], "--layers", "0"], True),
+        "revert": (revert, [m[0], m[0], "--layers", "0"], True),
     }
 
 

@@ -22,6 +22,8 @@ READ: list[tuple[list[str], list[str]]] = [
     (OTHER, ["scheduler.safetensors", "training_state.safetensors", "consolidated.00.safetensors"]),
     (["model-00000-of-00002.safetensors", "model-00001-of-00002.safetensors"], []),
     (["encoder.safetensors", "decoder.safetensors"], ["._encoder.safetensors"]),
+    (["model.safetensors"], PARTS),
+    (["unet.safetensors"], ["unet.fp16.safetensors"]),
     (["adapter_model.safetensors"], []),
     (["consolidated.safetensors"], []),
 ]
@@ -29,7 +31,6 @@ READ: list[tuple[list[str], list[str]]] = [
 REFUSED: list[tuple[list[str], list[str]]] = [
     (PARTS[1:], [PARTS[0], "expected 2 files, found 1"]),
     (["model-00004-of-00009.safetensors"], ["model-00001-of-00009.safetensors", "and 4 more"]),
-    ([*PARTS, "model.safetensors"], ["`model.safetensors`", "model-*-of-00002.safetensors", INDEX_NAME]),
     ([*PARTS, "model-00001-of-00001.safetensors"], ["`model-00001-of-00001.safetensors`", "of-00002"]),
     ([*OTHER, "v-00001-of-00001.safetensors"], ["`v-00001-of-00001.safetensors`", "w-*-of-00002.safetensors"]),
     ([*OTHER, "single.safetensors"], ["`single.safetensors`", "name one of the files"]),
@@ -54,7 +55,7 @@ def test_strays_are_left_out_and_named(model: list[str], beside: list[str], tmp_
     warnings = opened.describe()["warnings"]
     assert len(warnings) == bool(beside)
     for name in beside:
-        assert name in warnings[0] or name in OTHER
+        assert name in warnings[0] or name in OTHER or name in PARTS
 
 
 @pytest.mark.parametrize(("names", "says"), REFUSED)
@@ -76,6 +77,18 @@ def test_an_index_or_a_file_decides(names: list[str], _says: list[str], tmp_path
     write_json(tmp_path / INDEX_NAME, {"weight_map": {name: name for name in names[:2]}})
     opened = suture.open(tmp_path)
     assert (sorted(opened.names), opened.describe()["warnings"]) == (sorted(names[:2]), [])
+
+
+def test_a_single_file_beside_an_index_of_others(tmp_path: Path) -> None:
+    """Loaders read `model.safetensors` whatever an index beside it lists, files that are gone too; it is told."""
+    write(tmp_path, [*PARTS, "model.safetensors"])
+    write_json(tmp_path / INDEX_NAME, {"weight_map": {name: name for name in PARTS}})
+    for gone in (None, PARTS[0]):
+        if gone:
+            (tmp_path / gone).unlink()
+        opened = suture.open(tmp_path)
+        assert opened.names == ["model.safetensors"]
+        assert [INDEX_NAME in w for w in opened.describe()["warnings"]] == [True]
 
 
 def test_an_index_of_strays_is_no_index(tmp_path: Path) -> None:

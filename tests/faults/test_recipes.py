@@ -376,7 +376,7 @@ def test_wrong_options_of_merge_are_refused(option: str, place: Path) -> None:
 def test_smallest_memory_is_the_smallest(verb: str, place: Path, tmp_path: Path) -> None:
     """Law 1: an impossible budget is refused with the smallest that works, and that one works."""
     (place / "ties.yml").write_text(TIES)
-    verb_and_inputs = ["merge", "ties.yml"] if verb == "merge" else SWAP[:-1]
+    verb_and_inputs = ["merge", "ties.yml"] if verb == "merge" else [*SWAP[:-1], "--bottom", "1"]
     command = [*verb_and_inputs, str(tmp_path / "out")]
     line = assert_refused(run(*command, "--memory", "1MiB", cwd=place), "1 MiB")
     found = re.search(r"smallest that works is (\d+) MiB", line)

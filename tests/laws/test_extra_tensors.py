@@ -63,16 +63,53 @@ def test_a_buffer_that_one_model_lacks_can_be_excluded(
     assert (name in listed) == (kept is None)
 
 
+@pytest.mark.parametrize("form", ["models", "slices", "swap"])
 @pytest.mark.parametrize("first", [True, False], ids=["the first has it", "the second has it"])
 @pytest.mark.parametrize("name", BUFFERS)
-def test_a_buffer_that_one_model_lacks_is_an_error(name: str, first: bool, models: list[Path], place: Path) -> None:
-    """Law 5: without a filter nothing is dropped: the error names the model that lacks it, and the tensor."""
+def test_a_buffer_that_one_model_lacks_is_the_firsts(
+    name: str, first: bool, form: str, models: list[Path], place: Path
+) -> None:
+    """What loaders compute again stays as the first model, the recipient, has it, or is left out; it is told."""
     paths = [models[1], with_buffer(models[2], name)]
+    paths = paths[::-1] if first else paths
+    if form == "swap":
+        report = suture.swap(paths[0], paths[1], place / "out", layers=[0, 1], non_layer="from")
+    else:
+        config = sliced(mean(*paths), [(0, 2), (2, 4)]) if form == "slices" else mean(*paths)
+        report = suture.merge(config, place / "out")
+    assert read_checkpoint(place / "out").get(name) == (BUFFERS[name] if first else None)
+    assert [name in w for w in report.warnings] == [True]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first has it", "the second has it"])
+def test_a_tensor_that_one_model_lacks_is_an_error(first: bool, models: list[Path], place: Path) -> None:
+    """Law 5: a weight is not dropped: the error names the model that lacks it, the tensor, and what to do."""
+    more = {"model.extra.weight": encode(np.ones(3), "F32"), "model.layers.0.extra.weight": encode(np.ones(3), "F32")}
+    other = write_checkpoint(place / "other", read_checkpoint(models[2]) | more)
+    paths = [other, models[1]] if first else [models[1], other]
     before = [p.name for p in place.iterdir()]
-    error = refusal(suture.merge, mean(*(paths[::-1] if first else paths)), place / "out")
+    error = refusal(suture.merge, mean(*paths), place / "out")
     assert error is not None
-    assert (name in error, "tuned-1" in error) == (True, True), error
+    said = (".extra.weight", "tuned-1", "2 of", "exclude", "--ignore")
+    assert [part for part in said if part not in error] == [], error
+    assert refusal(suture.swap, paths[0], paths[1], place / "out", layers=[0]) is not None
     assert left_behind(place, before) == []
+    suture.merge(mean(*paths, exclude=["extra"]), place / "merged")
+    suture.swap(paths[0], paths[1], place / "swapped", layers=[0], ignore="extra")
+    for out in ("merged", "swapped"):
+        assert (read_checkpoint(place / out).keys() & more.keys() == more.keys()) is first
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.model."])
+def test_names_that_differ_by_a_prefix_are_told(prefix: str, models: list[Path], place: Path) -> None:
+    """Law 8: a compiled or wrapped model is recognised by what stands before all its names."""
+    tensors = read_checkpoint(models[2])
+    other = write_checkpoint(place / "other", {prefix + name: raw for name, raw in tensors.items()})
+    for paths in ([models[1], other], [other, models[1]]):
+        error = refusal(suture.merge, mean(*paths), place / "out")
+        assert error is not None
+        assert f"{len(tensors)} of {len(tensors)} names differ" in error, error
+        assert f"{len(tensors)} of them by the prefix `{prefix}`" in error, error
 
 
 @pytest.mark.parametrize("method", ["fisher", "mask"])

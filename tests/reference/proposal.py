@@ -5,7 +5,7 @@ up and down the relative L2 change is taken; a layer scores their sum, a block (
 of their squares; each model's scores are divided by their sum. Where the donor's share is larger by more than tau
 the donor's layer is taken, where it is smaller by more than tau the recipient's is kept, between both are blended.
 
-`edges` makes of the same differences a swap of outer layers: the prefix, then the suffix, that gain most.
+`edges` makes of the same differences a swap of outer layers: the prefix and the suffix that together gain most.
 """
 
 from __future__ import annotations
@@ -89,26 +89,31 @@ def choose(difference: float, tau: float) -> Choice:
     return "into" if difference < -tau else "blend"
 
 
-def edges(gains: Sequence[float], tau: float) -> Edges:
-    """The shortest prefix with the largest sum above zero, then the shortest such suffix of what is left.
+def chosen(into: float, donor: float, tau: float) -> Choice:
+    """The same, by the shares; a layer that neither changed stays the recipient's."""
+    return "into" if into == donor == 0 else choose(donor - into, tau)
 
-    A transition is made of the layers next to a border, inside, whose difference is within tau; where both could have
-    a layer, the lower one has it.
+
+def edges(gains: Sequence[float], tau: float) -> Edges:
+    """The prefix and the suffix that together gain most, found by trying all; of equal ones those with fewest layers.
+
+    Something is left between them, unless every run of layers gains. A transition is made of the layers next to a
+    border, inside, whose difference is within tau; where both could have a layer, the lower one has it.
     """
     layers = len(gains)
-    bottom = shortest(gains)
-    top = shortest(gains[bottom:][::-1])
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(gains, dtype=np.float64))])
+    pairs = [(b, t) for b in range(layers) for t in range(layers - b)]
+    left = {(b, t): sums[layers - t] - sums[b] for b, t in pairs}
+    least = min(left.values())
+    best = [pair for pair in pairs if left[pair] <= least + 1e-12]
+    bottom, top = min(best, key=lambda pair: (pair[0] + pair[1], pair[0]))
+    if least > 1e-12:
+        bottom, top = layers, 0
     inside = gains[bottom : layers - top]
     low = leading(inside, tau) if bottom else 0
     high = leading(inside[low:][::-1], tau) if top else 0
     gain = float(sum(gains[:bottom]) + sum(gains[layers - top :]))
     return Edges(bottom, top, low, high, gain)
-
-
-def shortest(gains: Sequence[float]) -> int:
-    """The length of the shortest prefix whose sum is the largest; 0 if none is above zero."""
-    sums = np.concatenate([[0.0], np.cumsum(np.asarray(gains, dtype=np.float64))])
-    return int(np.argmax(sums))
 
 
 def leading(gains: Sequence[float], tau: float) -> int:

@@ -91,9 +91,11 @@ class Browser:
         """Type into what has the focus."""
         self._call("Input.insertText", text=text)
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page as a PNG."""
-        found = self._call("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, path: Path, *, height: int | None = None) -> None:
+        """The whole page as a PNG, or so much of its top."""
+        width = self.run("window.innerWidth")
+        clip = {} if height is None else {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}}
+        found = self._call("Page.captureScreenshot", captureBeyondViewport=True, **clip)
         path.write_bytes(base64.b64decode(found["data"]))
 
     def _call(self, method: str, **params: Any) -> Any:

@@ -153,7 +153,7 @@ def test_windows_stay_with_their_layers(ranges: list[tuple[int, int]], tmp_path:
     config = QWEN2 | {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 3}
     out = stack(model(tmp_path / "in", config), ranges, tmp_path / "out")
     count = out["num_hidden_layers"]
-    derived = [SLIDING if layer >= out["max_window_layers"] else FULL for layer in range(count)]
+    derived = [SLIDING if layer >= out.get("max_window_layers", count) else FULL for layer in range(count)]
     assert out.get("layer_types", derived) == picked([FULL] * 3 + [SLIDING] * 3, ranges)
 
 
@@ -179,11 +179,11 @@ def test_a_list_that_only_happens_to_be_as_long_is_left_alone(key: str, tmp_path
 @pytest.mark.parametrize("name", ["n_layer", "num_layers", "n_layers"])
 def test_the_count_has_several_names(name: str, tmp_path: Path) -> None:
     """GPT-2 and its like call the number of layers otherwise."""
-    config = {"model_type": "gpt2", name: 6, "attention_types": ["global", "local"] * 3}
+    config = {"model_type": "gpt2", name: 6, "layer_flavours": ["global", "local"] * 3}
     out = stack(model(tmp_path / "in", config), [(0, 3), (2, 6)], tmp_path / "out")
     assert out == config | {
         name: 7,
-        "attention_types": ["global", "local", "global", "global", "local", "global", "local"],
+        "layer_flavours": ["global", "local", "global", "global", "local", "global", "local"],
     }
 
 

@@ -97,6 +97,10 @@ def test_every_place_and_every_source(
     tensors, out = read(models), tmp_path / "out"
     base: dict[str, Any] = {"base": models["base"]} if non_layer == "base" else {}
     for place in places(SMALL["layers"], fit=True):
+        if non_layer == "into" and not place["bottom"] and not place["top"]:
+            with pytest.raises(suture.UsageError, match="nothing is swapped"):
+                suture.swap(models["into"], models["donor"], tmp_path / "none", **place)
+            continue
         suture.swap(models["into"], models["donor"], out, **place, **base, non_layer=non_layer, settings=AGAIN)
         shares = swap.shares(SMALL["layers"], **place)
         wanted = assemble(tensors, by_layer([between(share) for share in shares]), outside_of(non_layer))

@@ -13,7 +13,7 @@ from suture.checkpoint import Checkpoint
 from suture.errors import UsageError
 from suture.results import Comparison, Metric
 from suture.settings import Progress, Settings
-from suture.sidecars import head_counts, token_names
+from suture.sidecars import token_names
 
 #: Thresholds at which `diff` counts larger changes; `x` stands for the mean absolute value of the base.
 ABOVE = "1e-5,1e-4,1e-3,0.01x,0.1x,1x"
@@ -47,7 +47,7 @@ def diff(
         progress: called with the bytes done and the bytes in all, a few times a second.
 
     Returns:
-        ``base``, ``warnings`` (what was passed over in the files), ``metrics`` (name and meaning of each figure),
+        ``base``, ``stacks`` (of layers), ``warnings``, ``metrics`` (name and meaning of each figure),
         ``models`` and ``pairs``. Each of ``models`` has ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from
         the base), the figures in ``total``, ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and,
         where asked for, ``heads``, ``neurons``, ``tokens`` and ``vocabularies``, and the names in ``only_base``,
@@ -62,8 +62,7 @@ def diff(
     if not tuned:
         raise UsageError("diff needs a base and at least one fine-tune")
     first, others = Checkpoint(base), [Checkpoint(t) for t in tuned]
-    counts = head_counts(Path(base)) if heads else None
-    options = json.dumps({"heads": counts, "neurons": neurons, "tokens": tokens, "spread": spread, "above": above})
+    options = json.dumps({"heads": heads, "neurons": neurons, "tokens": tokens, "spread": spread, "above": above})
     cores = [t._core for t in others]
     total = _core.compare_bytes(first._core, cores, options)
     done = scaled(progress, total)

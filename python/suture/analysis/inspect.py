@@ -23,7 +23,7 @@ def inspect(
 ) -> Inspection:
     """Describe a checkpoint from its headers; with `stats`, read it once for figures of every float tensor.
 
-    The result has ``path``, ``bytes``, ``files``, ``stack`` (the layers), ``tensors``, ``warnings`` (what was passed
+    The result has ``path``, ``bytes``, ``files``, ``stacks`` (of layers), ``tensors``, ``warnings`` (what was passed
     over), ``dtypes`` (elements and bytes of each) and ``config`` (the model type and sizes of config.json, if there is
     one).
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from os import PathLike
 
-from suture import _core
 from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
 from suture.results import Comparison
+from suture.results.reading import Stack
 
 
 def frozen(found: Comparison, layers: set[str]) -> None:
@@ -34,34 +35,62 @@ def _complain(found: Comparison, layers: set[str], *, inside: bool) -> None:
         # Values count, not how they are stored.
         names = [t["name"] for t in model["tensors"] if t["changed"] > 0 and (t["layer"] in layers) == inside]
         # What cannot be compared cannot be called unchanged.
-        lost = [n for key in ("reshaped", "only_base", "only_tuned") for n in model[key]]
-        names += [n for n in lost if (_core.layer_of(n) in layers) == inside]
+        names += [name for name, layer in model["lost"].items() if (layer in layers) == inside]
         if names:
-            told = ", ".join(sorted(layers, key=lambda x: int(x) if x.isdigit() else 10**9)).replace("-", "outside")
+            told = ", ".join(_sorted(layers))
             which = f"layers {told}" if inside else f"anything but layers {told}"
             more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
             message = f"{model['tuned']}: expected {which} unchanged, found changes in {', '.join(names[:5])}{more}"
             raise SutureError(message, model["tuned"], names[0])
 
 
+def _sorted(layers: set[str]) -> list[str]:
+    """Layers as they are read: those of the main stack, those of others, what is outside."""
+
+    def key(layer: str) -> tuple[bool, str, int]:
+        stack, _, number = layer.rpartition(":")
+        return (layer == "-", stack, int(number) if number.isdigit() else 0)
+
+    return ["outside" if layer == "-" else layer for layer in sorted(layers, key=key)]
+
+
 def listed_layers(base: str | PathLike[str], text: str) -> set[str]:
-    """The layers of a list such as ``0-4,30,outside``; ``outside``, as ``-``, is all that is in no layer.
+    """The layers of a list such as ``0-4,30,encoder:0-3,outside``, as rows of a comparison name them.
+
+    Bare numbers are layers of the main stack; ``outside``, as ``-``, is all that is in no layer.
 
     Raises:
         UsageError: if it cannot be read or names layers that `base` does not have.
     """
-    stack = Checkpoint(base).describe()["stack"]
-    count = stack["layers"] if stack else 0
+    checkpoint = Checkpoint(base)
+    stacks: list[Stack] = json.loads(checkpoint._core.stacks_json())
     listed: set[str] = set()
     for part in text.split(","):
         if part.strip() == "outside":
             listed.add("-")
             continue
-        numbers = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        named, _, span = part.rpartition(":")
+        numbers = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", span)
         if numbers is None or int(numbers[2] or numbers[1]) < int(numbers[1]):
-            raise UsageError(f"expected layers such as 0-4,30 or outside, found `{part.strip()}`")
+            raise UsageError(f"expected layers such as 0-4,30, encoder:0-3 or outside, found `{part.strip()}`")
+        stack = _stack(base, stacks, named.strip())
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
-        if last >= count:
-            raise UsageError(f"layer {last} does not exist; {base} has {count}, numbered from 0")
-        listed.update(map(str, range(first, last + 1)))
+        if last >= stack["layers"]:
+            of = f" in `{stack['name']}`" if len(stacks) > 1 else ""
+            raise UsageError(f"layer {last} does not exist; {base} has {stack['layers']}{of}, numbered from 0")
+        head = "" if stack["main"] else f"{stack['name']}:"
+        listed.update(f"{head}{layer}" for layer in range(first, last + 1))
     return listed
+
+
+def _stack(base: str | PathLike[str], stacks: list[Stack], named: str) -> Stack:
+    """The stack that is called so, or else the main one."""
+    found = next((s for s in stacks if (s["name"] == named if named else s["main"])), None)
+    if found is not None:
+        return found
+    if not stacks:
+        raise UsageError(f"{base} has no layers: no tensor name holds a layer number")
+    there = ", ".join(f"`{s['name']}` ({s['layers']} layers)" for s in stacks)
+    if named:
+        raise UsageError(f"{base} has no stack of layers called `{named}`; it has {there}")
+    raise UsageError(f"{base} has several stacks of layers: {there}; name one, such as {stacks[0]['name']}:0-3")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from suture._core import __version__
-from suture.errors import SutureError
+from suture.errors import SutureError, UsageError
 from suture.escape import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 #: Verb and what its help line says; the module of the same name holds the command.
 VERBS = {
@@ -22,6 +26,7 @@ VERBS = {
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",
     "demo": "Swap layers of three small models and test what comes out",
+    "help": "Show the help of a verb, or of all as a manual page",
 }
 
 INTERRUPTED = 130
@@ -36,6 +41,22 @@ class _Verbs(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"suture.cli.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not ctx.resilient_parsing:
+            from suture.cli.mistakes import near
+
+            raise UsageError(f"unknown verb `{args[0]}`" + (near(args[0], VERBS) or "; `suture --help` lists them"))
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell may put behind `suture`; click would import every verb to know what it is."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(name, help=said) for name, said in VERBS.items() if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -57,8 +78,8 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, expose_value=False, callback=_version, help="Show the version and exit.")
-@click.option("--verbose", is_flag=True, is_eager=True, help="With --version: the build, the processor, the packages.")
+@click.option("--version", is_flag=True, expose_value=False, callback=_version, help="Show the version and exit")
+@click.option("--verbose", is_flag=True, is_eager=True, help="With --version: the build, the processor, the packages")
 def cli() -> None:
     """Tensor surgery for model checkpoints, out of core.
 
@@ -83,7 +104,9 @@ def main() -> None:
             # Called without anything: the help, as a wrong use.
             e.show()
             sys.exit(e.exit_code)
-        _fail(_sentence(e), e.exit_code, color)
+        from suture.cli.mistakes import sentence
+
+        _fail(sentence(e), e.exit_code, color)
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
@@ -95,14 +118,6 @@ def main() -> None:
     except OSError as e:
         _forget_stdout()
         _fail(f"cannot write the output: {e.strerror}", 1, color)
-
-
-def _sentence(e: click.ClickException) -> str:
-    """A click error in the words of ours: lower case, no full stop, and where to look."""
-    message = e.format_message().rstrip(".")
-    ctx = getattr(e, "ctx", None)
-    hint = f"; see `{ctx.command_path} --help`" if ctx else ""
-    return message[:1].lower() + message[1:] + hint
 
 
 def _fail(message: str, code: int, color: bool | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from suture.cli.options import background
 from suture.errors import SutureError
 from suture.render.terminal import emit_json, say
 from suture.results import Comparison, Proposal
@@ -14,15 +15,18 @@ from suture.results import Comparison, Proposal
 
 @click.command(short_help="Swap layers of three small models and test what comes out")
 @click.argument("out", type=click.Path(path_type=Path), default="suture-demo")
+@background
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON")
-def demo(out: Path, as_json: bool) -> None:
+def demo(out: Path, background: str | None, as_json: bool) -> None:
     """Take three small models through diff, swap, merge and a test; models and a report go to OUT, or suture-demo.
 
     The models come with the wheel: a base that knows two languages, a task expert tuned in language A, a language
     expert tuned on language B. The question: what can do the task in B, which none of them was taught?
     """
     from suture.demo import LANGUAGES, Experiment
-    from suture.render.comparison import show_heat_map, show_pairs
+    from suture.render.comparison import show_pairs
+    from suture.render.heatmap import show_heat_map
+    from suture.render.layout import room
     from suture.render.outcome import proposal_lines
     from suture.render.scores import show_scores
 
@@ -35,10 +39,10 @@ def demo(out: Path, as_json: bool) -> None:
     if not as_json:
         _head("what did each expert change?  suture diff base task language --html report.html")
         for model in found["models"]:
-            show_heat_map(found, model, "relative_l2")
+            show_heat_map(found, model, "relative_l2", background)
         show_pairs(found)
         _head("which layers follow from that?  suture swap --into task --from language OUT --auto base --dry-run")
-        for line in proposal_lines(proposal):
+        for line in proposal_lines(proposal, room()):
             say(line)
         told = f"{experiment.problems:,} problems of `{experiment.operation}`, on numbers no training has seen"
         _head(f"what can do the task in {LANGUAGES[1]}?  {told}")

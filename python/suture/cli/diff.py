@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +11,9 @@ import click
 from suture.analysis.diff import ABOVE, metrics
 from suture.analysis.diff import diff as run
 from suture.analysis.layers import frozen, listed_layers, moved
-from suture.cli.options import reading, settings
+from suture.cli.complete import words
+from suture.cli.mistakes import near
+from suture.cli.options import background, reading, settings
 from suture.errors import SutureError, UsageError
 from suture.render.progress import bar
 from suture.render.terminal import emit_json, warn
@@ -29,12 +30,30 @@ TABLES: dict[str, tuple[Callable[[Tuned], list[Row]], tuple[str, ...], bool]] = 
 }
 
 
+def _names(spread: bool) -> dict[str, str]:
+    """The metrics and what they are, for a shell."""
+    return {m["name"]: m["summary"] for m in metrics(spread=spread)}
+
+
 @click.command(short_help="Measure what fine-tunes changed")
 @click.argument("base", type=click.Path())
 @click.argument("tuned", type=click.Path(), nargs=-1, required=True)
 @click.option("--by", type=click.Choice(list(TABLES)), help="Table instead of the heat map")
-@click.option("--sort", metavar="METRIC", help="Sort the table, largest first (cosine: smallest first)")
-@click.option("--metric", default="relative_l2", show_default=True, metavar="METRIC", help="Metric of the heat map")
+@click.option(
+    "--sort",
+    metavar="METRIC",
+    shell_complete=words(lambda: _names(spread=True)),
+    help="Sort the table, largest first (cosine: smallest first)",
+)
+@click.option(
+    "--metric",
+    default="relative_l2",
+    show_default=True,
+    metavar="METRIC",
+    shell_complete=words(lambda: _names(spread=False)),
+    help="Metric of the heat map",
+)
+@background
 @click.option("--heads", is_flag=True, help="Measure every attention head")
 @click.option("--neurons", type=int, default=0, metavar="N", help="Measure N groups of neurons of each module")
 @click.option("--tokens", type=int, default=0, metavar="K", help="List the K most changed rows of each vocabulary")
@@ -53,6 +72,7 @@ def diff(
     by: str | None,
     sort: str | None,
     metric: str,
+    background: str | None,
     heads: bool,
     neurons: int,
     tokens: int,
@@ -114,13 +134,14 @@ def diff(
     if as_json:
         emit_json(found)
     elif not quiet:
-        from suture.render.comparison import show_heat_map, show_pairs, show_table, warn_of_strangers
+        from suture.render.comparison import show_pairs, show_table, warn_of_strangers
+        from suture.render.heatmap import show_heat_map
 
         for model, table in zip(found["models"], rows, strict=True):
             if by or sort:
-                show_table(found, model, keys, table)
+                show_table(found, model, keys, table, first=sort)
             else:
-                show_heat_map(found, model, metric)
+                show_heat_map(found, model, metric, background)
         show_pairs(found)
         warn_of_strangers(found)
     for check, layers in asked:
@@ -128,10 +149,11 @@ def diff(
 
 
 def _has_heads(base: str) -> bool:
-    from suture.sidecars import head_counts
+    """True if the base's config.json tells how many heads there are."""
+    from suture.analysis.inspect import inspect
 
     try:
-        return bool(head_counts(Path(base)))
+        return any(stack["heads"] for stack in inspect(base)["stacks"])
     except SutureError:
         return False
 
@@ -141,15 +163,17 @@ def _check_metrics(by: str | None, sort: str | None, metric: str, spread: bool, 
     known = {m["name"]: m for m in metrics(spread=True, above=above)}
     plain = [name for name, m in known.items() if not m["spread"]]
     more = known.keys() - plain
+    listed = ", ".join(f"`{name}`" for name in plain)
     if metric in more:
-        raise UsageError(f"--metric: {metric} is not there by layer and module at once; expected {', '.join(plain)}")
+        raise UsageError(f"--metric: `{metric}` is not there by layer and module at once; expected one of {listed}")
     if sort in more and by is not None and not TABLES[by][2]:
-        raise UsageError(f"--sort: {sort} is not there by {by}; expected {', '.join(plain)}")
+        raise UsageError(f"--sort: `{sort}` is not there by {by}; expected one of {listed}")
     for option, name in (("--sort", sort), ("--metric", metric)):
         if name in more and not spread:
-            raise UsageError(f"{option}: {name} needs --spread")
+            raise UsageError(f"{option}: `{name}` needs --spread")
         if name is not None and name not in known:
-            raise UsageError(f"{option}: unknown metric `{name}`; expected one of {', '.join(known)}")
+            meant = near(name, known) or f"; expected one of {', '.join(f'`{n}`' for n in known)}"
+            raise UsageError(f"{option}: unknown metric `{name}`{meant}")
     return known
 
 

@@ -80,7 +80,7 @@ def _shard_size(text: str) -> int:
     if not 0 < found < 10**18:
         raise UsageError(f"--out-shard-size: expected a size such as 500M or 5B, found `{text}`")
     if found < _SMALL:
-        warn(f"--out-shard-size {text}: shards of {size(found)} at most; K, M and B are 10^3, 10^6 and 10^9 bytes")
+        warn(f"--out-shard-size `{text}`: shards of {size(found)} at most; K, M and B are 10^3, 10^6 and 10^9 bytes")
     return found
 
 
@@ -96,6 +96,6 @@ def settle(options: dict[str, Any]) -> None:
     options["model_card"] |= options.pop("write_model_card")
     device = options.pop("device")
     if device not in (None, "cpu", "auto"):
-        say(f"note: --device {device} has no effect: {_CPU}", err=True)
+        say(f"note: --device `{device}` has no effect: {_CPU}", err=True)
     if options.get("seed") is None:
         options["seed"] = 0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-
 import click
 
 from suture.analysis.methods import methods as run
+from suture.cli.complete import words
+from suture.cli.mistakes import near
 from suture.errors import UsageError
 from suture.render.terminal import emit_json
 
 
 @click.command(short_help="List merge methods, or describe one")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=words(lambda: {s["name"]: s["summary"] for s in run()}))
 @click.option("--json", "as_json", is_flag=True, help="Print the specs as JSON")
 @click.option("--markdown", is_flag=True, help="Print all as a page of Markdown")
 def methods(name: str | None, as_json: bool, markdown: bool) -> None:
@@ -20,9 +20,8 @@ def methods(name: str | None, as_json: bool, markdown: bool) -> None:
     specs = run()
     chosen = [s for s in specs if name in (None, s["name"])]
     if not chosen:
-        near = difflib.get_close_matches(str(name), [s["name"] for s in specs], 1)
-        hint = f"; did you mean `{near[0]}`?" if near else "; `suture methods` lists them"
-        raise UsageError(f"no method `{name}`{hint}")
+        meant = near(str(name), [s["name"] for s in specs]) or "; `suture methods` lists them"
+        raise UsageError(f"unknown method `{name}`{meant}")
     if as_json:
         emit_json(chosen if name is None else chosen[0])
         return

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from suture.cli.complete import words
 from suture.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,10 +36,27 @@ reading: Callable[[F], F] = _all(
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON"),
 )
 
+#: For verbs that draw a heat map.
+background: Callable[[F], F] = click.option(
+    "--background",
+    type=click.Choice(["dark", "light"]),
+    envvar="SUTURE_BACKGROUND",
+    show_envvar=True,
+    help="The terminal's, where the heat map guesses it wrong",
+)
+
+#: What a float tensor can be written as, as most say it.
+_DTYPES = {"float32": "", "float16": "", "bfloat16": "", "float64": ""}
+
 #: For verbs that write a checkpoint.
 writing: Callable[[F], F] = _all(
     click.option("--memory", metavar="SIZE", help="Most memory to use, such as 256MiB"),
-    click.option("--dtype", metavar="DTYPE", help="Dtype of every float tensor written, such as bfloat16"),
+    click.option(
+        "--dtype",
+        metavar="DTYPE",
+        shell_complete=words(lambda: _DTYPES),
+        help="Dtype of every float tensor written, such as bfloat16",
+    ),
     click.option("--shard-size", metavar="SIZE", help="Most bytes in a shard, such as 5GB"),
     click.option(
         "--nan",
@@ -47,6 +65,7 @@ writing: Callable[[F], F] = _all(
         show_default=True,
         help="What to do on NaN and infinities",
     ),
+    click.option("--allow-mixed", is_flag=True, help="Go on where configs say that layers do not fit together"),
     click.option("--model-card", is_flag=True, help="Write a README.md that says what the output was made from"),
     click.option("--overwrite", is_flag=True, help="Replace an existing output"),
     click.option("--dry-run", is_flag=True, help="Show the plan, from headers only; write nothing"),

@@ -17,8 +17,10 @@ from suture.surgery.revert import revert as run
 @click.argument("tuned", type=click.Path())
 @click.argument("out", type=click.Path())
 @click.option("--layers", metavar="LIST", help="Layers to reset, such as 0-4,30,31")
-@click.option("--modules", metavar="GLOB", help="Reset only these modules; commas between several")
+@click.option("--modules", metavar="LIST", help="Reset only these modules: parts of names, globs, filters")
+@click.option("--stack", metavar="NAME", help="Stack that layers are numbered in, if not the main one; see inspect")
 @click.option("--outside", is_flag=True, help="Reset what is in no layer too: embeddings, final norm, head")
+@click.option("--ignore", metavar="LIST", help="Tensors that stay and need not be in both models: filters")
 @writing
 def revert(
     base: str, tuned: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any

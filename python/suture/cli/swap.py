@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from suture.cli.complete import words
 from suture.cli.options import settings, writing
 from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU
@@ -23,6 +24,8 @@ from suture.surgery.swap import swap as run
     "donors",
     required=True,
     multiple=True,
+    # A path, with or without a list behind it: so that a shell completes it as one.
+    type=click.Path(),
     metavar="DONOR[=LIST]",
     help="Model that gives layers; of several donors each gives the layers of its list",
 )
@@ -37,6 +40,7 @@ from suture.surgery.swap import swap as run
     default="0.5",
     show_default=True,
     metavar="W",
+    shell_complete=words(lambda: {"ramp": "the share falls over the transition"}),
     help="The donor's share in a blended layer; ramp lets it fall over the transition",
 )
 @click.option(
@@ -45,15 +49,19 @@ from suture.surgery.swap import swap as run
     help="Layers the donor gives, such as 0-4,30,31; instead of --bottom and --top",
 )
 @click.option(
-    "--modules", metavar="GLOB", help="Move only these modules, such as 'self_attn.*'; commas between several"
+    "--modules", metavar="LIST", help="Move only these modules: parts of names, globs or filters, such as mlp,'*.q_*'"
 )
+@click.option("--stack", metavar="NAME", help="Stack that layers are numbered in, if not the main one; see inspect")
 @click.option("--heads", metavar="LIST", help="Move only these attention heads, such as 0-3,7")
 @click.option(
     "--non-layer",
     type=click.Choice(["into", "from", "base", "mean"]),
     help="Whose embeddings, final norm and head to take  [default: into]",
 )
-@click.option("--auto", metavar="BASE", help="Choose the layers by what each model changed of BASE")
+@click.option(
+    "--ignore", metavar="LIST", help="Tensors that stay the recipient's and need not be in all models: filters"
+)
+@click.option("--auto", type=click.Path(), metavar="BASE", help="Choose the layers by what each model changed of BASE")
 @click.option(
     "--auto-by",
     type=click.Choice(["layer", "module", "edges"]),
@@ -88,13 +96,13 @@ def swap(
 
     \b
     Examples:
-      suture swap --into math-expert --from swahili-expert merged --bottom 5 --top 2 --transition 1
-      suture swap --into math-expert --from swahili-expert merged --auto base --dry-run
-      suture swap --into math-expert --from swahili=0-4 --from telugu=30,31 merged
+      suture swap --into math --from swahili merged --bottom 5 --top 2
+      suture swap --into math --from swahili merged --auto base --dry-run
+      suture swap --into math --from swahili=0-4 --from telugu=30,31 merged
     """
     how = settings(options)
     if auto is not None and base not in (None, auto):
-        raise UsageError(f"--base {base} and --auto {auto} name two bases; give one")
+        raise UsageError(f"--base `{base}` and --auto `{auto}` name two bases; give one")
     with bar("swapping", quiet or dry_run) as progress:
         report = run(
             into,
@@ -121,7 +129,7 @@ def _donors(given: tuple[str, ...]) -> str | dict[str, str]:
         if not path or not layers:
             raise UsageError(f"--from: expected DONOR=LAYERS for each of several donors, found `{text}`")
         if path in donors:
-            raise UsageError(f"--from: {path} is given twice; list all its layers at once")
+            raise UsageError(f"--from: `{path}` is given twice; list all its layers at once")
         donors[path] = layers
     return donors
 

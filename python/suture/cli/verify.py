@@ -10,7 +10,7 @@ from suture.analysis.verify import verify as run
 from suture.cli.options import reading, settings
 from suture.errors import SutureError
 from suture.render.progress import bar
-from suture.render.terminal import emit_json
+from suture.render.terminal import emit_json, say
 from suture.render.units import size
 
 
@@ -28,4 +28,4 @@ def verify(out: str, quiet: bool, as_json: bool, **options: Any) -> None:
         more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise SutureError(f"{out}: tensor `{differing[0]}` differs from its digest{more}; write the output again", out)
     if not (quiet or as_json):
-        click.echo(f"{found['tensors']} tensors, {size(found['bytes'])}: all match their digests")
+        say(f"{found['tensors']} tensors, {size(found['bytes'])}: all match their digests")

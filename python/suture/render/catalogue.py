@@ -7,35 +7,43 @@ from typing import Any
 
 import click
 
+from suture.render.layout import fold, room
+from suture.render.terminal import say
 from suture.results import Spec
 
+#: Lines of text are not longer than this, so that they can be read.
 _WIDTH = 96
 
 
 def list_all(specs: list[Spec]) -> None:
     """Print a line for each method."""
-    width = max(len(s["name"]) for s in specs)
+    width, columns = max(len(s["name"]) for s in specs), room()
     for spec in specs:
-        click.echo(f"{click.style(spec['name'].ljust(width), bold=True)}  {spec['summary']}")
+        name = spec["name"].ljust(width)
+        first, *more = fold(f"{name}  {spec['summary']}", columns, hang=width + 2)
+        click.echo("\n".join([first.replace(name, click.style(name, bold=True), 1), *more]))
 
 
 def describe(spec: Spec) -> None:
     """Print everything a method says of itself, and an example config."""
-    click.echo(f"{click.style(spec['name'], bold=True)}: {spec['summary']}\n")
+    width = min(room() or _WIDTH, _WIDTH)
+    say(f"{spec['summary']}", head=spec["name"])
+    click.echo()
     for title, text in (
         ("formula", spec["formula"]),
         ("paper", spec["paper"]),
         ("departs from mergekit", spec["departs"]),
     ):
         if text:
-            click.echo(textwrap.fill(f"{title}: {text}", _WIDTH, subsequent_indent="  "))
-    click.echo(f"inputs: {_inputs(spec)}")
-    click.echo(f"cost: {_cost(spec)}\n")
+            click.echo(textwrap.fill(f"{title}: {text}", width, subsequent_indent="  "))
+    say(f"inputs: {_inputs(spec)}")
+    say(f"cost: {_cost(spec)}")
+    click.echo()
     click.echo("parameters:")
     for p in spec["parameters"]:
         scope = "one per model" if p["per_input"] else "one for all"
         text = f"{p['name']} ({_kind(p['kind'])}; {_default(p['default'])}; {scope}): {p['summary']}"
-        click.echo(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    "))
+        click.echo(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    "))
     click.echo("\nexample:\n" + textwrap.indent(example(spec), "  "))
 
 

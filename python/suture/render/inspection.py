@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from suture.escape import printable
-from suture.render.terminal import bolded, say
+from suture.render.layout import room
+from suture.render.table import Column, names, words
+from suture.render.table import show as show_table
+from suture.render.terminal import say
 from suture.render.units import figure, plural, size
 from suture.results import Inspection
 from suture.results.reading import Tensor
@@ -17,11 +17,15 @@ def show(found: Inspection, tensors: bool) -> None:
     """Print the description; every tensor too if `tensors`."""
     count = sum(d["elements"] for d in found["dtypes"].values())
     counted = f"{plural(len(found['tensors']), 'tensor')}, {count:,} elements"
-    click.echo(f"{bolded(found['path'])}: {counted}, {size(found['bytes'])} in {plural(len(found['files']), 'file')}")
+    files = plural(len(found["files"]), "file")
+    say(f"{counted}, {size(found['bytes'])} in {files}", head=found["path"])
     if found["config"]:
-        say("  config  " + ", ".join(f"{k} {_value(v)}" for k, v in found["config"].items()))
-    if found["stack"]:
-        say(f"  layers  {found['stack']['layers']} of {found['stack']['name']}")
+        say("  config  " + ", ".join(f"{k} {_value(v)}" for k, v in found["config"].items()), hang=10)
+    several = len(found["stacks"]) > 1
+    for stack in found["stacks"]:
+        # Of several, the name that options and tables call it by.
+        called = f", called {stack['name']}{' (main)' if stack['main'] else ''}" if several else ""
+        say(f"  layers  {stack['layers']} of {stack['prefix']}{called}", hang=10)
     for name, d in found["dtypes"].items():
         say(f"  {name:<7} {plural(d['tensors'], 'tensor')}, {d['elements']:,} elements, {size(d['bytes'])}")
     if tensors:
@@ -32,19 +36,28 @@ def _value(value: Any) -> str:
     return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+#: The figures of --stats: key, title, and how soon a narrow terminal does without.
+_STATS = (("min", "min", 3), ("max", "max", 3), ("mean_abs", "mean |x|", 2), ("l2", "l2", 5), ("zeros", "zeros", 6))
+_COUNTS = ("zeros", "nonfinite")
+
+
 def _table(tensors: list[Tensor]) -> None:
-    rows = []
-    for t in tensors:
-        row = [printable(t["name"]), t["dtype"], "x".join(map(str, t["shape"])) or "scalar", size(t["nbytes"])]
-        if "stats" in t:
-            s = t["stats"]
-            keys = ("min", "max", "mean_abs", "l2", "zeros", "nonfinite")
-            row += [""] * len(keys) if s is None else [figure(s[k]) if k in keys[:4] else str(s[k]) for k in keys]
-        rows.append(row)
-    head = ["tensor", "dtype", "shape", "size"]
+    columns = [
+        names("tensor", [t["name"] for t in tensors]),
+        words("dtype", [t["dtype"] for t in tensors], rank=1),
+        words("shape", ["x".join(map(str, t["shape"])) or "scalar" for t in tensors], rank=2),
+        Column("size", [size(t["nbytes"]) for t in tensors], 4),
+    ]
     if tensors and "stats" in tensors[0]:
-        head += ["min", "max", "mean |x|", "l2", "zeros", "nan/inf"]
-    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
-    for n, row in enumerate([head, *rows]):
-        cells = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        say("  ".join(cells), bold=n == 0)
+        stats = [t["stats"] or {} for t in tensors]
+        columns += [
+            Column(title, [_figure(key, s.get(key)) for s in stats], rank)
+            for key, title, rank in (*_STATS, ("nonfinite", "nan/inf", 1))
+        ]
+    show_table(columns, room(), more="--json has all")
+
+
+def _figure(key: str, value: float | str | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if key in _COUNTS else figure(value)

@@ -1,12 +1,21 @@
-"""How figures of a comparison are read before they are shown."""
+"""How figures of a comparison are read before they are shown, and what they are called."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+#: What tables and charts call a figure whose key alone could be taken for another: there are two cosines.
+LABELS = {"cosine": "cosine with base"}
+#: The same for figures of two fine-tunes.
+PAIR_LABELS = {"cosine": "cosine of changes"}
 #: What a heat map shows where the metric itself would hide the change.
-READINGS = {"cosine": "1 - cosine of base and tuned"}
+READINGS = {"cosine": "1 - cosine with base"}
+
+
+def label(metric: str) -> str:
+    """What a figure of one fine-tune is called."""
+    return LABELS.get(metric, metric)
 
 
 def reading(row: Mapping[str, Any], metric: str) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from suture.recipe import Config
+from suture.render.layout import room
+from suture.render.table import Column, laid, left_out, words
 from suture.render.terminal import emit_json, say, warn
 from suture.render.units import plural, size
 from suture.results import PlannedTensor, Proposal, Report, Surgery
@@ -22,11 +25,17 @@ def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> Non
         emit_json(parts | _main(report) if parts else report.data)
     elif report.dry:
         for line in _plans(report, verbose):
-            say(line)
+            say(line, hang=_hang(line))
     elif not quiet:
         for part in (report.parts or {"": report}).values():
             for line in _done(part, verbose):
-                say(line, err=True)
+                say(line, err=True, hang=_hang(line))
+
+
+def _hang(line: str) -> int:
+    """Where a line goes on that a terminal has no room for: behind the title of a note, or two blanks further in."""
+    title = re.match(r"  \w+ {2,}(?=\S)| *", line)
+    return len(title[0]) if title and title[0].strip() else len(line) - len(line.lstrip(" ")) + 4
 
 
 def _warnings(report: Report) -> Iterator[str]:
@@ -59,13 +68,13 @@ def _plan(report: Report, verbose: bool) -> list[str]:
     actions = Counter(t.action for t in report.tensors)
     lines = [f"{data['title']}: {plural(len(report.tensors), 'tensor')}", *_notes(data)]
     if report.proposal:
-        lines += proposal_lines(report.proposal)
+        lines += proposal_lines(report.proposal, room())
     lines += [f"  {_action(name)}: {plural(n, 'tensor')}" for name, n in sorted(actions.items())]
     if verbose:
         lines += [_tensor(t, report.config) for t in data["tensors"]]
         lines += [f"  left out: {u['model']}:{u['tensor']} ({u['reason']})" for u in data["unused"]]
     elif data["unused"]:
-        lines.append(f"  {plural(len(data['unused']), 'input tensor')} in no output (listed with --verbose)")
+        lines.append(f"  {_unused(report)} (listed with --verbose)")
     lines += [
         f"read at most {size(data['read_bytes'])}, write {size(data['write_bytes'])} in "
         f"{plural(len(data['shards']), 'shard')}",
@@ -75,18 +84,46 @@ def _plan(report: Report, verbose: bool) -> list[str]:
     return lines
 
 
-def proposal_lines(proposal: Proposal) -> list[str]:
+def proposal_lines(proposal: Proposal, width: int | None) -> list[str]:
     """Scores, margins and choices, for the user to judge."""
-    head = f"  {'layer':>5}  {'block':<9}  {'recipient':>9}  {'donor':>9}  {'difference':>10}  {'margin':>9}  choice"
-    lines = [f"  shares of each model's own change, tau {proposal['tau']}, alpha {proposal['alpha']}:", head]
-    for s in proposal["scores"]:
-        figures = f"{s['into']:9.4f}  {s['donor']:9.4f}  {s['difference']:+10.4f}  {s['margin']:9.4f}"
-        lines.append(f"  {s['layer']:>5}  {s['block'] or 'all':<9}  {figures}  {_CHOICES[s['choice']]}")
+    scores = proposal["scores"]
+    columns = [
+        Column("layer", [str(s["layer"]) for s in scores]),
+        words("block", [s["block"] or "all" for s in scores], rank=4 if proposal["by"] == "layer" else 0),
+        Column("recipient", [f"{s['into']:.4f}" for s in scores], 3),
+        Column("donor", [f"{s['donor']:.4f}" for s in scores], 3),
+        Column("difference", [f"{s['difference']:+.4f}" for s in scores], 1),
+        Column("margin", [f"{s['margin']:.4f}" for s in scores], 2),
+        words("choice", [_CHOICES[s["choice"]] for s in scores]),
+    ]
+    rows, out = laid(columns, width and width - 2)
     e = proposal["edges"]
     transitions = f"transitions {e['transition_bottom']} and {e['transition_top']}"
-    return [*lines, f"  as edges: bottom {e['bottom']}, top {e['top']}, {transitions} (gain {e['gain']:.4f})"]
+    return [
+        f"  shares of each model's own change, tau {proposal['tau']}, alpha {proposal['alpha']}:",
+        *(f"  {line}" for row in rows for line in row),
+        *(f"  {line}" for line in left_out(out, width and width - 2, "--json has all")),
+        f"  as edges: bottom {e['bottom']}, top {e['top']}, {transitions} (gain {e['gain']:.4f})",
+    ]
 
 
+def _unused(report: Report) -> str:
+    """What of the inputs is not in the output: replaced, if of the recipient, not taken, or of no name in it."""
+    data, made = report.data, {t.name for t in report.tensors}
+    # A swap and a revert have a recipient, the first of their models: what it had of a name, another model gives now.
+    recipient = data["models"][0]["label"] if "swap" in data["recipe"] else None
+    counts: dict[tuple[str, str], int] = Counter(
+        ("left out" if u["tensor"] not in made else "replaced" if u["model"] == recipient else "not taken", u["model"])
+        for u in data["unused"]
+    )
+    told = [
+        f"{n:,} of {model} {what}" if i else f"{plural(n, 'input tensor')} of {model} {what}"
+        for i, ((what, model), n) in enumerate(sorted(counts.items(), key=lambda c: _ORDER.index(c[0][0])))
+    ]
+    return ", ".join(told)
+
+
+_ORDER = ("replaced", "not taken", "left out")
 _CHOICES = {"donor": "donor", "into": "recipient", "blend": "blend"}
 _MOVED = {"copy": "copied bit for bit", "move": "moved bit for bit"}
 
@@ -124,10 +161,10 @@ def _done(report: Report, verbose: bool) -> list[str]:
         parts.append(f"{data['run']['tensors_resumed']:,} of them by an earlier run, checked")
     lines = [f"{data['title']} -> {report.out}", *_notes(data)]
     if report.proposal:
-        lines += proposal_lines(report.proposal)
+        lines += proposal_lines(report.proposal, room(err=True))
     lines.append(f"  {plural(len(report.tensors), 'tensor')}: {', '.join(parts) or 'none'}")
     if data["unused"]:
-        lines.append(f"  {plural(len(data['unused']), 'input tensor')} in no output (listed in suture.json)")
+        lines.append(f"  {_unused(report)} (listed in suture.json)")
     if verbose:
         lines += [f"  {t.name}  {t.action}  {t.digest}" for t in report.tensors]
     return lines

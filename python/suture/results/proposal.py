@@ -25,6 +25,8 @@ class Edges(TypedDict):
     transition_bottom: int
     transition_top: int
     gain: float
+    #: What is to be known of it: that it gains next to nothing, or takes every layer.
+    told: str | None
 
 
 class Proposal(TypedDict):
@@ -36,10 +38,14 @@ class Proposal(TypedDict):
     base: str
     into: str
     donor: str
+    #: Whose layers these are.
+    stack: str
     by: str
     tau: float
     alpha: float
     scores: list[Score]
     layers: list[str] | list[dict[str, str]]
     modules: dict[str, list[str]]
+    #: Layers that neither model changed, or of which nothing can be scored.
+    silent: list[int]
     edges: Edges

@@ -56,6 +56,8 @@ class Tuned(_Rolled, _Parts):
     only_base: list[str]
     only_tuned: list[str]
     reshaped: list[str]
+    #: The layer of each name in these three.
+    lost: dict[str, str]
 
 
 class Pair(_Rolled):
@@ -65,10 +67,38 @@ class Pair(_Rolled):
     b: str
 
 
+class Counted(TypedDict):
+    """How many layers config.json says a stack has, and the key that says so."""
+
+    key: str
+    layers: int
+
+
+class Stack(TypedDict):
+    """A stack of layers.
+
+    `name` is what options and rows call it by, `prefix` what its tensors' names begin with, `role` what it is for;
+    layers are counted from `first` on in names. Exactly one is `main`, or none if nothing tells which is meant.
+    """
+
+    name: str
+    prefix: str
+    role: str
+    first: int
+    layers: int
+    elements: int
+    main: bool
+    #: Query heads and key/value heads, as far as config.json tells.
+    heads: list[int] | None
+    counted: Counted | None
+
+
 class Comparison(TypedDict):
     """What :func:`suture.diff` returns."""
 
     base: str
+    #: The base's; rows name layers of the main one by number (`3`), of others with the stack (`encoder:3`).
+    stacks: list[Stack]
     #: What was passed over in the files.
     warnings: list[str]
     metrics: list[Metric]
@@ -97,13 +127,6 @@ class File(TypedDict):
     bytes: int
 
 
-class Stack(TypedDict):
-    """The layers of a checkpoint."""
-
-    name: str
-    layers: int
-
-
 class DtypeSum(TypedDict):
     """How much of a checkpoint has a dtype."""
 
@@ -118,7 +141,9 @@ class Inspection(TypedDict):
     path: str
     bytes: int
     files: list[File]
-    stack: Stack | None
+    stacks: list[Stack]
+    #: Whether the head is the embedding, as far as config.json tells.
+    tied: bool | None
     tensors: list[Tensor]
     #: What was passed over in the files.
     warnings: list[str]

@@ -35,7 +35,7 @@ class TensorReport:
     digest: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What was done, or with a dry run what would be.
 
@@ -46,6 +46,7 @@ class Report:
         config: the merge config, for the lines of its keys.
         parts: of a config with several outputs, the report of each, by name.
         proposal: of a swap that chose its layers itself, the scores it went by; see :func:`propose`.
+        seconds: how long the run took, if it was measured.
     """
 
     text: str
@@ -54,6 +55,16 @@ class Report:
     config: Config | None = None
     parts: Mapping[str, Report] = field(default_factory=dict)
     proposal: Proposal | None = None
+    seconds: float | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """One line: what it is of, how many tensors, where, and how long it took."""
+        counted = [len(part.data.get("tensors", ())) for part in (self, *self.parts.values())]
+        title = self.data.get("title") or f"{len(self.parts)} outputs"
+        tensors = f"{sum(counted):,} tensor" + ("" if sum(counted) == 1 else "s")
+        took = "" if self.seconds is None else f", {self.seconds:.3g} s"
+        planned, place = (" planned", "for") if self.dry else ("", "in")
+        return f"<Report: {title}{planned}, {tensors} {place} {str(self.out)!r}{took}>"
 
     @cached_property
     def data(self) -> Surgery:

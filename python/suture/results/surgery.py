@@ -94,6 +94,8 @@ class Shard(TypedDict, total=False):
     file: str
     bytes: int
     header_bytes: int
+    #: What the file will say of itself.
+    metadata: dict[str, str]
 
 
 class Budget(TypedDict):

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from suture.sidecars.files import INNER
+from suture.errors import SutureError
+from suture.sidecars.files import INNER, inside
+from suture.sidecars.quantized import rename_quantized
+from suture.sidecars.relayer import relayer
 
 _DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+_TIES = "tie_word_embeddings"
+#: Lists of the kind of each layer, which may be all that tells how many there are.
+_KINDS = ("layers_block_type", "hybrid_override_pattern")
 
 
 def adjust_config(
-    config: dict[str, Any], change: dict[str, Any], donors: dict[int, dict[str, Any] | None]
-) -> dict[str, Any]:
-    """The config of the output: layer count, per-layer lists, dtype and tied embeddings as they now are.
+    config: dict[str, Any],
+    change: Mapping[str, Any],
+    donors: Mapping[int, dict[str, Any] | None],
+    *,
+    mixed: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """The config of the output: its layers, dtype and tied embeddings as they now are; and what the user should know.
 
-    Per-layer lists are those with as many entries as there were layers, at the top and in `text_config` and its
-    like; each entry comes from the config of the model that its layer came from.
+    Args:
+        config: the config of the model that lends it.
+        change: what the plan says of it.
+        donors: the config of each model by its number, if it has one.
+        mixed: go on where the config cannot say what the layers now are, and tell.
+
+    Raises:
+        SutureError: if the config cannot say what the layers now are.
     """
     out = dict(config)
     if change["mostly"] is not None:
         out = _retype(out, _DTYPE_NAMES[change["mostly"]])
     if change["dtype"] is not None and "dtype" not in out:
         out["torch_dtype"] = _DTYPE_NAMES[change["dtype"]]
-    if change["untied"] and out.get("tie_word_embeddings", True):
-        out["tie_word_embeddings"] = False
-    if change["layers"] is not None:
-        out = _relayer(out, change["layers"], donors, ())
-    return out
+    if change["untied"]:
+        out = _untie(out)
+    told: list[str] = []
+    for stack in change["stacks"]:
+        out, more = _relaid(out, stack, change["from"], donors, mixed)
+        told += more
+    return out, told
 
 
 def _retype(section: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -35,65 +54,64 @@ def _retype(section: dict[str, Any], dtype: str) -> dict[str, Any]:
     return {k: dtype if k in ("dtype", "torch_dtype") and isinstance(v, str) else v for k, v in out.items()}
 
 
-_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+def _untie(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with a head of its own, wherever it says that the head is the embedding."""
+    said = [k for k in INNER if isinstance(config.get(k), dict) and config[k].get(_TIES)]
+    out = {**config, **{k: {**config[k], _TIES: False} for k in said}}
+    return out if said and _TIES not in config else {**out, _TIES: False}
 
 
-def _relayer(
-    section: dict[str, Any],
-    layers: list[list[int]],
-    donors: dict[int, dict[str, Any] | None],
-    path: tuple[str, ...],
-) -> dict[str, Any]:
-    out = dict(section)
-    count_key = next((k for k in _COUNTS if isinstance(section.get(k), int)), None)
-    for key, value in section.items():
-        if isinstance(value, dict) and key in INNER:
-            out[key] = _relayer(value, layers, donors, (*path, key))
-        elif count_key and _per_layer(key, value, section[count_key]):
-            out[key] = [_entry(donors.get(model), path, key, layer, value) for model, layer in layers]
-    if count_key and not any(k in section for k in INNER):
-        out[count_key] = len(layers)
-        _rewindow(out, section, layers)
-    return out
+def _relaid(
+    config: dict[str, Any],
+    stack: Mapping[str, Any],
+    model: int,
+    donors: Mapping[int, dict[str, Any] | None],
+    mixed: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """The config with the layers of a stack as they now are."""
+    keys: dict[int, str | None] = dict(stack["keys"])
+    moved = [(m, layer) for m, layer in stack["layers"]]
+    own = keys.get(model)
+    if own is None:
+        if moved == [(model, i) for i in range(len(moved))]:
+            return config, []
+        return config, [f"config.json counts no layers of `{stack['stack']}`, which are others now; check what it says"]
+    path, _, count = own.rpartition(".")
+    listed = False
+    sections: dict[int, Mapping[str, Any]] = {}
+    for m, key in keys.items():
+        found = inside(donors.get(m) or {}, (key or own).rpartition(".")[0])
+        if isinstance(found, dict) and (key or own).rpartition(".")[2] in found:
+            # A count by another of its names.
+            sections[m] = {**found, count: found[(key or own).rpartition(".")[2]]}
+    section = inside(config, path)
+    if isinstance(section[count], list | str):
+        if count not in _KINDS:
+            message = f"config.json lists the stages of the model in `{count}`, and stages are not alike"
+            raise SutureError(f"{message}; they cannot be stacked, dropped or repeated")
+        # The list of the layers' kinds is their number too.
+        count, listed = "num_hidden_layers", True
+    family = str(config.get("model_type", ""))
+    prefix = stack["prefix"].removesuffix(".")
+    try:
+        new, told = relayer(section, moved, sections, count, model=model, model_type=family, prefix=prefix)
+    except SutureError as e:
+        if not mixed:
+            raise SutureError(f"{e}; --allow-mixed goes on with the config as it is", e.path) from None
+        new, told = {**section, **({} if listed else {count: len(moved)})}, [str(e)]
+    if listed:
+        new.pop(count, None)
+    out = _put(config, path, new)
+    if path and isinstance(quantization := config.get("quantization_config"), dict):
+        others = {m: q for m, d in donors.items() if d and isinstance(q := d.get("quantization_config"), dict)}
+        out["quantization_config"], more = rename_quantized(quantization, moved, others, model=model, prefix=prefix)
+        told += more
+    return out, told
 
 
-def _per_layer(key: str, value: Any, layers: int) -> bool:
-    """Whether a list has an entry for every layer, rather than as many entries by chance."""
-    by_chance = key == "architectures" or key.endswith(("_token_id", "_token_ids"))
-    return isinstance(value, list) and len(value) == layers and not by_chance
-
-
-def _rewindow(out: dict[str, Any], section: dict[str, Any], layers: list[list[int]]) -> None:
-    """Keep the attention window of every layer where the config tells it by the layer's number."""
-    period = _period(section)
-    if isinstance(section.get("max_window_layers"), int):
-        full = [layer < section["max_window_layers"] for _, layer in layers]
-        if full == sorted(full, reverse=True):
-            out["max_window_layers"] = sum(full)
-            return
-    elif period is not None and [layer for _, layer in layers] != list(range(len(layers))):
-        full = [(layer + 1) % period == 0 for _, layer in layers]
-    else:
-        return
-    if "layer_types" in section:
-        return
-    out["layer_types"] = ["full_attention" if f else "sliding_attention" for f in full]
-
-
-def _period(section: dict[str, Any]) -> int | None:
-    """Every how many layers attention is full, for the models that alternate without saying so layer by layer."""
-    model = str(section.get("model_type", ""))
-    if model.startswith("gemma2"):
-        return 2
-    if model.startswith("gemma3"):
-        period = section.get("sliding_window_pattern", 6)
-        return period if isinstance(period, int) else None
-    return None
-
-
-def _entry(donor: dict[str, Any] | None, path: tuple[str, ...], key: str, layer: int, fallback: list[Any]) -> Any:
-    found: Any = donor
-    for part in (*path, key):
-        found = found.get(part) if isinstance(found, dict) else None
-    entries = found if isinstance(found, list) else fallback
-    return entries[layer] if layer < len(entries) else fallback[-1]
+def _put(config: dict[str, Any], path: str, section: dict[str, Any]) -> dict[str, Any]:
+    """The config with another section at `path`."""
+    if not path:
+        return section
+    head, _, rest = path.partition(".")
+    return {**config, head: _put(config[head], rest, section)}

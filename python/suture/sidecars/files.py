@@ -30,9 +30,12 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any] | Non
     return config
 
 
-def sections(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A config and the configs inside it that may be those of its language model."""
-    return [config, *(config[k] for k in INNER if isinstance(config.get(k), dict))]
+def inside(config: dict[str, Any], path: str) -> Any:
+    """The config at a path such as ``text_config``; the whole for an empty one, None if there is none."""
+    found: Any = config
+    for key in path.split(".") if path else ():
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def as_bytes(data: dict[str, Any]) -> bytes:

@@ -1,9 +1,32 @@
-"""What a model calls its tokens."""
+"""What a model calls its tokens, and the files that say so."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+#: The files of a tokenizer, which belong together.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm",
+    "target.spm", "tekken.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+
+
+def other_tokens(folder: Path, other: Path) -> int:
+    """How many ids, of those both vocabularies have, are other tokens in `other`; 0 where either cannot be read."""
+    if all(_bytes(folder / name) == _bytes(other / name) for name in _VOCABULARIES):
+        return 0
+    own, theirs = token_names(folder), token_names(other)
+    return sum(theirs[i] != token for i, token in own.items() if i in theirs)
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def token_names(folder: Path) -> dict[int, str]:

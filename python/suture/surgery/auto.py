@@ -19,6 +19,7 @@ def auto_donors(
     into: str | PathLike[str],
     donor: str | PathLike[str] | Mapping[Any, Any],
     auto: str,
+    stack: str | None,
     given: list[str],
     how: dict[str, Any],
     tau: float | None,
@@ -39,7 +40,9 @@ def auto_donors(
         raise UsageError("auto compares both models with one base; it does not go with a base of the donor's own")
     by = "layer" if auto == "edges" else auto
     tau, alpha = TAU if tau is None else tau, ALPHA if alpha is None else alpha
-    proposal = propose(base, into, donor, by=by, tau=tau, alpha=alpha, settings=settings, progress=progress)
+    proposal = propose(
+        base, into, donor, by=by, stack=stack, tau=tau, alpha=alpha, settings=settings, progress=progress
+    )
     return proposal, [how | entry | {"from": fspath(donor)} for entry in _chosen(proposal, auto, how["modules"])]
 
 

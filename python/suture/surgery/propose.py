@@ -17,6 +17,7 @@ def propose(
     donor: str | PathLike[str],
     *,
     by: str = "layer",
+    stack: str | None = None,
     tau: float = TAU,
     alpha: float = ALPHA,
     settings: Settings | None = None,
@@ -29,6 +30,7 @@ def propose(
         into: the recipient.
         donor: the donor.
         by: score whole layers (``layer``), or attention and feed-forward apart (``module``).
+        stack: the stack whose layers are scored, by its name in :func:`inspect`, if not the main one.
         tau: difference of two scores up to which neither model has a claim, and the block is blended.
         alpha: the donor's share where blocks are blended.
         settings: how to do the work.
@@ -43,4 +45,4 @@ def propose(
     if not (0 <= alpha <= 1 and tau >= 0):
         raise UsageError(f"expected alpha from 0 to 1 and tau from 0, found {alpha} and {tau}")
     found = diff(base, into, donor, settings=settings, progress=progress)
-    return propose_from(found, by=by, tau=tau, alpha=alpha)
+    return propose_from(found, by=by, stack=stack, tau=tau, alpha=alpha)

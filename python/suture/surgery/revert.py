@@ -19,6 +19,8 @@ def revert(
     layers: str | Iterable[int] | None = None,
     modules: str | None = None,
     outside: bool = False,
+    stack: str | None = None,
+    ignore: str | Iterable[str] | None = None,
     settings: Settings | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -30,8 +32,10 @@ def revert(
         tuned: the fine-tune.
         out: the output folder.
         layers: layers to reset, as ``"0-4,30,31"`` or numbers.
-        modules: globs of module names, comma-separated: only these are reset.
+        modules: parts of module names, globs or filters, comma-separated: only these are reset.
         outside: reset what is in no layer (embeddings, final norm, head) too.
+        stack: the stack that layers are numbered in, if not the main one.
+        ignore: filters of names, comma-separated: these tensors stay, and need not be in both models.
         settings: how to do the work.
         dry_run: return the plan instead of running it.
         progress: called with the bytes done and the bytes in all, a few times a second.
@@ -44,5 +48,6 @@ def revert(
         raise UsageError("nothing to reset; give layers, or outside")
     return swap(
         tuned, base, out, layers=[] if layers is None else layers, modules=modules,
-        non_layer="from" if outside else "into", settings=settings, dry_run=dry_run, progress=progress,
+        non_layer="from" if outside else "into", stack=stack, ignore=ignore, settings=settings, dry_run=dry_run,
+        progress=progress,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -51,7 +52,7 @@ class Job:
 
     def run(self, out: Path, progress: Progress | None) -> Report:
         """Run the plan into the folder `out`."""
-        total = self.plan.work_bytes
+        total, began = self.plan.work_bytes, time.monotonic()
         text = self.plan.run(
             str(out),
             threads=self.settings.thread_count,
@@ -64,7 +65,7 @@ class Job:
             copied=self.copied,
             progress=None if progress is None else lambda done: progress(min(done, total), total),
         )
-        return Report(text, out, config=self.config)
+        return Report(text, out, config=self.config, seconds=time.monotonic() - began)
 
 
 def prepare(
@@ -74,6 +75,7 @@ def prepare(
     config: Config | None = None,
     beside: Sequence[tuple[str, bytes]] = (),
     warnings: Sequence[str] = (),
+    tokenizer: str | PathLike[str] | None = None,
 ) -> Job:
     """Compile a recipe.
 
@@ -83,6 +85,7 @@ def prepare(
         config: the merge config it comes from, for messages.
         beside: further files of the output, and their bytes.
         warnings: what the user should know besides what the plan says.
+        tokenizer: the model whose tokenizer goes with the output, if not the one that lends its config.
 
     Raises:
         UsageError: if the recipe is wrong, with its line in the config, or a setting, without one.
@@ -98,11 +101,15 @@ def prepare(
         raise (config.locate(e) if config else e) from None
     budget = plan.budget_json(settings.thread_count, settings.memory_bytes, settings.chunk_elements)
     inputs = plan.paths
-    written, copied = carried_over(inputs, json.loads(plan.config_json()))
-    written += beside
+    lent = None
+    if tokenizer is not None:
+        place = _core.Checkpoint(fspath(tokenizer)).path.resolve()
+        lent = [p.resolve() for p in inputs].index(place)
+    side = carried_over(inputs, json.loads(plan.config_json()), tokenizer=lent, mixed=settings.allow_mixed)
+    written = [*side.written, *beside]
     if settings.model_card:
         written.append(("README.md", model_card(recipe, inputs)))
-    return Job(plan, inputs, written, copied, json.loads(budget), settings, config)
+    return Job(plan.telling(side.told), inputs, written, side.copied, json.loads(budget), settings, config)
 
 
 def carry_out(job: Job, out: str | PathLike[str], dry_run: bool, progress: Progress | None) -> Report:

@@ -9,10 +9,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from suture.errors import SutureError, UsageError
+from suture.errors import UsageError
 from suture.results import Proposal, Report
 from suture.settings import Progress, Settings
-from suture.sidecars import adapter_config, head_counts, layer_types, same_heads
+from suture.sidecars import adapter_config
 from suture.surgery.auto import auto_donors
 from suture.surgery.run import carry_out, prepare
 
@@ -34,6 +34,8 @@ def swap(
     modules: str | None = None,
     heads: str | Iterable[int] | None = None,
     non_layer: str | None = None,
+    stack: str | None = None,
+    ignore: str | Iterable[str] | None = None,
     auto: str | None = None,
     tau: float | None = None,
     alpha: float | None = None,
@@ -56,12 +58,16 @@ def swap(
         transition_top: the same next to the top alone.
         blend: the donor's share in a blended layer, from 0 to 1; or ``ramp``, which lets it fall evenly over the
             transition.
-        layers: layers the donor gives, as ``"0-4,30,31"`` or numbers, instead of `bottom` and `top`.
-        modules: globs of module names, comma-separated, such as ``"self_attn.*"``: only these move.
+        layers: layers the donor gives, as ``"0-4,30,31"`` or numbers, instead of `bottom` and `top`; ``"encoder:0-3"``
+            names their stack too.
+        modules: parts of module names, globs or filters, comma-separated, such as ``"mlp"`` or ``"self_attn.*"``: only
+            these move.
         heads: attention heads, as ``"0-3,7"`` or numbers: only these move. Key and value heads move with the whole
             group of query heads that shares them.
         non_layer: whose tensors outside the layers (embeddings, final norm, head) to take: ``into`` (the default),
             ``from`` (the donor's), ``base``, or ``mean`` (of recipient and donors).
+        stack: the stack that layers are numbered in, by its name in :func:`inspect`, if not the main one.
+        ignore: filters of names, comma-separated: these tensors stay the recipient's, and need not be in all models.
         auto: let :func:`propose` choose: ``layer`` or ``module`` by the published rule, which also blends what is
             outside the layers, or ``edges`` for bottom, top and transitions.
         tau: for `auto`, as in :func:`propose`.
@@ -76,13 +82,14 @@ def swap(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     settings = settings or Settings()
+    stack, layers = _of_stack(stack, layers)
     below, above = (transition if t is None else t for t in (transition_bottom, transition_top))
     spans = {"bottom": bottom, "top": top, "transition_bottom": below, "transition_top": above}
     proposal: Proposal | None = None
     how: dict[str, Any] = {"blend": blend, "modules": modules, "heads": _numbers(heads), "base": donor_base}
     given = [name for name, value in {**spans, "layers": layers}.items() if value not in (0, None)]
     if auto is not None:
-        proposal, donors = auto_donors(base, into, donor, auto, given, how, tau, alpha, settings, progress)
+        proposal, donors = auto_donors(base, into, donor, auto, stack, given, how, tau, alpha, settings, progress)
         published = auto != "edges" and non_layer is None
         share: str | float = proposal["alpha"] if published else non_layer or "into"
     else:
@@ -96,29 +103,44 @@ def swap(
         else:
             donors = [how | spans | {"from": fspath(donor), "layers": _numbers(layers)}]
     folders = [Path(into), *dict.fromkeys(Path(d["from"]) for d in donors)]
-    for folder in folders[1:]:
-        types = [layer_types(p) for p in (folders[0], folder)]
-        if None not in types and types[0] != types[1]:
-            message = "its `layer_types` differ from the recipient's; layers of different kinds cannot be swapped"
-            raise SutureError(f"{folder}: {message}", folder)
     adapter = adapter_config(folders)
-    if adapter is None:
-        same_heads(folders)
     options: dict[str, Any] = {
         "into": fspath(into),
         "base": None if base is None else fspath(base),
         "donors": [{k: fspath(v) if k == "base" else v for k, v in d.items() if v is not None} for d in donors],
         "non_layer": share,
-        "head_counts": None if heads is None or adapter else list(head_counts(Path(into))),
+        "stack": stack,
+        "ignore": ignore.split(",") if isinstance(ignore, str) else ignore and list(ignore),
         "adapters": adapter is not None or None,
         "dtype": settings.dtype,
     }
     recipe = {"swap": {k: v for k, v in options.items() if v is not None}}
     beside = [] if adapter is None else [("adapter_config.json", adapter)]
-    report = carry_out(prepare(recipe, settings, beside=beside), out, dry_run, progress)
+    lender = donors[0]["from"] if share == "from" and adapter is None else None
+    job = prepare(recipe, settings, beside=beside, tokenizer=lender)
+    report = carry_out(job, out, dry_run, progress)
     if proposal is not None and dry_run:
         report = replace(report, text=json.dumps({**report.data, "proposal": proposal}))
     return replace(report, proposal=proposal)
+
+
+def _of_stack(stack: str | None, layers: str | Iterable[int] | None) -> tuple[str | None, str | Iterable[int] | None]:
+    """The stack and the layers without it: ``encoder:0-3,5`` names both.
+
+    Raises:
+        UsageError: if two stacks are named.
+    """
+    if not isinstance(layers, str) or ":" not in layers:
+        return stack, layers
+    listed = []
+    for part in layers.split(","):
+        named, colon, numbers = part.rpartition(":")
+        named = named.strip()
+        if colon and stack not in (None, named):
+            raise UsageError(f"layers of one stack are swapped at a time; found `{stack}` and `{named}`")
+        stack = named if colon else stack
+        listed.append(numbers)
+    return stack, ",".join(listed)
 
 
 def _numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:

@@ -40,21 +40,32 @@ impl Checkpoint {
             c.files.iter().map(|f| json!({"path": f.path.to_string_lossy(), "bytes": f.identity.size})).collect();
         let names: Vec<String> = (0..c.files.len()).map(|i| self.file_name(i)).collect();
         let tensors: Vec<_> = c.tensors.iter().map(|t| Self::info(t, &names[t.file])).collect();
-        let stack = c.main_stack().map(|(name, layers)| json!({"name": name, "layers": layers}));
         json!({
             "path": c.path.to_string_lossy(),
             "bytes": c.total_bytes(),
             "files": files,
-            "stack": stack,
+            "stacks": c.anatomy().to_json(),
+            "tied": c.tied(),
             "tensors": tensors,
-            "warnings": c.warnings,
+            "warnings": c.told(),
         })
         .to_string()
     }
 
+    /// The file or folder that was opened: of a repository in a hub's cache its snapshot.
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.0.path.clone()
+    }
+
     #[getter]
     fn warnings(&self) -> Vec<String> {
-        self.0.warnings.clone()
+        self.0.told()
+    }
+
+    /// The stacks of layers, as JSON.
+    fn stacks_json(&self) -> String {
+        self.0.anatomy().to_json().to_string()
     }
 
     fn names(&self) -> Vec<String> {

@@ -33,12 +33,6 @@ fn build_json() -> String {
     built::describe().to_string()
 }
 
-/// The layer a tensor's name says it is in, as rows of a comparison have it: `-` for none.
-#[pyfunction]
-fn layer_of(name: &str) -> String {
-    suture_core::model::names::split_layer(name).map_or("-".to_owned(), |l| l.layer.to_string())
-}
-
 /// The folder that an output is made in before it takes its place; `None` if it cannot be the path of a folder.
 #[pyfunction]
 fn staging_folder(target: PathBuf) -> Option<PathBuf> {
@@ -109,7 +103,6 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(metrics_json, m)?)?;
-    m.add_function(wrap_pyfunction!(layer_of, m)?)?;
     m.add_function(wrap_pyfunction!(staging_folder, m)?)?;
     m.add_function(wrap_pyfunction!(compare_json, m)?)?;
     m.add_function(wrap_pyfunction!(compare_bytes, m)?)?;

@@ -38,6 +38,13 @@ impl Plan {
         long(py, None, |_| core::Plan::from_json(&value)).map(Self)
     }
 
+    /// The same plan, with more that the user should know.
+    fn telling(&self, warnings: Vec<String>) -> Self {
+        let mut plan = self.0.clone();
+        plan.warnings.extend(warnings);
+        Self(plan)
+    }
+
     fn to_json(&self) -> String {
         self.0.to_json().to_string()
     }

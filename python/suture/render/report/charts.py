@@ -28,7 +28,7 @@ def grid(
     """
     alt = need("altair", "a chart")
     limits = limits or {"low": "low", "high": "high"}
-    slant = {"labelAngle": -50, "labelAlign": "left", "labelLimit": 110, "title": None}
+    slant = {"labelAngle": -50, "labelAlign": "left", "labelLimit": 200, "title": None}
     axis = alt.Axis(orient="top", domain=False, **(slant if named else {"labelAngle": 0, "title": x}))
     place = {
         "x": alt.X("x:N", sort=None, axis=axis),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from suture.escape import printable
-from suture.render.metrics import READINGS
+from suture.render.metrics import LABELS, PAIR_LABELS, READINGS
 from suture.render.report.values import PAIR_METRICS, short_names, signed
 
 #: Digits of a figure, and of those of which there are very many; three are shown. A cosine needs more of them: what
@@ -30,6 +30,8 @@ def page_data(found: Mapping[str, Any], proposal: Mapping[str, Any] | None) -> d
         },
         "signed": sorted(signed()),
         "readings": READINGS,
+        "labels": LABELS,
+        "pairLabels": PAIR_LABELS,
         "short": {printable(name): short for name, short in short_names(modules).items()},
         "models": [_part(m, _MODEL_TABLES, ("label", "total")) for m in found["models"]],
         "pairs": [_part(p, _PAIR_TABLES, ("a", "b", "total")) for p in found.get("pairs", [])],

@@ -20,6 +20,7 @@ from suture.render.report import charts, themes
 from suture.render.report.data import as_script, page_data
 from suture.render.report.extra import need, vega_lite
 from suture.render.report.sections import contents, sections
+from suture.render.report.summary import summary
 
 _SCRIPTS = ("dom.js", "tables.js", "charts.js", "maps.js", "inside.js", "pairs.js", "page.js")
 
@@ -59,6 +60,7 @@ def _page(found: Mapping[str, Any], proposal: Mapping[str, Any] | None) -> str:
         labels=escape(labels),
         base=escape(printable(str(found["base"]))),
         version=escape(__version__),
+        summary=summary(found, proposal),
         style=_asset("style.css"),
         contents=contents(parts),
         sections="\n".join(s.html for s in parts),

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from suture.escape import printable
+from suture.render.metrics import LABELS, label
 from suture.render.units import figure, plural
 
 _VERDICTS = {
@@ -84,7 +85,7 @@ def _text(value: Any) -> str:
 
 
 def _overview(models: Sequence[Mapping[str, Any]]) -> str:
-    head = ("fine-tune", "ancestry", "cosine", "relative change", "elements changed", "tensors", "equal")
+    head = ("fine-tune", "ancestry", LABELS["cosine"], "relative change", "elements changed", "tensors", "equal")
     rows = []
     for m in models:
         verdict, total = m["ancestry"]["verdict"], m["total"]
@@ -142,5 +143,5 @@ def _proposal(p: Mapping[str, Any]) -> str:
 
 
 def _meaning(metrics: Sequence[Mapping[str, str]]) -> str:
-    said = "".join(f"<dt><code>{_text(m['name'])}</code></dt><dd>{_text(m['summary'])}</dd>" for m in metrics)
+    said = "".join(f"<dt><code>{_text(label(m['name']))}</code></dt><dd>{_text(m['summary'])}</dd>" for m in metrics)
     return f"<dl>{said}</dl>"

@@ -9,16 +9,18 @@ from functools import cache
 from typing import Any
 
 from suture import _core
-from suture.escape import printable
 from suture.render.metrics import reading
+from suture.render.names import cut, endings
 
 #: The figures of two fine-tunes: meaning, lowest, neutral and highest value.
 PAIR_METRICS: dict[str, tuple[str, float, float | None, float]] = {
-    "cosine": ("cosine of the two changes: 1 the same direction, 0 unrelated, -1 opposite", -1.0, 0.0, 1.0),
+    "cosine": ("cosine of changes: 1 the same direction, 0 unrelated, -1 opposite", -1.0, 0.0, 1.0),
     "agree": ("of the elements both changed, the share with the same sign: 0.5 is chance", 0.0, 0.5, 1.0),
     "both": ("share of elements both changed", 0.0, None, 1.0),
     "overlap": ("of the elements that changed most in one, the share that also did in the other", 0.0, None, 1.0),
 }
+#: Characters of a name at an axis; `charts.grid` has room for them.
+_LABEL = 24
 #: Names that every object of JavaScript has a field of: Vega's look-ups trip over them.
 _FIELDS = frozenset({
     "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",
@@ -38,17 +40,11 @@ def plain(name: str) -> str:
 
 
 def short_names(modules: Iterable[str]) -> dict[str, str]:
-    """Each module's shortest ending that no other module shares."""
-    names = list(dict.fromkeys(modules))
-    short = {}
-    for name in names:
-        parts = name.split(".")
-        for n in range(1, len(parts) + 1):
-            ending = ".".join(parts[-n:])
-            if not any(o != name and (o == ending or o.endswith("." + ending)) for o in names):
-                break
-        short[name] = plain(printable(ending)) or "(no name)"
-    return short
+    """Each module's shortest ending that no other module shares, as a chart may hold it.
+
+    A chart would cut what is longer at its end, where two may differ.
+    """
+    return {name: plain(ending) for name, ending in cut(endings(modules), _LABEL).items()}
 
 
 def span(values: Iterable[float], signed: bool) -> tuple[float, float]:

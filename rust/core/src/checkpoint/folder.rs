@@ -3,10 +3,11 @@
 //! Files are grouped by stem: `a-00001-of-00002.safetensors` and `a-00002-of-00002.safetensors` are the numbered set
 //! `a`, `b.safetensors` is the single file `b`.
 //!
-//! 1. If there is a group `model`, it is the model. All others are left out, with a warning.
+//! 1. If there is a group `model`, it is the model; of a single file and numbered ones the single file, as loaders read it. All others are left out, with a warning.
 //! 2. Else files that are known to lie beside models ([`is_stray`]: adapters, states of an optimizer, weights in
 //!    another layout) are left out, with a warning. If there is nothing else, a lone one of them is the checkpoint.
-//! 3. What remains is a numbered set, of which no file may be missing, or single files, which are taken together.
+//! 3. A variant of another group (`model.fp16.safetensors` beside `model.safetensors`) is left out, with a warning.
+//! 4. What remains is a numbered set, of which no file may be missing, or single files, which are taken together.
 //!    Anything else (two sets, a set beside single files) is an error: nobody can tell what is meant.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,11 +60,20 @@ pub(super) fn is_beside(stem: &[u8], names: &[OsString]) -> bool {
 /// If the names do not tell, in words without the path.
 pub(super) fn choose(names: &[OsString]) -> Result<Option<Choice>, String> {
     let groups = group(names);
+    let stems: Vec<&[u8]> = groups.iter().map(|g| g.stem).collect();
+    let is_variant = |g: &Group| {
+        let of = |stem: &&[u8]| g.stem.strip_prefix(*stem).is_some_and(|rest| rest.first() == Some(&b'.'));
+        stems.iter().any(of)
+    };
     let is_model = |g: &Group| g.stem == b"model";
+    // Where there is a single file of that name, loaders look no further.
+    let single = groups.iter().any(|g| is_model(g) && g.total.is_none());
+    let is_model = |g: &Group| is_model(g) && (!single || g.total.is_none());
     let by_name = groups.iter().any(is_model);
     let only_strays = groups.iter().all(|g| is_stray(g.stem));
-    let (chosen, left): (Vec<_>, Vec<_>) =
-        groups.into_iter().partition(|g| if by_name { is_model(g) } else { only_strays || !is_stray(g.stem) });
+    let (chosen, left): (Vec<_>, Vec<_>) = groups
+        .into_iter()
+        .partition(|g| if by_name { is_model(g) } else { !is_variant(g) && (only_strays || !is_stray(g.stem)) });
     let [first, rest @ ..] = chosen.as_slice() else { return Ok(None) };
     if !rest.is_empty() && (only_strays || chosen.iter().any(|g| g.total.is_some())) {
         let listed = labels(&chosen);
@@ -207,7 +217,7 @@ mod tests {
                 "{warning}"
             );
         }
-        assert!(refusal(&[&parts[..], &["model.safetensors"]].concat()).contains("`model.safetensors`"));
+        assert_eq!(files(&[&parts[..], &["model.safetensors"]].concat()), ["model.safetensors"]);
         assert!(refusal(&[&parts[..], &["model-00001-of-00001.safetensors"]].concat()).contains("(2 files)"));
     }
 
@@ -251,6 +261,9 @@ mod tests {
         assert!(refusal(&["m-1-of-2.safetensors", "m-01-of-2.safetensors"]).contains("the same part"));
         assert!(refusal(&["m-1-of-1.safetensors", "m-2-of-1.safetensors"]).contains("not one of 1 parts"));
         assert!(refusal(&["m-0-of-0.safetensors"]).contains("not one of 0 parts"));
+        // Variants.
+        assert_eq!(files(&["unet.fp16.safetensors", "unet.safetensors"]), ["unet.safetensors"]);
+        assert_eq!(files(&["unet.fp16.safetensors"]), ["unet.fp16.safetensors"]);
         // Not numbers of parts.
         for single in ["m-of-2", "m-1-of-", "-of-", "m-1-of-12345678901", "m-x-of-2", "-of-1-of-x"] {
             assert_eq!(files(&[&format!("{single}.safetensors"), "z.safetensors"]).len(), 2, "{single}");

@@ -1,6 +1,6 @@
 //! The safetensors header: eight bytes of length, then JSON. Bounded, and checked in full before any byte is used.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -37,6 +37,8 @@ pub fn tensor_bytes(dtype: Dtype, shape: &[u64]) -> Option<u64> {
 pub struct Parsed {
     /// The tensors, in the order of their bytes.
     pub entries: Vec<Entry>,
+    /// What the file says of itself, its `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
     /// What was passed over, for the user to know; without the path.
     pub warning: Option<String>,
 }
@@ -70,7 +72,8 @@ pub fn parse(json: &[u8], data_len: u64) -> Result<Parsed, String> {
     let warning = header.unknown.map(|(name, key)| {
         format!("tensor `{name}`: its entry has a key `{key}`, which is not of the format; it is passed over")
     });
-    Ok(Parsed { entries, warning })
+    let too_long = header.metadata.too_long.then(|| "its `__metadata__` is too long to be carried over".to_owned());
+    Ok(Parsed { entries, metadata: header.metadata.texts, warning: warning.or(too_long) })
 }
 
 /// Checks that names are unique and that the tensors, in the order of their bytes, tile `data_len` bytes.
@@ -93,30 +96,39 @@ fn check(entries: &[Entry], data_len: u64) -> Result<(), String> {
         ));
     }
     // The owner of the format has the last word; what it refuses is refused above, in words that name the tensor.
-    metadata(entries, []).map(drop)
+    tensors(entries).map(drop)
 }
 
 /// The tensors as the library has them, with its own checks done.
-fn metadata<const N: usize>(entries: &[Entry], about: [(&str, &str); N]) -> Result<Metadata, String> {
+fn tensors(entries: &[Entry]) -> Result<Metadata, String> {
     let size = |n: u64| usize::try_from(n).map_err(|_| format!("{n} is too large for this machine"));
     let info = |e: &Entry| {
         let shape = e.shape.iter().map(|d| size(*d)).collect::<Result<_, _>>()?;
         let info = TensorInfo { dtype: e.dtype.into(), shape, data_offsets: (size(e.begin)?, size(e.end)?) };
         Ok((e.name.clone(), info))
     };
-    let about = about.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let tensors = entries.iter().map(info).collect::<Result<_, String>>()?;
-    Metadata::new((N > 0).then_some(about), tensors).map_err(|e| e.to_string())
+    Metadata::new(None, tensors).map_err(|e| e.to_string())
+}
+
+/// What every file of this kind says of itself, if nothing else: that its layout is PyTorch's.
+pub fn plain_metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
 /// The bytes of a header for `entries`, which tile their data in order: length included, padded with spaces so that
-/// the data starts at a file offset congruent to `phase` modulo [`crate::sizes::ALIGN`].
+/// the data starts at a file offset congruent to `phase` modulo [`crate::sizes::ALIGN`]. `metadata` is what the file says of
+/// itself.
 ///
 /// # Errors
 /// If no reader would take it, in words without the path.
-pub fn render(entries: &[Entry], phase: u64) -> Result<Vec<u8>, String> {
-    let metadata = metadata(entries, [("format", "pt")])?;
-    let mut json = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
+pub fn render(entries: &[Entry], metadata: &BTreeMap<String, String>, phase: u64) -> Result<Vec<u8>, String> {
+    // The library would write the keys of the metadata in any order; the same plan gives the same bytes.
+    let about = serde_json::to_string(metadata).map_err(|e| e.to_string())?;
+    let listed = serde_json::to_string(&tensors(entries)?).map_err(|e| e.to_string())?;
+    let listed = listed.strip_prefix('{').unwrap_or(&listed);
+    let comma = if entries.is_empty() { "" } else { "," };
+    let mut json = format!("{{\"__metadata__\":{about}{comma}{listed}").into_bytes();
     let align = crate::sizes::ALIGN;
     let pad = (phase + align - (8 + json.len() as u64) % align) % align;
     json.resize(json.len() + pad as usize, b' ');
@@ -144,11 +156,14 @@ mod tests {
     fn a_rendered_header_reads_back_and_is_aligned() {
         let entries = vec![entry("a", &[2, 3], 0, 12), entry("empty", &[0], 12, 12), entry("s", &[], 12, 14)];
         for phase in [0, 8, 1234] {
-            let bytes = render(&entries, phase).unwrap();
+            let bytes = render(&entries, &plain_metadata(), phase).unwrap();
             assert_eq!(bytes.len() as u64 % crate::sizes::ALIGN, phase);
             let n = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             assert_eq!(n as usize, bytes.len() - 8);
-            assert_eq!(parse(&bytes[8..], 14).unwrap(), Parsed { entries: entries.clone(), warning: None });
+            assert_eq!(
+                parse(&bytes[8..], 14).unwrap(),
+                Parsed { entries: entries.clone(), metadata: plain_metadata(), warning: None }
+            );
         }
     }
 
@@ -176,19 +191,19 @@ mod tests {
         let json = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},"#
             .to_owned()
             + r#""\"ü\n\u0001":{"dtype":"BF16","shape":[],"data_offsets":[12,14]}}"#;
-        let bytes = render(&entries, 0).unwrap();
+        let bytes = render(&entries, &plain_metadata(), 0).unwrap();
         assert_eq!((bytes.len(), &bytes[..8]), (4096, &4088u64.to_le_bytes()[..]));
         assert_eq!(std::str::from_utf8(&bytes[8..]).unwrap().trim_end_matches(' '), json);
         let nothing = br#"{"__metadata__":{"format":"pt"}}"#;
-        assert_eq!(render(&[], 40).unwrap(), [&32u64.to_le_bytes()[..], nothing].concat());
+        assert_eq!(render(&[], &plain_metadata(), 40).unwrap(), [&32u64.to_le_bytes()[..], nothing].concat());
     }
 
     #[test]
     fn what_no_reader_takes_is_not_rendered() {
-        assert!(render(&[entry("a", &[3], 0, 4)], 0).is_err());
-        assert!(render(&[entry("a", &[3], 2, 8)], 0).is_err());
+        assert!(render(&[entry("a", &[3], 0, 4)], &plain_metadata(), 0).is_err());
+        assert!(render(&[entry("a", &[3], 2, 8)], &plain_metadata(), 0).is_err());
         let long = "x".repeat(MAX_HEADER as usize);
-        assert!(render(&[entry(&long, &[3], 0, 6)], 0).unwrap_err().contains("smaller shards"));
+        assert!(render(&[entry(&long, &[3], 0, 6)], &plain_metadata(), 0).unwrap_err().contains("smaller shards"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::folder;
 use crate::error::{Error, Result};
 
+const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Longest index accepted, in bytes.
 const MAX_INDEX: u64 = 100_000_000;
@@ -31,15 +32,25 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
         n.as_bytes().strip_suffix(b".safetensors.index.json").is_some_and(|stem| !folder::is_beside(stem, &names))
     };
     let mut indexes: Vec<&OsString> = names.iter().filter(of_model).collect();
+    // A variant's index stands beside its model's: `model.fp16.safetensors.index.json`.
     if indexes.len() > 1 {
         indexes.retain(|n| *n == INDEX);
     }
     if let Some(name) = indexes.first() {
-        return from_index(path, &path.join(name));
+        let listing = from_index(path, &path.join(name));
+        let single = path.join(SINGLE);
+        let listed = listing.as_ref().is_ok_and(|l| l.files.contains(&single));
+        // Loaders take the single file; the index is of an earlier state, or of shards that were joined.
+        if *name == INDEX && single.is_file() && !listed {
+            let warning = format!("read as `{SINGLE}`, as loaders read it; left out: `{INDEX}` and the files it lists");
+            return Ok(Listing { files: vec![single], weight_map: None, warning: Some(warning) });
+        }
+        return listing;
     }
     let Some(choice) = folder::choose(&names).map_err(|problem| Error::checkpoint(path, problem))? else {
         let pickled = |n: &OsString| [".bin", ".pt", ".pth"].iter().any(|end| n.as_bytes().ends_with(end.as_bytes()));
         let pickles = names.iter().any(pickled);
+
         let advice = if pickles {
             "it holds pickled weights, which are never executed; convert them to safetensors first"
         } else {
@@ -49,6 +60,35 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
     };
     let files = choice.files.iter().map(|name| path.join(name)).collect();
     Ok(Listing { files, weight_map: None, warning: choice.warning })
+}
+
+/// The folder that a path stands for: of a repository in a hub's cache (`snapshots/`, `refs/`) the snapshot that `main` names, or the
+/// only one; of all else itself.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if there are several and `main` names none of them.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+    let snapshots = path.join("snapshots");
+    let weights = |n: &OsString| n.as_bytes().ends_with(b".safetensors") || n.as_bytes().ends_with(b".json");
+    if !snapshots.is_dir() || folder_names(path)?.iter().any(weights) {
+        return Ok(path.to_owned());
+    }
+    let main = std::fs::read_to_string(path.join("refs/main")).unwrap_or_default();
+    let named = (!main.trim().is_empty()).then(|| snapshots.join(main.trim())).filter(|p| p.is_dir());
+    let mut there = folder_names(&snapshots)?;
+    match named {
+        Some(snapshot) => Ok(snapshot),
+        None if there.len() == 1 => Ok(snapshots.join(there.remove(0))),
+        None => {
+            let listed: Vec<String> = there.iter().take(4).map(|n| format!("`{}`", n.display())).collect();
+            let problem = format!(
+                "is a hub's cache of {} snapshots, and `refs/main` names none of them: {}; name one",
+                there.len(),
+                listed.join(", ")
+            );
+            Err(Error::checkpoint(path, problem))
+        }
+    }
 }
 
 fn folder_names(path: &Path) -> Result<Vec<OsString>> {

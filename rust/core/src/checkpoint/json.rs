@@ -3,7 +3,7 @@
 //! The `safetensors` crate reads it into maps by way of buffers: a name that is there twice is lost, and a hostile
 //! header takes sixteen times its size in memory. Here nothing is kept but what the tensors need.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -15,6 +15,8 @@ const MAX_DIMENSIONS: usize = 64;
 #[derive(Default)]
 pub(super) struct Header {
     pub tensors: Vec<(String, Entry)>,
+    /// What the file says of itself.
+    pub metadata: About,
     /// A key of an entry that nothing reads, with the tensor's name.
     pub unknown: Option<(String, String)>,
 }
@@ -28,9 +30,15 @@ pub(super) struct Entry {
     unknown: Option<String>,
 }
 
-/// Text that is checked and not kept.
-#[derive(PartialEq, Eq, Hash)]
-struct Text;
+/// Longest metadata that is kept, in bytes: a hostile header must not take much more than its own size.
+const MAX_ABOUT: usize = 16 << 20;
+
+/// What a file says of itself, in the order of the keys; nothing, if that is too long.
+#[derive(Default)]
+pub(super) struct About {
+    pub texts: BTreeMap<String, String>,
+    pub too_long: bool,
+}
 
 struct Shape(Vec<u64>);
 
@@ -46,11 +54,11 @@ impl<'de> Deserialize<'de> for Header {
                 let (mut header, mut metadata) = (Header::default(), None);
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        let found = map.next_value::<Option<HashMap<Text, Text>>>();
+                        let found = map.next_value::<Option<About>>();
                         once(
                             &mut metadata,
                             "__metadata__",
-                            found.map_err(|e| M::Error::custom(format!("`{name}`: {e}")))?,
+                            found.map_err(|e| M::Error::custom(format!("`{name}`: {e}")))?.unwrap_or_default(),
                         )?;
                         continue;
                     }
@@ -62,6 +70,7 @@ impl<'de> Deserialize<'de> for Header {
                     }
                     header.tensors.push((name, entry));
                 }
+                header.metadata = metadata.unwrap_or_default();
                 Ok(header)
             }
         }
@@ -130,6 +139,35 @@ impl<'de> Deserialize<'de> for Shape {
     }
 }
 
+impl<'de> Deserialize<'de> for About {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = About;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<About, M::Error> {
+                let (mut about, mut bytes) = (About::default(), 0);
+                while let Some((Text(key), Text(value))) = map.next_entry()? {
+                    bytes += key.len() + value.len();
+                    if bytes > MAX_ABOUT {
+                        about = About { too_long: true, ..About::default() };
+                    }
+                    if !about.too_long {
+                        about.texts.insert(key, value);
+                    }
+                }
+                Ok(about)
+            }
+        }
+        d.deserialize_map(V)
+    }
+}
+
+/// A text, and nothing else.
+struct Text(String);
+
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct V;
@@ -138,8 +176,8 @@ impl<'de> Deserialize<'de> for Text {
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("a text")
             }
-            fn visit_str<E: Error>(self, _: &str) -> Result<Text, E> {
-                Ok(Text)
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.to_owned()))
             }
         }
         d.deserialize_str(V)

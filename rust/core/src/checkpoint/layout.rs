@@ -26,6 +26,8 @@ pub struct Shard {
     pub header: Vec<u8>,
     /// Bytes of data after the header.
     pub data_bytes: u64,
+    /// What it says of itself.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Shard {
@@ -49,11 +51,17 @@ impl Layout {
     ///
     /// `sources` gives, for tensors that are copied byte for byte, their offset in the file they come from: the
     /// header of each shard is padded so that as many of those bytes as possible keep their offset modulo
-    /// [`crate::sizes::ALIGN`], which is what reflinks need. `stem` begins the files' names.
+    /// [`crate::sizes::ALIGN`], which is what reflinks need. `stem` begins the files' names, `about` gives what a shard of these tensors says of itself.
     ///
     /// # Errors
     /// [`Error::Recipe`] if no reader would take the header of a shard.
-    pub fn new(mut tensors: Vec<Entry>, policy: &ShardPolicy, sources: &[Option<u64>], stem: &str) -> Result<Self> {
+    pub fn new(
+        mut tensors: Vec<Entry>,
+        policy: &ShardPolicy,
+        sources: &[Option<u64>],
+        stem: &str,
+        about: &dyn Fn(&[Entry]) -> BTreeMap<String, String>,
+    ) -> Result<Self> {
         let shard_of = assign(&tensors, policy);
         let count = shard_of.iter().max().map_or(1, |m| m + 1);
         let mut data_bytes = vec![0u64; count];
@@ -77,9 +85,10 @@ impl Layout {
                 1 => format!("{stem}.safetensors"),
                 _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
             };
-            let header = header::render(&mine, phase.map_or(0, |(p, _)| *p))
+            let metadata = about(&mine);
+            let header = header::render(&mine, &metadata, phase.map_or(0, |(p, _)| *p))
                 .map_err(|problem| Error::recipe("", format!("{file}: {problem}")))?;
-            shards.push(Shard { file, header, data_bytes: data_bytes[i] });
+            shards.push(Shard { file, header, data_bytes: data_bytes[i], metadata });
         }
         let places =
             tensors.iter().zip(&shard_of).map(|(t, s)| (*s, shards[*s].header.len() as u64 + t.begin)).collect();
@@ -129,16 +138,24 @@ mod tests {
 
     #[test]
     fn shards_are_cut_at_the_limit_and_a_larger_tensor_stands_alone() {
-        let layout = Layout::new(tensors(&[60, 50, 500, 10]), &ShardPolicy::Size(100), &[None; 4], "model").unwrap();
+        let layout = Layout::new(tensors(&[60, 50, 500, 10]), &ShardPolicy::Size(100), &[None; 4], "model", &|_| {
+            header::plain_metadata()
+        })
+        .unwrap();
         assert_eq!(layout.places.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(layout.shards[2].file, "model-00003-of-00004.safetensors");
     }
 
     #[test]
     fn a_header_is_padded_to_keep_the_phase_of_copied_bytes() {
-        let layout =
-            Layout::new(tensors(&[4096, 8192]), &ShardPolicy::Size(1 << 30), &[Some(1000), Some(5096)], "model")
-                .unwrap();
+        let layout = Layout::new(
+            tensors(&[4096, 8192]),
+            &ShardPolicy::Size(1 << 30),
+            &[Some(1000), Some(5096)],
+            "model",
+            &|_| header::plain_metadata(),
+        )
+        .unwrap();
         assert_eq!(layout.places[0].1 % 4096, 1000);
         assert_eq!(layout.places[1].1 % 4096, 1000);
     }

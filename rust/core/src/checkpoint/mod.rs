@@ -9,10 +9,13 @@ mod replaceable;
 mod staging;
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::Value;
 
 pub use layout::{Layout, Shard, ShardPolicy};
 pub use staging::{Staging, WriteMode};
@@ -20,6 +23,10 @@ pub use target::Target;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::model::anatomy::{Anatomy, Stack};
+use crate::model::attention::Attention;
+use crate::model::names::{is_buffer, other_names};
+use crate::model::tied;
 use crate::source::{FileSource, Identity, IoMode, Source};
 
 /// The file of an output that says how it was made, with the digest of every tensor.
@@ -46,6 +53,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// Whether it is a buffer that loaders compute again; see [`is_buffer`].
+    pub fn is_buffer(&self) -> bool {
+        is_buffer(&self.name, self.shape.len())
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
@@ -61,6 +73,8 @@ pub struct ShardFile {
     pub identity: Identity,
     /// Digest of the header, as hexadecimal.
     pub header_digest: String,
+    /// What it says of itself.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// An opened checkpoint: its headers are read and checked, its data is not.
@@ -74,8 +88,14 @@ pub struct Checkpoint {
     pub tensors: Vec<Tensor>,
     /// What was passed over when it was opened, for the user to know.
     pub warnings: Vec<String>,
+    /// The config.json beside its files, if there is one that can be read.
+    pub config: Option<Value>,
     by_name: HashMap<String, usize>,
+    anatomy: OnceLock<Anatomy>,
 }
+
+/// Longest config.json that is looked into, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
 
 impl Checkpoint {
     /// Opens a safetensors file, or a folder of them.
@@ -83,18 +103,22 @@ impl Checkpoint {
     /// Of a folder with an index, the files that the index lists are the checkpoint. Without one it is the group of
     /// files called `model` (`model.safetensors`, or `model-NNNNN-of-NNNNN.safetensors`); or else whatever there is, if
     /// that is one numbered set or single files only. Adapters, states of optimizers and other files known to lie
-    /// beside models count only where there is nothing else. What is left out is in [`Self::warnings`].
+    /// beside models count only where there is nothing else. What is left out is in [`Self::warnings`]. Of a repository in a
+    /// hub's cache its snapshot is opened, and is the checkpoint's path.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = &*index::resolve(path)?;
         let listing = index::list(path)?;
         let mut out = Self {
             path: path.to_owned(),
             files: Vec::new(),
             tensors: Vec::new(),
             warnings: listing.warning.map(|w| format!("{}: {w}", path.display())).into_iter().collect(),
+            config: read_config(path),
             by_name: HashMap::new(),
+            anatomy: OnceLock::new(),
         };
         for file in &listing.files {
             out.add_file(file)?;
@@ -114,7 +138,15 @@ impl Checkpoint {
     #[cfg(test)]
     pub(crate) fn of_tensors(tensors: Vec<Tensor>) -> Self {
         let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Self { path: PathBuf::new(), files: Vec::new(), tensors, warnings: Vec::new(), by_name }
+        Self {
+            path: PathBuf::new(),
+            files: Vec::new(),
+            tensors,
+            warnings: Vec::new(),
+            config: None,
+            by_name,
+            anatomy: OnceLock::new(),
+        }
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
@@ -144,6 +176,11 @@ impl Checkpoint {
         self.by_name.get(name).copied()
     }
 
+    /// As [`Self::find`], by another name that the tensor has had in its family if need be.
+    pub fn find_alike(&self, name: &str) -> Option<usize> {
+        self.find(name).or_else(|| other_names(name).find_map(|n| self.find(&n)))
+    }
+
     /// Its files, to be read; each is opened when it is.
     pub fn sources(&self, io: IoMode) -> Vec<Box<dyn Source>> {
         self.files.iter().map(|f| Box::new(FileSource::new(&f.path, f.identity, io)) as Box<dyn Source>).collect()
@@ -154,10 +191,85 @@ impl Checkpoint {
         self.tensors.iter().map(|t| t.nbytes).sum()
     }
 
-    /// The largest stack of layers and its number of layers; see [`crate::model::names::main_stack`].
-    pub fn main_stack(&self) -> Option<(String, usize)> {
-        crate::model::names::main_stack(self.tensors.iter().map(|t| (t.name.as_str(), t.elements())))
+    /// What the user should know of it: what was passed over, and where it does not agree with its config.json.
+    pub fn told(&self) -> Vec<String> {
+        // An adapter need not change every layer.
+        let adapter = self.tensors.iter().any(|t| t.name.contains(".lora_"));
+        let doubts = if adapter { Vec::new() } else { self.anatomy().doubts() };
+        let headless = self.config.as_ref().filter(|_| !adapter && self.headless()).map(|_| {
+            "config.json does not tie the head to the embedding, and no head is in the files: a loader makes one at random"
+                .to_owned()
+        });
+        let doubts = doubts.into_iter().chain(headless).map(|d| format!("{}: {d}", self.path.display()));
+        self.warnings.iter().cloned().chain(doubts).collect()
     }
+
+    /// Whether it has no head over its vocabulary though its config.json says that it has one of its own.
+    fn headless(&self) -> bool {
+        let wanted = self.config.as_ref().is_some_and(tied::wants_head) && self.tied() == Some(false);
+        wanted && !self.tensors.iter().any(|t| tied::is_head(&t.name))
+    }
+
+    /// Whether it ties its head to its embedding, as far as its config.json tells.
+    pub fn tied(&self) -> Option<bool> {
+        tied::said(self.config.as_ref())
+    }
+
+    /// The tensor that the one called `name`, there or not, is a copy of, if its config.json ties them.
+    pub fn original(&self, name: &str) -> Option<&Tensor> {
+        if self.tied() != Some(true) {
+            return None;
+        }
+        let stack = self.anatomy().main().map(|s| s.prefix.as_str());
+        let found = &self.tensors[tied::original(name, self.tensors.iter().map(|t| t.name.as_str()), stack)?];
+        let same = self.find(name).is_none_or(|i| self.tensors[i].shape == found.shape);
+        (same && found.name != name).then_some(found)
+    }
+
+    /// Its stacks of layers.
+    pub fn anatomy(&self) -> &Anatomy {
+        self.anatomy.get_or_init(|| {
+            Anatomy::of(self.tensors.iter().map(|t| (t.name.as_str(), t.elements())), self.config.as_ref())
+        })
+    }
+
+    /// What is known of the attention of a stack, if config.json tells the number of its heads.
+    pub fn attention<'a>(&self, stack: &'a Stack) -> Option<Attention<'a>> {
+        let inside = || self.tensors.iter().filter(|t| stack.layer(&t.name).is_some());
+        let transposed = inside().any(|t| Attention::tells_transposed(&t.name, &t.shape));
+        let attention = Attention { heads: stack.heads?, family: stack.family.as_deref(), size: None, transposed };
+        let size = inside().find_map(|t| attention.size_in(&t.name, &t.shape));
+        Some(Attention { size, ..attention })
+    }
+}
+
+/// The config.json of a folder. Whether it is sound is for those to say who write one: here it only tells more.
+fn read_config(folder: &Path) -> Option<Value> {
+    let path = folder.join("config.json");
+    let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_CONFIG);
+    let text = if small { std::fs::read(path).ok()? } else { return None };
+    serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
+}
+
+/// What a file that begins so is, where it is known to be taken for weights.
+fn something_else(first: &[u8; 8], size: u64) -> Option<String> {
+    const PAGE: [&[u8]; 4] = [b"<!DOCTYP", b"<!doctyp", b"<html", b"<HTML"];
+    if first == b"version " && size < 1024 {
+        return Some(
+            "is a Git LFS pointer, not the weights it stands for; fetch them (`git lfs pull`) and try again".to_owned(),
+        );
+    }
+    if PAGE.iter().any(|p| first.starts_with(p)) {
+        return Some(
+            "is an HTML page, not weights; the download was answered by a web page, fetch it again".to_owned(),
+        );
+    }
+    if first.starts_with(b"PK\x03\x04") {
+        return Some(
+            "is a pickled PyTorch file (a zip archive) under another name; convert it to safetensors".to_owned(),
+        );
+    }
+    first.starts_with(b"GGUF").then(|| "is a GGUF file, which is not read yet; convert it to safetensors".to_owned())
 }
 
 fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
@@ -175,6 +287,9 @@ fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
     }
     file.read_exact(&mut first).map_err(|e| Error::io(path, "read", e))?;
     let len = u64::from_le_bytes(first);
+    if let Some(problem) = something_else(&first, size) {
+        return Err(Error::checkpoint(path, problem));
+    }
     if len > header::MAX_HEADER {
         return Err(Error::checkpoint(
             path,
@@ -192,11 +307,12 @@ fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
     }
     let mut json = vec![0; len as usize];
     file.read_exact(&mut json).map_err(|e| Error::io(path, "read", e))?;
-    let parsed = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
+    let mut parsed = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
     let shard = ShardFile {
         path: path.to_owned(),
         identity,
         header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
+        metadata: std::mem::take(&mut parsed.metadata),
     };
     Ok((shard, parsed, 8 + len))
 }

@@ -21,7 +21,7 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
     let mut bins: Vec<Vec<Vec<u32>>> = open.rows.iter().map(|r| vec![vec![]; r.tuned.len()]).collect();
     for (m, model) in models.iter().enumerate() {
         for (row, t) in rows(open, model).filter(|(_, t)| t.dtype.computes()) {
-            let groups = Group::of(&t.name);
+            let groups = open.groups(&open.rows[row]);
             let groups = groups.iter().filter_map(|g| model.groups.get(g)).flat_map(Asked::open);
             let all: BTreeSet<u32> = t.asked.iter().flat_map(Asked::open).chain(groups).collect();
             bins[row][m] = all.into_iter().collect();
@@ -54,11 +54,10 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
                     }
                 }
             }
-            let name = &open.base.tensors[row.base].name;
             for (m, lows) in lows.iter().enumerate() {
                 let mut groups = groups[m].lock();
                 for (bin, low) in bins[i][m].iter().zip(lows) {
-                    for group in Group::of(name) {
+                    for group in open.groups(row) {
                         if models[m].groups.get(&group).is_some_and(|g| g.open().any(|b| b == *bin)) {
                             add(groups.entry((group, *bin)).or_insert_with(|| vec![0; LOWS]), low);
                         }

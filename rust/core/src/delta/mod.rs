@@ -27,8 +27,11 @@ use crate::dtype::Dtype;
 use crate::engine::chunks::Buffers;
 use crate::engine::observer::{Observer, Progress};
 use crate::engine::spans;
-use crate::error::Result;
-use crate::model::names::{module_kind, split_layer};
+use crate::error::{Error, Result};
+use crate::model::anatomy::Anatomy;
+use crate::model::attention::Attention;
+use crate::model::cuts::{Wanted, slicing};
+use crate::model::names::module_kind;
 use crate::model::slices::{Part, Slicing};
 use crate::source::{IoMode, Source};
 use crate::view::Plain;
@@ -40,6 +43,8 @@ use spread::{Ask, Question, Spread};
 /// How fine-tunes relate to their base and to each other.
 pub struct Comparison {
     base: PathBuf,
+    /// The base's stacks, by which layers are named.
+    anatomy: Anatomy,
     options: Options,
     models: Vec<Model>,
     /// The changes of every two fine-tunes, by their indices.
@@ -57,6 +62,8 @@ struct Model {
     only_tuned: Vec<String>,
     /// Names both have, with different shapes or dtypes that cannot be compared.
     reshaped: Vec<String>,
+    /// The layer of each of these, as the model that has it names it.
+    lost: Vec<(String, String)>,
 }
 
 /// One tensor of both.
@@ -64,6 +71,8 @@ struct Compared {
     /// Index in the base.
     index: usize,
     name: String,
+    /// The layer it is in, as a key that sorts.
+    layer: Layer,
     dtype: Dtype,
     shape: Vec<u64>,
     /// True if both hold the same bytes of the same dtype.
@@ -87,6 +96,7 @@ struct Shared {
     /// Index of its row.
     row: usize,
     name: String,
+    layer: Layer,
     sums: Pair,
 }
 
@@ -94,23 +104,19 @@ struct Shared {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
     /// A layer; the last is what is in no layer.
-    Layer(usize),
+    Layer(Layer),
     Module(String),
     All,
 }
 
-/// The layer that stands for what is in none.
-const OUTSIDE: usize = usize::MAX;
+/// A layer by the order of its stack and its number; see [`Anatomy::order`].
+type Layer = (usize, usize);
 
 impl Group {
     /// The groups of a tensor.
-    fn of(name: &str) -> [Self; 3] {
-        [Self::Layer(layer(name)), Self::Module(module_kind(name)), Self::All]
+    fn of(name: &str, layer: Layer) -> [Self; 3] {
+        [Self::Layer(layer), Self::Module(module_kind(name)), Self::All]
     }
-}
-
-fn layer(name: &str) -> usize {
-    split_layer(name).map_or(OUTSIDE, |l| l.layer)
 }
 
 /// What was asked of the distribution of a tensor's or a group's changes.
@@ -164,7 +170,7 @@ fn comparable(b: &Tensor, t: &Tensor) -> bool {
 fn rows(base: &Checkpoint, tuned: &[&Checkpoint]) -> Vec<Row> {
     let mate = |i: usize, t: &Checkpoint| {
         let b = &base.tensors[i];
-        t.find(&b.name).filter(|j| comparable(b, &t.tensors[*j]))
+        t.find_alike(&b.name).filter(|j| comparable(b, &t.tensors[*j]))
     };
     let row = |i| Row { base: i, tuned: tuned.iter().map(|t| mate(i, t)).collect() };
     (0..base.tensors.len()).map(row).filter(|r| r.tuned.iter().any(Option::is_some)).collect()
@@ -214,6 +220,16 @@ struct Open<'a> {
 }
 
 impl Open<'_> {
+    /// The layer that a row's tensor is in.
+    fn layer(&self, row: &Row) -> Layer {
+        self.base.anatomy().order(&self.base.tensors[row.base].name)
+    }
+
+    /// The groups that a row's tensor is in.
+    fn groups(&self, row: &Row) -> [Group; 3] {
+        Group::of(&self.base.tensors[row.base].name, self.layer(row))
+    }
+
     /// A row's tensor in the base and in the fine-tunes that `which` picks.
     fn stored(&self, row: &Row, which: impl Fn(usize) -> bool) -> Vec<Plain<'_>> {
         let b = &self.base.tensors[row.base];
@@ -259,11 +275,22 @@ pub fn compare(
         rows: rows(base, tuned),
         threads,
     };
+    let anatomy = base.anatomy();
+    let attentions: Vec<Option<Attention>> =
+        anatomy.stacks.iter().map(|s| base.attention(s).filter(|_| options.heads)).collect();
+    if options.heads && attentions.iter().all(Option::is_none) {
+        let problem = "the number of heads is not known; the base needs a config.json with `num_attention_heads`";
+        return Err(Error::checkpoint(&base.path, problem));
+    }
+    let cut = |t: &Tensor| {
+        let heads = anatomy.place(&t.name).and_then(|(stack, _)| attentions[stack]);
+        slicing(&t.name, &t.shape, &Wanted { heads, neurons: options.neurons, tokens: options.tokens > 0 })
+    };
     let slicing: Vec<Option<Slicing>> = open
         .rows
         .iter()
         .map(|r| &base.tensors[r.base])
-        .map(|t| if t.dtype.computes() { Slicing::of(&t.name, &t.shape, &options.wanted) } else { None })
+        .map(|t| if t.dtype.computes() { cut(t) } else { None })
         .collect();
     let spreads: Vec<Mutex<BTreeMap<Group, Spread>>> = tuned.iter().map(|_| Mutex::default()).collect();
     let first = pass::First { open: &open, slicing, options, spreads };
@@ -281,7 +308,7 @@ pub fn compare(
             model.tensors.extend(compared);
         }
         for (pair, found) in pairs.iter_mut().zip(related) {
-            pair.tensors.extend(found.map(|sums| Shared { row, name: name.clone(), sums }));
+            pair.tensors.extend(found.map(|sums| Shared { row, name: name.clone(), layer: anatomy.order(name), sums }));
         }
     }
     if options.spread.is_some() {
@@ -294,7 +321,7 @@ pub fn compare(
         observer.tick(read_bytes(base, tuned, options));
     }
     open.base_files.iter().chain(open.tuned_files.iter().flatten()).try_for_each(|s| s.check())?;
-    Ok(Comparison { base: base.path.clone(), options: options.clone(), models, pairs })
+    Ok(Comparison { base: base.path.clone(), anatomy: anatomy.clone(), options: options.clone(), models, pairs })
 }
 
 /// Every two of `n`.
@@ -319,16 +346,23 @@ impl Compared {
 impl Model {
     fn new(base: &Checkpoint, tuned: &Checkpoint) -> Self {
         let missing = |a: &Checkpoint, b: &Checkpoint| {
-            a.tensors.iter().filter(|t| b.find(&t.name).is_none()).map(|t| t.name.clone()).collect()
+            a.tensors.iter().filter(|t| b.find_alike(&t.name).is_none()).map(|t| t.name.clone()).collect()
         };
-        let reshaped = |b: &&Tensor| tuned.find(&b.name).is_some_and(|t| !comparable(b, &tuned.tensors[t]));
+        let reshaped = |b: &&Tensor| tuned.find_alike(&b.name).is_some_and(|t| !comparable(b, &tuned.tensors[t]));
+        let only_base: Vec<String> = missing(base, tuned);
+        let only_tuned: Vec<String> = missing(tuned, base);
+        let reshaped: Vec<String> = base.tensors.iter().filter(reshaped).map(|t| t.name.clone()).collect();
+        let layer = |c: &Checkpoint, n: &String| (n.clone(), c.anatomy().layer_name(c.anatomy().place(n)));
+        let of_base = only_base.iter().chain(&reshaped).map(|n| layer(base, n));
+        let lost = of_base.chain(only_tuned.iter().map(|n| layer(tuned, n))).collect();
         Self {
             path: tuned.path.clone(),
             tensors: Vec::new(),
             groups: BTreeMap::new(),
-            only_base: missing(base, tuned),
-            only_tuned: missing(tuned, base),
-            reshaped: base.tensors.iter().filter(reshaped).map(|t| t.name.clone()).collect(),
+            only_base,
+            only_tuned,
+            reshaped,
+            lost,
         }
     }
 
@@ -336,7 +370,7 @@ impl Model {
     fn ask(&mut self, spreads: BTreeMap<Group, Spread>, options: &Options) {
         let mut moments: BTreeMap<Group, Moments> = BTreeMap::new();
         for t in self.tensors.iter().filter(|t| t.dtype.computes()) {
-            for group in Group::of(&t.name) {
+            for group in Group::of(&t.name, t.layer) {
                 *moments.entry(group).or_default() += t.moments;
             }
         }

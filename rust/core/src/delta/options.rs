@@ -3,14 +3,15 @@
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::model::slices::Wanted;
-use crate::recipe::fields::{Fields, wrong};
+use crate::recipe::fields::Fields;
 
 /// The options of [`super::compare`].
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Parts of tensors to measure on their own.
-    pub wanted: Wanted,
+    /// Whether to measure every attention head.
+    pub heads: bool,
+    /// Groups of neurons of a module to measure; 0 for none.
+    pub neurons: u64,
     /// How many of the most changed rows of each vocabulary to list.
     pub tokens: usize,
     /// Whether to look at the distribution of the changes, and at which thresholds.
@@ -32,27 +33,19 @@ pub struct Threshold {
 const MOST: usize = 32;
 
 impl Options {
-    /// Reads options: `heads` (query and key/value heads, or null), `neurons`, `tokens`, `spread`, `above`.
+    /// Reads options: `heads` (true or false), `neurons`, `tokens`, `spread`, `above`.
     ///
     /// # Errors
     /// [`Error::Recipe`] with the key.
     pub fn parse(value: &Value) -> Result<Self> {
         let mut fields = Fields::new("", value)?;
-        let number = |v: &Value| v.as_u64().ok_or_else(|| wrong("heads", "two whole numbers", v));
-        let heads = match fields.list("heads")? {
-            None => None,
-            Some(list) => match list.as_slice() {
-                [query, shared] => Some((number(query)?, number(shared)?)),
-                _ => return Err(Error::recipe("heads", "expected two whole numbers")),
-            },
-        };
+        let heads = fields.get("heads").and_then(Value::as_bool).unwrap_or(false);
         let neurons = fields.count("neurons", 0)? as u64;
         let tokens = fields.count("tokens", 0)?;
         let spread = fields.get("spread").and_then(Value::as_bool).unwrap_or(false);
         let above = thresholds(fields.text("above")?.unwrap_or_default())?;
         fields.finish()?;
-        let wanted = Wanted { heads, neurons, tokens: tokens > 0 };
-        Ok(Self { wanted, tokens, spread: spread.then_some(above) })
+        Ok(Self { heads, neurons, tokens, spread: spread.then_some(above) })
     }
 }
 

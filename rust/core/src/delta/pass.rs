@@ -180,6 +180,7 @@ impl First<'_> {
             let mut compared = Compared {
                 index: row.base,
                 name: b.name.clone(),
+                layer: open.layer(row),
                 dtype: b.dtype,
                 shape: b.shape.clone(),
                 equal: tensor.dtype == b.dtype && seen.iter().all(|s| s.equal),
@@ -200,7 +201,7 @@ impl First<'_> {
             if options.spread.is_some() && b.dtype.computes() {
                 compared.asked = Some(Asked::of(&spread, &compared.moments, options));
                 let mut groups = spreads[m].lock();
-                for group in Group::of(&b.name) {
+                for group in open.groups(row) {
                     groups.entry(group).or_default().add(&spread);
                 }
             }

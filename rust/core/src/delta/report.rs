@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::metrics::{self, METRICS};
 use super::moments::Moments;
-use super::{Asked, Compared, Comparison, Group, Model, OUTSIDE, QUANTILES, layer};
+use super::{Asked, Compared, Comparison, Group, Layer, Model, QUANTILES};
+use crate::model::anatomy::Anatomy;
 use crate::model::names::module_kind;
 use crate::model::slices::Part;
 
@@ -20,12 +21,13 @@ impl Comparison {
         let labels = labels(&self.models);
         json!({
             "base": self.base.to_string_lossy(),
+            "stacks": self.anatomy.to_json(),
             "metrics": metrics::specs(&self.options),
             "models": self.models.iter().zip(&labels).map(|(m, l)| self.model(m, l)).collect::<Vec<_>>(),
             "pairs": self.pairs.iter().map(|p| {
-                let tensors = p.tensors.iter().map(|t| (t.name.as_str(), t.sums));
+                let tensors = p.tensors.iter().map(|t| (t.name.as_str(), t.layer, t.sums));
                 let rolled = Rolled::of(tensors);
-                let mut out = rolled.to_json(|sums, _| sums.row());
+                let mut out = rolled.to_json(&self.anatomy, |sums, _| sums.row());
                 out["a"] = labels[p.models.0].clone().into();
                 out["b"] = labels[p.models.1].clone().into();
                 out["tensors"] = (p.tensors.iter()).map(|t| headed(t.sums.row(), &[("name", json!(t.name))])).collect();
@@ -36,8 +38,8 @@ impl Comparison {
 
     fn model(&self, model: &Model, label: &str) -> Value {
         let computing = || model.tensors.iter().filter(|t| t.dtype.computes());
-        let rolled = Rolled::of(computing().map(|t| (t.name.as_str(), t.moments)));
-        let mut out = rolled.to_json(|m, group| self.row(m, group.and_then(|g| model.groups.get(&g))));
+        let rolled = Rolled::of(computing().map(|t| (t.name.as_str(), t.layer, t.moments)));
+        let mut out = rolled.to_json(&self.anatomy, |m, group| self.row(m, group.and_then(|g| model.groups.get(&g))));
         out["tuned"] = model.path.to_string_lossy().into();
         out["label"] = label.into();
         out["ancestry"] = ancestry(computing());
@@ -47,16 +49,16 @@ impl Comparison {
                     ("name", json!(t.name)),
                     ("dtype", json!(t.dtype)),
                     ("shape", json!(t.shape)),
-                    ("layer", layer_name(layer(&t.name))),
+                    ("layer", layer_name(&self.anatomy, t.layer)),
                     ("equal", json!(t.equal)),
                 ];
                 headed(self.row(&t.moments, t.asked.as_ref()), &head)
             })
             .collect();
-        if self.options.wanted.heads.is_some() {
+        if self.options.heads {
             out["heads"] = self.parts(model, Part::Head, |piece, _| vec![("head", json!(piece))]);
         }
-        if self.options.wanted.neurons > 0 {
+        if self.options.neurons > 0 {
             out["neurons"] = self.parts(model, Part::Neuron, |piece, bounds| {
                 vec![("group", json!(piece)), ("first", json!(bounds[piece])), ("last", json!(bounds[piece + 1] - 1))]
             });
@@ -79,25 +81,27 @@ impl Comparison {
         out["only_base"] = json!(model.only_base);
         out["only_tuned"] = json!(model.only_tuned);
         out["reshaped"] = json!(model.reshaped);
+        out["lost"] = model.lost.iter().map(|(n, l)| (n.clone(), json!(l))).collect::<Map<_, _>>().into();
         out
     }
 
     /// The figures of the parts of one kind, a tensor's weight and bias taken together.
     fn parts(&self, model: &Model, part: Part, head: impl Fn(usize, &[u64]) -> Vec<(&'static str, Value)>) -> Value {
         let mut order: HashMap<String, usize> = HashMap::new();
-        let mut found: BTreeMap<(usize, usize, usize), (Moments, &Compared)> = BTreeMap::new();
+        let mut found: BTreeMap<(Layer, usize, usize), (Moments, &Compared)> = BTreeMap::new();
         for t in &model.tensors {
             let Some(slicing) = t.slicing.as_ref().filter(|s| s.part == part) else { continue };
             let next = order.len();
             let kind = *order.entry(module_kind(&t.name)).or_insert(next);
             for (piece, m) in t.parts.iter().enumerate().take(slicing.pieces()) {
-                found.entry((layer(&t.name), kind, piece)).or_insert((Moments::default(), t)).0 += *m;
+                found.entry((t.layer, kind, piece)).or_insert((Moments::default(), t)).0 += *m;
             }
         }
         (found.iter())
             .map(|((layer, _, piece), (m, t))| {
                 let bounds = t.slicing.as_ref().map_or(&[][..], |s| &s.bounds);
-                let mut all = vec![("layer", layer_name(*layer)), ("module", json!(module_kind(&t.name)))];
+                let mut all =
+                    vec![("layer", layer_name(&self.anatomy, *layer)), ("module", json!(module_kind(&t.name)))];
                 all.extend(head(*piece, bounds));
                 headed(self.row(m, None), &all)
             })
@@ -136,8 +140,8 @@ fn headed(row: Map<String, Value>, head: &[(&str, Value)]) -> Value {
     Value::Object(head.chain(row).collect())
 }
 
-fn layer_name(layer: usize) -> Value {
-    if layer == OUTSIDE { "-".into() } else { layer.to_string().into() }
+fn layer_name(anatomy: &Anatomy, layer: Layer) -> Value {
+    anatomy.layer_name(anatomy.place_of(layer)).into()
 }
 
 /// The names of the models' folders, numbered where they repeat: a model may be compared twice.
@@ -173,13 +177,13 @@ fn ancestry<'a>(tensors: impl Iterator<Item = &'a Compared>) -> Value {
 struct Rolled<T> {
     total: T,
     modules: BTreeMap<usize, T>,
-    layers: BTreeMap<usize, T>,
-    cells: BTreeMap<(usize, usize), T>,
+    layers: BTreeMap<Layer, T>,
+    cells: BTreeMap<(Layer, usize), T>,
     kinds: Vec<String>,
 }
 
 impl<T: Copy + Default + std::ops::AddAssign> Rolled<T> {
-    fn of<'a>(tensors: impl Iterator<Item = (&'a str, T)>) -> Self {
+    fn of<'a>(tensors: impl Iterator<Item = (&'a str, Layer, T)>) -> Self {
         let mut rolled = Self {
             total: T::default(),
             modules: BTreeMap::new(),
@@ -189,13 +193,12 @@ impl<T: Copy + Default + std::ops::AddAssign> Rolled<T> {
         };
         // Modules come in the order of the file, which is that of the model; layers in that of their numbers.
         let mut known: HashMap<String, usize> = HashMap::new();
-        for (name, sums) in tensors {
+        for (name, layer, sums) in tensors {
             let next = known.len();
             let kind = *known.entry(module_kind(name)).or_insert_with_key(|k| {
                 rolled.kinds.push(k.clone());
                 next
             });
-            let layer = layer(name);
             rolled.total += sums;
             *rolled.modules.entry(kind).or_default() += sums;
             *rolled.layers.entry(layer).or_default() += sums;
@@ -204,13 +207,13 @@ impl<T: Copy + Default + std::ops::AddAssign> Rolled<T> {
         rolled
     }
 
-    fn to_json(&self, row: impl Fn(&T, Option<Group>) -> Map<String, Value>) -> Value {
+    fn to_json(&self, anatomy: &Anatomy, row: impl Fn(&T, Option<Group>) -> Map<String, Value>) -> Value {
         let kind = |k: &usize| self.kinds[*k].clone();
         json!({
             "total": row(&self.total, Some(Group::All)),
             "modules": self.modules.iter().map(|(k, m)| headed(row(m, Some(Group::Module(kind(k)))), &[("module", json!(kind(k)))])).collect::<Vec<_>>(),
-            "layers": self.layers.iter().map(|(l, m)| headed(row(m, Some(Group::Layer(*l))), &[("layer", layer_name(*l))])).collect::<Vec<_>>(),
-            "cells": self.cells.iter().map(|((l, k), m)| headed(row(m, None), &[("layer", layer_name(*l)), ("module", json!(kind(k)))])).collect::<Vec<_>>(),
+            "layers": self.layers.iter().map(|(l, m)| headed(row(m, Some(Group::Layer(*l))), &[("layer", layer_name(anatomy, *l))])).collect::<Vec<_>>(),
+            "cells": self.cells.iter().map(|((l, k), m)| headed(row(m, None), &[("layer", layer_name(anatomy, *l)), ("module", json!(kind(k)))])).collect::<Vec<_>>(),
         })
     }
 }

@@ -104,7 +104,8 @@ impl Inputs<'_> {
         let opened = self.open(&views);
         let operands: Vec<&dyn Decode> = opened.iter().map(|o| &**o).collect();
         let label = |v: &View| &self.plan.labels[v.like().model];
-        let keys: Vec<u64> = inputs.iter().map(|v| rng::key(params.seed, label(v), &t.name)).collect();
+        let name = params.twin.as_ref().unwrap_or(&t.name);
+        let keys: Vec<u64> = inputs.iter().map(|v| rng::key(params.seed, label(v), name)).collect();
         let elements = own.start / unit * unit..own.end.next_multiple_of(unit).min(t.elements());
         let (tile_len, chunk) = (whole(TILE as u64, unit), whole(self.chunk, unit));
         let (buffers, wide) = scratch;

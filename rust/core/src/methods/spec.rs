@@ -207,6 +207,9 @@ pub struct Params {
     pub depth: Option<f64>,
     /// True if the tensor lies in a layer, of whichever stack.
     pub layered: bool,
+    /// The tensor that this one is tied to, whose random masks it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twin: Option<String>,
     /// Where in the recipe each parameter that is not a default comes from: one key path, or one for every input. Not
     /// part of what decides the output.
     #[serde(skip)]

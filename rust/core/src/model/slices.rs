@@ -1,8 +1,6 @@
-//! Parts of a tensor that are measured on their own: attention heads, groups of neurons, rows of a vocabulary.
+//! A cut of a tensor along rows or columns, into parts that are measured or moved on their own.
 
 use std::ops::Range;
-
-use crate::model::names::{module, split_layer};
 
 /// What a tensor is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,24 +13,15 @@ pub enum Part {
     Token,
 }
 
-/// What a comparison is to cut tensors into.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted {
-    /// Query heads and key/value heads of a layer; `None` to leave heads alone.
-    pub heads: Option<(u64, u64)>,
-    /// Groups of neurons of a module; 0 for none.
-    pub neurons: u64,
-    /// True to look at each row of a vocabulary.
-    pub tokens: bool,
-}
-
 /// A cut of a tensor along rows or columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slicing {
     /// What the pieces are.
     pub part: Part,
-    /// First row or column of each piece, and after them their number.
+    /// First row or column of each stretch, and after them their number.
     pub bounds: Vec<u64>,
+    /// The piece each stretch belongs to; empty where each is a piece of its own.
+    owners: Vec<usize>,
     /// Elements between two rows, or 1 for columns.
     unit: u64,
     /// Elements after which the cut repeats: those of the tensor for rows, of a row for columns.
@@ -40,66 +29,29 @@ pub struct Slicing {
     by_column: bool,
 }
 
-const QUERY: [&str; 2] = ["q_proj", "query"];
-const KEY_VALUE: [&str; 4] = ["k_proj", "v_proj", "key", "value"];
-const ATTENTION_OUT: [&str; 3] = ["o_proj", "out_proj", "attention.output.dense"];
-const NEURONS_IN: [&str; 7] = ["gate_proj", "up_proj", "w1", "w3", "fc1", "intermediate.dense", "dense_h_to_4h"];
-const NEURONS_OUT: [&str; 5] = ["down_proj", "w2", "fc2", "dense_4h_to_h", "output.dense"];
-const VOCABULARY: [&str; 7] =
-    ["embed_tokens", "word_embeddings", "tok_embeddings", "wte", "embed_in", "lm_head", "embed_out"];
-
-/// Whether the module is one of those named, by the last parts of its name.
-fn is(module: &str, words: &[&str]) -> bool {
-    words.iter().any(|w| module.strip_suffix(w).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
-}
-
 impl Slicing {
-    /// How the tensor called `name` is cut; `None` for tensors without such parts, or whose size they do not divide.
-    pub fn of(name: &str, shape: &[u64], wanted: &Wanted) -> Option<Self> {
-        let module = module(name);
-        let rows = *shape.first()?;
-        let columns: u64 = shape[1..].iter().product();
-        if rows == 0 || columns == 0 {
-            return None;
-        }
-        if split_layer(name).is_none() {
-            let vocabulary = wanted.tokens && shape.len() == 2 && is(module, &VOCABULARY);
-            return vocabulary.then(|| Self::along_rows(Part::Token, rows, columns, rows));
-        }
-        let even = |n: u64, heads: u64| heads > 0 && n.is_multiple_of(heads);
-        let matrix = shape.len() == 2;
-        let out = is(module, &ATTENTION_OUT);
-        if let Some((query, shared)) = wanted.heads
-            && shape.len() <= 2
-        {
-            for (words, heads) in [(&QUERY[..], query), (&KEY_VALUE[..], shared)] {
-                if is(module, words) && even(rows, heads) {
-                    return Some(Self::along_rows(Part::Head, rows, columns, heads));
-                }
-            }
-            if matrix && out && even(columns, query) {
-                return Some(Self::along_columns(Part::Head, columns, query));
-            }
-        }
-        if wanted.neurons > 0 && matrix {
-            if is(module, &NEURONS_IN) {
-                return Some(Self::along_rows(Part::Neuron, rows, columns, wanted.neurons.min(rows)));
-            }
-            if is(module, &NEURONS_OUT) && !out {
-                return Some(Self::along_columns(Part::Neuron, columns, wanted.neurons.min(columns)));
-            }
-        }
-        None
-    }
-
     /// A cut into `pieces` groups of rows.
     pub fn along_rows(part: Part, rows: u64, columns: u64, pieces: u64) -> Self {
-        Self { part, bounds: bounds(rows, pieces), unit: columns, period: rows * columns, by_column: false }
+        let bounds = bounds(rows, pieces);
+        Self { part, bounds, owners: Vec::new(), unit: columns, period: rows * columns, by_column: false }
     }
 
     /// A cut into `pieces` groups of columns.
     pub fn along_columns(part: Part, columns: u64, pieces: u64) -> Self {
-        Self { part, bounds: bounds(columns, pieces), unit: 1, period: columns, by_column: true }
+        Self { part, bounds: bounds(columns, pieces), owners: Vec::new(), unit: 1, period: columns, by_column: true }
+    }
+
+    /// A cut of rows that hold the queries of all heads, then the keys, then the values; a piece is what shares keys and values.
+    /// `None` if they do not come out even.
+    pub fn stacked_rows(rows: u64, columns: u64, query: u64, shared: u64) -> Option<Self> {
+        let (bounds, owners) = stacked(rows, query, shared)?;
+        Some(Self { part: Part::Head, bounds, owners, unit: columns, period: rows * columns, by_column: false })
+    }
+
+    /// As [`Self::stacked_rows`], of a matrix that is kept transposed.
+    pub fn stacked_columns(columns: u64, query: u64, shared: u64) -> Option<Self> {
+        let (bounds, owners) = stacked(columns, query, shared)?;
+        Some(Self { part: Part::Head, bounds, owners, unit: 1, period: columns, by_column: true })
     }
 
     /// Elements after which the cut repeats.
@@ -109,18 +61,28 @@ impl Slicing {
 
     /// Number of pieces.
     pub fn pieces(&self) -> usize {
-        self.bounds.len() - 1
+        self.owners.iter().max().map_or(self.bounds.len() - 1, |last| last + 1)
     }
 
-    /// The piece an element is in.
-    fn piece(&self, element: u64) -> usize {
+    /// The stretch an element is in.
+    fn stretch(&self, element: u64) -> usize {
         let unit = (element % self.period) / self.unit;
         self.bounds.partition_point(|b| *b <= unit) - 1
     }
 
+    /// The piece that a stretch belongs to.
+    fn owner(&self, stretch: usize) -> usize {
+        self.owners.get(stretch).copied().unwrap_or(stretch)
+    }
+
+    /// The piece an element is in.
+    pub fn piece(&self, element: u64) -> usize {
+        self.owner(self.stretch(element))
+    }
+
     /// The pieces that a range of elements has something of.
     pub fn touched(&self, range: &Range<u64>) -> Range<usize> {
-        if self.by_column {
+        if self.by_column || !self.owners.is_empty() {
             return 0..self.pieces();
         }
         self.piece(range.start)..self.piece(range.end - 1) + 1
@@ -129,19 +91,33 @@ impl Slicing {
     /// The pieces that a range of elements goes through, each with its number, in order; a piece may come again.
     pub fn runs(&self, range: Range<u64>) -> impl Iterator<Item = (usize, Range<u64>)> {
         let mut at = range.start;
-        let mut piece = if range.is_empty() { 0 } else { self.piece(at) };
+        let mut stretch = if range.is_empty() { 0 } else { self.stretch(at) };
         std::iter::from_fn(move || {
             if at >= range.end {
                 return None;
             }
             let period = at / self.period * self.period;
-            let run = at..(period + self.bounds[piece + 1] * self.unit).min(range.end);
-            let found = (piece, run.clone());
+            let run = at..(period + self.bounds[stretch + 1] * self.unit).min(range.end);
+            let found = (self.owner(stretch), run.clone());
             at = run.end;
-            piece = if piece + 2 == self.bounds.len() { 0 } else { piece + 1 };
+            stretch = if stretch + 2 == self.bounds.len() { 0 } else { stretch + 1 };
             Some(found)
         })
     }
+}
+
+/// The stretches of `query` heads' queries, `shared` heads' keys and as many values, all of one size, and whose they are.
+fn stacked(n: u64, query: u64, shared: u64) -> Option<(Vec<u64>, Vec<usize>)> {
+    let heads = query.checked_add(shared.checked_mul(2)?)?;
+    if shared == 0 || !query.is_multiple_of(shared) || n == 0 || !n.is_multiple_of(heads) {
+        return None;
+    }
+    let (size, group) = (n / heads, query / shared);
+    let queries = (0..shared).map(|g| (g * group * size, g));
+    let others = (0..2 * shared).map(|i| ((query + i) * size, i % shared));
+    let (mut bounds, owners): (Vec<u64>, Vec<usize>) = queries.chain(others).map(|(at, g)| (at, g as usize)).unzip();
+    bounds.push(n);
+    Some((bounds, owners))
 }
 
 /// Where each of `pieces` nearly equal pieces of `n` begins, and `n`.
@@ -152,21 +128,6 @@ fn bounds(n: u64, pieces: u64) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const WANTED: Wanted = Wanted { heads: Some((4, 2)), neurons: 3, tokens: true };
-
-    #[test]
-    fn tensors_are_cut_by_what_they_are() {
-        let of = |name: &str, shape: &[u64]| Slicing::of(name, shape, &WANTED).map(|s| (s.part, s.pieces(), s.unit));
-        assert_eq!(of("model.layers.0.self_attn.q_proj.weight", &[8, 6]), Some((Part::Head, 4, 6)));
-        assert_eq!(of("model.layers.0.self_attn.k_proj.bias", &[4]), Some((Part::Head, 2, 1)));
-        assert_eq!(of("model.layers.0.self_attn.o_proj.weight", &[6, 8]), Some((Part::Head, 4, 1)));
-        assert_eq!(of("encoder.layer.3.attention.self.query.weight", &[8, 8]), Some((Part::Head, 4, 8)));
-        assert_eq!(of("model.layers.0.mlp.down_proj.weight", &[6, 10]), Some((Part::Neuron, 3, 1)));
-        assert_eq!(of("lm_head.weight", &[11, 6]), Some((Part::Token, 11, 6)));
-        assert_eq!(of("model.layers.0.self_attn.q_proj.weight", &[7, 6]), None);
-        assert_eq!(of("model.norm.weight", &[6]), None);
-    }
 
     proptest::proptest! {
         /// Whatever range is asked for, its runs cover it in order, each inside the piece it is said to be of.

@@ -1,13 +1,135 @@
-//! Which table a model ties its head to.
+//! Which tensors are one: a head and the table of the tokens' embeddings, the tables of an encoder and a decoder.
+
+use serde_json::Value;
+
+use super::config::Section;
+use super::roles::Role;
 
 /// How the table of a language model's tokens ends.
-const TABLES: [&str; 3] = ["embed_tokens.weight", "wte.weight", "embed_in.weight"];
-/// How its head ends.
-const HEAD: &str = "lm_head.weight";
+const TABLES: [&str; 7] = [
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "shared.weight",
+    "tok_embeddings.weight",
+    "tokens_embed.weight",
+];
+/// How the table of an encoder-decoder's tokens is called, of which those of both sides are copies.
+const SHARED: &str = "shared.weight";
+/// How heads over the vocabulary end.
+const HEADS: [&str; 8] = [
+    "lm_head.weight",
+    "embed_out.weight",
+    "proj_out.weight",
+    "cls.predictions.decoder.weight",
+    "lm_head.decoder.weight",
+    "generator_lm_head.weight",
+    "vocab_projector.weight",
+    "pred_layer.proj.weight",
+];
+/// Families that tie unless their config says otherwise. Of others a config that says nothing tells nothing.
+const TIED: [&str; 58] = [
+    "albert",
+    "bart",
+    "bert",
+    "big_bird",
+    "bigbird_pegasus",
+    "biogpt",
+    "blenderbot",
+    "blenderbot-small",
+    "bloom",
+    "camembert",
+    "cohere",
+    "cohere2",
+    "convbert",
+    "ctrl",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "ernie",
+    "esm",
+    "falcon",
+    "falcon_mamba",
+    "flaubert",
+    "fnet",
+    "funnel",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3_text",
+    "gemma3n",
+    "gpt2",
+    "gpt_bigcode",
+    "gpt_neo",
+    "led",
+    "lfm2",
+    "longformer",
+    "longt5",
+    "m2m_100",
+    "mamba",
+    "marian",
+    "mbart",
+    "modernbert",
+    "mpnet",
+    "mpt",
+    "mt5",
+    "openai-gpt",
+    "opt",
+    "paligemma",
+    "pegasus",
+    "roberta",
+    "smollm3",
+    "starcoder2",
+    "switch_transformers",
+    "t5",
+    "umt5",
+    "whisper",
+    "xlm",
+    "xlm-roberta",
+];
 
 /// True for the names of heads that may be tied to a table.
 pub fn is_head(name: &str) -> bool {
-    name.ends_with(HEAD)
+    HEADS.iter().any(|h| ends(name, h))
+}
+
+fn ends(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Whether a model ties its head to its embedding, as far as its config tells: what it says for the whole, or for its language
+/// model, or what its family does unless told.
+pub fn said(config: Option<&Value>) -> Option<bool> {
+    let sections = Section::all(config?);
+    let tie = |s: &Section| s.get("tie_word_embeddings").and_then(Value::as_bool);
+    let whole = sections.first()?;
+    let inner = || sections.iter().filter(|s| !s.path().is_empty() && s.role() == Role::Language).find_map(tie);
+    let family = || whole.text("model_type").and_then(|f| TIED.contains(&f).then_some(true));
+    tie(whole).or_else(inner).or_else(family)
+}
+
+/// Whether the architecture that a config names has a head over a vocabulary.
+pub fn wants_head(config: &Value) -> bool {
+    let named = config["architectures"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let heads = ["CausalLM", "LMHead", "ForConditionalGeneration"];
+    named.into_iter().any(|a| heads.iter().any(|h| a.contains(h)))
+}
+
+/// The tensor among `names` that the one called `name` is a copy of in a model that ties: a head of the table, the tables of both
+/// sides of an encoder-decoder of the one they share. `stack` is the model's main stack of layers.
+pub fn original<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, stack: Option<&str>) -> Option<usize> {
+    if is_head(name) {
+        return table(name, names, stack).ok().flatten();
+    }
+    let copy = ends(name, TABLES[0]) && !ends(name, SHARED);
+    copy.then(|| only(names.enumerate().filter(|(_, n)| ends(n, SHARED)).map(|(i, _)| i))).flatten()
+}
+
+/// The one item, if it is one.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    items.next().filter(|_| items.next().is_none())
 }
 
 /// The table that the head called `head` is tied to, among `names`; `stack` is the model's main stack of layers.
@@ -22,15 +144,14 @@ pub fn table<'a>(
     names: impl Iterator<Item = &'a str>,
     stack: Option<&str>,
 ) -> Result<Option<usize>, Vec<&'a str>> {
-    let is_table = |name: &str| {
-        TABLES.iter().any(|t| name.strip_suffix(t).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
-    };
+    let is_table = |name: &str| TABLES.iter().any(|t| ends(name, t));
     let tables: Vec<(usize, &str)> = names.enumerate().filter(|(_, n)| is_table(n)).collect();
-    let under = |prefix: &str| {
-        let mut own = tables.iter().filter(|(_, n)| n.starts_with(prefix));
-        own.next().filter(|_| own.next().is_none()).map(|(i, _)| *i)
-    };
-    let own = head.strip_suffix(HEAD).unwrap_or_default();
+    let under = |prefix: &str| only(tables.iter().filter(|(_, n)| n.starts_with(prefix))).map(|(i, _)| *i);
+    // The one that both sides share is the original of their copies.
+    if let Some((shared, _)) = only(tables.iter().filter(|(_, n)| ends(n, SHARED))) {
+        return Ok(Some(*shared));
+    }
+    let own = HEADS.iter().find_map(|h| head.strip_suffix(h).filter(|_| ends(head, h))).unwrap_or_default();
     if let Some(found) = under(own).filter(|_| !own.is_empty()) {
         return Ok(Some(found));
     }
@@ -41,8 +162,7 @@ pub fn table<'a>(
             let inner = if root.is_empty() { Some(name.1) } else { name.1.strip_prefix(root)?.strip_prefix('.') };
             inner.filter(|n| TABLES.contains(n)).map(|_| ())
         };
-        let mut found = tables.iter().filter(|t| beside(t).is_some());
-        if let Some((i, _)) = found.next().filter(|_| found.next().is_none()) {
+        if let Some((i, _)) = only(tables.iter().filter(|t| beside(t).is_some())) {
             return Ok(Some(*i));
         }
     }
@@ -67,5 +187,30 @@ mod tests {
         assert_eq!(of("lm_head.weight", Some("layers.")), Err(names.to_vec()));
         assert_eq!(table("lm_head.weight", ["wte.weight", "x"].into_iter(), Some("h.")), Ok(Some(0)));
         assert_eq!(table("lm_head.weight", ["x"].into_iter(), None), Ok(None));
+    }
+
+    #[test]
+    fn copies_have_an_original() {
+        let t5 = ["decoder.embed_tokens.weight", "encoder.embed_tokens.weight", "lm_head.weight", "shared.weight"];
+        for name in &t5[..3] {
+            assert_eq!(original(name, t5.into_iter(), Some("decoder.block.")), Some(3), "{name}");
+        }
+        assert_eq!(original("shared.weight", t5.into_iter(), None), None);
+        let bert = ["bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"];
+        assert_eq!(original(bert[1], bert.into_iter(), Some("bert.encoder.layer.")), Some(0));
+        let whisper = ["model.decoder.embed_tokens.weight", "proj_out.weight"];
+        assert_eq!(original("proj_out.weight", whisper.into_iter(), Some("model.decoder.layers.")), Some(0));
+    }
+
+    #[test]
+    fn a_config_ties_for_the_whole_or_for_its_language_model() {
+        let of = |config: Value| said(Some(&config));
+        assert_eq!(of(serde_json::json!({"tie_word_embeddings": true})), Some(true));
+        assert_eq!(
+            of(serde_json::json!({"text_config": {"tie_word_embeddings": true, "num_hidden_layers": 1}})),
+            Some(true)
+        );
+        assert_eq!(of(serde_json::json!({"model_type": "t5"})), Some(true));
+        assert_eq!(of(serde_json::json!({"model_type": "llama"})), None);
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::{Action, Group, Models, OutputConfig, Plan, TensorPlan, same_shape, unused};
+use super::metadata::About;
+use super::{Action, Counted, Group, Models, OutputConfig, Plan, TensorPlan, same_shape, unused};
 use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
@@ -49,6 +50,19 @@ struct Shared {
     at: String,
 }
 
+/// Whether two actions make the same of tensors that are copies of each other in every model.
+fn alike(a: &Action, b: &Action) -> bool {
+    let models = |a: &Action| a.places().iter().map(|p| p.model).collect::<Vec<_>>();
+    let same = match (a, b) {
+        (Action::Move { .. }, Action::Move { .. }) => true,
+        (Action::Compute { method: m, params: p, .. }, Action::Compute { method: n, params: q, .. }) => {
+            m.spec().name == n.spec().name && p.shared == q.shared && p.per_input == q.per_input
+        }
+        _ => false,
+    };
+    same && models(a) == models(b)
+}
+
 /// Output tensors collected by an operation.
 pub struct Draft {
     /// What kind of surgery.
@@ -63,6 +77,8 @@ pub struct Draft {
     pub notes: Vec<(String, String)>,
     /// Keep each tensor in the shard it has in this model.
     pub keep_shards_of: Option<usize>,
+    /// The stack that layers are numbered in, if the recipe names one.
+    pub stack: Option<String>,
     /// Beginning of the files' names: `model`.
     pub stem: &'static str,
     items: Vec<Item>,
@@ -73,6 +89,8 @@ pub struct Draft {
     rounded: bool,
     /// Casts that nobody asked for: from which dtype to which, how often, and the first tensor.
     casts: BTreeMap<(&'static str, &'static str), (usize, String)>,
+    /// Buffers that some models lack, or have otherwise, and that stay as one has them.
+    buffers: Vec<String>,
 }
 
 impl Draft {
@@ -85,6 +103,7 @@ impl Draft {
             warnings: Vec::new(),
             notes: Vec::new(),
             keep_shards_of: None,
+            stack: None,
             stem: "model",
             items: Vec::new(),
             names: HashSet::new(),
@@ -92,6 +111,7 @@ impl Draft {
             by_name: HashMap::new(),
             rounded: false,
             casts: BTreeMap::new(),
+            buffers: Vec::new(),
         }
     }
 
@@ -136,6 +156,13 @@ impl Draft {
         told.0 += 1;
         let want = asked.unwrap_or(there);
         if have == want { self.copy(name, from, None) } else { self.cast(name, from.into(), want) }
+    }
+
+    /// Notes that a buffer which loaders compute again is not that of all models.
+    pub fn leave_buffer(&mut self, name: &str) {
+        if !self.buffers.iter().any(|b| b == name) {
+            self.buffers.push(name.to_owned());
+        }
     }
 
     fn cast(&mut self, name: String, from: View, dtype: Dtype) -> Result<()> {
@@ -201,9 +228,10 @@ impl Draft {
             (Scope::Tensor, _) => return Ok(None),
             (Scope::Model, _) => "the model".to_owned(),
             (_, None) => format!("`{}`", c.name),
-            (Scope::Layer, Some(l)) => format!("{}{}", l.stack, l.layer),
+            (Scope::Layer, Some(l)) => format!("{}{}", l.stack(), l.layer),
             (Scope::Module, Some(l)) => {
-                format!("{}{}.{}", l.stack, l.layer, l.rest.split('.').next().unwrap_or(l.rest))
+                let inside = l.inside();
+                format!("{}{}.{}", l.stack(), l.layer, inside.split('.').next().unwrap_or(&inside))
             }
         };
         let named = self.by_name.entry(name.clone()).or_default();
@@ -275,11 +303,21 @@ impl Draft {
         self.push(name, have, from, Action::Move { from: from.into(), same })
     }
 
-    /// Notes whether the output has a head that the model its config comes from ties to the embedding.
+    /// Notes whether the output has a head of its own though the model its config comes from ties it to the embedding.
     pub fn settle_head(&mut self) {
         let model = self.models.get(self.config.from);
-        let head = self.items.iter().find(|i| tied::is_head(&i.name) && model.find(&i.name).is_none());
-        if let Some(head) = head {
+        if tied::said(model.config.as_ref()) == Some(false) {
+            return;
+        }
+        let by_name: HashMap<&str, &Item> = self.items.iter().map(|i| (i.name.as_str(), i)).collect();
+        let own = |i: &&Item| {
+            let made_otherwise = || {
+                let original = model.original(&i.name).and_then(|t| by_name.get(t.name.as_str()));
+                original.is_some_and(|o| !alike(&i.action, &o.action))
+            };
+            tied::is_head(&i.name) && (model.find(&i.name).is_none() || made_otherwise())
+        };
+        if let Some(head) = self.items.iter().find(own) {
             self.warnings.push(format!(
                 "{} ties its head to its embedding, the output has a head of its own (`{}`)",
                 model.path.display(),
@@ -319,7 +357,15 @@ impl Draft {
             None => ShardPolicy::Size(shard_size),
         };
         let sources: Vec<Option<u64>> = self.items.iter().map(source).collect();
-        let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem)?;
+        let about = About::of(&self.models, self.config.from);
+        let lead: HashMap<&str, Place> =
+            self.items.iter().filter_map(|i| Some((i.name.as_str(), *i.action.places().first()?))).collect();
+        let said = |held: &[Entry]| {
+            let held = held.iter().filter_map(|e| Some((e.name.as_str(), *lead.get(e.name.as_str())?)));
+            about.file(&self.models, held)
+        };
+        let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem, &said)?;
+        drop(lead);
         let unused = unused::list(&self.models, self.items.iter().map(|i| (i.name.as_str(), i.action.places())));
         self.tell();
         let place = |(i, (shard, offset)): (Item, &(usize, u64))| TensorPlan {
@@ -339,6 +385,13 @@ impl Draft {
         for t in tensors.iter().filter(|t| t.dtype.computes()) {
             *bytes.entry(t.dtype).or_default() += t.nbytes;
         }
+        let named = |m: &crate::checkpoint::Checkpoint| {
+            let stack = m.anatomy().choose(self.stack.as_deref()).ok()?;
+            Some(Counted { key: stack.count.as_ref().map(|c| c.key.clone()), layers: stack.layers })
+        };
+        self.config.of = self.models.checkpoints.iter().map(|m| named(m)).collect();
+        self.config.quantised =
+            tensors.iter().any(|t| t.action.places().iter().any(|p| self.models.family(*p).is_some()));
         self.config.mostly = bytes.into_iter().max_by_key(|(d, n)| (*n, d.bits(), d.name())).map(|(d, _)| d);
         Ok(Plan {
             title: self.title,
@@ -364,8 +417,14 @@ impl Draft {
                 "{count} {tensors} {are} cast from {from} to {to}, the dtype in the model they go into (first: `{first}`)"
             ));
         }
-        let opened = self.models.checkpoints.iter().flat_map(|c| c.warnings.iter().cloned());
-        self.warnings.extend(opened);
+        if let [first, ..] = self.buffers.as_slice() {
+            let (n, are) = (self.buffers.len(), if self.buffers.len() == 1 { "buffer is" } else { "buffers are" });
+            let from = self.models.get(self.config.from).path.display();
+            self.warnings.push(format!(
+                "{n} {are} not in all models, or not alike, and stay as {from} has them; loaders compute them again (first: `{first}`)"
+            ));
+        }
+        self.warnings.extend(self.models.checkpoints.iter().flat_map(|c| c.told()));
         if self.rounded {
             self.warnings.push("f64 tensors are rounded to f32 before arithmetic".into());
         }

@@ -1,6 +1,6 @@
 //! Plans as data: for `--dry-run`, for reports, and for another process to run.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
@@ -19,7 +19,8 @@ impl Plan {
         self.hash.get_or_init(|| {
             let headers: Vec<Vec<&str>> =
                 self.models.iter().map(|m| m.files.iter().map(|f| f.header_digest.as_str()).collect()).collect();
-            let shards: Vec<_> = self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes)).collect();
+            let shards: Vec<_> =
+                self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes, &s.metadata)).collect();
             let head = json!({"format": 2, "headers": headers, "labels": self.labels, "shards": shards});
             let mut leaves = crate::digest::Leaves::new();
             leaves.update(head.to_string().as_bytes());
@@ -49,7 +50,7 @@ impl Plan {
             })).collect::<Vec<_>>(),
             "read_bytes": self.read_bytes(),
             "write_bytes": self.write_bytes(),
-            "shards": self.shards.iter().map(|s| json!({"file": s.file, "bytes": s.size(), "header_bytes": s.header.len()})).collect::<Vec<_>>(),
+            "shards": self.shards.iter().map(|s| json!({"file": s.file, "bytes": s.size(), "header_bytes": s.header.len(), "metadata": s.metadata})).collect::<Vec<_>>(),
             "config": self.config,
             "warnings": self.warnings,
             "notes": self.notes,
@@ -141,13 +142,13 @@ impl Plan {
             return Err(wrong("tensors"));
         }
         let shards = (list(value, "shards")?.iter().enumerate())
-            .map(|(i, s)| shard(i, text(s, "file")?, whole(s, "header_bytes")?, &tensors))
+            .map(|(i, s)| shard(i, text(s, "file")?, whole(s, "header_bytes")?, data(s, "metadata")?, &tensors))
             .collect::<Result<_>>()?;
         let groups =
             groups.iter().enumerate().map(|(i, g)| Group::of(g.as_str().unwrap_or_default().to_owned(), i, &tensors));
         let config: OutputConfig = data(value, "config")?;
         let known = |model: usize| model < opened.len();
-        if !known(config.from) || !config.layers.iter().flatten().all(|(model, _)| known(*model)) {
+        if !known(config.from) || !config.stacks.iter().flat_map(|s| &s.layers).all(|(model, _)| known(*model)) {
             return Err(wrong("config"));
         }
         let plan = Self {
@@ -184,7 +185,13 @@ pub(super) fn path_json(path: &std::path::Path) -> Value {
 }
 
 /// The shard at `index`, with its header made again.
-fn shard(index: usize, file: &str, header_bytes: u64, tensors: &[TensorPlan]) -> Result<Shard> {
+fn shard(
+    index: usize,
+    file: &str,
+    header_bytes: u64,
+    metadata: BTreeMap<String, String>,
+    tensors: &[TensorPlan],
+) -> Result<Shard> {
     let mine = || tensors.iter().filter(|t| t.shard == index);
     let entry = |t: &TensorPlan| {
         let begin = t.offset.checked_sub(header_bytes)?;
@@ -193,12 +200,12 @@ fn shard(index: usize, file: &str, header_bytes: u64, tensors: &[TensorPlan]) ->
     let entries: Option<Vec<Entry>> = mine().map(entry).collect();
     let wrong = || Error::recipe(format!("shards[{index}]"), "its tensors lie elsewhere; make the plan anew");
     let entries = entries.ok_or_else(wrong)?;
-    let header = header::render(&entries, header_bytes % crate::sizes::ALIGN)
+    let header = header::render(&entries, &metadata, header_bytes % crate::sizes::ALIGN)
         .map_err(|p| Error::recipe(format!("shards[{index}]"), p))?;
     if header.len() as u64 != header_bytes {
         return Err(wrong());
     }
-    Ok(Shard { file: file.to_owned(), header, data_bytes: mine().map(|t| t.nbytes).sum() })
+    Ok(Shard { file: file.to_owned(), header, data_bytes: mine().map(|t| t.nbytes).sum(), metadata })
 }
 
 fn same_files(checkpoint: &Checkpoint, files: &[Value], at: &str) -> Result<()> {
@@ -272,6 +279,7 @@ impl Reader<'_> {
             seed: whole(stored, "seed")?,
             depth: stored["depth"].as_f64(),
             layered: stored["layered"] == true,
+            twin: stored["twin"].as_str().map(str::to_owned),
             based: base.is_some(),
             ..Params::default()
         };

@@ -5,30 +5,13 @@ use std::path::PathBuf;
 
 use super::modules::ByModule;
 use super::select::{InputRules, Position, depth, resolve};
-use super::{Computation, Draft, Models, OutputConfig};
+use super::stage::{Holds, Loose, Source, Stage, one_stack, outside, stage};
+use super::{Computation, Draft, Models, OutputConfig, Relaid};
 use crate::error::{Error, Result};
-use crate::methods::{Base, Kind, Spec, Value};
-use crate::model::names::{is_before_layers, split_layer};
-use crate::recipe::{Merge, ModelUse, Part, Slice};
+use crate::methods::{Kind, Spec, Value};
+use crate::model::names::split_layer;
+use crate::recipe::{Merge, Part, Slice};
 use crate::view::{Place, View};
-
-/// A source with its model opened and its layers known.
-struct Source<'a> {
-    entry: &'a ModelUse,
-    model: usize,
-    start: usize,
-}
-
-/// A slice ready to be laid down.
-struct Stage<'a> {
-    slice: &'a Slice,
-    base: Option<Source<'a>>,
-    inputs: Vec<Source<'a>>,
-    /// Number of layers.
-    count: usize,
-    /// Output layer its first layer becomes.
-    first: usize,
-}
 
 /// Compiles a merge; `seed` feeds random methods.
 ///
@@ -56,20 +39,18 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
         let mut stages = Vec::new();
         let mut first = 0;
         for slice in &part.slices {
-            let stage = stage(merge, slice, spec, &mut models, first, &holds)?;
+            let stage = stage(merge, part, slice, spec, &mut models, first, &holds)?;
             first += stage.count;
             stages.push(stage);
         }
         parts.push(stages);
     }
-    // Of several modules only one can have the layers that config.json counts: the first that is cut into slices.
-    let sliced = merge.parts.iter().zip(&parts).find(|(part, _)| !part.whole).map(|(_, stages)| stages);
-    let layers = sliced.map(|stages| {
-        stages.iter().flat_map(|s| (0..s.count).map(|i| (lead(s).model, lead(s).start + i))).collect::<Vec<_>>()
-    });
-    let config = OutputConfig { from, layers, dtype: merge.dtype, mostly: None, untied: false };
+    let sliced = merge.parts.iter().zip(&parts).filter(|(part, _)| !part.whole);
+    let stacks = sliced.map(|(part, stages)| relaid(&models, from, part, stages)).collect();
+    let config = OutputConfig { stacks, ..OutputConfig::of(from, merge.dtype) };
     let labels = models.labels();
     let mut draft = Draft::new(format!("merge {}", spec.name), models, config);
+    draft.stack = merge.parts.iter().find_map(|p| p.stack.clone());
     for (index, (part, stages)) in merge.parts.iter().zip(&parts).enumerate() {
         let holds = |name: &str| by_module.holds(index, name);
         let layers = stages.iter().map(|s| s.count).sum();
@@ -83,6 +64,43 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     draft.settle_head();
     draft.warnings.extend(unused_rules(merge));
     Ok(draft)
+}
+
+/// The tensor whose random masks the one called `output` takes: the one it is a copy of in every model that has both.
+fn twin(draft: &Draft, stage: &Stage, output: &str, name_in: &impl Fn(&Source) -> String) -> Option<String> {
+    // Only tensors outside the layers are tied, and these have the same name everywhere.
+    if split_layer(output).is_some() {
+        return None;
+    }
+    let original = |s: &Source| Some(draft.models.get(s.model).original(&name_in(s))?.name.clone());
+    let mut found = stage.members().map(original);
+    let first = found.next()??;
+    found.all(|o| o.as_ref() == Some(&first)).then_some(first)
+}
+
+/// Whether a source's model has a tensor of this shape.
+fn same(draft: &Draft, source: &Source, name: &str, shape: &[u64]) -> bool {
+    draft.models.find(source.model, name).is_some_and(|p| draft.models.tensor(p).shape == shape)
+}
+
+/// Whether the lead of a slice has stacks of layers, of which nothing tells which is meant.
+fn several(draft: &Draft, stage: &Stage) -> bool {
+    !draft.models.get(stage.lead().model).anatomy().stacks.is_empty()
+}
+
+/// Which layers of which models the output's layers of a part are, and which key of each model's config counts them.
+fn relaid(models: &Models, from: usize, part: &Part, stages: &[Stage]) -> Relaid {
+    let layers = stages.iter().flat_map(|s| (0..s.count).map(|i| (s.lead().model, s.lead().start + i)));
+    let key = |source: &Source| Some(source.stack.as_ref().ok()?.count.as_ref()?.key.clone());
+    let mut keys: Vec<(usize, Option<String>)> =
+        stages.iter().map(Stage::lead).map(|lead| (lead.model, key(lead))).collect();
+    let own = models.get(from).anatomy().choose(part.stack.as_deref()).ok();
+    keys.push((from, own.and_then(|s| Some(s.count.as_ref()?.key.clone()))));
+    keys.sort();
+    keys.dedup_by_key(|(model, _)| *model);
+    let lead = stages.first().and_then(|s| s.lead().stack.as_ref().ok());
+    let (stack, prefix) = lead.map_or(Default::default(), |s| (s.label.clone(), s.prefix.clone()));
+    Relaid { stack, prefix, layers: layers.collect(), keys }
 }
 
 /// Rules of the recipe that decide nothing, or not what they seem to.
@@ -107,55 +125,6 @@ fn unused_rules(merge: &Merge) -> Vec<String> {
         }
     }
     warnings
-}
-
-/// The source whose tensors name and order the output's.
-fn lead<'a, 'b>(stage: &'b Stage<'a>) -> &'b Source<'a> {
-    stage.base.as_ref().unwrap_or(&stage.inputs[0])
-}
-
-/// The base, if there is one, and the inputs.
-fn members<'a, 'b>(stage: &'b Stage<'a>) -> impl Iterator<Item = &'b Source<'a>> {
-    stage.base.iter().chain(&stage.inputs)
-}
-
-/// Names of the tensors of a slice's models: the lead's in their order, then what only others have.
-fn union(draft: &Draft, stage: &Stage) -> Vec<String> {
-    let mut seen = HashSet::new();
-    std::iter::once(lead(stage))
-        .chain(members(stage))
-        .flat_map(|s| &draft.models.get(s.model).tensors)
-        .filter(|t| seen.insert(t.name.as_str()))
-        .map(|t| t.name.clone())
-        .collect()
-}
-
-/// Names outside the layers, of the first and the last slice: those before the layers and those after.
-fn outside(draft: &Draft, first: &Stage, last: &Stage, stack: &str, holds: Holds) -> (Vec<String>, Vec<String>) {
-    let mut names = union(draft, first);
-    let known: HashSet<String> = names.iter().cloned().collect();
-    names.extend(union(draft, last).into_iter().filter(|n| !known.contains(n)));
-    names.retain(|n| holds(n) && split_layer(n).is_none_or(|l| l.stack != stack));
-    names.into_iter().partition(|n| is_before_layers(n))
-}
-
-/// The stack of layers that all slices share.
-fn one_stack(draft: &Draft, stages: &[Stage], holds: Holds) -> Result<String> {
-    let mut stack = None;
-    for source in stages.iter().flat_map(members) {
-        let (own, _) = draft.models.stack_among(source.model, holds)?;
-        let first = stack.get_or_insert_with(|| own.clone());
-        if *first != own {
-            let path = &draft.models.get(source.model).path;
-            return Err(Error::checkpoint(
-                path,
-                format!(
-                    "its layers are called `{own}`, those of the first model `{first}`; these are different architectures"
-                ),
-            ));
-        }
-    }
-    Ok(stack.unwrap_or_default())
 }
 
 /// The factors of adapters mean something only as products: merged one by one they would be another model.
@@ -184,109 +153,6 @@ fn refuse_misplaced<'a>(slices: impl Iterator<Item = &'a Slice>, spec: &Spec) ->
     Ok(())
 }
 
-/// Tells whether a tensor belongs to the module at hand.
-type Holds<'a> = &'a dyn Fn(&str) -> bool;
-
-fn stage<'a>(
-    merge: &'a Merge,
-    slice: &'a Slice,
-    spec: &Spec,
-    models: &mut Models,
-    first: usize,
-    holds: Holds,
-) -> Result<Stage<'a>> {
-    let base_path = slice.base.as_ref().or(merge.base.as_ref());
-    let mut sources: Vec<Source> = Vec::new();
-    let mut count = None;
-    for entry in &slice.sources {
-        let model = models.open(&entry.model)?;
-        let layers = models.stack_among(model, holds).map_or(0, |(_, n)| n);
-        let (start, end) = entry.layers.unwrap_or((0, layers));
-        if end > layers {
-            return Err(Error::recipe(
-                format!("{}.layer_range", entry.at),
-                format!("ends at {end}, but {} has {layers} layers", entry.model.display()),
-            ));
-        }
-        let n = end - start;
-        match count {
-            None => count = Some(n),
-            Some(c) if c == n => {}
-            Some(c) => {
-                return Err(Error::recipe(
-                    &entry.at,
-                    format!(
-                        "{} gives {n} layers, the first model gives {c}; they must be as many",
-                        entry.model.display()
-                    ),
-                ));
-            }
-        }
-        if sources.iter().any(|s| s.model == model) {
-            return Err(Error::recipe(
-                &entry.at,
-                format!("{} is listed twice; give it one entry and one weight", entry.model.display()),
-            ));
-        }
-        sources.push(Source { entry, model, start });
-    }
-    let listed = match base_path {
-        Some(path) => {
-            let base = models.open(path)?;
-            sources.iter().position(|s| s.model == base).ok_or(base)
-        }
-        None if matches!(spec.base, Base::Required | Base::First) => {
-            return Err(Error::recipe("base_model", format!("is missing; method {} needs it", spec.name)));
-        }
-        None => Err(usize::MAX),
-    };
-    let (base, inputs) = match (spec.base, listed) {
-        (Base::None, Err(model)) if model != usize::MAX => {
-            return Err(Error::recipe(
-                "base_model",
-                format!("method {} takes no base; remove base_model, or list it under `models` too", spec.name),
-            ));
-        }
-        (Base::None, _) => (None, sources),
-        (Base::Optional, Err(usize::MAX)) => (None, sources),
-        (Base::Required | Base::Optional, Ok(i)) => (Some(sources.remove(i)), sources),
-        (Base::First, Ok(i)) => {
-            let base = sources.remove(i);
-            sources.insert(0, base);
-            (None, sources)
-        }
-        (_, Err(model)) => {
-            // A base that is not listed lends the layers that the models start from.
-            let start = sources[0].start;
-            if sources.iter().any(|s| s.start != start) {
-                return Err(Error::recipe(
-                    &slice.at,
-                    "the sources take different layers; list the base among them with the layers it gives",
-                ));
-            }
-            let entry = sources[0].entry;
-            let base = Source { entry, model, start };
-            if spec.base == Base::First {
-                let mut all = vec![base];
-                all.append(&mut sources);
-                (None, all)
-            } else {
-                (Some(base), sources)
-            }
-        }
-    };
-    let (least, most) = spec.inputs;
-    if inputs.len() < least || inputs.len() > most {
-        let want = if least == most { format!("exactly {least}") } else { format!("at least {least}") };
-        let but = if base.is_some() { " besides the base" } else { "" };
-        return Err(Error::recipe(
-            if slice.at.is_empty() { "models".to_owned() } else { slice.at.clone() },
-            format!("method {} takes {want} models{but}, found {}", spec.name, inputs.len()),
-        ));
-    }
-    Ok(Stage { slice, base, inputs, count: count.unwrap_or(0), first })
-}
-
 struct Builder<'a> {
     merge: &'a Merge,
     part: &'a Part,
@@ -301,55 +167,74 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// `models:`: every tensor under its own name, in the order of the lead's bytes.
     fn whole(&self, draft: &mut Draft, stage: &Stage) -> Result<()> {
-        let stack = draft.models.stack_among(lead(stage).model, self.holds).ok().map(|(s, _)| s);
-        for name in union(draft, stage).into_iter().filter(|n| (self.holds)(n)) {
-            let position =
-                split_layer(&name).filter(|l| Some(l.stack) == stack.as_deref()).map(|l| (l.layer, stage.count));
-            self.tensor(draft, stage, &name, position, |_| name.clone())?;
+        let stack = match &stage.lead().stack {
+            Ok(stack) => Some(stack),
+            Err(problem) if self.part.stack.is_some() || (self.by_layer(stage) && several(draft, stage)) => {
+                return Err(Error::checkpoint(&draft.models.get(stage.lead().model).path, problem.clone()));
+            }
+            Err(_) => None,
+        };
+        let position = |name: &str| {
+            let own = split_layer(name).zip(stack).filter(|(l, s)| l.stack() == s.prefix && l.layer < s.layers);
+            own.map(|(l, _)| (l.layer, stage.count))
+        };
+        for name in stage.union(draft).into_iter().filter(|n| (self.holds)(n)) {
+            self.tensor(draft, stage, &name, position(&name), |_| name.clone())?;
         }
         Ok(())
     }
 
-    /// `slices:`: embeddings of the first slice's models, each slice's layers renumbered, the rest of the last's.
+    /// Whether a parameter of a slice differs from layer to layer.
+    fn by_layer(&self, stage: &Stage) -> bool {
+        let own = stage.members().map(|s| &s.entry.parameters);
+        let levels = [&stage.slice.parameters, &self.part.parameters, &self.merge.parameters];
+        own.chain(levels).flatten().flat_map(|s| &s.rules).any(|r| r.shape.by_layer())
+    }
+
+    /// `slices:`: embeddings of the first slice's models, each slice's layers renumbered, the final norm and the head of the last's;
+    /// other parts of the model come from the first slice's models whole.
     fn sliced(&self, draft: &mut Draft, stages: &[Stage]) -> Result<()> {
         let (Some(first), Some(last)) = (stages.first(), stages.last()) else { return Ok(()) };
-        let stack = one_stack(draft, stages, self.holds)?;
-        let (before, after) = outside(draft, first, last, &stack, self.holds);
-        for name in before {
-            self.either(draft, first, last, &name)?;
+        let stack = one_stack(draft, stages)?;
+        let (early, late) = outside(draft, first, last, self.layers, self.holds);
+        for loose in early {
+            self.either(draft, first, last, &loose)?;
         }
         for stage in stages {
+            // Tensors of a layer by the layer's place in the slice: the name in any layer, of the first that has it.
             let mut by_layer: HashMap<usize, Vec<String>> = HashMap::new();
             let mut seen = HashSet::new();
-            for source in members(stage) {
+            for source in stage.members() {
                 for t in &draft.models.get(source.model).tensors {
-                    let Some(l) = split_layer(&t.name).filter(|l| l.stack == stack) else { continue };
+                    let Some(l) = split_layer(&t.name).filter(|l| l.stack() == stack.prefix) else { continue };
                     if let Some(i) = l.layer.checked_sub(source.start).filter(|i| *i < stage.count)
-                        && seen.insert((i, l.rest.to_owned()))
+                        && seen.insert((i, l.at(0)))
                     {
-                        by_layer.entry(i).or_default().push(l.rest.to_owned());
+                        by_layer.entry(i).or_default().push(t.name.clone());
                     }
                 }
             }
             for i in 0..stage.count {
-                for rest in by_layer.remove(&i).unwrap_or_default() {
-                    let output = format!("{stack}{}.{rest}", stage.first + i);
-                    let name_in = |s: &Source| format!("{stack}{}.{rest}", s.start + i);
-                    self.tensor(draft, stage, &output, Some((i, stage.count)), name_in)?;
+                for name in by_layer.remove(&i).unwrap_or_default() {
+                    let at = |layer: usize| split_layer(&name).map_or(name.clone(), |l| l.at(layer));
+                    let name_in = |s: &Source| at(s.start + i);
+                    self.tensor(draft, stage, &at(stage.first + i), Some((i, stage.count)), name_in)?;
                 }
             }
         }
-        for name in after {
-            self.either(draft, last, first, &name)?;
+        for loose in late {
+            self.either(draft, last, first, &loose)?;
         }
         Ok(())
     }
 
     /// A tensor outside the layers, from the models of one slice or, if these lack it, of another.
-    fn either(&self, draft: &mut Draft, wanted: &Stage, other: &Stage, name: &str) -> Result<()> {
-        let have = |draft: &Draft, stage: &Stage| members(stage).all(|s| draft.models.find(s.model, name).is_some());
+    fn either(&self, draft: &mut Draft, wanted: &Stage, other: &Stage, loose: &Loose) -> Result<()> {
+        let have = |draft: &Draft, stage: &Stage| {
+            stage.members().all(|s| draft.models.find(s.model, &loose.name_in(s)).is_some())
+        };
         let stage = if !have(draft, wanted) && have(draft, other) { other } else { wanted };
-        self.tensor(draft, stage, name, None, |_| name.to_owned())
+        self.tensor(draft, stage, &loose.output, None, |s| loose.name_in(s))
     }
 
     /// True if the tensor is merged, false if it stays that of the base or of the first model.
@@ -366,12 +251,19 @@ impl Builder<'_> {
         position: Position,
         name_in: impl Fn(&Source) -> String,
     ) -> Result<()> {
-        let holder = members(stage).find(|s| draft.models.get(s.model).find(&name_in(s)).is_some());
-        let wanted_by = draft.models.get(holder.unwrap_or(lead(stage)).model).path.clone();
-        let need = |draft: &Draft, s: &Source| draft.models.need(s.model, &name_in(s), &wanted_by);
-        if !self.selects(output) {
+        let holder = stage.members().find(|s| draft.models.get(s.model).find(&name_in(s)).is_some());
+        let wanted_by = holder.unwrap_or(stage.lead()).model;
+        let need = |draft: &Draft, s: &Source| draft.models.need(s.model, &name_in(s), wanted_by);
+        let buffer = holder.is_some_and(|s| {
+            let found = draft.models.find(s.model, &name_in(s)).map(|p| draft.models.tensor(p));
+            found.is_some_and(|t| t.is_buffer() && !stage.members().all(|o| same(draft, o, &name_in(o), &t.shape)))
+        });
+        if buffer {
+            draft.leave_buffer(output);
+        }
+        if buffer || !self.selects(output) {
             // What the first model lacks and the recipe leaves out is left out.
-            return match draft.models.find(lead(stage).model, &name_in(lead(stage))) {
+            return match draft.models.find(stage.lead().model, &name_in(stage.lead())) {
                 Some(from) => draft.copy(output.to_owned(), from, self.merge.dtype),
                 None => Ok(()),
             };
@@ -388,6 +280,7 @@ impl Builder<'_> {
         let levels = [&stage.slice.parameters, &self.part.parameters, &self.merge.parameters];
         let mut params = resolve(self.spec, output, position, &rules, &levels, self.seed)?;
         params.based = base.is_some();
+        params.twin = twin(draft, stage, output, &name_in);
         params.layered = split_layer(output).is_some();
         // Gradients run over the slice, depth over all layers.
         params.depth = position.and_then(|(i, _)| depth(Some((stage.first + i, self.layers))));
@@ -396,7 +289,7 @@ impl Builder<'_> {
             for (value, name) in params.per_input.get(p.name).into_iter().flatten().zip(&names) {
                 let Value::Word(path) = value else { continue };
                 let model = draft.models.open(&PathBuf::from(path))?;
-                inputs.push(draft.models.need(model, name, &wanted_by)?);
+                inputs.push(draft.models.need(model, name, wanted_by)?);
             }
         }
         let name = output.to_owned();

@@ -4,9 +4,11 @@ pub mod budget;
 mod draft;
 mod json;
 pub mod merge;
+mod metadata;
 pub mod models;
 mod modules;
 mod select;
+mod stage;
 mod unused;
 
 pub use draft::{Computation, Draft};
@@ -152,19 +154,52 @@ pub struct Unused {
     pub reason: String,
 }
 
+/// A stack of the output whose layers are others than in the model that lends its config.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Relaid {
+    /// What it is called.
+    pub stack: String,
+    /// What its tensors' names have before the layer's number.
+    pub prefix: String,
+    /// For every layer the model and the layer that it is, or takes its settings from.
+    pub layers: Vec<(usize, usize)>,
+    /// For each model concerned the key of its config.json that counts these layers, such as `text_config.num_hidden_layers`.
+    pub keys: Vec<(usize, Option<String>)>,
+}
+
 /// What config.json has to say of the output.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OutputConfig {
     /// Index of the model whose side files are carried over.
     pub from: usize,
-    /// For every output layer the model and layer it takes its settings from; `None` if the layers are unchanged.
-    pub layers: Option<Vec<(usize, usize)>>,
+    /// What each model's config.json says of the stack that layers are numbered in; `None` where a model has none.
+    pub of: Vec<Option<Counted>>,
+    /// Stacks whose layers are laid anew.
+    pub stacks: Vec<Relaid>,
     /// Dtype of every float tensor, if the recipe sets one.
     pub dtype: Option<Dtype>,
     /// Dtype of most bytes of the output, among those that compute.
     pub mostly: Option<Dtype>,
     /// True if the output has a head of its own though an input tied it to the embedding.
     pub untied: bool,
+    /// True if the output holds quantised weights.
+    pub quantised: bool,
+}
+
+impl OutputConfig {
+    /// The config of the model at `from`, as it is.
+    pub fn of(from: usize, dtype: Option<Dtype>) -> Self {
+        Self { from, of: Vec::new(), stacks: Vec::new(), dtype, mostly: None, untied: false, quantised: false }
+    }
+}
+
+/// A stack of a model as its config.json has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Counted {
+    /// The key that counts its layers, such as `text_config.num_hidden_layers`, if there is one.
+    pub key: Option<String>,
+    /// Number of its layers in the files.
+    pub layers: usize,
 }
 
 /// A compiled plan. The same plan on the same inputs gives the same output bytes.

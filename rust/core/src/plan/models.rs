@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
+use crate::model::anatomy::{Anatomy, Stack};
 use crate::model::families::Families;
-use crate::model::names::main_stack;
 use crate::model::tied;
 use crate::view::Place;
 
@@ -56,59 +56,91 @@ impl Models {
 
     /// The model's tensor called `name`. A head that the model ties to its embedding is found as that embedding.
     pub fn find(&self, model: usize, name: &str) -> Option<Place> {
-        let own = self.checkpoints[model].find(name);
+        let own = self.checkpoints[model].find_alike(name);
         own.or_else(|| self.tied(model, name).ok().flatten()).map(|tensor| Place { model, tensor })
     }
 
     /// The table that the head called `name` is tied to; the tables there are, if it cannot be told.
     fn tied(&self, model: usize, name: &str) -> std::result::Result<Option<usize>, Vec<&str>> {
-        if !tied::is_head(name) {
+        let checkpoint = &self.checkpoints[model];
+        let untied = tied::said(checkpoint.config.as_ref()) == Some(false);
+        if untied || !tied::is_head(name) {
             return Ok(None);
         }
-        let checkpoint = &self.checkpoints[model];
-        let stack = checkpoint.main_stack().map(|(stack, _)| stack);
-        tied::table(name, checkpoint.tensors.iter().map(|t| t.name.as_str()), stack.as_deref())
+        let stack = checkpoint.anatomy().main().map(|s| s.prefix.as_str());
+        tied::table(name, checkpoint.tensors.iter().map(|t| t.name.as_str()), stack)
     }
 
-    /// As [`Self::find`], for a tensor that has to be there because `wanted_by` has it.
+    /// As [`Self::find`], for a tensor that has to be there because the model `wanted_by` has it.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if it is not.
-    pub fn need(&self, model: usize, name: &str, wanted_by: &Path) -> Result<Place> {
+    /// [`Error::Tensor`] if it is not, with how many others are not and what it looks like.
+    pub fn need(&self, model: usize, name: &str, wanted_by: usize) -> Result<Place> {
         self.find(model, name).ok_or_else(|| {
-            let (path, other) = (&self.get(model).path, wanted_by.display());
+            let (path, other) = (&self.get(model).path, self.get(wanted_by).path.display());
             let problem = match self.tied(model, name) {
                 Err(tables) => format!(
                     "is missing, {other} has it, and it cannot be told which of {} it is tied to; write the head out",
                     tables.join(", ")
                 ),
-                Ok(_) => format!("is missing, and {other} has it; models must have the same tensors"),
+                Ok(_) => format!(
+                    "is missing, and {other} has it{}; models must have the same tensors, and what is to be left out is \
+                     named (--ignore, `exclude`)",
+                    self.unlike(model, wanted_by)
+                ),
             };
             Error::tensor(path, name, problem)
         })
     }
 
-    /// The model's main stack and its number of layers.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] if it has no numbered layers.
-    pub fn stack(&self, model: usize) -> Result<(String, usize)> {
-        self.stack_among(model, |_| true)
+    /// How many tensors of `other` are missing in `model`, and the prefix that explains it, if one does.
+    fn unlike(&self, model: usize, other: usize) -> String {
+        let (model, other) = (self.get(model), self.get(other));
+        let missing: Vec<&str> =
+            other.tensors.iter().map(|t| t.name.as_str()).filter(|n| model.find_alike(n).is_none()).collect();
+        let Some(first) = missing.first() else { return String::new() };
+        if missing.len() == 1 {
+            return String::new();
+        }
+        // Either side may have more before its names.
+        let more =
+            |name: &str| model.tensors.iter().find_map(|t| t.name.strip_suffix(name).map(|p| (p.to_owned(), true)));
+        let less = |name: &str| {
+            let cuts = name.match_indices('.').map(|(i, _)| name.split_at(i + 1));
+            cuts.into_iter().find(|(_, rest)| model.find(rest).is_some()).map(|(p, _)| (p.to_owned(), false))
+        };
+        let count = format!("; {} of {} names differ", missing.len(), other.tensors.len());
+        match more(first).or_else(|| less(first)) {
+            Some((prefix, theirs)) => {
+                let matches = |n: &&&str| {
+                    if theirs {
+                        model.find(&format!("{prefix}{n}")).is_some()
+                    } else {
+                        n.strip_prefix(&prefix).is_some_and(|n| model.find(n).is_some())
+                    }
+                };
+                let explained = missing.iter().filter(matches).count();
+                let whose = if theirs { &model.path } else { &other.path };
+                format!("{count}, {explained} of them by the prefix `{prefix}` in {}", whose.display())
+            }
+            None => count,
+        }
     }
 
-    /// As [`Self::stack`], among the tensors whose names `holds` accepts.
+    /// The model's stack called `asked`, or else its main one.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if none of these has a numbered layer.
-    pub fn stack_among(&self, model: usize, holds: impl Fn(&str) -> bool) -> Result<(String, usize)> {
+    /// [`Error::Checkpoint`] if there is none, or nothing tells which of several is meant.
+    pub fn stack(&self, model: usize, asked: Option<&str>) -> Result<&Stack> {
+        let checkpoint = self.get(model);
+        checkpoint.anatomy().choose(asked).map_err(|problem| Error::checkpoint(&checkpoint.path, problem))
+    }
+
+    /// The stacks among the tensors of a model whose names `holds` accepts.
+    pub fn anatomy_among(&self, model: usize, holds: impl Fn(&str) -> bool) -> Anatomy {
         let checkpoint = self.get(model);
         let names = checkpoint.tensors.iter().filter(|t| holds(&t.name)).map(|t| (t.name.as_str(), t.elements()));
-        main_stack(names).ok_or_else(|| {
-            Error::checkpoint(
-                &checkpoint.path,
-                "no tensor name holds a layer number (such as `layers.0.`), so it has no layers",
-            )
-        })
+        Anatomy::of(names, checkpoint.config.as_ref())
     }
 
     /// Labels of the models, as [`labels`].

@@ -95,7 +95,8 @@ fn lookup(settings: &Settings, parameter: &str, name: &str, position: Position) 
             at(anchors, position)
         }
         Shape::Layers(layers, default) => {
-            let own = split_layer(name).and_then(|l| layers.get(&l.layer));
+            // Coefficients by layer are those of the stack that positions are in.
+            let own = position.and_then(|_| split_layer(name)).and_then(|l| layers.get(&l.layer));
             own.or(default.as_ref())?.clone()
         }
     };

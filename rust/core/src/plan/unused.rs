@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Models, Unused};
-use crate::model::names::split_layer;
 use crate::view::Place;
 
 /// Every tensor of `models` that no output reads; `outputs` are the output's tensors with what they read.
@@ -19,10 +18,10 @@ pub(super) fn list<'a>(models: &Models, outputs: impl Iterator<Item = (&'a str, 
     }
     // Layers of a model that something is taken from.
     let layer = |p: &Place| {
-        let split = split_layer(&models.tensor(*p).name)?;
-        Some((p.model, split.stack.to_owned(), split.layer))
+        let (stack, layer) = models.get(p.model).anatomy().place(&models.tensor(*p).name)?;
+        Some((p.model, stack, layer))
     };
-    let layers: HashSet<(usize, String, usize)> = used.iter().filter_map(layer).collect();
+    let layers: HashSet<(usize, usize, usize)> = used.iter().filter_map(layer).collect();
     let mut out = Vec::new();
     for (model, checkpoint) in models.checkpoints.iter().enumerate() {
         for (tensor, t) in checkpoint.tensors.iter().enumerate() {
@@ -32,7 +31,8 @@ pub(super) fn list<'a>(models: &Models, outputs: impl Iterator<Item = (&'a str, 
             }
             let reason = match (made.get(t.name.as_str()), layer(&place)) {
                 (_, Some(own)) if !layers.contains(&own) => {
-                    format!("nothing is taken from layer {} of this model", own.2)
+                    let name = models.get(model).anatomy().layer_name(Some((own.1, own.2)));
+                    format!("nothing is taken from layer {name} of this model")
                 }
                 (Some(from), _) => {
                     let from: Vec<&str> = from.iter().map(|m| labels[*m].as_str()).collect();

@@ -46,6 +46,8 @@ pub struct Part {
     pub slices: Vec<Slice>,
     /// True if the part was written with `models`.
     pub whole: bool,
+    /// The stack that layers are numbered in, if not the main one.
+    pub stack: Option<String>,
     /// Parameters of this part.
     pub parameters: Settings,
 }
@@ -109,9 +111,12 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     let parts = match modules {
         None => vec![part(&mut fields, None, method)?],
         Some(value) => {
-            for key in ["models", "slices"] {
+            for key in ["models", "slices", "stack"] {
                 if fields.get(key).is_some() {
-                    return Err(Error::recipe("modules", format!("stands beside `{key}`; give one of them")));
+                    return Err(Error::recipe(
+                        "modules",
+                        format!("stands beside `{key}`, which goes inside of a module"),
+                    ));
                 }
             }
             let map = value.as_object().ok_or_else(|| wrong("modules", "a mapping from module to slices", value))?;
@@ -162,7 +167,8 @@ fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method) 
     if slices.is_empty() {
         return Err(Error::recipe(slices_at, "is empty; give at least one slice"));
     }
-    Ok(Part { name, slices, whole, parameters: vec![] })
+    let stack = fields.text("stack")?.map(str::to_owned);
+    Ok(Part { name, slices, whole, stack, parameters: vec![] })
 }
 
 fn parse_slice(at: &str, value: &Value, method: &'static dyn Method) -> Result<Slice> {

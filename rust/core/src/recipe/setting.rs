@@ -22,6 +22,17 @@ pub enum Shape {
     Layers(BTreeMap<usize, Param>, Option<Param>),
 }
 
+impl Shape {
+    /// Whether the value differs from layer to layer.
+    pub fn by_layer(&self) -> bool {
+        match self {
+            Self::Constant(_) => false,
+            Self::Gradient(anchors) => anchors.windows(2).any(|pair| pair[0] != pair[1]),
+            Self::Layers(..) => true,
+        }
+    }
+}
+
 /// A value for the tensors whose name passes `filter` (all, if none).
 #[derive(Debug, Clone)]
 pub struct Rule {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use globset::{Glob, GlobMatcher};
 use serde_json::Value;
 
+use super::Filter;
 use super::fields::{Fields, wrong};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -34,14 +34,14 @@ pub enum Blend {
     Ramp,
 }
 
-/// Which modules of a swapped layer move.
+/// Which modules of a swapped layer move: parts of their names, globs, or filters as configs have them.
 #[derive(Debug, Clone)]
-pub struct Modules(Option<Vec<GlobMatcher>>);
+pub struct Modules(Option<Vec<Filter>>);
 
 impl Modules {
     /// True if the module called `name` (`self_attn.q_proj`) moves.
     pub fn contain(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|globs| globs.iter().any(|g| g.is_match(name)))
+        self.0.as_ref().is_none_or(|filters| filters.iter().any(|f| f.matches(name)))
     }
 }
 
@@ -94,8 +94,10 @@ pub struct Swap {
     pub donors: Vec<Donor>,
     /// Where everything outside the layers comes from.
     pub non_layer: NonLayer,
-    /// Query heads and key/value heads of a layer.
-    pub head_counts: Option<(u64, u64)>,
+    /// The stack that layers are numbered in, if not the recipient's main one.
+    pub stack: Option<String>,
+    /// Tensors that stay the recipient's whatever else is asked, and need not be in all models.
+    pub ignore: Vec<Filter>,
     /// True if the models are adapters, whose tensors belong together by layer.
     pub adapters: bool,
     /// Dtype of the output, if not the recipient's.
@@ -133,18 +135,12 @@ pub(super) fn parse(value: &Value) -> Result<Swap> {
         let problem = "asks for the donor's tensors, but there are several donors; expected into, base or mean";
         return Err(Error::recipe("non_layer", problem));
     }
-    let head_counts = match fields.list("head_counts")?.map(Vec::as_slice) {
-        None => None,
-        Some([query, shared]) => query.as_u64().zip(shared.as_u64()),
-        Some(_) => return Err(Error::recipe("head_counts", "expected two whole numbers")),
-    };
-    if donors.iter().any(|d| d.heads.is_some()) && head_counts.is_none() {
-        return Err(Error::recipe("heads", "the number of heads is not known; the recipient needs a config.json"));
-    }
+    let stack = fields.text("stack")?.map(str::to_owned);
+    let ignore = fields.get("ignore").map(|v| Filter::list("ignore", v)).transpose()?.unwrap_or_default();
     let adapters = fields.get("adapters").and_then(Value::as_bool).unwrap_or(false);
     let dtype = fields.text("dtype")?.map(|d| super::parse_dtype("dtype", d)).transpose()?;
     fields.finish()?;
-    Ok(Swap { into, base, donors, non_layer, head_counts, adapters, dtype })
+    Ok(Swap { into, base, donors, non_layer, stack, ignore, adapters, dtype })
 }
 
 fn donor(at: String, value: &Value) -> Result<Donor> {
@@ -189,7 +185,7 @@ fn donor(at: String, value: &Value) -> Result<Donor> {
             .collect::<Result<_>>()?,
     };
     let modules_text = fields.text("modules")?.map(str::to_owned);
-    let modules = Modules(modules_text.as_deref().map(globs).transpose()?);
+    let modules = Modules(modules_text.as_deref().map(filters).transpose()?);
     let place = fields.path("heads");
     let heads = fields.get("heads").map(|v| numbers(&place, v, "heads such as 0-3,7")).transpose()?;
     fields.finish()?;
@@ -217,11 +213,16 @@ fn numbers(at: &str, value: &Value, expected: &str) -> Result<BTreeSet<usize>> {
     Ok(out)
 }
 
-fn globs(text: &str) -> Result<Vec<GlobMatcher>> {
-    text.split(',')
-        .map(|g| {
-            let glob = Glob::new(g.trim()).map_err(|e| Error::recipe("modules", e.to_string()))?;
-            Ok(glob.compile_matcher())
-        })
-        .collect()
+/// Filters separated by commas; what looks like a glob is one.
+fn filters(text: &str) -> Result<Vec<Filter>> {
+    let filter = |f: &str| {
+        let globbed = f.contains(['*', '?', '[']) && !f.contains(':') && f != "*";
+        Filter::parse("modules", &if globbed { glob(f) } else { f.to_owned() })
+    };
+    text.split(',').map(str::trim).map(filter).collect()
+}
+
+/// A glob as filters have it; `!` stays before it.
+fn glob(text: &str) -> String {
+    text.strip_prefix('!').map_or_else(|| format!("glob:{text}"), |rest| format!("!glob:{rest}"))
 }

@@ -157,7 +157,7 @@ function pageControls() {
   };
   const scales = [["linear", "linear"], ["log", "logarithmic"]];
   bar.append(
-    select("Metric", ALL.map((m) => [m, m]), state.metric, change("metric", String)).node,
+    select("Metric", ALL.map((m) => [m, called(m)]), state.metric, change("metric", String)).node,
     select("Colour scale", scales, "linear", change("power", (v) => v === "log")).node,
     themeControl(),
   );

@@ -6,14 +6,15 @@ function pairs() {
   if (!host) return;
   const list = data.pairs.map((p) => ({ ...p, cells: inside(rows(p.cells)) }));
   const names = Object.keys(data.pairMetrics).filter((m) => list[0].total[m] !== undefined);
-  const columns = [text("pair"), ...names.map((m) => metric(m, data.pairMetrics[m].summary))];
+  const columns = [text("pair"), ...names.map((m) => metric(m, data.pairMetrics[m].summary, data.pairLabels))];
   const table = el("div");
   host.append(table);
   const totals = list.map((p) => ({ ...p.total, pair: `${p.a} and ${p.b}` }));
   new DataTable(table, { name: "Pairs of fine-tunes", columns, rows: totals });
   const means = el("dl");
   for (const m of names) {
-    means.append(el("dt", {}, el("code", { textContent: m })), el("dd", { textContent: data.pairMetrics[m].summary }));
+    const name = el("code", { textContent: called(m, data.pairLabels) });
+    means.append(el("dt", {}, name), el("dd", { textContent: data.pairMetrics[m].summary }));
   }
   host.append(means);
   const usable = names.filter((m) => list.some((p) => has(p.cells, m)));
@@ -24,7 +25,7 @@ function pairs() {
     draw();
   };
   const options = list.map((p, i) => [String(i), `${p.a} and ${p.b}`]);
-  const measures = usable.map((m) => [m, m]);
+  const measures = usable.map((m) => [m, called(m, data.pairLabels)]);
   const bar = el("div", { className: "controls" }, select("Measure", measures, at.measure, set("measure")).node);
   if (list.length > 1) bar.prepend(select("Pair", options, at.pair, set("pair")).node);
   host.append(bar);
@@ -41,7 +42,7 @@ function pairs() {
       chart: mid === null ? "grid" : "grid_signed",
       sets: { cells: cells(found, value) },
       params: mid === null ? limits(found.map(value)) : around,
-      titles: { VALUE: `${at.measure}: ${a} and ${b}`, X: "module", Y: "layer" },
+      titles: { VALUE: `${called(at.measure, data.pairLabels)}: ${a} and ${b}`, X: "module", Y: "layer" },
     });
   };
   draw();

@@ -4,7 +4,9 @@ const PAGE = 50;
 
 /** A column: its key in the rows, its title, and whether it holds text. */
 const text = (key, title = key) => ({ key, title, text: true });
-const metric = (key, summary = "") => ({ key, title: key, summary });
+/** There are two cosines: the labels tell them apart. */
+const called = (key, labels = data.labels) => labels[key] ?? key;
+const metric = (key, summary = "", labels = data.labels) => ({ key, title: called(key, labels), summary });
 
 function show(column, value) {
   if (value === null || value === undefined) return "–";

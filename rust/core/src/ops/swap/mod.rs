@@ -3,16 +3,18 @@
 //! Layers come from donors, those at the borders are blended, everything else is the recipient's. What is not blended is
 //! moved bit for bit.
 
+mod adapters;
 mod heads;
 mod notes;
 mod shares;
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::methods::{Params, Value, registry};
-use crate::model::names::{module, split_layer};
+use crate::model::anatomy::Stack;
+use crate::model::attention::{Attention, Cut};
+use crate::model::names::{inside, module, module_kind};
 use crate::plan::{Computation, Draft, Models, OutputConfig, same_shape};
 use crate::recipe::{NonLayer, Swap};
 use crate::view::{Place, View};
@@ -28,15 +30,20 @@ struct Giver {
     shares: Vec<f64>,
 }
 
+/// Modules that are listed at most where none is found.
+const MODULES: usize = 24;
+
 struct Builder<'a> {
     swap: &'a Swap,
     draft: Draft,
     into: usize,
     base: Option<usize>,
     givers: Vec<Giver>,
-    stack: String,
+    stack: Stack,
     /// Elements of a query head, as far as the recipient's tensors tell.
     head_size: Option<u64>,
+    /// Whether its matrices are kept transposed.
+    transposed: bool,
     /// Whether a donor has given anything.
     given: bool,
 }
@@ -48,18 +55,17 @@ struct Builder<'a> {
 pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
     let mut models = Models::default();
     let into = models.open(&swap.into)?;
-    let (stack, mut layers) = models.stack(into)?;
-    if swap.adapters {
+    let mut stack = models.stack(into, swap.stack.as_deref())?.clone();
+    for donor in &swap.donors {
+        let model = models.open(&donor.from)?;
+        let other = same_layers(&models, into, &stack, model, swap.adapters)?;
         // An adapter may leave layers out; what counts is where any of them ends.
-        for donor in &swap.donors {
-            let model = models.open(&donor.from)?;
-            layers = layers.max(models.stack(model)?.1);
-        }
+        stack.layers = stack.layers.max(other);
     }
+    let layers = stack.layers;
     let mut givers = Vec::new();
     for donor in &swap.donors {
         let model = models.open(&donor.from)?;
-        same_layers(&models, into, model, swap.adapters)?;
         let base = donor.base.as_ref().map(|b| models.open(b)).transpose()?;
         givers.push(Giver { model, base, shares: shares(donor, layers)? });
     }
@@ -68,52 +74,137 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
         // From the same base the donor's weights are base and change already.
         giver.base = giver.base.filter(|b| Some(*b) != base);
     }
-    let config = OutputConfig { from: into, layers: None, dtype: swap.dtype, mostly: None, untied: false };
+    let config = OutputConfig::of(into, swap.dtype);
     let mut draft = Draft::new("swap".into(), models, config);
+    draft.stack = swap.stack.clone();
     draft.keep_shards_of = keep_shards.then_some(into);
     draft.stem = if swap.adapters { "adapter_model" } else { "model" };
     let all: Vec<&[f64]> = givers.iter().map(|g| g.shares.as_slice()).collect();
     draft.notes = notes::notes(swap, &all, &draft.models.labels(), &givers.iter().map(|g| g.model).collect::<Vec<_>>());
-    let head_size = draft.models.get(into).tensors.iter().find_map(|t| heads::size(swap, &t.name, &t.shape));
-    let mut builder = Builder { swap, draft, into, base, givers, stack, head_size, given: false };
+    draft.notes.extend(notes::stacks(&stack, draft.models.get(into).anatomy(), &draft.models.labels()[into]));
+    let mut builder =
+        Builder { swap, draft, into, base, givers, stack, head_size: None, transposed: false, given: false };
+    builder.find_heads()?;
     if swap.adapters {
         builder.adapters()?;
     } else {
         builder.layers()?;
     }
-    let Builder { mut draft, givers, given, .. } = builder;
+    if !builder.given {
+        return Err(builder.nothing());
+    }
+    let Builder { mut draft, givers, .. } = builder;
     draft.settle_head();
     if givers.iter().any(|g| g.model == into) {
         draft.warnings.push("donor and recipient are the same checkpoint".into());
     }
-    if !given {
-        draft.warnings.push("no layer is swapped; give --bottom, --top or --layers, and modules that there are".into());
-    }
     Ok(draft)
 }
 
-/// Checks that a donor has the recipient's layers; an adapter may be without some.
-fn same_layers(models: &Models, into: usize, donor: usize, adapters: bool) -> Result<()> {
-    let ((stack, layers), (own_stack, own)) = (models.stack(into)?, models.stack(donor)?);
-    if stack == own_stack && (layers == own || adapters) {
-        return Ok(());
+/// The number of a donor's layers, which must be the recipient's; an adapter may be without some.
+fn same_layers(models: &Models, into: usize, stack: &Stack, donor: usize, adapters: bool) -> Result<usize> {
+    let path = &models.get(donor).path;
+    let anatomy = models.get(donor).anatomy();
+    let Some(own) = anatomy.alike(stack) else {
+        let problem = format!(
+            "has no layers called `{}`, and the recipient has {} of them; it has {}",
+            stack.prefix,
+            stack.layers,
+            if anatomy.stacks.is_empty() { "no layers".to_owned() } else { anatomy.list() }
+        );
+        return Err(Error::checkpoint(path, problem));
+    };
+    if own.layers != stack.layers && !adapters {
+        let problem =
+            format!("has {} layers `{}`, the recipient has {}; they must match", own.layers, own.prefix, stack.layers);
+        return Err(Error::checkpoint(path, problem));
     }
-    let problem =
-        format!("has {own} layers `{own_stack}`, the recipient has {layers} layers `{stack}`; they must match");
-    Err(Error::checkpoint(&models.get(donor).path, problem))
+    if let (Some(heads), Some(want)) = (own.heads, stack.heads)
+        && heads != want
+        && !adapters
+    {
+        let problem = format!(
+            "expected {} attention heads with {} for keys and values as {} has, found {} with {}",
+            want.query,
+            want.shared,
+            models.get(into).path.display(),
+            heads.query,
+            heads.shared
+        );
+        return Err(Error::checkpoint(path, problem));
+    }
+    Ok(own.layers)
 }
 
 impl Builder<'_> {
     /// The layer of the recipient's stack that a tensor is in.
     fn layer(&self, name: &str) -> Option<usize> {
-        split_layer(name).filter(|l| l.stack == self.stack).map(|l| l.layer)
+        self.stack.layer(name)
+    }
+
+    /// What is known of the attention of the layers.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if heads are to move and it is not known how many there are.
+    fn attention(&self) -> Result<Attention<'_>> {
+        let heads = self.stack.heads.ok_or_else(|| {
+            let problem = format!(
+                "the number of heads in `{}` is not known; the recipient needs a config.json that tells, alike for all layers",
+                self.stack.label
+            );
+            Error::recipe("heads", problem)
+        })?;
+        Ok(Attention { heads, family: self.stack.family.as_deref(), size: self.head_size, transposed: self.transposed })
+    }
+
+    /// Where heads are to move: learns their size, and that every layer concerned has some.
+    fn find_heads(&mut self) -> Result<()> {
+        if self.swap.donors.iter().all(|d| d.heads.is_none()) || self.swap.adapters {
+            return Ok(());
+        }
+        let checkpoint = self.draft.models.get(self.into);
+        let tensors = || checkpoint.tensors.iter().filter(|t| self.layer(&t.name).is_some());
+        let attention = checkpoint.attention(&self.stack).map_or_else(|| self.attention(), Ok)?;
+        let cut =
+            |t: &&crate::checkpoint::Tensor| matches!(attention.cut(&t.name, &t.shape), Cut::Pieces(_) | Cut::Unknown);
+        let with: HashSet<usize> = tensors().filter(cut).filter_map(|t| self.layer(&t.name)).collect();
+        for (donor, giver) in self.swap.donors.iter().zip(&self.givers).filter(|(d, _)| d.heads.is_some()) {
+            if let Some(layer) = (0..giver.shares.len()).find(|l| giver.shares[*l] > 0.0 && !with.contains(l)) {
+                let problem = format!("layer {layer} has no attention heads; move the whole layer, or leave it out");
+                return Err(Error::recipe(donor.place("heads"), problem));
+            }
+        }
+        (self.head_size, self.transposed) = (attention.size, attention.transposed);
+        Ok(())
+    }
+
+    /// Why nothing would be swapped.
+    fn nothing(&self) -> Error {
+        let named = self.givers.iter().any(|g| g.shares.iter().any(|s| *s > 0.0));
+        if !named {
+            return Error::recipe(
+                "",
+                "nothing is swapped: no layer is named; give --bottom, --top, --layers or --auto",
+            );
+        }
+        let mut modules: Vec<String> = Vec::new();
+        for t in &self.draft.models.get(self.into).tensors {
+            if self.layer(&t.name).is_some() && !modules.contains(&module_kind(&t.name)) {
+                modules.push(module_kind(&t.name));
+            }
+        }
+        let more = modules.len().saturating_sub(MODULES);
+        modules.truncate(MODULES);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let problem =
+            format!("nothing is swapped: no module of these layers is named; there are {}{more}", modules.join(", "));
+        Error::recipe("modules", problem)
     }
 
     /// The module of a tensor of the recipient; that of a quantised weight for all that comes with it.
     fn module(&self, own: Place, name: &str) -> String {
         let whole = self.draft.models.family(own);
-        let inside = whole.map(|stem| split_layer(stem).map_or(stem, |l| l.rest));
-        inside.unwrap_or_else(|| module(name)).to_owned()
+        whole.map_or_else(|| module(name), inside).into_owned()
     }
 
     fn layers(&mut self) -> Result<()> {
@@ -133,23 +224,37 @@ impl Builder<'_> {
     fn inside(&mut self, name: String, own: Place, layer: usize) -> Result<()> {
         let swap = self.swap;
         let shape = self.draft.models.tensor(own).shape.clone();
-        let mut claims = Vec::new();
+        let (mut claims, mut left) = (Vec::new(), false);
         for (donor, giver) in swap.donors.iter().zip(&self.givers) {
             let share = giver.shares[layer];
             if share == 0.0 {
                 continue;
             }
-            heads::understood(swap, donor, &name, &shape, self.head_size)?;
-            if !donor.modules.contain(&self.module(own, &name)) {
+            let moves = donor.modules.contain(&self.module(own, &name));
+            if moves && self.stays(&name, own, &[giver.model]) {
+                if !self.ignored(&name) {
+                    left = true;
+                }
                 continue;
             }
-            match heads::moved(swap, donor, &name, &shape)? {
+            let moved = match &donor.heads {
+                Some(_) => {
+                    let quantised = self.draft.models.family(own).is_some();
+                    heads::moved(&self.attention()?, donor, &name, &shape, moves, quantised)?
+                }
+                None => Heads::Whole,
+            };
+            match moved {
+                _ if !moves => {}
                 Heads::Stay => {}
                 Heads::Whole => claims.push((giver.model, giver.base, share, None)),
                 Heads::Some { taken, slicing } => {
                     claims.push((giver.model, giver.base, share, Some((taken, slicing))));
                 }
             }
+        }
+        if left {
+            self.draft.leave_buffer(&name);
         }
         self.given |= !claims.is_empty();
         let total: f64 = claims.iter().map(|c| c.2).sum();
@@ -160,9 +265,8 @@ impl Builder<'_> {
                 format!("layer {layer} (`{}`) is given by {}; expected one donor", module(&name), givers.join(" and "));
             return Err(Error::recipe("donors", problem));
         }
-        let wanted_by = self.draft.models.get(self.into).path.clone();
         if let [(model, base, share, Some((taken, slicing)))] = claims.as_slice() {
-            let donor = self.draft.models.need(*model, &name, &wanted_by)?;
+            let donor = self.draft.models.need(*model, &name, self.into)?;
             if base.is_some() || *share != 1.0 {
                 return Err(Error::recipe(
                     "heads",
@@ -184,54 +288,87 @@ impl Builder<'_> {
         }
         let mut parts = vec![(own, 1.0 - total)];
         for (model, base, share, _) in claims {
-            parts.push((self.draft.models.need(model, &name, &wanted_by)?, share));
+            parts.push((self.draft.models.need(model, &name, self.into)?, share));
             if let (Some(donor_base), Some(base)) = (base, self.base) {
-                parts.push((self.draft.models.need(base, &name, &wanted_by)?, share));
-                parts.push((self.draft.models.need(donor_base, &name, &wanted_by)?, -share));
+                parts.push((self.draft.models.need(base, &name, self.into)?, share));
+                parts.push((self.draft.models.need(donor_base, &name, self.into)?, -share));
             }
         }
         self.mix(name, own, parts)
     }
 
+    /// Whether the recipe leaves a tensor out.
+    fn ignored(&self, name: &str) -> bool {
+        self.swap.ignore.iter().any(|f| f.matches(name))
+    }
+
+    /// Whether a tensor stays the recipient's whatever is asked: it is left out, or a buffer that not all of `lenders` have alike.
+    fn stays(&self, name: &str, own: Place, lenders: &[usize]) -> bool {
+        let (models, tensor) = (&self.draft.models, self.draft.models.tensor(own));
+        let alike = |m: &usize| models.find(*m, name).is_some_and(|p| models.tensor(p).shape == tensor.shape);
+        self.ignored(name) || (tensor.is_buffer() && !lenders.iter().all(alike))
+    }
+
+    /// The models that tensors outside the layers come from, besides the recipient.
+    fn lenders(&self) -> Vec<usize> {
+        match self.swap.non_layer {
+            NonLayer::Into => Vec::new(),
+            NonLayer::Base => self.base.into_iter().collect(),
+            _ => self.donors(),
+        }
+    }
+
     /// A tensor that the recipient has outside the layers.
     fn outside(&mut self, name: String, own: Place) -> Result<()> {
-        let wanted_by = self.draft.models.get(self.into).path.clone();
         let mut parts = vec![(own, 1.0)];
-        self.given |= self.swap.non_layer != NonLayer::Into;
+        let anatomy = self.draft.models.get(self.into).anatomy();
+        // Other stacks, and what belongs to them, stay the recipient's.
+        let mut elsewhere = anatomy.place(&name).is_some() || !anatomy.beside(&name, &self.stack);
+        if !elsewhere && self.stays(&name, own, &self.lenders()) {
+            elsewhere = true;
+            if !self.ignored(&name) {
+                self.draft.leave_buffer(&name);
+            }
+        }
+        self.given |= self.swap.non_layer != NonLayer::Into && !elsewhere;
         match self.swap.non_layer {
+            _ if elsewhere => {}
             NonLayer::Into => {}
-            NonLayer::From => parts = vec![(self.draft.models.need(self.givers[0].model, &name, &wanted_by)?, 1.0)],
+            NonLayer::From => parts = vec![(self.draft.models.need(self.givers[0].model, &name, self.into)?, 1.0)],
             NonLayer::Base => {
                 if let Some(base) = self.base {
-                    parts = vec![(self.draft.models.need(base, &name, &wanted_by)?, 1.0)];
+                    parts = vec![(self.draft.models.need(base, &name, self.into)?, 1.0)];
                 }
             }
-            NonLayer::Mean | NonLayer::Share(_) => parts = self.everyone(&name, &wanted_by)?,
+            NonLayer::Mean | NonLayer::Share(_) => parts = self.everyone(&name, self.into)?,
         }
         self.mix(name, own, parts)
     }
 
     /// Tensors outside the layers that the recipient does not have: most often a head that it ties to its embedding.
     fn only_elsewhere(&mut self) -> Result<()> {
-        let lenders = match self.swap.non_layer {
-            NonLayer::Into => return Ok(()),
-            NonLayer::Base => self.base.into_iter().collect(),
-            _ => self.donors(),
-        };
+        let lenders = self.lenders();
         let mut known: HashSet<String> = HashSet::new();
         let every = |lender: &usize| {
             let tensors = &self.draft.models.get(*lender).tensors;
             tensors.iter().enumerate().map(|(i, t)| (*lender, i, t.name.clone())).collect::<Vec<_>>()
         };
         for (lender, tensor, name) in lenders.iter().flat_map(every).collect::<Vec<_>>() {
-            let there = self.layer(&name).is_some() || self.draft.models.get(self.into).find(&name).is_some();
-            if there || !known.insert(name.clone()) {
+            let anatomy = self.draft.models.get(lender).anatomy();
+            let own = anatomy.alike(&self.stack).unwrap_or(&self.stack);
+            let elsewhere = anatomy.place(&name).is_some() || !anatomy.beside(&name, own);
+            let there = elsewhere || self.draft.models.get(self.into).find_alike(&name).is_some();
+            if there || self.ignored(&name) || !known.insert(name.clone()) {
+                continue;
+            }
+            if self.draft.models.get(lender).tensors[tensor].is_buffer() {
+                self.draft.leave_buffer(&name);
                 continue;
             }
             let own = Place { model: lender, tensor };
             let mut parts = vec![(own, 1.0)];
             if matches!(self.swap.non_layer, NonLayer::Mean | NonLayer::Share(_)) {
-                parts = self.everyone(&name, &self.draft.models.get(lender).path.clone())?;
+                parts = self.everyone(&name, lender)?;
             }
             self.mix(name, own, parts)?;
         }
@@ -250,7 +387,7 @@ impl Builder<'_> {
     }
 
     /// A tensor outside the layers that is mixed: the recipient's and every donor's, with their shares.
-    fn everyone(&self, name: &str, wanted_by: &Path) -> Result<Vec<(Place, f64)>> {
+    fn everyone(&self, name: &str, wanted_by: usize) -> Result<Vec<(Place, f64)>> {
         let donors = self.donors();
         let share = match self.swap.non_layer {
             NonLayer::Share(share) => share,
@@ -296,77 +433,21 @@ impl Builder<'_> {
     }
 
     /// A tensor inside the layers that only a donor has would be lost.
-    fn refuse_extra(&self) -> Result<()> {
-        let models = &self.draft.models;
+    fn refuse_extra(&mut self) -> Result<()> {
+        let mut buffers = Vec::new();
         for giver in &self.givers {
-            for t in &models.get(giver.model).tensors {
-                if self.layer(&t.name).is_some() && models.get(self.into).find(&t.name).is_none() {
-                    models.need(self.into, &t.name, &models.get(giver.model).path)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adapters: in the layers a donor gives, its tensors and no others; the product of two factors cannot be blended
-    /// by blending the factors.
-    fn adapters(&mut self) -> Result<()> {
-        if self.givers.iter().any(|g| g.base.is_some() || g.shares.iter().any(|s| *s != 0.0 && *s != 1.0)) {
-            return Err(Error::recipe(
-                "blend",
-                "adapters cannot be blended layer by layer; fold them into their models first",
-            ));
-        }
-        if self.swap.donors.iter().any(|d| d.heads.is_some()) {
-            return Err(Error::recipe("heads", "adapters have no heads to move; fold them into their models first"));
-        }
-        if self.swap.non_layer != NonLayer::Into && self.swap.non_layer != NonLayer::From {
-            return Err(Error::recipe("non_layer", "expected into or from: adapters cannot be blended"));
-        }
-        // Which model each tensor of each layer comes from; at most one donor may claim it.
-        let owner = |builder: &Self, name: &str| -> Result<usize> {
-            let Some(layer) = builder.layer(name) else {
-                return Ok(if builder.swap.non_layer == NonLayer::From {
-                    builder.givers[0].model
+            let models = &self.draft.models;
+            let checkpoint = models.get(giver.model);
+            let Some(stack) = checkpoint.anatomy().alike(&self.stack) else { continue };
+            for t in checkpoint.tensors.iter().filter(|t| stack.layer(&t.name).is_some() && !self.ignored(&t.name)) {
+                if t.is_buffer() && models.find(self.into, &t.name).is_none() {
+                    buffers.push(t.name.clone());
                 } else {
-                    builder.into
-                });
-            };
-            let module = name.split(".lora_").next().unwrap_or(name);
-            let module = module_of(module);
-            let claim = |(_, g): &(&crate::recipe::Donor, &Giver)| g.shares.get(layer).is_some_and(|s| *s == 1.0);
-            let mut claims = builder
-                .swap
-                .donors
-                .iter()
-                .zip(&builder.givers)
-                .filter(claim)
-                .filter(|(d, _)| d.modules.contain(module));
-            let first = claims.next().map(|(_, g)| g.model);
-            if claims.next().is_some() {
-                return Err(Error::recipe("donors", format!("layer {layer} (`{module}`) is given by two donors")));
-            }
-            Ok(first.unwrap_or(builder.into))
-        };
-        let mut models = vec![self.into];
-        models.extend(self.donors().into_iter().filter(|m| *m != self.into));
-        // An adapter has one dtype; what the recipient has no factor for becomes like its others.
-        let like = Place { model: self.into, tensor: 0 };
-        for model in models {
-            let names: Vec<String> = self.draft.models.get(model).tensors.iter().map(|t| t.name.clone()).collect();
-            for (tensor, name) in names.into_iter().enumerate() {
-                if owner(self, &name)? == model {
-                    self.given |= model != self.into;
-                    let own = self.draft.models.find(self.into, &name).unwrap_or(like);
-                    self.draft.take(name, Place { model, tensor }, own, self.swap.dtype)?;
+                    models.need(self.into, &t.name, giver.model)?;
                 }
             }
         }
+        buffers.iter().for_each(|name| self.draft.leave_buffer(name));
         Ok(())
     }
-}
-
-/// The module of an adapter's tensor, whose name ends before `.lora_A`.
-fn module_of(name: &str) -> &str {
-    split_layer(name).map_or(name, |l| l.rest)
 }

@@ -1,6 +1,7 @@
 //! What a swap does, for people; where the tensors outside the layers come from is always said.
 
 use super::shares::ranges;
+use crate::model::anatomy::{Anatomy, Stack};
 use crate::recipe::{Blend, NonLayer, Swap};
 
 /// A title and a text for each thing done. `shares` and `donors` hold each donor's share in every layer and its model,
@@ -54,6 +55,22 @@ pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]
         format!("embeddings, final norm, head and all else outside the layers: {source} ({option})"),
     ));
     out
+}
+
+/// Which stack the layers are of, where a model has several, and that the others stay.
+pub fn stacks(stack: &Stack, anatomy: &Anatomy, recipient: &str) -> Vec<(String, String)> {
+    let others: Vec<String> = (anatomy.stacks.iter())
+        .filter(|s| s.prefix != stack.prefix || s.first != stack.first)
+        .map(|s| format!("`{}` ({}, {} layers)", s.label, s.role.name(), s.layers))
+        .collect();
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let own = format!("`{}` ({}, {} layers: `{}`)", stack.label, stack.role.name(), stack.layers, stack.prefix);
+    vec![
+        ("stack".to_owned(), own),
+        ("other stacks".to_owned(), format!("{} stay those of {recipient}", others.join(", "))),
+    ]
 }
 
 fn base_label(swap: &Swap) -> String {
