@@ -4,8 +4,9 @@
 >>> report = suture.swap("task-expert", "language-expert", "out", bottom=5, top=2, transition=1)
 
 Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff` fine-tunes with their base,
-:func:`propose` a swap, list :func:`methods`, :func:`verify` an output. Functions that write: :func:`swap`,
-:func:`revert`, :func:`merge`; they return a :class:`Report`.
+:func:`compat` of models with each other, :func:`propose` a swap, list :func:`methods`, :func:`verify` an output,
+:func:`init` a merge config, :func:`diff_recipes` of two outputs, :func:`schema` of what goes in and comes out.
+Functions that write: :func:`swap`, :func:`revert`, :func:`merge`; they return a :class:`Report`.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
@@ -18,11 +19,16 @@ from suture._core import __version__
 from suture.errors import SutureError, UsageError
 
 if TYPE_CHECKING:
+    from suture.analysis.compat import compat
     from suture.analysis.diff import diff
+    from suture.analysis.init import init
     from suture.analysis.inspect import inspect
     from suture.analysis.methods import methods
+    from suture.analysis.recipes import diff_recipes
+    from suture.analysis.schema import schema
     from suture.analysis.verify import verify
     from suture.checkpoint import Checkpoint, TensorInfo, open
+    from suture.render.command import command_of
     from suture.results import Report
     from suture.settings import Settings
     from suture.surgery.merge import merge
@@ -38,13 +44,18 @@ __all__ = [
     "TensorInfo",
     "UsageError",
     "__version__",
+    "command_of",
+    "compat",
     "diff",
+    "diff_recipes",
+    "init",
     "inspect",
     "merge",
     "methods",
     "open",
     "propose",
     "revert",
+    "schema",
     "swap",
     "verify",
 ]
@@ -55,13 +66,18 @@ _HOMES = {
     "Report": "results",
     "Settings": "settings",
     "TensorInfo": "checkpoint",
+    "command_of": "render.command",
+    "compat": "analysis.compat",
     "diff": "analysis.diff",
+    "diff_recipes": "analysis.recipes",
+    "init": "analysis.init",
     "inspect": "analysis.inspect",
     "merge": "surgery.merge",
     "methods": "analysis.methods",
     "open": "checkpoint",
     "propose": "surgery.propose",
     "revert": "surgery.revert",
+    "schema": "analysis.schema",
     "swap": "surgery.swap",
     "verify": "analysis.verify",
 }

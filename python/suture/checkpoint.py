@@ -84,6 +84,11 @@ class Checkpoint:
         return self.names
 
     @property
+    def folder(self) -> Path:
+        """What was opened: `path`, or of a repository in a hub's cache its snapshot."""
+        return self._core.path
+
+    @property
     def names(self) -> list[str]:
         """Names of all tensors, in the order of their bytes."""
         return self._core.names()

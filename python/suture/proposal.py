@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
 
 from suture.errors import SutureError, UsageError
 from suture.results import Comparison, Edges, Proposal, Row, Score, Tuned
@@ -90,6 +92,7 @@ def propose_from(
     claims = [whole[1].get((layer, None), 0.0) - whole[0].get((layer, None), 0.0) for layer in range(scored["layers"])]
     told = {layer for profile in whole for (layer, _), score in profile.items() if score}
     return {
+        "schema": 1,
         "base": found["base"],
         "into": models[0]["tuned"],
         "donor": models[1]["tuned"],
@@ -103,6 +106,31 @@ def propose_from(
         "silent": [layer for layer in range(scored["layers"]) if layer not in told],
         "edges": edges_of(claims, tau),
     }
+
+
+def taken(proposal: Proposal, auto: str, only: str | None = None) -> list[dict[str, Any]]:
+    """What of each block a proposal takes from the donor; `only` are the modules that may move at all."""
+    if auto == "edges":
+        edges = proposal["edges"]
+        return [{k: edges[k] for k in ("bottom", "top", "transition_bottom", "transition_top")}]
+    entries = []
+    # Without blocks a whole layer moves; of a block what is in it does, the layer's norms stay the recipient's.
+    blocks: dict[str, list[str]] | dict[None, None] = proposal["modules"] or {None: None}
+    for block, modules in blocks.items():
+        scores = [s for s in proposal["scores"] if s["block"] == block]
+        entry: dict[str, Any] = {
+            "layers": [s["layer"] for s in scores if s["choice"] == "donor"],
+            "blended": {str(s["layer"]): proposal["alpha"] for s in scores if s["choice"] == "blend"},
+        }
+        if modules is not None:
+            # With modules asked for, those of them that are in the block.
+            asked = modules if only is None else [g.strip() for g in only.split(",")]
+            inside = [g for g in asked if any(fnmatchcase(g, m) or fnmatchcase(m, g) for m in modules)]
+            if not inside:
+                continue
+            entry["modules"] = ",".join(inside)
+        entries.append(entry)
+    return entries
 
 
 def _stack(found: Comparison, named: str | None) -> Stack:

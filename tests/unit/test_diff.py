@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 import suture
+from suture.render.metrics import label as label_of
 
 from ..reference.delta import FIGURES, place
 from ..support.checkpoints import Raw, encode, write_checkpoint
-from ..support.diffing import SECTIONS, agrees, by_name, compare, joined, only, run, tune
+from ..support.diffing import SECTIONS, agrees, by_name, compare, computed_total, joined, only, run, tune
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 SIZES = [(1,), (7,), (127,), (128,), (129,), (31, 33), (3, 5, 7, 11), (1023,), (1024,), (1025,), (4096,), (4097,),
@@ -162,7 +163,23 @@ def test_tensors_without_arithmetic_are_counted(dtype: str, tmp_path: Path) -> N
     first, second = Raw(dtype, (2, 5), base), Raw(dtype, (2, 5), bytes(tuned))
     found = rows(compare(tmp_path, {"a": first, "b": first}, {"a": first, "b": second}))
     assert [(found[name]["equal"], found[name]["changed"]) for name in "ab"] == [(True, 0), (False, 0.2)]
-    assert all(found[name]["elements"] == 10 and found[name]["l2"] == 0 for name in "ab")
+    assert all(found[name]["elements"] == 10 and found[name]["l2"] is found[name]["cosine"] is None for name in "ab")
+
+
+def test_a_model_that_cannot_be_computed_on_has_changed(tmp_path: Path) -> None:
+    """Law 5: what is compared by its bytes counts in the shares of the whole, and is told in a line of its own."""
+    numbers, ones = np.random.default_rng(0).integers(0, 100, (2, 600), dtype=np.uint8), encode(np.ones(300), "F32")
+    eight = [Raw("F8_E4M3", (600,), n.tobytes()) for n in numbers]
+    model = only(compare(tmp_path, {"a": eight[0], "b": ones}, {"a": eight[1], "b": ones}))
+    differing = int((numbers[0] != numbers[1]).sum())
+    assert model["total"]["elements"] == 900
+    assert model["total"]["changed"] == pytest.approx(differing / 900)
+    assert model["uncomputed"] == {
+        "tensors": 1, "elements": 600, "tensors_changed": 1, "elements_changed": differing, "dtypes": ["F8_E4M3"],
+    }  # fmt: skip
+    done = run("diff", tmp_path / "base.safetensors", tmp_path / "tuned-1.safetensors")
+    assert f"compared by their bytes, as F8_E4M3: 1 tensor, 1 changed ({differing:,} of 600 elements)" in done.stdout
+    assert "0.0% of elements changed" not in done.stdout
 
 
 def test_tensors_of_one_side_are_listed(tmp_path: Path) -> None:
@@ -248,7 +265,7 @@ def test_rollups_are_the_metrics_of_everything_together(
     assert sorted(labels) == sorted(groups)
     for label, row in zip(labels, model[section], strict=True):
         agrees(row, *joined(groups[label]))
-    agrees(model["total"], *joined([both for group in groups.values() for both in group]))
+    agrees(computed_total(model), *joined([both for group in groups.values() for both in group]))
 
 
 def test_experts_and_layers_are_ordered(moe: tuple[Path, Path, dict[str, tuple[Raw, Raw]]]) -> None:
@@ -272,9 +289,11 @@ def test_csv_holds_what_json_holds(moe: tuple[Path, Path, dict[str, tuple[Raw, R
         assert len(written) == len(model[section])
         for line, row in zip(written, model[section], strict=True):
             assert set(line) == set(row)
-            assert [float(line[name]) for name in FIGURES] == [float(row[name]) for name in FIGURES]
-            label = "name" if by == "tensor" else by
-            assert line[label] == row[label]
+            assert [line[name] and float(line[name]) for name in FIGURES] == [
+                "" if row[name] is None else float(row[name]) for name in FIGURES
+            ]
+            named = "name" if by == "tensor" else by
+            assert line[named] == row[named]
     assert "x" in (tmp_path / "tensor.csv").read_text().splitlines()[1]
     done = run("diff", base, tuned, "--csv", tmp_path / "no" / "such" / "folder.csv")
     assert done.returncode == 1
@@ -299,6 +318,7 @@ def test_by_prints_a_line_for_each(by: str, section: str, moe: tuple[Path, Path,
     assert done.returncode == 0
     assert {line.split()[0] for line in done.stderr.splitlines()} == {"warning:"}
     lines = done.stdout.splitlines()
-    assert lines[0].split() == [by, *FIGURES]
-    first = [line.split()[0] for line in lines[1:]]
+    assert lines[0].split() == [by, *" ".join(label_of(name) for name in FIGURES).split()]
+    assert lines[-1].split()[:2] == ["compared", "by"]
+    first = [line.split()[0] for line in lines[1:-1]]
     assert first == [row["name" if by == "tensor" else by] for row in model[section]] + ["all"]

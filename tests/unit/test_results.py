@@ -110,7 +110,7 @@ def test_verbs_that_write(name: str, models: list[Path], tmp_path: Path) -> None
         for one in [report, *report.parts.values()]:
             assert not wrong(one.data, results.Surgery)
             if "title" not in one.data:
-                assert one.data.keys() == {"outputs", "warnings"}
+                assert one.data.keys() == {"schema", "outputs", "warnings"}
                 continue
             shared = keys(surgery.Told) | keys(surgery.Shared)
             own = keys(surgery.Planned) - {"proposal"} if dry else keys(surgery.Done)
@@ -139,6 +139,6 @@ def keys(kind: Any) -> set[str]:
 
 def test_the_check_sees_what_is_wrong() -> None:
     """The test of the test."""
-    assert wrong({"tensors": 1, "bytes": True, "differing": [2], "more": 0}, results.Verification)
-    assert len(wrong({"tensors": 1, "bytes": True, "differing": [2], "more": 0}, results.Verification)) == 3
-    assert not wrong({"tensors": 1, "bytes": 2, "differing": ["x"]}, results.Verification)
+    bad = {"schema": 1, "tensors": 1, "bytes": True, "differing": [2], "more": 0}
+    assert len(wrong(bad, results.Verification)) == 3
+    assert not wrong({"schema": 1, "tensors": 1, "bytes": 2, "differing": ["x"]}, results.Verification)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from os import PathLike
-from pathlib import Path
 from typing import cast
 
 from suture import _core
@@ -67,9 +66,9 @@ def diff(
     total = _core.compare_bytes(first._core, cores, options)
     done = scaled(progress, total)
     text = _core.compare_json(first._core, cores, options, settings.io, settings.thread_count, done)
-    found = cast(Comparison, json.loads(text))
+    found = cast(Comparison, {"schema": 1, **json.loads(text)})
     found["warnings"] = [w for checkpoint in (first, *others) for w in checkpoint._core.warnings]
-    names = token_names(Path(base)) if tokens else {}
+    names = token_names(first.folder) if tokens else {}
     for model in found["models"]:
         if not model["tensors"] and (model["only_base"] or model["only_tuned"]):
             raise UsageError(f"{base} and {model['tuned']} have no tensor in common; are these the right checkpoints?")

@@ -26,4 +26,4 @@ def verify(
     settings = settings or Settings()
     total = sum(t["nbytes"] for t in Checkpoint(out).describe()["tensors"]) if progress else 0
     found = _core.verify_json(fspath(out), settings.io, settings.thread_count, scaled(progress, total))
-    return cast(Verification, json.loads(found))
+    return cast(Verification, {"schema": 1, **json.loads(found)})

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 VERBS = {
     "inspect": "Show what is in a checkpoint",
     "diff": "Measure what fine-tunes changed",
+    "compat": "Tell whether models can be merged or swapped",
     "swap": "Put layers of one model into another",
     "revert": "Reset layers of a fine-tune to its base",
     "merge": "Merge models by a config",
+    "init": "Write a merge config to edit",
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",
+    "schema": "Print JSON Schemas of configs and reports",
     "demo": "Swap layers of three small models and test what comes out",
     "help": "Show the help of a verb, or of all as a manual page",
 }

@@ -11,6 +11,7 @@ import click
 from suture.analysis.diff import ABOVE, metrics
 from suture.analysis.diff import diff as run
 from suture.analysis.layers import frozen, listed_layers, moved
+from suture.analysis.recipes import diff_recipes, is_report
 from suture.cli.complete import words
 from suture.cli.mistakes import near
 from suture.cli.options import background, reading, settings
@@ -65,6 +66,7 @@ def _names(spread: bool) -> dict[str, str]:
 @click.option("--parquet", "parquet_file", type=click.Path(), metavar="FILE", help="Write the table as Parquet")
 @click.option("--plot", "plot_file", type=click.Path(), metavar="FILE", help="Draw the heat map as .svg or .png")
 @click.option("--html", "html_file", type=click.Path(), metavar="FILE", help="Write everything as one HTML page")
+@click.option("--recipes", is_flag=True, help="Compare where two outputs come from, by their suture.json")
 @reading
 def diff(
     base: str,
@@ -84,6 +86,7 @@ def diff(
     parquet_file: str | None,
     plot_file: str | None,
     html_file: str | None,
+    recipes: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -99,7 +102,11 @@ def diff(
       suture diff base math-expert --by head --sort relative_l2
       suture diff base math-expert swahili-expert --html report.html
       suture diff base tuned --frozen 0-4,outside
+      suture diff merge-1 merge-2 --recipes
     """
+    if recipes or all(map(is_report, (base, *tuned))):
+        _diff_recipes(base, tuned, quiet=quiet, as_json=as_json)
+        return
     if html_file:
         # The page shows all there is.
         heads, spread = heads or _has_heads(base), True
@@ -125,7 +132,9 @@ def diff(
     rows = [rows_of(model) for model in found["models"]]
     if sort:
         for table in rows:
-            table.sort(key=lambda r: float(r[sort]), reverse=not known[sort]["ascending"])
+            # What has no figure comes last, whichever way.
+            sign = 1 if known[sort]["ascending"] else -1
+            table.sort(key=lambda r: (r[sort] is None, sign * float(r[sort] or 0)))
     if csv_file and not any(rows):
         raise UsageError(f"{csv_file}: nothing to write; the checkpoints share no {by or 'tensor'}")
     _write_files(found, rows, metric, csv_file, parquet_file, plot_file, html_file)
@@ -146,6 +155,18 @@ def diff(
         warn_of_strangers(found)
     for check, layers in asked:
         check(found, layers)
+
+
+def _diff_recipes(one: str, others: tuple[str, ...], *, quiet: bool, as_json: bool) -> None:
+    if len(others) != 1:
+        raise UsageError(f"--recipes compares two outputs, found {len(others) + 1}")
+    found = diff_recipes(one, others[0])
+    if as_json:
+        emit_json(found)
+    elif not quiet:
+        from suture.render.recipes import show_recipes
+
+        show_recipes(found)
 
 
 def _has_heads(base: str) -> bool:

@@ -79,3 +79,11 @@ def settings(options: dict[str, Any]) -> Settings:
     """The settings among a verb's options, which are taken out of `options`."""
     names = Settings.__dataclass_fields__
     return Settings(**{k: options.pop(k) for k in list(options) if k in names})
+
+
+def kept(how: Settings) -> list[str]:
+    """The settings that decide what is written and are in no recipe, as options that a user would type."""
+    sizes = ["--shard-size", str(how.shard_size)] if how.shard_size is not None else []
+    nan = ["--nan", how.nan] if how.nan != "error" else []
+    flags = {"--allow-mixed": how.allow_mixed, "--model-card": how.model_card, "--overwrite": how.overwrite}
+    return [*sizes, *nan, *(flag for flag, given in flags.items() if given)]

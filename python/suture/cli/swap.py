@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from suture.cli.complete import words
-from suture.cli.options import settings, writing
+from suture.cli.options import kept, settings, writing
 from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU
 from suture.render.outcome import present
@@ -116,7 +116,7 @@ def swap(
             dry_run=dry_run,
             progress=progress,
         )
-    present(report, as_json=as_json, quiet=quiet, verbose=verbose)
+    present(report, as_json=as_json, quiet=quiet, verbose=verbose, options=kept(how))
 
 
 def _donors(given: tuple[str, ...]) -> str | dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from suture.escape import printable
 from suture.render.layout import room
-from suture.render.metrics import LABELS, PAIR_LABELS, label
+from suture.render.metrics import LABELS, PAIR_LABELS, label, number
 from suture.render.table import Column, names, show
 from suture.render.terminal import say, warn
-from suture.render.units import figure
+from suture.render.units import figure, plural
 from suture.results import Comparison, Row, Tuned
 
 #: Which figures a narrow terminal shows: the first ones. What is zero in every row comes after all of them.
@@ -36,9 +36,12 @@ def show_table(
 
 
 def _figures(metric: str, rows: list[Row], first: str | None) -> Column:
-    values = [f"{float(row[metric]):.6f}" if metric == "cosine" else figure(row[metric]) for row in rows]
+    exact = metric == "cosine"
+    values = [
+        f"{number(row[metric]):.6f}" if exact and row[metric] is not None else figure(row[metric]) for row in rows
+    ]
     rank = _TELLING.index(metric) if metric in _TELLING else len(_TELLING)
-    if not any(float(row[metric]) for row in rows):
+    if not any(row[metric] and number(row[metric]) for row in rows):
         rank += 2 * len(_TELLING)
     return Column(label(metric), values, 0 if metric == first else rank)
 
@@ -75,9 +78,15 @@ def warn_of_strangers(found: Comparison) -> None:
 
 def left_out(model: Tuned) -> list[str]:
     """The tensors that were not compared, by the reason."""
+    told = []
+    if (u := model["uncomputed"])["tensors"]:
+        changed = f"{u['tensors_changed']:,} changed ({u['elements_changed']:,} of {u['elements']:,} elements)"
+        told.append(
+            f"compared by their bytes, as {', '.join(u['dtypes'])}: {plural(u['tensors'], 'tensor')}, {changed}"
+        )
     lists = (
         ("only in the base", model["only_base"]),
         ("only in the tuned model", model["only_tuned"]),
         ("not comparable", model["reshaped"]),
     )
-    return [f"{title}: {', '.join(map(printable, listed))}" for title, listed in lists if listed]
+    return told + [f"{title}: {', '.join(map(printable, listed))}" for title, listed in lists if listed]

@@ -18,7 +18,7 @@ from suture.render.names import heads
 from suture.render.table import NAME
 from suture.render.terminal import dark, say
 from suture.render.units import figure, plural
-from suture.results import Comparison, Tuned
+from suture.results import Comparison, Row, Tuned
 
 #: A sequential scale from pale to dark (ColorBrewer's YlGnBu), readable by colour-blind people. Text and background
 #: are both set; what changed most is furthest from the terminal's background: darkest on a light one, else brightest.
@@ -148,6 +148,10 @@ def _head(name: str, width: int, marks: dict[str, str]) -> list[str]:
     return [marks.setdefault(name, f"({len(marks) + 1})")]
 
 
+def _cosine(total: Row) -> str:
+    return figure(None) if total["cosine"] is None else f"{float(total['cosine']):.6f}"
+
+
 def _headline(found: Comparison, model: Tuned, metric: str, top: float) -> None:
     total = model["total"]
     equal = sum(t["equal"] for t in model["tensors"])
@@ -155,6 +159,6 @@ def _headline(found: Comparison, model: Tuned, metric: str, top: float) -> None:
     say(f"{model['tuned']} against {found['base']}", bold=True)
     say(
         f"{plural(len(model['tensors']), 'tensor')}, {equal} equal; relative change {figure(total['relative_l2'])}, "
-        f"{LABELS['cosine']} {float(total['cosine']):.6f}, {float(total['changed']):.1%} of elements changed"
+        f"{LABELS['cosine']} {_cosine(total)}, {float(total['changed']):.1%} of elements changed"
     )
     say(f"{metric}: {READINGS.get(metric, summary)}; 100 is {figure(top)}")

@@ -21,11 +21,12 @@ def show(found: Inspection, tensors: bool) -> None:
     say(f"{counted}, {size(found['bytes'])} in {files}", head=found["path"])
     if found["config"]:
         say("  config  " + ", ".join(f"{k} {_value(v)}" for k, v in found["config"].items()), hang=10)
-    several = len(found["stacks"]) > 1
     for stack in found["stacks"]:
-        # Of several, the name that options and tables call it by.
-        called = f", called {stack['name']}{' (main)' if stack['main'] else ''}" if several else ""
+        # The name that options and tables call it by, and what it is.
+        called = f", called {stack['name']}{' (main)' if stack['main'] else ''}" if len(found["stacks"]) > 1 else ""
         say(f"  layers  {stack['layers']} of {stack['prefix']}{called}", hang=10)
+    for sentence in found["verdict"]:
+        say(f"  found   {sentence}", hang=10)
     for name, d in found["dtypes"].items():
         say(f"  {name:<7} {plural(d['tensors'], 'tensor')}, {d['elements']:,} elements, {size(d['bytes'])}")
     if tensors:

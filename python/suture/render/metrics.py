@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,12 @@ def label(metric: str) -> str:
     return LABELS.get(metric, metric)
 
 
+def number(value: float | str | None) -> float:
+    """A figure as a number: NaN where nothing could be computed on."""
+    return math.nan if value is None else float(value)
+
+
 def reading(row: Mapping[str, Any], metric: str) -> float:
     """The metric as a map draws it: a cosine near one is no change, so that its distance from one is shown."""
-    value = float(row[metric])
+    value = number(row[metric])
     return max(1.0 - value, 0.0) if metric in READINGS else value

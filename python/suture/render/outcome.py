@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from suture.recipe import Config
+from suture.render.command import NoCommandError, command_lines, command_of
 from suture.render.layout import room
 from suture.render.table import Column, laid, left_out, words
 from suture.render.terminal import emit_json, say, warn
@@ -16,19 +17,22 @@ from suture.results import PlannedTensor, Proposal, Report, Surgery
 from suture.results.surgery import places
 
 
-def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Print a report: data on stdout (with `as_json`, or of a dry run), everything else on stderr."""
+def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool, options: Sequence[str] = ()) -> None:
+    """Print a report: data on stdout (with `as_json`, or of a dry run), everything else on stderr.
+
+    `options` are those that a command which writes the same would be given too.
+    """
     if not quiet:
         warn(*_warnings(report))
     if as_json:
         parts = {name: part.data for name, part in report.parts.items()}
         emit_json(parts | _main(report) if parts else report.data)
     elif report.dry:
-        for line in _plans(report, verbose):
+        for line in _plans(report, verbose, options):
             say(line, hang=_hang(line))
     elif not quiet:
         for part in (report.parts or {"": report}).values():
-            for line in _done(part, verbose):
+            for line in _done(part, verbose, options):
                 say(line, err=True, hang=_hang(line))
 
 
@@ -50,12 +54,12 @@ def _main(report: Report) -> dict[str, Surgery]:
     return {"": report.data} if "title" in report.data else {}
 
 
-def _plans(report: Report, verbose: bool) -> Iterator[str]:
+def _plans(report: Report, verbose: bool, options: Sequence[str]) -> Iterator[str]:
     for name, part in report.parts.items():
         yield f"{name}:"
-        yield from _plan(part, verbose)
+        yield from _plan(part, verbose, options)
     if _main(report):
-        yield from _plan(report, verbose)
+        yield from _plan(report, verbose, options)
 
 
 def _notes(data: Surgery) -> list[str]:
@@ -63,12 +67,13 @@ def _notes(data: Surgery) -> list[str]:
     return [f"  {k:<{width}}  {v}" for k, v in data["notes"]]
 
 
-def _plan(report: Report, verbose: bool) -> list[str]:
+def _plan(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
     actions = Counter(t.action for t in report.tensors)
     lines = [f"{data['title']}: {plural(len(report.tensors), 'tensor')}", *_notes(data)]
     if report.proposal:
         lines += proposal_lines(report.proposal, room())
+        lines += _command(report, report.proposal, options, room())
     lines += [f"  {_action(name)}: {plural(n, 'tensor')}" for name, n in sorted(actions.items())]
     if verbose:
         lines += [_tensor(t, report.config) for t in data["tensors"]]
@@ -105,6 +110,16 @@ def proposal_lines(proposal: Proposal, width: int | None) -> list[str]:
         *(f"  {line}" for line in left_out(out, width and width - 2, "--json has all")),
         f"  as edges: bottom {e['bottom']}, top {e['top']}, {transitions} (gain {e['gain']:.4f})",
     ]
+
+
+def _command(report: Report, proposal: Proposal, options: Sequence[str], width: int | None) -> list[str]:
+    """The command that carries a proposal out without asking for one again, or why there is none."""
+    swap = report.data["recipe"]["swap"]
+    try:
+        command = command_of(proposal, proposal["into"], proposal["donor"], report.out, swap=swap, options=options)
+    except NoCommandError as e:
+        return [f"  no command without --auto says this: {e}"]
+    return ["  the same without --auto:", *(f"    {line}" for line in command_lines(command, width and width - 4))]
 
 
 def _unused(report: Report) -> str:
@@ -152,7 +167,7 @@ def _lines(found: list[str | None] | None, config: Config | None) -> str:
     return f" (line {shown[0]})" if same and shown[0].isdigit() else f" ({', '.join(shown[:1] if same else shown)})"
 
 
-def _done(report: Report, verbose: bool) -> list[str]:
+def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
     actions = Counter(t.action for t in report.tensors)
     moved = [f"{n:,} {text}" for action, text in _MOVED.items() if (n := actions.pop(action, 0))]
@@ -162,6 +177,7 @@ def _done(report: Report, verbose: bool) -> list[str]:
     lines = [f"{data['title']} -> {report.out}", *_notes(data)]
     if report.proposal:
         lines += proposal_lines(report.proposal, room(err=True))
+        lines += _command(report, report.proposal, options, room(err=True))
     lines.append(f"  {plural(len(report.tensors), 'tensor')}: {', '.join(parts) or 'none'}")
     if data["unused"]:
         lines.append(f"  {_unused(report)} (listed in suture.json)")

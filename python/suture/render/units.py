@@ -12,8 +12,10 @@ def size(n: float) -> str:
     return f"{n:.3g} {units[0]}"
 
 
-def figure(value: float | str) -> str:
-    """A metric with three digits."""
+def figure(value: float | str | None) -> str:
+    """A metric with three digits; a dash where there is none."""
+    if value is None:
+        return "-"
     number = float(value)
     return "0" if number == 0 else f"{number:.3g}"
 

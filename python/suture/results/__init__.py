@@ -1,13 +1,16 @@
 """What the verbs return, as types: the shapes of every `--json` and of suture.json."""
 
+from suture.results.compat import Compatibility
 from suture.results.outcome import Outcome
 from suture.results.proposal import Edges, Proposal, Score
 from suture.results.reading import Comparison, Inspection, Metric, Pair, Row, Spec, Tuned, Verification
+from suture.results.recipes import RecipeComparison
 from suture.results.report import Report, TensorReport
 from suture.results.surgery import DoneTensor, PlannedTensor, Surgery
 
 __all__ = [
     "Comparison",
+    "Compatibility",
     "DoneTensor",
     "Edges",
     "Inspection",
@@ -16,6 +19,7 @@ __all__ = [
     "Pair",
     "PlannedTensor",
     "Proposal",
+    "RecipeComparison",
     "Report",
     "Row",
     "Score",

@@ -35,6 +35,7 @@ class Proposal(TypedDict):
     `layers` holds the choice of each layer, or by module a choice for each of its blocks.
     """
 
+    schema: int
     base: str
     into: str
     donor: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 #: A row of figures: what it is of (`name`, `layer`, `module`, ...) and a value for each of the metrics. A figure that
-#: JSON cannot write is text (`inf`, `NaN`).
+#: JSON cannot write is text (`inf`, `NaN`); where nothing can be computed on it is nothing.
 Row = dict[str, Any]
 
 
@@ -47,12 +47,23 @@ class _Parts(TypedDict, total=False):
     vocabularies: list[Row]
 
 
+class Uncomputed(TypedDict):
+    """Tensors of a dtype that is not computed on, compared by their bytes: how many, and how many changed."""
+
+    tensors: int
+    elements: int
+    tensors_changed: int
+    elements_changed: int
+    dtypes: list[str]
+
+
 class Tuned(_Rolled, _Parts):
     """A fine-tune compared with the base."""
 
     tuned: str
     label: str
     ancestry: Ancestry
+    uncomputed: Uncomputed
     only_base: list[str]
     only_tuned: list[str]
     reshaped: list[str]
@@ -96,6 +107,7 @@ class Stack(TypedDict):
 class Comparison(TypedDict):
     """What :func:`suture.diff` returns."""
 
+    schema: int
     base: str
     #: The base's; rows name layers of the main one by number (`3`), of others with the stack (`encoder:3`).
     stacks: list[Stack]
@@ -138,22 +150,28 @@ class DtypeSum(TypedDict):
 class Inspection(TypedDict):
     """What :func:`suture.inspect` returns."""
 
+    schema: int
     path: str
     bytes: int
     files: list[File]
     stacks: list[Stack]
     #: Whether the head is the embedding, as far as config.json tells.
     tied: bool | None
+    #: Tensors that are quantised weights, or come with one.
+    quantised: int
     tensors: list[Tensor]
     #: What was passed over in the files.
     warnings: list[str]
     dtypes: dict[str, DtypeSum]
     config: dict[str, Any] | None
+    #: What all this makes of it, in sentences.
+    verdict: list[str]
 
 
 class Verification(TypedDict):
     """What :func:`suture.verify` returns: how much was compared, and the names of the tensors that differ."""
 
+    schema: int
     tensors: int
     bytes: int
     differing: list[str]

@@ -131,6 +131,8 @@ class Shared(TypedDict, total=False):
 class Planned(TypedDict, total=False):
     """What only a plan says."""
 
+    #: The number of this shape; other keys may come with it, none of these changes its meaning.
+    schema: int
     hash: str | None
     read_bytes: int
     write_bytes: int
@@ -153,6 +155,7 @@ class Done(TypedDict, total=False):
 class Outputs(TypedDict, total=False):
     """What a config with several outputs says: the title of each, by its name."""
 
+    schema: int
     outputs: dict[str, str]
 
 

@@ -23,9 +23,11 @@ def adapter_config(folders: list[Path]) -> bytes | None:
     Raises:
         SutureError: if only some are adapters, or their factors do not mean the same.
     """
+    opened = [Checkpoint(f) for f in folders]
+    folders = [c.folder for c in opened]
     files = [f / "adapter_config.json" for f in folders]
     # A model's folder may hold an adapter's files beside its own: what counts is what the checkpoint consists of.
-    adapters = [any(".lora_" in name for name in Checkpoint(f).names) for f in folders]
+    adapters = [any(".lora_" in name for name in c.names) for c in opened]
     if not any(adapters):
         return None
     for folder, adapter in zip(folders, adapters, strict=True):

@@ -11,12 +11,13 @@ TOKENIZER_FILES = (
     "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm",
     "target.spm", "tekken.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+#: Those that say which token a number is.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 def other_tokens(folder: Path, other: Path) -> int:
     """How many ids, of those both vocabularies have, are other tokens in `other`; 0 where either cannot be read."""
-    if all(_bytes(folder / name) == _bytes(other / name) for name in _VOCABULARIES):
+    if all(_bytes(folder / name) == _bytes(other / name) for name in VOCABULARIES):
         return 0
     own, theirs = token_names(folder), token_names(other)
     return sum(theirs[i] != token for i, token in own.items() if i in theirs)

@@ -183,7 +183,7 @@ def _outputs(steps: list[Step], reports: Mapping[str, Report]) -> str:
     """outputs.json."""
     titles = {s.name: reports[s.name].data["title"] for s in steps}
     warnings = [w for s in steps for w in s.told(reports[s.name].warnings)]
-    return json.dumps({"outputs": titles, "warnings": warnings}, indent=2) + "\n"
+    return json.dumps({"schema": 1, "outputs": titles, "warnings": warnings}, indent=2) + "\n"
 
 
 def _in_the_way(listed: Path, overwrite: bool) -> list[SutureError]:

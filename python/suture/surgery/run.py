@@ -43,7 +43,7 @@ class Job:
 
     def look(self, out: Path) -> Report:
         """The plan as a report."""
-        data = cast(Surgery, json.loads(self.plan.to_json()))
+        data = cast(Surgery, {"schema": 1, **json.loads(self.plan.to_json())})
         data["suture"] = _core.__version__
         data["plan"] = data["hash"]
         data["budget"] = self.budget

@@ -46,6 +46,7 @@ impl Checkpoint {
             "files": files,
             "stacks": c.anatomy().to_json(),
             "tied": c.tied(),
+            "quantised": c.quantised(),
             "tensors": tensors,
             "warnings": c.told(),
         })

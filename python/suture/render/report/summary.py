@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from suture.escape import printable
+from suture.render.metrics import number
 from suture.render.units import figure
 
 #: What is compared: it does not depend on how large a tensor is, or its values are.
@@ -24,7 +25,7 @@ def summary(found: Mapping[str, Any], proposal: Mapping[str, Any] | None) -> str
 
 def _changed(models: Sequence[Mapping[str, Any]], base: Any) -> str:
     most = models[0]
-    if all(float(t[_METRIC]) == 0 for m in models for t in m["tensors"]):
+    if all(not t[_METRIC] or float(t[_METRIC]) == 0 for m in models for t in m["tensors"]):
         names = " and ".join(_strong(m["label"]) for m in models)
         return f"Nothing that is compared was changed in {names}: all values are those of {_code(base)}."
     if len(models) == 1:
@@ -47,7 +48,7 @@ def _changed(models: Sequence[Mapping[str, Any]], base: Any) -> str:
 
 def _spread(model: Mapping[str, Any]) -> str:
     """Without a proposal: how evenly the layers changed."""
-    layers = [row for row in model["layers"] if row["layer"] != "-" and math.isfinite(float(row[_METRIC]))]
+    layers = [row for row in model["layers"] if row["layer"] != "-" and math.isfinite(number(row[_METRIC]))]
     if len(layers) < 2 or not any(map(_order, layers)):
         return "No swap is proposed: that takes two fine-tunes whose layers changed."
     most, least = max(layers, key=_order), min(layers, key=_order)
@@ -90,7 +91,7 @@ def _layers(numbers: set[int]) -> str:
 
 def _order(row: Mapping[str, Any]) -> float:
     """What rows are compared by: what is no number, or is over a base of zeros, comes last."""
-    value = float(row[_METRIC])
+    value = number(row[_METRIC])
     return value if math.isfinite(value) else 0.0
 
 

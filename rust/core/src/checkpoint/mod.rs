@@ -25,6 +25,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::model::anatomy::{Anatomy, Stack};
 use crate::model::attention::Attention;
+use crate::model::families::Families;
 use crate::model::names::{is_buffer, other_names};
 use crate::model::tied;
 use crate::source::{FileSource, Identity, IoMode, Source};
@@ -208,6 +209,12 @@ impl Checkpoint {
     fn headless(&self) -> bool {
         let wanted = self.config.as_ref().is_some_and(tied::wants_head) && self.tied() == Some(false);
         wanted && !self.tensors.iter().any(|t| tied::is_head(&t.name))
+    }
+
+    /// How many tensors are quantised weights or come with one.
+    pub fn quantised(&self) -> usize {
+        let families = Families::of(self.tensors.iter().map(|t| (t.name.as_str(), t.dtype)));
+        (0..self.tensors.len()).filter(|i| families.module(*i).is_some()).count()
     }
 
     /// Whether it ties its head to its embedding, as far as its config.json tells.

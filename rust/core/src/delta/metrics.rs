@@ -25,6 +25,8 @@ pub struct Metric {
     pub summary: &'static str,
     /// Which of its values tell most.
     pub tells: Tells,
+    /// Whether it counts elements, so that it means something where they cannot be computed on.
+    pub counts: bool,
     /// Its value.
     pub value: fn(&Moments) -> f64,
 }
@@ -32,7 +34,8 @@ pub struct Metric {
 macro_rules! metrics {
     ($($name:literal, $summary:literal, $tells:ident, $value:expr;)*) => {
         /// All metrics, in the order they are shown.
-        pub static METRICS: &[Metric] = &[$(Metric { name: $name, summary: $summary, tells: Tells::$tells, value: $value }),*];
+        pub static METRICS: &[Metric] =
+            &[$(Metric { name: $name, summary: $summary, tells: Tells::$tells, counts: counts($name), value: $value }),*];
     };
 }
 
@@ -75,6 +78,11 @@ pub fn specs(options: &Options) -> Vec<Value> {
         ordered(&format!("above_{}", t.text), &format!("share of elements with |change| above {}{of}", t.value));
     }
     found
+}
+
+/// Metrics that count elements, and do not look into them.
+const fn counts(name: &str) -> bool {
+    matches!(name.as_bytes(), b"changed" | b"unchanged" | b"nonfinite")
 }
 
 /// Pairs that are in the sums.

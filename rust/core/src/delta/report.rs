@@ -52,7 +52,11 @@ impl Comparison {
                     ("layer", layer_name(&self.anatomy, t.layer)),
                     ("equal", json!(t.equal)),
                 ];
-                headed(self.row(&t.moments, t.asked.as_ref()), &head)
+                let mut row = self.row(&t.moments, t.asked.as_ref());
+                for metric in METRICS.iter().filter(|m| !m.counts && !t.dtype.computes()) {
+                    row.insert(metric.name.into(), Value::Null);
+                }
+                headed(row, &head)
             })
             .collect();
         if self.options.heads {
@@ -78,6 +82,14 @@ impl Comparison {
                 .map(|(t, rows)| json!({"tensor": t.name, "rows": t.shape[0], "changed": rows.last()}))
                 .collect();
         }
+        // What cannot be computed on counts: else a model of which a third changed would hardly have changed.
+        let mut all = Moments::default();
+        model.tensors.iter().for_each(|t| all += t.moments);
+        for metric in METRICS.iter().filter(|m| m.counts) {
+            out["total"][metric.name] = number((metric.value)(&all));
+        }
+        out["total"]["elements"] = all.elements.into();
+        out["uncomputed"] = uncomputed(model);
         out["only_base"] = json!(model.only_base);
         out["only_tuned"] = json!(model.only_tuned);
         out["reshaped"] = json!(model.reshaped);
@@ -154,6 +166,19 @@ fn labels(models: &[Model]) -> Vec<String> {
         if *n == 1 { name } else { format!("{name}#{n}") }
     };
     models.iter().map(label).collect()
+}
+
+/// What could not be computed on, and was compared by its bytes.
+fn uncomputed(model: &Model) -> Value {
+    let those = || model.tensors.iter().filter(|t| !t.dtype.computes());
+    let dtypes: std::collections::BTreeSet<&str> = those().map(|t| t.dtype.name()).collect();
+    json!({
+        "tensors": those().count(),
+        "elements": those().map(|t| t.moments.elements).sum::<u64>(),
+        "tensors_changed": those().filter(|t| !t.equal).count(),
+        "elements_changed": those().map(|t| t.moments.changed).sum::<u64>(),
+        "dtypes": dtypes,
+    })
 }
 
 /// Whether a model looks tuned from the base: by the cosine of all its matrices, for vectors (norms near 1) are alike in

@@ -136,17 +136,14 @@ impl Attention<'_> {
         if let Some(norm) = self.norm(&rest, shape) {
             return norm;
         }
-        if shape.iter().product::<u64>() <= 1 {
-            return Cut::Shared;
-        }
         let bias = rest.ends_with(".bias") || rest.ends_with("in_proj_bias");
         let out = is(module, &OUT);
         if out && bias && shape.len() == 1 {
             return Cut::Shared;
         }
-        self.projection(module, shape)
-            .map(Cut::Pieces)
-            .unwrap_or_else(|| if shared_by_all(&rest) { Cut::Shared } else { Cut::Unknown })
+        self.projection(module, shape).map(Cut::Pieces).unwrap_or_else(|| {
+            if shape.iter().product::<u64>() <= 1 || shared_by_all(&rest) { Cut::Shared } else { Cut::Unknown }
+        })
     }
 
     /// Rows or columns of a projection that belong to heads.

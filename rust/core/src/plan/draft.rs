@@ -294,8 +294,13 @@ impl Draft {
                 Some(_) if have.computes() => "part of a quantised weight".to_owned(),
                 _ => have.name().to_owned(),
             };
+            let checkpoint = self.models.get(from.model);
+            let whole = match checkpoint.quantised() {
+                0 => String::new(),
+                n => format!(" ({n} of the model's {} tensors are quantised)", checkpoint.tensors.len()),
+            };
             return fail(format!(
-                "is {what}, which cannot be computed on (f64, f32, f16 and bf16 can), and method {} would change it; \
+                "is {what}{whole}, which cannot be computed on (f64, f32, f16 and bf16 can), and method {} would change it; \
                  dequantise the model first, or leave the tensor out with `exclude`",
                 method.spec().name
             ));

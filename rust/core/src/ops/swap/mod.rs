@@ -6,6 +6,7 @@
 mod adapters;
 mod heads;
 mod notes;
+mod outside;
 mod shares;
 
 use std::collections::HashSet;
@@ -16,7 +17,7 @@ use crate::model::anatomy::Stack;
 use crate::model::attention::{Attention, Cut};
 use crate::model::names::{inside, module, module_kind};
 use crate::plan::{Computation, Draft, Models, OutputConfig, same_shape};
-use crate::recipe::{NonLayer, Swap};
+use crate::recipe::Swap;
 use crate::view::{Place, View};
 use heads::Heads;
 use shares::shares;
@@ -307,95 +308,6 @@ impl Builder<'_> {
         let (models, tensor) = (&self.draft.models, self.draft.models.tensor(own));
         let alike = |m: &usize| models.find(*m, name).is_some_and(|p| models.tensor(p).shape == tensor.shape);
         self.ignored(name) || (tensor.is_buffer() && !lenders.iter().all(alike))
-    }
-
-    /// The models that tensors outside the layers come from, besides the recipient.
-    fn lenders(&self) -> Vec<usize> {
-        match self.swap.non_layer {
-            NonLayer::Into => Vec::new(),
-            NonLayer::Base => self.base.into_iter().collect(),
-            _ => self.donors(),
-        }
-    }
-
-    /// A tensor that the recipient has outside the layers.
-    fn outside(&mut self, name: String, own: Place) -> Result<()> {
-        let mut parts = vec![(own, 1.0)];
-        let anatomy = self.draft.models.get(self.into).anatomy();
-        // Other stacks, and what belongs to them, stay the recipient's.
-        let mut elsewhere = anatomy.place(&name).is_some() || !anatomy.beside(&name, &self.stack);
-        if !elsewhere && self.stays(&name, own, &self.lenders()) {
-            elsewhere = true;
-            if !self.ignored(&name) {
-                self.draft.leave_buffer(&name);
-            }
-        }
-        self.given |= self.swap.non_layer != NonLayer::Into && !elsewhere;
-        match self.swap.non_layer {
-            _ if elsewhere => {}
-            NonLayer::Into => {}
-            NonLayer::From => parts = vec![(self.draft.models.need(self.givers[0].model, &name, self.into)?, 1.0)],
-            NonLayer::Base => {
-                if let Some(base) = self.base {
-                    parts = vec![(self.draft.models.need(base, &name, self.into)?, 1.0)];
-                }
-            }
-            NonLayer::Mean | NonLayer::Share(_) => parts = self.everyone(&name, self.into)?,
-        }
-        self.mix(name, own, parts)
-    }
-
-    /// Tensors outside the layers that the recipient does not have: most often a head that it ties to its embedding.
-    fn only_elsewhere(&mut self) -> Result<()> {
-        let lenders = self.lenders();
-        let mut known: HashSet<String> = HashSet::new();
-        let every = |lender: &usize| {
-            let tensors = &self.draft.models.get(*lender).tensors;
-            tensors.iter().enumerate().map(|(i, t)| (*lender, i, t.name.clone())).collect::<Vec<_>>()
-        };
-        for (lender, tensor, name) in lenders.iter().flat_map(every).collect::<Vec<_>>() {
-            let anatomy = self.draft.models.get(lender).anatomy();
-            let own = anatomy.alike(&self.stack).unwrap_or(&self.stack);
-            let elsewhere = anatomy.place(&name).is_some() || !anatomy.beside(&name, own);
-            let there = elsewhere || self.draft.models.get(self.into).find_alike(&name).is_some();
-            if there || self.ignored(&name) || !known.insert(name.clone()) {
-                continue;
-            }
-            if self.draft.models.get(lender).tensors[tensor].is_buffer() {
-                self.draft.leave_buffer(&name);
-                continue;
-            }
-            let own = Place { model: lender, tensor };
-            let mut parts = vec![(own, 1.0)];
-            if matches!(self.swap.non_layer, NonLayer::Mean | NonLayer::Share(_)) {
-                parts = self.everyone(&name, lender)?;
-            }
-            self.mix(name, own, parts)?;
-        }
-        Ok(())
-    }
-
-    /// The donors, each once.
-    fn donors(&self) -> Vec<usize> {
-        let mut models: Vec<usize> = Vec::new();
-        for giver in &self.givers {
-            if !models.contains(&giver.model) {
-                models.push(giver.model);
-            }
-        }
-        models
-    }
-
-    /// A tensor outside the layers that is mixed: the recipient's and every donor's, with their shares.
-    fn everyone(&self, name: &str, wanted_by: usize) -> Result<Vec<(Place, f64)>> {
-        let donors = self.donors();
-        let share = match self.swap.non_layer {
-            NonLayer::Share(share) => share,
-            _ => 1.0 / (donors.len() + 1) as f64,
-        };
-        let need = |model, share| Ok((self.draft.models.need(model, name, wanted_by)?, share));
-        let own = need(self.into, 1.0 - share * donors.len() as f64);
-        std::iter::once(own).chain(donors.into_iter().map(|donor| need(donor, share))).collect()
     }
 
     /// Adds a tensor that is `parts` with their shares: a copy where it is one of them, else computed in f64.

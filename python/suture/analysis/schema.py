@@ -1,0 +1,23 @@
+"""JSON Schemas of configs and of what verbs print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suture.errors import UsageError
+from suture.recipe.schema import config_schema
+from suture.results.schema import SHAPES, result_schema
+
+#: What there are schemas of, and what each is.
+SCHEMAS = {"config": "a merge config", **{name: title for name, (title, _) in SHAPES.items()}}
+
+
+def schema(of: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a merge config (``config``) or of what a verb prints (``report``, ...).
+
+    Raises:
+        UsageError: if there is none of that name.
+    """
+    if of not in SCHEMAS:
+        raise UsageError(f"no schema of `{of}`; expected one of {', '.join(f'`{name}`' for name in SCHEMAS)}")
+    return config_schema() if of == "config" else result_schema(of)

@@ -1,0 +1,258 @@
+"""A JSON Schema of merge configs, for editors: made of what methods say of their parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from suture import _core
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+#: Bounds that are none: the ends of what a number can be.
+_ENDLESS = 1e300
+_WHOLE = 2**53
+_FILTER = "part of a name (`mlp`), `glob:model.layers.*`, or `regex:layers\\.[0-3]\\.`; `!` before one turns it round"
+
+
+def config_schema() -> Schema:
+    """The schema of a document of a merge config. A file may hold several, each of which it holds for."""
+    specs = json.loads(_core.methods_json())
+    kinds: dict[str, Schema] = {}
+    defs: Schema = {
+        "model": _MODEL,
+        "dtype": _DTYPE,
+        "filters": _one_or_more({"type": "string", "description": _FILTER}),
+        "source": _source(),
+        "slice": _slice(),
+        "module": {
+            **_part("a module of models that have several", {"parameters": {"type": ["object", "null"]}}),
+            "additionalProperties": False,
+        },
+        "merge": _merge([spec["name"] for spec in specs]),
+    }
+    for spec in specs:
+        name = spec["name"]
+        parameters = {p["name"]: _parameter(p, kinds) for p in spec["parameters"]}
+        own: Schema = {"type": ["object", "null"], "properties": parameters, "additionalProperties": False}
+        defs[f"parameters of {name}"] = {"description": f"{spec['summary']}: {spec['formula']}", **own}
+        defs[f"with {name}"] = _everywhere({"$ref": _at(f"parameters of {name}")})
+    return {
+        "$schema": DIALECT,
+        "title": "a merge config of suture",
+        "description": "mergekit's YAML, and what suture adds to it; docs/config.md says what it means",
+        "$ref": "#/$defs/merge",
+        "properties": {
+            "name": _null({"type": "string", "description": "what other documents of the file call the result"}),
+            "outputs": {
+                "type": "object",
+                "description": "configs by name that take over all that they do not set themselves",
+                "minProperties": 1,
+                "additionalProperties": {"$ref": "#/$defs/merge", "unevaluatedProperties": False},
+            },
+        },
+        # A document with outputs need not be a merge itself.
+        "if": {"not": {"required": ["outputs"]}},
+        "then": {"required": ["merge_method"], "oneOf": [{"required": [k]} for k in ("models", "slices", "modules")]},
+        "allOf": [_by_method(spec["name"]) for spec in specs],
+        "unevaluatedProperties": False,
+        "$defs": defs | kinds,
+    }
+
+
+def _at(name: str) -> str:
+    return f"#/$defs/{name.replace(' ', '%20')}"
+
+
+def _null(schema: Mapping[str, Any]) -> Schema:
+    """What may be left empty, as YAML does behind a colon."""
+    return {**schema, "type": [schema["type"], "null"]} if "type" in schema else {"anyOf": [{"type": "null"}, schema]}
+
+
+def _one_or_more(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "array", "items": schema}, {"type": "null"}]}
+
+
+_PATH: Schema = {"type": "string", "minLength": 1}
+_MODEL: Schema = {
+    "description": "the path of a model, from the current folder or the config's; or the name of another document",
+    "anyOf": [
+        _PATH,
+        {
+            "type": "object",
+            "required": ["model"],
+            "properties": {
+                "model": {"type": "object", "required": ["path"], "properties": {"path": _PATH}},
+                "lora": {"type": "null"},
+                "override_architecture": {},
+            },
+            "additionalProperties": False,
+        },
+    ],
+}
+#: Names of the dtypes, whatever their case, with or without `torch.` before them.
+_DTYPE: Schema = {
+    "type": ["string", "null"],
+    "description": "dtype of every float tensor written",
+    "examples": ["bfloat16", "float16", "float32", "float64"],
+    "pattern": "^(torch\\.)*(?i:float64|f64|double|float32|f32|float|float16|f16|fp16|half|bfloat16|bf16)$",
+}
+
+
+def _source() -> Schema:
+    layers = {"type": "integer", "minimum": 0}
+    return {
+        "type": "object",
+        "required": ["model"],
+        "properties": {
+            "model": {"$ref": "#/$defs/model"},
+            "parameters": {"type": ["object", "null"]},
+            "layer_range": {
+                "type": ["array", "null"],
+                "description": "first layer, and one past the last; under `slices` alone",
+                "items": layers,
+                "minItems": 2,
+                "maxItems": 2,
+            },
+        },
+        "additionalProperties": False,
+    }
+
+
+def _slice() -> Schema:
+    return {
+        "type": "object",
+        "required": ["sources"],
+        "properties": {
+            "sources": {"type": "array", "items": {"$ref": "#/$defs/source"}, "minItems": 1},
+            "base_model": _null({"$ref": "#/$defs/model"}),
+            "parameters": {"type": ["object", "null"]},
+            "residual_weight": {"description": "accepted for mergekit's sake, and not read, there or here"},
+        },
+        "additionalProperties": False,
+    }
+
+
+def _part(description: str, more: Schema) -> Schema:
+    """What is merged: whole models, or slices of their layers."""
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {
+            "models": _null({"type": "array", "items": {"$ref": "#/$defs/source"}, "minItems": 1}),
+            "slices": _null({"type": "array", "items": {"$ref": "#/$defs/slice"}, "minItems": 1}),
+            "stack": _null({"type": "string", "description": "stack that layers are numbered in, if not the main one"}),
+            **more,
+        },
+    }
+
+
+def _merge(methods: list[str]) -> Schema:
+    return _part(
+        "a merge",
+        {
+            "merge_method": {"description": "the method; `suture methods` lists them", "enum": methods},
+            "base_model": _null({"$ref": "#/$defs/model"}),
+            "modules": _null(
+                {"type": "object", "additionalProperties": {"$ref": "#/$defs/module"}, "minProperties": 1}
+            ),
+            "parameters": {"type": ["object", "null"], "description": "parameters of the method, for all models"},
+            "dtype": {"$ref": "#/$defs/dtype"},
+            "out_dtype": {"$ref": "#/$defs/dtype"},
+            "include": {"$ref": "#/$defs/filters", "description": "tensors that are merged, if not all"},
+            "exclude": {"$ref": "#/$defs/filters", "description": "tensors that stay the base's or the first model's"},
+            **{key: {"type": "null", "description": "not built yet"} for key in _NOT_YET},
+        },
+    )
+
+
+_NOT_YET = ("tokenizer", "tokenizer_source", "chat_template")
+
+
+def _by_method(name: str) -> Schema:
+    """What the method asks of a document, and of its outputs that have no method of their own."""
+    named: Schema = {"properties": {"merge_method": {"const": name}}, "required": ["merge_method"]}
+    other = {"if": {"not": {"required": ["merge_method"]}}, "then": {"$ref": _at(f"with {name}")}}
+    inherited: Schema = {"properties": {"outputs": {"additionalProperties": other}}}
+    own: Schema = {"if": named, "then": {"$ref": _at(f"with {name}")}}
+    return {
+        "if": named,
+        "then": {"allOf": [{"$ref": _at(f"with {name}")}, inherited]},
+        "else": {"properties": {"outputs": {"additionalProperties": own}}},
+    }
+
+
+def _everywhere(parameters: Schema) -> Schema:
+    """Parameters of a method at every level that has some."""
+    source: Schema = {"properties": {"parameters": parameters}}
+    slices: Schema = {
+        "type": ["array", "null"],
+        "items": {"properties": {"parameters": parameters, "sources": {"items": source}}},
+    }
+    listed: Schema = {"type": ["array", "null"], "items": source}
+    inner: Schema = {"parameters": parameters, "models": listed, "slices": slices}
+    modules: Schema = {"type": ["object", "null"], "additionalProperties": {"properties": inner}}
+    return {"properties": {**inner, "modules": modules}}
+
+
+def _parameter(parameter: Mapping[str, Any], kinds: dict[str, Schema]) -> Schema:
+    """A parameter in every form a value can have; those of a kind share a definition."""
+    single = _single(parameter["kind"])
+    name = "value " + _named(parameter["kind"])
+    if name not in kinds:
+        kinds[name] = _forms(single, name)
+    default = {} if parameter["default"] is None else {"default": parameter["default"]}
+    scope = "one for each model" if parameter["per_input"] else "one for all models"
+    return {"$ref": _at(name), "description": f"{parameter['summary']} ({scope})", **default}
+
+
+def _named(kind: Mapping[str, Any]) -> str:
+    low, high = kind.get("min"), kind.get("max")
+    bounds = "" if low is None else f" {low:g} to {high:g}"
+    return str(kind["kind"]) + bounds + (f" {'-'.join(kind['words'])}" if kind["kind"] == "choice" else "")
+
+
+def _single(kind: Mapping[str, Any]) -> Schema:
+    if kind["kind"] == "checkpoint":
+        return {"$ref": "#/$defs/model"}
+    if kind["kind"] == "switch":
+        return {"enum": [True, False, 0, 1]}
+    if kind["kind"] == "choice":
+        # A choice that can be turned off is a switch, too.
+        return {"enum": [*kind["words"], *([True, False] if "none" in kind["words"] else [])]}
+    bounds = {"minimum": kind["min"], "maximum": kind["max"]}
+    most = _WHOLE if kind["kind"] == "integer" else _ENDLESS
+    return {"type": kind["kind"], **{key: bound for key, bound in bounds.items() if abs(bound) < most}}
+
+
+def _forms(single: Schema, name: str) -> Schema:
+    """A value, a gradient over the layers, one for each layer, from a file; any of these behind a filter."""
+    gradient: Schema = {"type": "array", "items": single, "minItems": 1}
+    layers: Schema = {
+        "type": "object",
+        "description": "a value for each layer, and one for what is outside of them",
+        "required": ["layers"],
+        "properties": {
+            "layers": {"type": "object", "patternProperties": {"^[0-9]+$": single}, "additionalProperties": False},
+            "default": {"anyOf": [single, {"type": "null"}]},
+        },
+        "additionalProperties": False,
+    }
+    file: Schema = {
+        "type": "object",
+        "description": "a value for each layer, from JSON, YAML or CSV",
+        "required": ["file"],
+        "properties": {"file": _PATH, "default": {"anyOf": [single, {"type": "null"}]}},
+        "additionalProperties": False,
+    }
+    plain: Schema = {"anyOf": [single, gradient, layers, file]}
+    rule: Schema = {
+        "type": "object",
+        "required": ["value"],
+        "properties": {"filter": {"type": ["string", "null"], "description": _FILTER}, "value": plain},
+        "additionalProperties": False,
+    }
+    rules: Schema = {"type": "array", "items": {"anyOf": [rule, plain]}, "minItems": 1}
+    return {"title": name.removeprefix("value "), "anyOf": [single, gradient, layers, file, rule, rules]}

@@ -1,0 +1,253 @@
+"""Law: schemas say what is. What suture takes and prints is valid by them, and what it refuses by its keys is not."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+import suture
+from suture.analysis.schema import SCHEMAS
+from suture.results.surgery import Done, Outputs, Planned
+
+from ..support.catalogue import CASES, Case, configure
+from ..support.checkpoints import llama_family, write_checkpoint
+from .test_results import READS, WRITES
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = Path(os.environ.get("SUTURE_PUBLISHED_CONFIGS", "nowhere"))
+CONFIG = Draft202012Validator(suture.schema("config"))
+
+
+def problems(validator: Draft202012Validator, data: Any) -> list[str]:
+    """What is wrong, by its place."""
+    return [f"{error.json_path}: {error.message[:200]}" for error in validator.iter_errors(data)]
+
+
+def closed(schema: Any) -> Any:
+    """The same, without leave for keys that it does not tell of."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: closed(value) for key, value in schema.items()}
+    return made | ({"additionalProperties": False} if isinstance(made.get("properties"), dict) else {})
+
+
+def texts(data: Any) -> Any:
+    """YAML as JSON has it: keys are text."""
+    if isinstance(data, dict):
+        return {str(k): texts(v) for k, v in data.items()}
+    return [texts(v) for v in data] if isinstance(data, list) else data
+
+
+def documents(text: str) -> list[Any]:
+    return [texts(document) for document in yaml.safe_load_all(text) if document is not None]
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schemas_are_schemas(name: str) -> None:
+    """Each by the meta-schema of its draft, and with every `$ref` there."""
+    schema = suture.schema(name)
+    assert schema["$schema"].endswith("draft/2020-12/schema")
+    Draft202012Validator.check_schema(schema)
+    refs = set(re.findall(r'"\$ref": "#/\$defs/([^"]*)"', json.dumps(schema)))
+    assert {ref.replace("%20", " ") for ref in refs} <= schema.get("$defs", {}).keys()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_configs_of_every_method_are_valid(case: Case) -> None:
+    """Every method with every choice of its parameters."""
+    assert not problems(CONFIG, configure(case, [Path(f"m{i}") for i in range(4)]))
+
+
+def blocks() -> list[str]:
+    shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(encoding="utf-8"), re.DOTALL)
+    examples = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "examples").glob("*.yaml"))]
+    return [
+        *shown,
+        *examples,
+        *(p.read_text() for p in sorted((ROOT / "tests" / "goldens").glob("cases/*/config.yml"))),
+    ]
+
+
+@pytest.mark.parametrize("text", blocks())
+def test_configs_of_the_repository_are_valid(text: str) -> None:
+    """The examples, the goldens, and what docs/config.md shows."""
+    for document in documents(text):
+        assert not problems(CONFIG, document)
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "gradient": {"parameters": {"weight": [0.1, 0.9]}},
+    "rules": {"parameters": {"weight": [{"filter": "glob:*mlp*", "value": [0, 1]}, {"value": 0.5}, 0.3]}},
+    "layers": {"parameters": {"weight": {"layers": {"0": 1, "12": 0.5}, "default": 0}}},
+    "file": {"parameters": {"weight": {"file": "w.json", "default": 1}}},
+    "switch": {"parameters": {"weight": 1, "normalize": 0}},
+    "nothing": {"parameters": None, "dtype": None, "include": None},
+    "dtype": {"dtype": "torch.BFloat16", "out_dtype": "half"},
+    "filters": {"include": "mlp", "exclude": ["regex:a", "!b"]},
+    "name": {"name": "pair"},
+    "outputs": {"outputs": {"a": {"dtype": "float16"}, "b": {"merge_method": "ties", "parameters": {"density": 0.5}}}},
+    "model": {"models": [{"model": {"model": {"path": "a", "revision": None}}}]},
+}
+BAD: dict[str, dict[str, Any]] = {
+    "key": {"dtyp": "float16"},
+    "parameter": {"parameters": {"wieght": 1}},
+    "parameter of another method": {"parameters": {"density": 0.5}},
+    "parameter of a model": {"models": [{"model": "a", "parameters": {"density": 0.5}}]},
+    "method": {"merge_method": "linera"},
+    "type": {"parameters": {"weight": "much"}},
+    "dtype": {"dtype": "int8"},
+    "range": {"merge_method": "ties", "parameters": {"density": 2}},
+    "word": {"merge_method": "ties", "parameters": {"sparsify": "some"}},
+    "twice": {"slices": [{"sources": [{"model": "a"}]}]},
+    "not yet": {"tokenizer": {"source": "union"}},
+    "empty": {"models": []},
+    "rule": {"parameters": {"weight": [{"filters": "a", "value": 1}]}},
+    "outputs": {"outputs": {"a": {"dtyp": "float16"}}},
+    "parameter of an output": {"outputs": {"a": {"parameters": {"density": 0.5}}}},
+    "parameter of an output's method": {"outputs": {"a": {"merge_method": "ties", "parameters": {"t": 0.5}}}},
+}
+
+
+def linear(change: Mapping[str, Any]) -> dict[str, Any]:
+    return {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}], **change}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_form_is_valid(name: str) -> None:
+    """What the reader of recipes takes, at every level."""
+    assert not problems(CONFIG, linear(GOOD[name]))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_mistakes_are_not(name: str) -> None:
+    """The test of the test: what is misspelt, out of range or misplaced."""
+    assert problems(CONFIG, linear(BAD[name]))
+
+
+def test_a_document_must_merge_something() -> None:
+    """One of models, slices and modules, and a method; but for one that only has outputs."""
+    assert problems(CONFIG, {})
+    assert problems(CONFIG, {"merge_method": "linear"})
+    assert problems(CONFIG, {"models": [{"model": "a"}]})
+    assert not problems(CONFIG, {"outputs": {"a": linear({})}})
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """A tiny model with so many layers, made once."""
+    folder = tmp_path_factory.mktemp("layers")
+
+    def made(layers: int) -> Path:
+        place = folder / str(layers)
+        if not place.exists():
+            names = [f"model.layers.{i}.{m}.weight" for i in range(layers) for m in ("mlp.up_proj", "self_attn.q_proj")]
+            names += ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
+            config = {"model_type": "llama", "num_hidden_layers": layers}
+            write_checkpoint(place, {name: np.ones((2, 2), np.float32) for name in names}, config=config)
+        return place
+
+    return made
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published configs are not here")
+def test_published_configs(shapes: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every config that suture takes is valid; every one refused for an unknown key, parameter or word is not."""
+    expected = json.loads((PUBLISHED / "expect.json").read_text(encoding="utf-8"))
+    taken = 0
+    for file, known in expected.items():
+        text = (PUBLISHED / file).read_text(encoding="utf-8")
+        folder = tmp_path / file
+        for name in sorted(set(re.findall(r"\bm\d+\b", text))):
+            (folder / name).mkdir(parents=True)
+            for path in shapes(known["layers"]).iterdir():
+                os.link(path, folder / name / path.name)
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        try:
+            suture.merge(PUBLISHED / file, "out", dry_run=True)
+        except suture.UsageError as e:
+            if re.search(r"unknown (key|method)|has no parameter|is not supported yet", str(e)):
+                assert any(problems(CONFIG, d) for d in documents(text)), file
+            continue
+        except suture.SutureError:
+            continue
+        taken += 1
+        assert not [p for d in documents(text) for p in problems(CONFIG, d)], file
+    assert taken > 60
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A base and two fine-tunes."""
+    return llama_family(tmp_path_factory.mktemp("models"), layers=3, n=2, hidden=16, ff=24, vocab=12)
+
+
+#: The schema of each thing that a verb which reads returns.
+READ = {"inspect": "inspect", "inspect stats": "inspect", "diff": "diff", "diff all": "diff", "verify": "verify",
+        "propose layer": "proposal", "propose module": "proposal"}  # fmt: skip
+
+
+def strict(name: str) -> Draft202012Validator:
+    return Draft202012Validator(closed(suture.schema(name)))
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read_is_valid(name: str, models: list[Path], tmp_path: Path) -> None:
+    """Every key has its place in the schema, and the number of the schema is there."""
+    found = json.loads(json.dumps(READS[name][0](models, tmp_path / "out")))
+    assert found["schema"] == 1
+    assert not problems(strict(READ[name]), found)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_is_written_is_valid(name: str, models: list[Path], tmp_path: Path) -> None:
+    """Plans, reports, suture.json and outputs.json; a plan is no report."""
+    for dry in (True, False):
+        report = WRITES[name](models, tmp_path / "out", dry)
+        for one in [report, *report.parts.values()]:
+            data: Any = json.loads(one.text)
+            of = ("plan" if dry else "report") if "title" in data else "outputs"
+            assert not problems(strict(of), data)
+            if of != "outputs":
+                assert problems(strict("report" if dry else "plan"), data)
+
+
+def test_other_results_are_valid(models: list[Path], tmp_path: Path) -> None:
+    """What compat and the comparison of two outputs return."""
+    assert not problems(strict("compat"), suture.compat(*models))
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for bottom, out in enumerate(outs, 1):
+        suture.swap(models[1], models[2], out, bottom=bottom)
+    assert not problems(strict("recipes"), suture.diff_recipes(*outs))
+
+
+def test_comments_are_descriptions() -> None:
+    """What a type says of a key, and of itself, is in the schema."""
+    found = suture.schema("diff")
+    assert "passed over" in found["properties"]["warnings"]["description"]
+    assert "stack of layers" in found["$defs"]["Stack"]["description"]
+    density = suture.schema("config")["$defs"]["parameters of ties"]["properties"]["density"]
+    assert density["default"] == 1
+    assert "share of the change" in density["description"]
+
+
+def test_the_number_of_the_shape_is_told() -> None:
+    """Plans and lists of outputs have it from here; a report has it from the core, once that writes it."""
+    assert "schema" in Planned.__annotations__
+    assert "schema" in Outputs.__annotations__
+    assert "schema" not in Done.__annotations__
+    with pytest.raises(suture.UsageError, match="no schema of `reports`"):
+        suture.schema("reports")
+    assert copy.deepcopy(suture.schema("config")) == suture.schema("config")
