@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from suture.errors import SutureError, UsageError
+from suture.errors import SutureError
 from suture.results import Comparison, Edges, Proposal, Row, Score, Tuned
 from suture.results.reading import Stack
+from suture.results.stacks import stack_called
 
 TAU = 0.001
 ALPHA = 0.5
@@ -62,7 +63,7 @@ def propose_from(
         SutureError: if the models are not alike in these layers, or have none that could be scored.
     """
     models = [found["models"][i] for i in (into, donor)]
-    scored = _stack(found, stack)
+    scored = stack_called(found["base"], found["stacks"], stack, "name one with stack (--stack)")
     for model in models:
         _check(found["base"], model, scored)
     profiles = [_profile(model, scored, by) for model in models]
@@ -131,22 +132,6 @@ def taken(proposal: Proposal, auto: str, only: str | None = None) -> list[dict[s
             entry["modules"] = ",".join(inside)
         entries.append(entry)
     return entries
-
-
-def _stack(found: Comparison, named: str | None) -> Stack:
-    """The stack that is called so, or else the main one."""
-    stacks = found["stacks"]
-    same = (named, f"{named}.")
-    chosen = [s for s in stacks if (s["main"] if named is None else s["name"] == named or s["prefix"] in same)]
-    if chosen:
-        return chosen[0]
-    if not stacks:
-        message = "no tensor name holds a layer number, so there is nothing to propose"
-        raise SutureError(f"{found['base']}: {message}", found["base"])
-    there = ", ".join(f"`{s['name']}` ({s['layers']} layers)" for s in stacks)
-    if named is not None:
-        raise UsageError(f"{found['base']} has no stack of layers called `{named}`; it has {there}")
-    raise UsageError(f"{found['base']} has several stacks of layers: {there}; name one with stack (--stack)")
 
 
 def _layer(stack: Stack, layer: str) -> int | None:

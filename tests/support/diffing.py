@@ -58,6 +58,15 @@ def label(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[part] for part in LABELS if part in row)
 
 
+def computed_total(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the whole, its counts without what is compared by its bytes alone."""
+    total, left = dict(model["total"]), model["uncomputed"]
+    elements = total["elements"] - left["elements"]
+    changed = round(total["changed"] * total["elements"]) - left["elements_changed"]
+    shares = {"changed": changed / elements, "unchanged": (elements - changed) / elements} if elements else {}
+    return total | {"elements": elements} | shares
+
+
 def agrees(row: Mapping[str, Any], base: NDArray[Any], tuned: NDArray[Any]) -> None:
     """Sums within 1e-6 relative (the signed mean relative to the mean size, the cosine to 1), counts exactly."""
     for name, value in delta.row(base, tuned).items():

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 import suture
 from suture.analysis.schema import SCHEMAS
-from suture.results.surgery import Done, Outputs, Planned
+from suture.results.surgery import Done, Outputs, Shared
 
 from ..support.catalogue import CASES, Case, configure
 from ..support.checkpoints import llama_family, write_checkpoint
@@ -244,8 +244,8 @@ def test_comments_are_descriptions() -> None:
 
 
 def test_the_number_of_the_shape_is_told() -> None:
-    """Plans and lists of outputs have it from here; a report has it from the core, once that writes it."""
-    assert "schema" in Planned.__annotations__
+    """Plans, reports and lists of outputs have it."""
+    assert "schema" in Shared.__annotations__
     assert "schema" in Outputs.__annotations__
     assert "schema" not in Done.__annotations__
     with pytest.raises(suture.UsageError, match="no schema of `reports`"):

@@ -10,6 +10,7 @@ from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
 from suture.results import Comparison
 from suture.results.reading import Stack
+from suture.results.stacks import stack_called
 
 
 def frozen(found: Comparison, layers: set[str]) -> None:
@@ -73,7 +74,8 @@ def listed_layers(base: str | PathLike[str], text: str) -> set[str]:
         numbers = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", span)
         if numbers is None or int(numbers[2] or numbers[1]) < int(numbers[1]):
             raise UsageError(f"expected layers such as 0-4,30, encoder:0-3 or outside, found `{part.strip()}`")
-        stack = _stack(base, stacks, named.strip())
+        hint = f"name one, such as {stacks[0]['name']}:0-3" if stacks else ""
+        stack = stack_called(str(base), stacks, named.strip(), hint)
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         if last >= stack["layers"]:
             of = f" in `{stack['name']}`" if len(stacks) > 1 else ""
@@ -81,16 +83,3 @@ def listed_layers(base: str | PathLike[str], text: str) -> set[str]:
         head = "" if stack["main"] else f"{stack['name']}:"
         listed.update(f"{head}{layer}" for layer in range(first, last + 1))
     return listed
-
-
-def _stack(base: str | PathLike[str], stacks: list[Stack], named: str) -> Stack:
-    """The stack that is called so, or else the main one."""
-    found = next((s for s in stacks if (s["name"] == named if named else s["main"])), None)
-    if found is not None:
-        return found
-    if not stacks:
-        raise UsageError(f"{base} has no layers: no tensor name holds a layer number")
-    there = ", ".join(f"`{s['name']}` ({s['layers']} layers)" for s in stacks)
-    if named:
-        raise UsageError(f"{base} has no stack of layers called `{named}`; it has {there}")
-    raise UsageError(f"{base} has several stacks of layers: {there}; name one, such as {stacks[0]['name']}:0-3")

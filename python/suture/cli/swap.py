@@ -121,7 +121,7 @@ def swap(
 
 def _donors(given: tuple[str, ...]) -> str | dict[str, str]:
     """One donor, or several with the layers of each."""
-    if len(given) == 1 and (Path(given[0]).exists() or not re.fullmatch(r".+=[\d\s,-]+", given[0])):
+    if len(given) == 1 and (Path(given[0]).exists() or not re.fullmatch(r".+=[^=]*\d[\d\s,-]*", given[0])):
         return given[0]
     donors: dict[str, str] = {}
     for text in given:

@@ -109,6 +109,12 @@ def proposal_lines(proposal: Proposal, width: int | None) -> list[str]:
         *(f"  {line}" for row in rows for line in row),
         *(f"  {line}" for line in left_out(out, width and width - 2, "--json has all")),
         f"  as edges: bottom {e['bottom']}, top {e['top']}, {transitions} (gain {e['gain']:.4f})",
+        *([f"  of the edges: {e['told']}"] if e["told"] else []),
+        *(
+            [f"  without evidence, so the recipient's: layers {_listed(proposal['silent'])}"]
+            if proposal["silent"]
+            else []
+        ),
     ]
 
 
@@ -120,6 +126,17 @@ def _command(report: Report, proposal: Proposal, options: Sequence[str], width: 
     except NoCommandError as e:
         return [f"  no command without --auto says this: {e}"]
     return ["  the same without --auto:", *(f"    {line}" for line in command_lines(command, width and width - 4))]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers as people list them: ``0-4, 30``."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and runs[-1][-1] == n - 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
 
 
 def _unused(report: Report) -> str:

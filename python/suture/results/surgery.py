@@ -114,6 +114,8 @@ class Told(TypedDict):
 class Shared(TypedDict, total=False):
     """What a plan and a report have in common."""
 
+    #: The number of this shape; other keys may come with it, none of these changes its meaning.
+    schema: int
     suture: str
     title: str
     recipe: dict[str, Any]
@@ -131,8 +133,6 @@ class Shared(TypedDict, total=False):
 class Planned(TypedDict, total=False):
     """What only a plan says."""
 
-    #: The number of this shape; other keys may come with it, none of these changes its meaning.
-    schema: int
     hash: str | None
     read_bytes: int
     write_bytes: int

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import SutureError
-from suture.sidecars.relied import BREAKS, TOLD, differing, other_kinds, same_function, section_of
+from suture.sidecars.relied import BREAKS, TOLD, differing, merged_kinds, other_kinds, same_function, section_of
 
 Config = Mapping[str, Any]
 
@@ -36,6 +36,8 @@ def disagreements(
         broken = [text for mine, theirs, text in breaking if not same_function(mine, theirs)]
         if not change["stacks"]:
             broken += other_kinds(configs, change["of"], lender, model)
+        for stack in change["stacks"]:
+            broken += merged_kinds(configs, stack, model)
         soft = [text for mine, theirs, text in breaking if same_function(mine, theirs)]
         soft += [text for _, _, text in differing(own, other, TOLD)]
         if broken:

@@ -7,11 +7,15 @@ from typing import Any
 
 from suture.errors import SutureError
 from suture.sidecars.files import INNER, inside
+from suture.sidecars.kind_keys import DECODER
 from suture.sidecars.quantized import rename_quantized
 from suture.sidecars.relayer import relayer
 
 _DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 _TIES = "tie_word_embeddings"
+#: How T5 and its like count the layers of their decoder, if it has not as many as the encoder.
+DECODER_COUNT = "num_decoder_layers"
+_SYMMETRIC = ("t5", "mt5", "umt5", "longt5", "pop2piano", "udop", "switch_transformers")
 #: Lists of the kind of each layer, which may be all that tells how many there are.
 _KINDS = ("layers_block_type", "hybrid_override_pattern")
 
@@ -78,6 +82,9 @@ def _relaid(
         return config, [f"config.json counts no layers of `{stack['stack']}`, which are others now; check what it says"]
     path, _, count = own.rpartition(".")
     listed = False
+    if "decoder" in stack["prefix"].split(".") and _symmetric(config, path) and count not in DECODER:
+        # One count stands for both sides: the decoder's becomes its own.
+        count = DECODER_COUNT
     sections: dict[int, Mapping[str, Any]] = {}
     for m, key in keys.items():
         found = inside(donors.get(m) or {}, (key or own).rpartition(".")[0])
@@ -85,6 +92,7 @@ def _relaid(
             # A count by another of its names.
             sections[m] = {**found, count: found[(key or own).rpartition(".")[2]]}
     section = inside(config, path)
+    section = {**section, count: section[own.rpartition(".")[2]]} if count not in section else section
     if isinstance(section[count], list | str):
         if count not in _KINDS:
             message = f"config.json lists the stages of the model in `{count}`, and stages are not alike"
@@ -107,6 +115,12 @@ def _relaid(
         out["quantization_config"], more = rename_quantized(quantization, moved, others, model=model, prefix=prefix)
         told += more
     return out, told
+
+
+def _symmetric(config: Mapping[str, Any], path: str) -> bool:
+    """Whether a decoder has as many layers as its encoder, unless it is told."""
+    section = inside(dict(config), path)
+    return str(section.get("model_type") or config.get("model_type")) in _SYMMETRIC
 
 
 def _put(config: dict[str, Any], path: str, section: dict[str, Any]) -> dict[str, Any]:

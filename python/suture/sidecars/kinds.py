@@ -52,6 +52,10 @@ WINDOWS = {
 _ALL_WINDOWED = {"mistral": 4096}
 
 
+#: Layers that a config counts at most: no model has as many, and a hostile one must not make anyone count to them.
+MOST = 100_000
+
+
 def kinds(
     section: Mapping[str, Any], layers: int, count_key: str = "num_hidden_layers", *, model_type: str = ""
 ) -> list[Kind]:
@@ -62,6 +66,8 @@ def kinds(
     Raises:
         SutureError: if values make no sense, such as a list with an entry a layer that has fewer.
     """
+    if layers > MOST:
+        raise SutureError(f"config.json: expected at most {MOST:,} layers by `{count_key}`, found {layers:,}")
     section = named(section, model_type)
     return kinds_by(rules_of(section, layers, count_key), section, layers)
 
@@ -205,6 +211,8 @@ def count_of(section: Section, count_key: str) -> int:
     others = [k for k in synonyms(section, count_key) if k != "max_window_layers"]
     for key in (count_key, *others, "num_layers"):
         if (found := whole(section, key, None, 1)) is not None:
+            if found > MOST:
+                raise SutureError(f"config.json: expected at most {MOST:,} layers by `{key}`, found {found:,}")
             return found
     for key in ("layers_block_type", "hybrid_override_pattern", "attn_layers", "layer_types"):
         if isinstance(section.get(key), list | str):

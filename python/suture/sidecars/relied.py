@@ -44,6 +44,8 @@ BREAKS = {
     "norms of queries and keys": ("use_qk_norm", "qk_layernorm", "qk_norm"),
     "kind of positions": ("position_embedding_type", "alibi"),
 }
+#: Of these nothing is a value too.
+_OR_NONE = frozenset({"rope_scaling"})
 #: Names of one activation.
 _ALIKE = {"silu": "silu", "swish": "silu", "swiglu": "silu"}
 
@@ -67,7 +69,10 @@ def differing(own: Config, other: Config, table: Mapping[str, Sequence[str]]) ->
     found = []
     for what, names in table.items():
         (_, mine), (key, theirs) = (said(c, names) for c in (own, other))
-        if mine is not None and theirs is not None and not equal(mine, theirs):
+        # To scale no positions is a way to have them.
+        whole = what in _OR_NONE and (mine is not None or theirs is not None)
+        if (whole or (mine is not None and theirs is not None)) and not equal(mine, theirs):
+            key = key or names[0]
             label = key if key == what else f"{what} (`{key}`)"
             found.append((mine, theirs, f"{label} is {theirs!r}, not {mine!r}"))
     return found
@@ -95,13 +100,31 @@ def other_kinds(configs: Mapping[int, Config | None], of: Sequence[Any], lender:
     own, other = (kinds_of(configs[m], of[m]) for m in (lender, model))
     if own is None or other is None or len(own) != len(other):
         return []
-    for layer, (mine, theirs) in enumerate(zip(own, other, strict=True)):
+    keys = _differing_keys(*(section_of(configs[m], of[m]) or {} for m in (lender, model)))
+    return other_kind([(layer, *pair) for layer, pair in enumerate(zip(own, other, strict=True))], keys)
+
+
+def merged_kinds(configs: Mapping[int, Config | None], stack: Mapping[str, Any], model: int) -> list[str]:
+    """The same of layers that slices merge, which may be others of each model."""
+    keys = {m: {"key": key, "layers": 0} for m, key in stack["keys"]}
+    known = {m: kinds_of(configs.get(m), keys.get(m)) for m in {model, *(m for m, _ in stack["layers"])}}
+    pairs = []
+    for i, m, layer in stack["merged"]:
+        lead, there = stack["layers"][i]
+        own, other = known[lead], known[model]
+        if m == model and own is not None and other is not None and there < len(own) and layer < len(other):
+            pairs.append((layer, own[there], other[layer]))
+    return other_kind(pairs, "")
+
+
+def other_kind(pairs: Sequence[tuple[int, Kind, Kind]], keys: str) -> list[str]:
+    """The first layer, by its number in the second model, that is of another kind than in the first."""
+    for layer, mine, theirs in pairs:
         names = [f.name for f in fields(Kind) if getattr(mine, f.name) != getattr(theirs, f.name)]
         # Windows and sizes are told by their own keys, or by the shapes.
         names = [n for n in names if n not in ("window", "sizes")]
         if names:
             told = ", ".join(f"{n} {getattr(theirs, n)!r}, not {getattr(mine, n)!r}" for n in names)
-            keys = _differing_keys(*(section_of(configs[m], of[m]) or {} for m in (lender, model)))
             by = f", by {keys}" if keys else ""
             return [f"layer {layer} is of another kind ({told}{by})"]
     return []
@@ -121,6 +144,6 @@ def kinds_of(config: Config | None, counted: Any) -> list[Kind] | None:
     section = inside(dict(config), path)
     try:
         return kinds(section, section[key], key, model_type=str(config.get("model_type", "")))
-    except (SutureError, TypeError):
+    except (SutureError, TypeError, KeyError):
         # What makes no sense is told when it is to be rewritten.
         return None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from suture.errors import UsageError
 from suture.recipe import load
 from suture.results import Report
 from suture.settings import Progress, Settings
 from suture.surgery.documents import merge_documents, recipe_of
-from suture.surgery.run import carry_out, prepare
+from suture.surgery.run import carry_out, for_output, is_file, prepare
 
 
 def merge(
@@ -22,7 +23,8 @@ def merge(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Merge models by a config in mergekit's grammar, a YAML file or a mapping, into the folder `out`.
+    """Merge models by a config in mergekit's grammar, a YAML file or a mapping, into the folder `out`, or
+    into one file if it ends in ``.safetensors``: the tensors alone, with their report beside it.
 
     Of a config with several documents or `outputs` everything is checked before anything is made, the room on the disk
     too. A folder that holds something already is replaced only with ``overwrite``, or if an interrupted run of the very
@@ -38,6 +40,9 @@ def merge(
     settings = settings or Settings()
     configs = load(config)
     if len(configs) > 1 or configs[0].listed:
+        if is_file(out):
+            raise UsageError(f"a config with several outputs writes a folder; found the file `{fspath(out)}`")
         return merge_documents(configs, Path(out), settings, dry_run, progress)
+    settings = for_output(out, settings)
     job = prepare(recipe_of(configs[0], settings), settings, config=configs[0])
     return carry_out(job, out, dry_run, progress)

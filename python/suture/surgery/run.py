@@ -43,7 +43,7 @@ class Job:
 
     def look(self, out: Path) -> Report:
         """The plan as a report."""
-        data = cast(Surgery, {"schema": 1, **json.loads(self.plan.to_json())})
+        data = cast(Surgery, json.loads(self.plan.to_json()))
         data["suture"] = _core.__version__
         data["plan"] = data["hash"]
         data["budget"] = self.budget
@@ -112,8 +112,29 @@ def prepare(
     return Job(plan.telling(side.told), inputs, written, side.copied, json.loads(budget), settings, config)
 
 
+def is_file(out: str | PathLike[str]) -> bool:
+    """Whether an output is to be one file of tensors, without anything beside it but its report."""
+    return fspath(out).endswith(".safetensors") and not Path(out).is_dir()
+
+
+def for_output(out: str | PathLike[str], settings: Settings) -> Settings:
+    """The settings for an output: what goes into one file has one shard.
+
+    Raises:
+        UsageError: if a size of shards is asked for, or a model card.
+    """
+    if not is_file(out):
+        return settings
+    if settings.shard_size is not None or settings.model_card:
+        option = "shard_size" if settings.shard_size is not None else "model_card"
+        raise UsageError(f"{option}: the output is a single file; give a folder instead of `{fspath(out)}`", at=option)
+    return replace(settings, shard_size=10**17)
+
+
 def carry_out(job: Job, out: str | PathLike[str], dry_run: bool, progress: Progress | None) -> Report:
     """Run a job into the folder `out`, or with `dry_run` look at it: what is in its way is then a warning."""
+    if is_file(out):
+        job = replace(job, written=[], copied=[])
     if not dry_run:
         return job.run(Path(out), progress)
     try:

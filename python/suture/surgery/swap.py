@@ -14,7 +14,7 @@ from suture.results import Proposal, Report
 from suture.settings import Progress, Settings
 from suture.sidecars import adapter_config
 from suture.surgery.auto import auto_donors
-from suture.surgery.run import carry_out, prepare
+from suture.surgery.run import carry_out, for_output, prepare
 
 
 def swap(
@@ -48,7 +48,7 @@ def swap(
     Args:
         into: the recipient; everything not swapped is its own, bit for bit.
         donor: the model that gives layers; or several, each with its own: ``{"swahili": "0-4", "telugu": "30"}``.
-        out: the output folder.
+        out: the output folder; or one file, if it ends in ``.safetensors``.
         base: the model both were tuned from; for `auto`, for ``non_layer="base"`` and with `donor_base`.
         donor_base: the model the donor was tuned from, if not `base`: what is taken is base + (donor - donor_base).
         bottom: layers from the bottom that the donor gives.
@@ -82,7 +82,9 @@ def swap(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     settings = settings or Settings()
-    stack, layers = _of_stack(stack, layers)
+    stack, (layers, *each) = _of_stack(stack, layers, *(donor.values() if isinstance(donor, Mapping) else ()))
+    if isinstance(donor, Mapping):
+        donor = dict(zip(donor, each, strict=True))
     below, above = (transition if t is None else t for t in (transition_bottom, transition_top))
     spans = {"bottom": bottom, "top": top, "transition_bottom": below, "transition_top": above}
     proposal: Proposal | None = None
@@ -117,30 +119,34 @@ def swap(
     recipe = {"swap": {k: v for k, v in options.items() if v is not None}}
     beside = [] if adapter is None else [("adapter_config.json", adapter)]
     lender = donors[0]["from"] if share == "from" and adapter is None else None
-    job = prepare(recipe, settings, beside=beside, tokenizer=lender)
+    job = prepare(recipe, for_output(out, settings), beside=beside, tokenizer=lender)
     report = carry_out(job, out, dry_run, progress)
     if proposal is not None and dry_run:
         report = replace(report, text=json.dumps({**report.data, "proposal": proposal}))
     return replace(report, proposal=proposal)
 
 
-def _of_stack(stack: str | None, layers: str | Iterable[int] | None) -> tuple[str | None, str | Iterable[int] | None]:
-    """The stack and the layers without it: ``encoder:0-3,5`` names both.
+def _of_stack(stack: str | None, *listed: str | Iterable[int] | None) -> tuple[str | None, list[Any]]:
+    """The stack, and lists of layers without it: ``encoder:0-3,encoder:5`` names it too.
 
     Raises:
-        UsageError: if two stacks are named.
+        UsageError: if two stacks are named, or only some of the layers have one.
     """
-    if not isinstance(layers, str) or ":" not in layers:
-        return stack, layers
-    listed = []
-    for part in layers.split(","):
-        named, colon, numbers = part.rpartition(":")
-        named = named.strip()
-        if colon and stack not in (None, named):
-            raise UsageError(f"layers of one stack are swapped at a time; found `{stack}` and `{named}`")
-        stack = named if colon else stack
-        listed.append(numbers)
-    return stack, ",".join(listed)
+    parts = [p for given in listed if isinstance(given, str) for p in given.split(",")]
+    named = {p.rpartition(":")[0].strip() for p in parts}
+    if named - {""}:
+        if stack is not None:
+            named = {stack if n == "" else n for n in named} | {stack}
+        if len(named) > 1:
+            told = ", ".join(f"`{p.strip()}`" for p in parts)
+            raise UsageError(f"layers of one stack are swapped at a time, and each is named with it; found {told}")
+        stack = named.pop()
+    return stack, [_bare(given) for given in listed]
+
+
+def _bare(listed: str | Iterable[int] | None) -> str | Iterable[int] | None:
+    """Layers without the name of their stack."""
+    return ",".join(p.rpartition(":")[2] for p in listed.split(",")) if isinstance(listed, str) else listed
 
 
 def _numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:

@@ -49,9 +49,11 @@ pub(super) fn is_part(stem: &str) -> bool {
     split_part(stem.as_bytes()).is_some()
 }
 
-/// True for the `stem` of an index of strays, in a folder whose `names` hold something else.
+/// True for the `stem` of an index of strays or of a variant, in a folder whose `names` hold something else.
 pub(super) fn is_beside(stem: &[u8], names: &[OsString]) -> bool {
-    is_stray(stem) && group(names).iter().any(|g| !is_stray(g.stem))
+    let groups = group(names);
+    let variant = groups.iter().any(|g| stem.strip_prefix(g.stem).is_some_and(|rest| rest.first() == Some(&b'.')));
+    variant || (is_stray(stem) && groups.iter().any(|g| !is_stray(g.stem)))
 }
 
 /// Chooses among the `names` of a folder; `None` if none of them holds weights.

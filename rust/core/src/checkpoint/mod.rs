@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use layout::{Layout, Shard, ShardPolicy};
 pub use staging::{Staging, WriteMode};
-pub use target::Target;
+pub use target::{Target, report_of};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -266,7 +266,11 @@ fn something_else(first: &[u8; 8], size: u64) -> Option<String> {
             "is a Git LFS pointer, not the weights it stands for; fetch them (`git lfs pull`) and try again".to_owned(),
         );
     }
-    if PAGE.iter().any(|p| first.starts_with(p)) {
+    // All text, and markup behind white space or the mark that some put before text: no header is as long as that would say.
+    let text = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
+    let markup = text.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
+        && (text.trim_ascii_start().starts_with(b"<") || text.trim_ascii_start().is_empty());
+    if markup || PAGE.iter().any(|p| first.starts_with(p)) {
         return Some(
             "is an HTML page, not weights; the download was answered by a web page, fetch it again".to_owned(),
         );

@@ -63,6 +63,11 @@ impl Staging {
         Ok(Self { target: target.clone(), folder, files, lock })
     }
 
+    /// Where the output is to go.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// The folder the output is made in.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -162,6 +167,9 @@ impl Staging {
         if to.is_symlink() {
             return Err(Error::output(to, "is a link that was put there during the run; remove it and run this again"));
         }
+        if let Some(name) = self.target.file() {
+            return self.publish_file(name, overwrite);
+        }
         let _ = std::fs::remove_dir(to);
         match rustix::fs::renameat_with(cwd, from, cwd, to, RenameFlags::NOREPLACE) {
             // A file system without that flag: a plain rename replaces an empty folder at most.
@@ -180,6 +188,31 @@ impl Staging {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(from, "remove the replaced output", e)),
             _ => gone,
         }
+    }
+}
+
+impl Staging {
+    /// Moves the one file of an output that is no folder to its place in one step, then the report beside it. Nothing else of the
+    /// folder is the output's.
+    fn publish_file(&self, name: &str, overwrite: bool) -> Result<()> {
+        let (to, cwd) = (self.target.path(), rustix::fs::CWD);
+        let fail = |e: Errno| Error::io(to, "move the output into place", e);
+        let made = self.folder.join(name);
+        match rustix::fs::renameat_with(cwd, &made, cwd, to, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) if overwrite => rustix::fs::rename(&made, to).map_err(fail)?,
+            Err(Errno::INVAL | Errno::NOSYS) if overwrite || !to.exists() => {
+                rustix::fs::rename(&made, to).map_err(fail)?
+            }
+            other => other.map_err(fail)?,
+        }
+        // The output stands: nothing that fails from here on takes it away again.
+        let report = self.target.report();
+        let beside = to.with_file_name(&report);
+        rustix::fs::rename(self.folder.join(&report), &beside).map_err(|e| Error::io(&beside, "move the report", e))?;
+        if let Ok(above) = File::open(to.parent().unwrap_or(to)) {
+            let _ = above.sync_all();
+        }
+        std::fs::remove_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, "remove the folder of the run", e))
     }
 }
 

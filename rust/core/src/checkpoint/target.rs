@@ -4,8 +4,16 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::replaceable;
+use super::{REPORT, replaceable};
 use crate::error::{Error, Result};
+
+/// How the name of a file of tensors ends.
+const SUFFIX: &str = ".safetensors";
+
+/// The name of the report of an output that is this file, or else a folder.
+pub fn report_of(file: Option<&str>) -> String {
+    file.map_or_else(|| REPORT.to_owned(), |name| format!("{}.{REPORT}", name.strip_suffix(SUFFIX).unwrap_or(name)))
+}
 
 /// The real path of an output. Links are followed now, so that nothing can be redirected later.
 #[derive(Debug, Clone)]
@@ -39,6 +47,18 @@ impl Target {
     /// The real path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The name of the file that the output is, if it is one and no folder: one that ends in `.safetensors`, where no folder is
+    /// called so.
+    pub fn file(&self) -> Option<&str> {
+        let name = self.path.file_name()?.to_str()?;
+        (name.len() > SUFFIX.len() && name.ends_with(SUFFIX) && !self.path.is_dir()).then_some(name)
+    }
+
+    /// The name of the output's report: in a folder `suture.json`, beside a file the file's with that ending.
+    pub fn report(&self) -> String {
+        report_of(self.file())
     }
 
     /// The folder that the output is made in. Two outputs have two, though their names be no text.
@@ -89,6 +109,15 @@ impl Target {
     /// [`Error::Output`] with what is in the way.
     pub fn vacant(&self, overwrite: bool) -> Result<()> {
         let fail = |problem: &str| Err(Error::output(&self.path, problem));
+        if self.file().is_some() {
+            let taken = std::fs::symlink_metadata(&self.path).is_ok();
+            return match super::read_header(&self.path) {
+                _ if !taken => Ok(()),
+                _ if !overwrite => fail("exists; pass --overwrite to replace it, or choose another"),
+                Ok(_) => Ok(()),
+                Err(_) => fail("exists and is no safetensors file; --overwrite will not replace it"),
+            };
+        }
         match std::fs::read_dir(&self.path).map(|mut entries| entries.next().is_none()) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {

@@ -277,7 +277,7 @@ pub fn compare(
     };
     let anatomy = base.anatomy();
     let attentions: Vec<Option<Attention>> =
-        anatomy.stacks.iter().map(|s| base.attention(s).filter(|_| options.heads)).collect();
+        anatomy.stacks.iter().map(|s| if options.heads { base.attention(s) } else { None }).collect();
     if options.heads && !attentions.is_empty() && attentions.iter().all(Option::is_none) {
         let problem = "the number of heads is not known; the base needs a config.json with `num_attention_heads`";
         return Err(Error::checkpoint(&base.path, problem));

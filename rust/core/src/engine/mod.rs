@@ -90,6 +90,8 @@ pub fn run(
     means: &Means,
 ) -> Result<String> {
     plan.check_target(target, options.overwrite)?;
+    let single = target.file().map(|name| plan.in_file(name)).transpose()?;
+    let plan = single.as_ref().unwrap_or(plan);
     let budget = budget::fit(plan, options.memory, options.threads, options.chunk)?;
     let sources = plan.sources(options.io);
     publish::unchanged(&sources)?;
@@ -117,7 +119,7 @@ pub fn run(
     let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
     done.extend(make::make(&inputs, means, &budget, &found, &place, left.into_iter())?);
     let how = report::How { resumed, shared: shared.iter().map(|r| r.end - r.start).sum(), warnings };
-    let report = report::render(plan, &done, &sources, &how, &publish::beside(plan, sidecars));
+    let report = report::render(plan, &done, &sources, &how, &publish::beside(plan, sidecars, &target.report()));
     publish::publish(plan, &sources, staging, &done, sidecars, &report, options.overwrite)?;
     Ok(report)
 }

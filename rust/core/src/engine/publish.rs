@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Sidecar;
 use super::journal::{self, Done};
-use crate::checkpoint::{REPORT, Staging};
+use crate::checkpoint::Staging;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::view::Sources;
@@ -14,13 +14,13 @@ use crate::view::Sources;
 /// Name of the index of a sharded output.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Every file the output will consist of besides its shards, relative to its folder.
-pub fn beside(plan: &Plan, sidecars: &[Sidecar]) -> Vec<PathBuf> {
+/// Every file the output will consist of besides its shards, relative to its folder; `report` is the name of its report.
+pub fn beside(plan: &Plan, sidecars: &[Sidecar], report: &str) -> Vec<PathBuf> {
     let given = sidecars.iter().map(|s| match s {
         Sidecar::Bytes(name, _) | Sidecar::Copy(name, _) => name.clone(),
     });
     let index = (plan.shards.len() > 1).then(|| INDEX.into());
-    index.into_iter().chain(given).chain([REPORT.into()]).collect()
+    index.into_iter().chain(given).chain([report.into()]).collect()
 }
 
 /// Publishes a finished output. Until then, and if anything fails, the folder and its journal stay to be resumed.
@@ -41,8 +41,10 @@ pub fn publish(
         return Err(Error::bug(format!("`{}` was not made", plan.tensors[missing].name)));
     }
     unchanged(sources)?;
-    let files = beside(plan, sidecars);
-    staging.publish(&plan.shards, &files, journal::FILE, overwrite, |folder| write(plan, folder, sidecars, report))
+    let name = staging.target().report();
+    let files = beside(plan, sidecars, &name);
+    staging
+        .publish(&plan.shards, &files, journal::FILE, overwrite, |folder| write(plan, folder, sidecars, &name, report))
 }
 
 /// Checks that every input is still what it was when its header was read.
@@ -53,7 +55,7 @@ pub fn unchanged(sources: &Sources) -> Result<()> {
     sources.iter().flatten().try_for_each(|source| source.check())
 }
 
-fn write(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &str) -> Result<()> {
+fn write(plan: &Plan, folder: &Path, sidecars: &[Sidecar], name: &str, report: &str) -> Result<()> {
     let write = |name: &Path, bytes: &[u8]| {
         let path = folder.join(name);
         let fail = |e| Error::io(&path, "write", e);
@@ -74,7 +76,7 @@ fn write(plan: &Plan, folder: &Path, sidecars: &[Sidecar], report: &str) -> Resu
             }
         }
     }
-    write(Path::new(REPORT), report.as_bytes())?;
+    write(Path::new(name), report.as_bytes())?;
     if plan.shards.len() > 1 {
         let map: serde_json::Map<String, serde_json::Value> =
             plan.tensors.iter().map(|t| (t.name.clone(), plan.shards[t.shard].file.clone().into())).collect();

@@ -15,6 +15,7 @@ use crate::view::{Sources, View};
 
 #[derive(Serialize)]
 struct Report<'a> {
+    schema: u32,
     suture: &'static str,
     title: &'a str,
     recipe: Value,
@@ -105,6 +106,7 @@ pub(super) fn render(
     let read = |mode| sources.iter().flatten().filter(|s| s.mode() == Some(mode)).count();
     let shards = plan.shards.iter().map(|s| s.file.clone());
     let report = Report {
+        schema: crate::plan::SCHEMA,
         suture: env!("CARGO_PKG_VERSION"),
         title: &plan.title,
         recipe: local.value(&plan.recipe),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::chunks;
 use super::observer::{Observer, Progress};
 use super::spans;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, report_of};
 use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
 use crate::sizes::CHUNK;
@@ -49,13 +49,28 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
     Ok(found)
 }
 
-/// Compares the checkpoint at `path` with the digests in its `suture.json`.
+/// Compares the checkpoint at `path` with the digests in its `suture.json`, or beside a file in `FILE.suture.json`.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if there is no such file, or if it lists other tensors than the checkpoint holds.
 pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Verified> {
-    let record = path.join(crate::checkpoint::REPORT);
-    let text = std::fs::read(&record).map_err(|e| Error::io(&record, "read the digests", e))?;
+    let file = path.file_name().and_then(|n| n.to_str()).filter(|_| path.is_file());
+    let record = match file {
+        Some(_) => path.with_file_name(report_of(file)),
+        None => path.join(report_of(None)),
+    };
+    let text = match std::fs::read(&record) {
+        // What suture did not write has no digests; whether it is a checkpoint is another question.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Checkpoint::open(path)?;
+            let problem = format!(
+                "was not written by suture, or its {} is gone: there are no digests to compare with",
+                record.display()
+            );
+            return Err(Error::checkpoint(path, problem));
+        }
+        other => other.map_err(|e| Error::io(&record, "read the digests", e))?,
+    };
     let value: serde_json::Value =
         serde_json::from_slice(&text).map_err(|e| Error::checkpoint(&record, format!("is not valid JSON: {e}")))?;
     let Some(listed) = value["tensors"].as_object().filter(|_| value["digest"] == digest::SCHEME) else {

@@ -44,6 +44,9 @@ pub struct Anatomy {
     /// Indices of the stacks of each prefix, the one that begins at layer 0 first.
     by_prefix: HashMap<String, Vec<usize>>,
     main: Option<usize>,
+    /// The stacks by their labels, and what each is for with how many are.
+    labels: HashMap<String, usize>,
+    roles: HashMap<Role, usize>,
 }
 
 /// What is collected of a stack while names are read.
@@ -73,8 +76,12 @@ impl Anatomy {
         for (i, s) in stacks.iter().enumerate() {
             by_prefix.entry(s.prefix.clone()).or_default().push(i);
         }
+        own_counts(&mut stacks);
         let main = main(&stacks, &sections);
-        Self { stacks, by_prefix, main }
+        let labels = stacks.iter().enumerate().map(|(i, s)| (s.label.clone(), i)).collect();
+        let mut roles: HashMap<Role, usize> = HashMap::new();
+        stacks.iter().for_each(|s| *roles.entry(s.role).or_default() += 1);
+        Self { stacks, by_prefix, main, labels, roles }
     }
 
     /// The stack that layer numbers mean where none is named; `None` if there is none, or nothing decides between several.
@@ -123,10 +130,21 @@ impl Anatomy {
     /// vision tower, the encoder's final norm to the encoder.
     pub fn beside(&self, name: &str, stack: &Stack) -> bool {
         let words: Vec<&str> = name.split('.').collect();
-        let mut others = self.stacks.iter().filter(|s| s.prefix != stack.prefix);
+        let other = |w: &&str| self.labels.get(*w).is_some_and(|i| self.stacks[*i].prefix != stack.prefix);
+        if words.iter().any(other) {
+            return false;
+        }
+        // What joins a tower to the language model is the tower's; where there is no other part, nothing is another's.
         let role = Role::of_words(&words);
-        !others.any(|s| words.contains(&s.label.as_str()))
-            && (role == stack.role || (role.leads() && stack.role.leads()))
+        let count = |role: Role| self.roles.get(&role).copied().unwrap_or(0);
+        let towers = [Role::Vision, Role::Audio, Role::Text, Role::Bridge];
+        let elsewhere = match role {
+            role if role == stack.role => false,
+            role if role.leads() => !stack.role.leads(),
+            Role::Bridge => towers.iter().any(|r| *r != stack.role && count(*r) > 0),
+            role => count(role) > 0,
+        };
+        !elsewhere
     }
 
     /// The place of a layer as people write it: `3` in the main stack, `encoder:3` in another; `-` outside all of them.
@@ -164,8 +182,12 @@ impl Anatomy {
 
     /// The stacks, for people: `encoder (4 layers), decoder (2 layers)`.
     pub fn list(&self) -> String {
-        let named = self.stacks.iter().map(|s| format!("`{}` ({} layers)", s.label, s.layers));
-        named.collect::<Vec<_>>().join(", ")
+        let named = self.stacks.iter().take(LISTED).map(|s| format!("`{}` ({} layers)", s.label, s.layers));
+        let listed = named.collect::<Vec<_>>().join(", ");
+        match self.stacks.len().saturating_sub(LISTED) {
+            0 => listed,
+            more => format!("{listed} and {more} more"),
+        }
     }
 
     /// The stacks as data, the main one marked.
@@ -267,7 +289,7 @@ fn section<'a, 'b>(words: &[&str], role: Role, layers: usize, sections: &'b [Sec
         fitting = sections.iter().filter(|s| s.role() == Role::Language).collect();
     }
     // A tower alone, whose config is the whole.
-    if fitting.is_empty() && sections.len() == 1 {
+    if fitting.is_empty() && sections.len() == 1 && role != Role::Prediction {
         fitting = sections.iter().collect();
     }
     let alike = |s: &Section| {
@@ -276,6 +298,20 @@ fn section<'a, 'b>(words: &[&str], role: Role, layers: usize, sections: &'b [Sec
     let exact = |s: &Section| s.layers(words, layers).is_some_and(|c| c.layers == layers);
     fitting.into_iter().max_by_key(|s| (alike(s), exact(s)))
 }
+
+/// Takes a count from the stacks that it is not of: where one of those that go by the same key is as long as it says.
+fn own_counts(stacks: &mut [Stack]) {
+    let exact = |s: &Stack| s.count.as_ref().filter(|c| c.layers == s.layers).map(|c| c.key.clone());
+    let exact: BTreeSet<String> = stacks.iter().filter_map(exact).collect();
+    for s in stacks {
+        if s.count.as_ref().is_some_and(|c| c.layers != s.layers && exact.contains(&c.key)) {
+            s.count = None;
+        }
+    }
+}
+
+/// Stacks that are listed at most.
+const LISTED: usize = 8;
 
 /// Which stack layer numbers mean: in an encoder-decoder the decoder; else the one as long as config.json says the language
 /// model is; else the language model's.
@@ -325,7 +361,7 @@ fn label(stacks: &mut [Stack]) {
         let saying = own().find(|w| Role::of_word(w) != Role::Plain);
         stack.label = match (stack.first, counted_on) {
             (0, _) => saying.or_else(|| own().next()).unwrap_or(prefix).to_owned(),
-            (_, 1) => "prediction".to_owned(),
+            (_, 1) if !holders.contains_key("prediction") => "prediction".to_owned(),
             _ => format!("{prefix}.prediction"),
         };
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// What a stack of layers is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Nothing tells: in most checkpoints the language model.

@@ -6,7 +6,7 @@ use super::config::Section;
 use super::roles::Role;
 
 /// How the table of a language model's tokens ends.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "embed_tokens.weight",
     "wte.weight",
     "embed_in.weight",
@@ -14,15 +14,17 @@ const TABLES: [&str; 7] = [
     "shared.weight",
     "tok_embeddings.weight",
     "tokens_embed.weight",
+    "embeddings.weight",
 ];
 /// How the table of an encoder-decoder's tokens is called, of which those of both sides are copies.
 const SHARED: &str = "shared.weight";
 /// How heads over the vocabulary end.
-const HEADS: [&str; 8] = [
+const HEADS: [&str; 9] = [
     "lm_head.weight",
     "embed_out.weight",
     "proj_out.weight",
     "cls.predictions.decoder.weight",
+    "predictions.decoder.weight",
     "lm_head.decoder.weight",
     "generator_lm_head.weight",
     "vocab_projector.weight",
@@ -90,6 +92,11 @@ const TIED: [&str; 58] = [
     "xlm-roberta",
 ];
 
+/// True for the names of tables of tokens.
+pub fn is_table(name: &str) -> bool {
+    TABLES.iter().any(|t| ends(name, t))
+}
+
 /// True for the names of heads that may be tied to a table.
 pub fn is_head(name: &str) -> bool {
     HEADS.iter().any(|h| ends(name, h))
@@ -144,7 +151,6 @@ pub fn table<'a>(
     names: impl Iterator<Item = &'a str>,
     stack: Option<&str>,
 ) -> Result<Option<usize>, Vec<&'a str>> {
-    let is_table = |name: &str| TABLES.iter().any(|t| ends(name, t));
     let tables: Vec<(usize, &str)> = names.enumerate().filter(|(_, n)| is_table(n)).collect();
     let under = |prefix: &str| only(tables.iter().filter(|(_, n)| n.starts_with(prefix))).map(|(i, _)| *i);
     // The one that both sides share is the original of their copies.

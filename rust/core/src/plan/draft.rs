@@ -320,7 +320,15 @@ impl Draft {
                 let original = model.original(&i.name).and_then(|t| by_name.get(t.name.as_str()));
                 original.is_some_and(|o| !alike(&i.action, &o.action))
             };
-            tied::is_head(&i.name) && (model.find(&i.name).is_none() || made_otherwise())
+            // A model that ties and stores its head too has no head of its own.
+            let of_its_own = || {
+                i.action.places().iter().any(|p| {
+                    let other = self.models.get(p.model);
+                    self.models.tensor(*p).name == i.name && other.tied() != Some(true)
+                })
+            };
+            let added = model.find_alike(&i.name).is_none() && of_its_own();
+            tied::is_head(&i.name) && (added || (model.find_alike(&i.name).is_some() && made_otherwise()))
         };
         if let Some(head) = self.items.iter().find(own) {
             self.warnings.push(format!(

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
-use super::{Action, Group, OutputConfig, Plan, TensorPlan};
+use super::{Action, Group, OutputConfig, Plan, SCHEMA, TensorPlan};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
 use crate::checkpoint::{Checkpoint, Shard};
 use crate::dtype::Dtype;
@@ -34,6 +34,7 @@ impl Plan {
     /// The plan as data; [`Self::from_json`] makes it a plan again.
     pub fn to_json(&self) -> Value {
         json!({
+            "schema": SCHEMA,
             "title": self.title,
             "hash": self.hash(),
             "recipe": self.recipe,

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
+use super::models::unclear;
 use super::modules::ByModule;
 use super::select::{InputRules, Position, depth, resolve};
 use super::stage::{Holds, Loose, Source, Stage, one_stack, outside, stage};
@@ -46,10 +47,15 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
         parts.push(stages);
     }
     let sliced = merge.parts.iter().zip(&parts).filter(|(part, _)| !part.whole);
-    let stacks = sliced.map(|(part, stages)| relaid(&models, from, part, stages)).collect();
+    let stacks = sliced.map(|(_, stages)| relaid(&models, from, stages)).collect();
     let config = OutputConfig { stacks, ..OutputConfig::of(from, merge.dtype) };
     let labels = models.labels();
     let mut draft = Draft::new(format!("merge {}", spec.name), models, config);
+    let anatomy = draft.models.get(from).anatomy();
+    if let (2.., Ok(stack)) = (anatomy.stacks.len(), anatomy.choose(merge.parts[0].stack.as_deref())) {
+        let told = format!("`{}` ({}, {} layers: `{}`)", stack.label, stack.role.name(), stack.layers, stack.prefix);
+        draft.notes.push(("stack".to_owned(), told));
+    }
     draft.stack = merge.parts.iter().find_map(|p| p.stack.clone());
     for (index, (part, stages)) in merge.parts.iter().zip(&parts).enumerate() {
         let holds = |name: &str| by_module.holds(index, name);
@@ -89,18 +95,25 @@ fn several(draft: &Draft, stage: &Stage) -> bool {
 }
 
 /// Which layers of which models the output's layers of a part are, and which key of each model's config counts them.
-fn relaid(models: &Models, from: usize, part: &Part, stages: &[Stage]) -> Relaid {
+fn relaid(models: &Models, from: usize, stages: &[Stage]) -> Relaid {
     let layers = stages.iter().flat_map(|s| (0..s.count).map(|i| (s.lead().model, s.lead().start + i)));
     let key = |source: &Source| Some(source.stack.as_ref().ok()?.count.as_ref()?.key.clone());
     let mut keys: Vec<(usize, Option<String>)> =
         stages.iter().map(Stage::lead).map(|lead| (lead.model, key(lead))).collect();
-    let own = models.get(from).anatomy().choose(part.stack.as_deref()).ok();
-    keys.push((from, own.and_then(|s| Some(s.count.as_ref()?.key.clone()))));
-    keys.sort();
-    keys.dedup_by_key(|(model, _)| *model);
     let lead = stages.first().and_then(|s| s.lead().stack.as_ref().ok());
+    let own = lead.and_then(|stack| models.get(from).anatomy().alike(stack));
+    keys.push((from, own.and_then(|s| Some(s.count.as_ref()?.key.clone()))));
+    for source in stages.iter().flat_map(Stage::members) {
+        keys.push((source.model, key(source)));
+    }
+    keys.sort_by_key(|(model, key)| (*model, key.is_none()));
+    keys.dedup_by_key(|(model, _)| *model);
+    let merged = stages.iter().flat_map(|s| {
+        let others = s.members().filter(|m| m.model != s.lead().model);
+        others.flat_map(|m| (0..s.count).map(|i| (s.first + i, m.model, m.start + i)))
+    });
     let (stack, prefix) = lead.map_or(Default::default(), |s| (s.label.clone(), s.prefix.clone()));
-    Relaid { stack, prefix, layers: layers.collect(), keys }
+    Relaid { stack, prefix, layers: layers.collect(), merged: merged.collect(), keys }
 }
 
 /// Rules of the recipe that decide nothing, or not what they seem to.
@@ -170,7 +183,7 @@ impl Builder<'_> {
         let stack = match &stage.lead().stack {
             Ok(stack) => Some(stack),
             Err(problem) if self.part.stack.is_some() || (self.by_layer(stage) && several(draft, stage)) => {
-                return Err(Error::checkpoint(&draft.models.get(stage.lead().model).path, problem.clone()));
+                return Err(unclear(draft.models.get(stage.lead().model), problem.clone()));
             }
             Err(_) => None,
         };
@@ -206,11 +219,14 @@ impl Builder<'_> {
             let mut seen = HashSet::new();
             for source in stage.members() {
                 for t in &draft.models.get(source.model).tensors {
-                    let Some(l) = split_layer(&t.name).filter(|l| l.stack() == stack.prefix) else { continue };
+                    let own = source.stack.as_ref().map_or(&stack.prefix, |s| &s.prefix);
+                    let Some(l) = split_layer(&t.name).filter(|l| l.stack() == own) else { continue };
+                    // Another model may call its layers otherwise, as its family did at another time.
+                    let named = |layer: usize| l.at(layer).replacen(own.as_str(), &stack.prefix, 1);
                     if let Some(i) = l.layer.checked_sub(source.start).filter(|i| *i < stage.count)
-                        && seen.insert((i, l.at(0)))
+                        && seen.insert((i, named(0)))
                     {
-                        by_layer.entry(i).or_default().push(t.name.clone());
+                        by_layer.entry(i).or_default().push(named(l.layer));
                     }
                 }
             }

@@ -27,6 +27,9 @@ use crate::sizes::SPAN;
 use crate::source::IoMode;
 use crate::view::{Place, Sources, View};
 
+/// The number of the shape that plans and reports have as JSON.
+pub const SCHEMA: u32 = 1;
+
 /// What is done to make an output tensor.
 #[derive(Clone)]
 pub enum Action {
@@ -163,6 +166,8 @@ pub struct Relaid {
     pub prefix: String,
     /// For every layer the model and the layer that it is, or takes its settings from.
     pub layers: Vec<(usize, usize)>,
+    /// What else is merged into a layer: its number, a model and the layer there.
+    pub merged: Vec<(usize, usize, usize)>,
     /// For each model concerned the key of its config.json that counts these layers, such as `text_config.num_hidden_layers`.
     pub keys: Vec<(usize, Option<String>)>,
 }
@@ -254,6 +259,23 @@ impl Plan {
             ));
         }
         Ok(())
+    }
+
+    /// The same plan with its one file called `name`: an output that is a file and no folder.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if it has several shards.
+    pub fn in_file(&self, name: &str) -> Result<Self> {
+        // What decides the bytes is the same.
+        self.hash();
+        let mut plan = self.clone();
+        let [shard] = plan.shards.as_mut_slice() else {
+            let problem =
+                format!("{} shards do not go into one file; give a folder, or no shard size", self.shards.len());
+            return Err(Error::recipe("shard_size", problem));
+        };
+        name.clone_into(&mut shard.file);
+        Ok(plan)
     }
 
     /// Bytes read, each input once for every pass its method makes at most.

@@ -17,6 +17,8 @@ pub struct Models {
     /// The checkpoints.
     pub checkpoints: Vec<Arc<Checkpoint>>,
     by_path: HashMap<PathBuf, usize>,
+    /// The tables of tokens of each.
+    tables: Vec<OnceLock<Vec<usize>>>,
     /// The quantised weights of each.
     families: Vec<OnceLock<Families>>,
 }
@@ -34,6 +36,7 @@ impl Models {
         }
         self.checkpoints.push(Arc::new(Checkpoint::open(path)?));
         self.families.push(OnceLock::new());
+        self.tables.push(OnceLock::new());
         self.by_path.insert(real, self.checkpoints.len() - 1);
         Ok(self.checkpoints.len() - 1)
     }
@@ -57,7 +60,8 @@ impl Models {
     /// The model's tensor called `name`. A head that the model ties to its embedding is found as that embedding.
     pub fn find(&self, model: usize, name: &str) -> Option<Place> {
         let own = self.checkpoints[model].find_alike(name);
-        own.or_else(|| self.tied(model, name).ok().flatten()).map(|tensor| Place { model, tensor })
+        let copy = || self.checkpoints[model].original(name).and_then(|t| self.checkpoints[model].find(&t.name));
+        own.or_else(|| self.tied(model, name).ok().flatten()).or_else(copy).map(|tensor| Place { model, tensor })
     }
 
     /// The table that the head called `name` is tied to; the tables there are, if it cannot be told.
@@ -68,7 +72,12 @@ impl Models {
             return Ok(None);
         }
         let stack = checkpoint.anatomy().main().map(|s| s.prefix.as_str());
-        tied::table(name, checkpoint.tensors.iter().map(|t| t.name.as_str()), stack)
+        let tables = self.tables[model].get_or_init(|| {
+            let found = checkpoint.tensors.iter().enumerate().filter(|(_, t)| tied::is_table(&t.name));
+            found.map(|(i, _)| i).collect()
+        });
+        let found = tied::table(name, tables.iter().map(|i| checkpoint.tensors[*i].name.as_str()), stack)?;
+        Ok(found.map(|i| tables[i]))
     }
 
     /// As [`Self::find`], for a tensor that has to be there because the model `wanted_by` has it.
@@ -133,7 +142,7 @@ impl Models {
     /// [`Error::Checkpoint`] if there is none, or nothing tells which of several is meant.
     pub fn stack(&self, model: usize, asked: Option<&str>) -> Result<&Stack> {
         let checkpoint = self.get(model);
-        checkpoint.anatomy().choose(asked).map_err(|problem| Error::checkpoint(&checkpoint.path, problem))
+        checkpoint.anatomy().choose(asked).map_err(|problem| unclear(checkpoint, problem))
     }
 
     /// The stacks among the tensors of a model whose names `holds` accepts.
@@ -147,6 +156,14 @@ impl Models {
     pub fn labels(&self) -> Vec<String> {
         labels(self.checkpoints.iter().map(|c| c.path.as_path()))
     }
+}
+
+/// Why no stack of a checkpoint is meant: it has none, or the recipe has to say which.
+pub fn unclear(checkpoint: &Checkpoint, problem: String) -> Error {
+    if checkpoint.anatomy().stacks.is_empty() {
+        return Error::checkpoint(&checkpoint.path, problem);
+    }
+    Error::recipe("stack", format!("{} {problem}", checkpoint.path.display()))
 }
 
 /// The names of folders or files; where they repeat, with as much of the path before them as tells them apart.

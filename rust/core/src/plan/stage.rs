@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use super::models::unclear;
 use super::{Draft, Models};
 use crate::error::{Error, Result};
 use crate::methods::{Base, Spec};
 use crate::model::anatomy::Stack;
-use crate::model::names::{is_before_layers, split_layer};
+use crate::model::names::{is_before_layers, other_names, split_layer};
 use crate::recipe::{Merge, ModelUse, Part, Slice};
 
 /// A source with its model opened and its layers known.
@@ -85,15 +86,26 @@ pub fn stage<'a>(
     holds: Holds,
 ) -> Result<Stage<'a>> {
     let base_path = slice.base.as_ref().or(merge.base.as_ref());
+    // Where a model does not tell which of its stacks is meant, another may.
+    let mut decided = None;
+    for entry in &slice.sources {
+        let model = models.open(&entry.model)?;
+        decided = decided.or_else(|| stack_of(models, model, part, holds).ok());
+    }
+    let decide = |models: &Models, model: usize| {
+        stack_of(models, model, part, holds).or_else(|problem| {
+            decided.as_ref().and_then(|s| models.get(model).anatomy().alike(s)).cloned().ok_or(problem)
+        })
+    };
     let mut sources: Vec<Source> = Vec::new();
     let mut count = None;
     for entry in &slice.sources {
         let model = models.open(&entry.model)?;
-        let stack = stack_of(models, model, part, holds);
+        let stack = decide(models, model);
         let layers = stack.as_ref().map_or(0, |s| s.layers);
         let (start, end) = entry.layers.unwrap_or((0, layers));
         if let (Some(_), Err(problem)) = (entry.layers, &stack) {
-            return Err(Error::checkpoint(&entry.model, problem.clone()));
+            return Err(unclear(models.get(model), problem.clone()));
         }
         if end > layers {
             return Err(Error::recipe(
@@ -158,7 +170,7 @@ pub fn stage<'a>(
                 ));
             }
             let entry = sources[0].entry;
-            let base = Source { entry, model, start, stack: stack_of(models, model, part, holds) };
+            let base = Source { entry, model, start, stack: decide(models, model) };
             if spec.base == Base::First {
                 let mut all = vec![base];
                 all.append(&mut sources);
@@ -202,9 +214,10 @@ pub fn one_stack(draft: &Draft, stages: &[Stage]) -> Result<Stack> {
     let mut found: Option<&Stack> = None;
     for source in stages.iter().flat_map(Stage::members) {
         let path = &draft.models.get(source.model).path;
-        let own = source.stack.as_ref().map_err(|problem| Error::checkpoint(path, problem.clone()))?;
+        let own = source.stack.as_ref().map_err(|problem| unclear(draft.models.get(source.model), problem.clone()))?;
         let first = found.get_or_insert(own);
-        if first.prefix != own.prefix {
+        let alike = first.prefix == own.prefix || other_names(&own.prefix).any(|n| n == first.prefix);
+        if !alike {
             return Err(Error::checkpoint(
                 path,
                 format!(
@@ -241,6 +254,8 @@ impl Loose {
 pub fn outside(draft: &Draft, first: &Stage, last: &Stage, layers: usize, holds: Holds) -> (Vec<Loose>, Vec<Loose>) {
     let mut seen = HashSet::new();
     let mut out = (Vec::new(), Vec::new());
+    let own = draft.models.get(first.lead().model).anatomy();
+    let predicts = own.stacks.iter().any(|s| s.first > 0);
     for stage in [first, last] {
         for source in std::iter::once(stage.lead()).chain(stage.members()) {
             let model = draft.models.get(source.model);
@@ -248,11 +263,16 @@ pub fn outside(draft: &Draft, first: &Stage, last: &Stage, layers: usize, holds:
                 let own = split_layer(&t.name).filter(|l| source.stack.as_ref().is_ok_and(|s| s.prefix == l.stack()));
                 let behind = match own {
                     Some(l) if l.layer < source.layers() => continue,
+                    // The config that is lent counts no block behind the last layer.
+                    Some(_) if !predicts => continue,
                     Some(l) => Some(l.layer - source.layers()),
                     None => None,
                 };
                 let output = own.zip(behind).map_or_else(|| t.name.clone(), |(l, k)| l.at(layers + k));
-                if !seen.insert(output.clone()) {
+                // What the first has under another name is that tensor.
+                let lead = draft.models.get(first.lead().model);
+                let known = lead.find_alike(&t.name).is_some_and(|i| lead.tensors[i].name != t.name);
+                if known || !seen.insert(output.clone()) {
                     continue;
                 }
                 let early = behind.is_some()

@@ -34,14 +34,16 @@ pub enum Blend {
     Ramp,
 }
 
-/// Which modules of a swapped layer move: parts of their names, globs, or filters as configs have them.
+/// Which modules of a swapped layer move: parts of their names, globs, or filters as configs have them, which are of whole names
+/// of tensors.
 #[derive(Debug, Clone)]
-pub struct Modules(Option<Vec<Filter>>);
+pub struct Modules(Option<Vec<(Filter, bool)>>);
 
 impl Modules {
-    /// True if the module called `name` (`self_attn.q_proj`) moves.
-    pub fn contain(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|filters| filters.iter().any(|f| f.matches(name)))
+    /// True if the module called `name` (`self_attn.q_proj`) of the tensor called `tensor` moves.
+    pub fn contain(&self, name: &str, tensor: &str) -> bool {
+        let matches = |(filter, whole): &(Filter, bool)| filter.matches(if *whole { tensor } else { name });
+        self.0.as_ref().is_none_or(|filters| filters.iter().any(matches))
     }
 }
 
@@ -214,10 +216,11 @@ fn numbers(at: &str, value: &Value, expected: &str) -> Result<BTreeSet<usize>> {
 }
 
 /// Filters separated by commas; what looks like a glob is one.
-fn filters(text: &str) -> Result<Vec<Filter>> {
+fn filters(text: &str) -> Result<Vec<(Filter, bool)>> {
     let filter = |f: &str| {
         let globbed = f.contains(['*', '?', '[']) && !f.contains(':') && f != "*";
-        Filter::parse("modules", &if globbed { glob(f) } else { f.to_owned() })
+        let filter = Filter::parse("modules", &if globbed { glob(f) } else { f.to_owned() })?;
+        Ok((filter, !globbed && f.contains(':')))
     };
     text.split(',').map(str::trim).map(filter).collect()
 }

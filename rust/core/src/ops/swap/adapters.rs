@@ -39,7 +39,7 @@ impl Builder<'_> {
                 .iter()
                 .zip(&builder.givers)
                 .filter(claim)
-                .filter(|(d, _)| d.modules.contain(module));
+                .filter(|(d, _)| d.modules.contain(module, name));
             let first = claims.next().map(|(_, g)| g.model);
             if claims.next().is_some() {
                 return Err(Error::recipe("donors", format!("layer {layer} (`{module}`) is given by two donors")));

@@ -81,7 +81,8 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
     draft.keep_shards_of = keep_shards.then_some(into);
     draft.stem = if swap.adapters { "adapter_model" } else { "model" };
     let all: Vec<&[f64]> = givers.iter().map(|g| g.shares.as_slice()).collect();
-    draft.notes = notes::notes(swap, &all, &draft.models.labels(), &givers.iter().map(|g| g.model).collect::<Vec<_>>());
+    let donors: Vec<usize> = givers.iter().map(|g| g.model).collect();
+    draft.notes = notes::notes(swap, &stack, &all, &draft.models.labels(), &donors);
     draft.notes.extend(notes::stacks(&stack, draft.models.get(into).anatomy(), &draft.models.labels()[into]));
     let mut builder =
         Builder { swap, draft, into, base, givers, stack, head_size: None, transposed: false, given: false };
@@ -231,7 +232,7 @@ impl Builder<'_> {
             if share == 0.0 {
                 continue;
             }
-            let moves = donor.modules.contain(&self.module(own, &name));
+            let moves = donor.modules.contain(&self.module(own, &name), &name);
             if moves && self.stays(&name, own, &[giver.model]) {
                 if !self.ignored(&name) {
                     left = true;

@@ -6,7 +6,13 @@ use crate::recipe::{Blend, NonLayer, Swap};
 
 /// A title and a text for each thing done. `shares` and `donors` hold each donor's share in every layer and its model,
 /// `labels` the models' names.
-pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]) -> Vec<(String, String)> {
+pub fn notes(
+    swap: &Swap,
+    stack: &Stack,
+    shares: &[&[f64]],
+    labels: &[String],
+    donors: &[usize],
+) -> Vec<(String, String)> {
     let recipient = &labels[0];
     let layers = shares.first().map_or(0, |s| s.len());
     let mut out = Vec::new();
@@ -50,10 +56,12 @@ pub fn notes(swap: &Swap, shares: &[&[f64]], labels: &[String], donors: &[usize]
         NonLayer::Mean => (format!("the mean of {recipient} and {}", each.join(", ")), "--non-layer mean"),
         NonLayer::Share(s) => (format!("{} of {recipient}, {s} of {}", 1.0 - s, named[0]), "--alpha"),
     };
-    out.push((
-        "outside".to_owned(),
-        format!("embeddings, final norm, head and all else outside the layers: {source} ({option})"),
-    ));
+    let what = if stack.role.leads() {
+        "embeddings, final norm, head and all else outside the layers".to_owned()
+    } else {
+        format!("what else belongs to `{}`", stack.label)
+    };
+    out.push(("outside".to_owned(), format!("{what}: {source} ({option})")));
     out
 }
 

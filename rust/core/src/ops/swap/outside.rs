@@ -20,9 +20,12 @@ impl Builder<'_> {
     /// A tensor that the recipient has outside the layers.
     pub(super) fn outside(&mut self, name: String, own: Place) -> Result<()> {
         let mut parts = vec![(own, 1.0)];
-        let anatomy = self.draft.models.get(self.into).anatomy();
+        let into = self.draft.models.get(self.into);
+        let anatomy = into.anatomy();
+        // A copy goes with what it is a copy of.
+        let known = into.original(&name).map_or_else(|| name.clone(), |t| t.name.clone());
         // Other stacks, and what belongs to them, stay the recipient's.
-        let mut elsewhere = anatomy.place(&name).is_some() || !anatomy.beside(&name, &self.stack);
+        let mut elsewhere = anatomy.place(&known).is_some() || !anatomy.beside(&known, &self.stack);
         if !elsewhere && self.stays(&name, own, &self.lenders()) {
             elsewhere = true;
             if !self.ignored(&name) {
@@ -56,7 +59,10 @@ impl Builder<'_> {
             let anatomy = self.draft.models.get(lender).anatomy();
             let own = anatomy.alike(&self.stack).unwrap_or(&self.stack);
             let elsewhere = anatomy.place(&name).is_some() || !anatomy.beside(&name, own);
-            let there = elsewhere || self.draft.models.get(self.into).find_alike(&name).is_some();
+            // A copy of what the recipient has, in a model that ties as it does.
+            let into = self.draft.models.get(self.into);
+            let copy = into.original(&name).is_some() && self.draft.models.get(lender).tied() == Some(true);
+            let there = elsewhere || copy || self.draft.models.get(self.into).find_alike(&name).is_some();
             if there || self.ignored(&name) || !known.insert(name.clone()) {
                 continue;
             }
