@@ -39,12 +39,12 @@ def columns_of(text: list[str]) -> list[str]:
     """The names over the columns of every block, each joined from its lines."""
     found = []
     for at in (n for n, line in enumerate(text) if line.startswith("  layer ")):
-        top = next(n for n in range(at, -1, -1) if not text[n - 1].startswith(" " * 8))
-        row = text[at + 1]
+        end = next(n for n in range(at + 1, len(text)) if not text[n].startswith(" " * 8))
+        row = text[end]
         count = len(re.findall(r"\d+", row)) - 1
         width = (len(row) - 8 + 1) // count - 1
         spans = [(8 + i * (width + 1), 8 + i * (width + 1) + width) for i in range(count)]
-        found += ["".join(line[a:b].strip() for line in text[top : at + 1]) for a, b in spans]
+        found += ["".join(line[a:b].strip() for line in text[at:end]) for a, b in spans]
     return found
 
 

@@ -116,8 +116,9 @@ def _blocks(values: Values, names: Mapping[str, str], ink: _Ink, width: int | No
         heads = [_head(names[m], wide, marks) for m in block]
         depth = max(map(len, heads))
         for i in range(depth):
-            words = [([""] * (depth - len(h)) + h)[i] for h in heads]
-            title = justified("layer " if i == depth - 1 else "", margin, right=True)
+            # From the top, where names differ: their ends are often the same.
+            words = [h[i] if i < len(h) else "" for h in heads]
+            title = justified("layer " if i == 0 else "", margin, right=True)
             yield Text(title + " ".join(justified(w, wide, right=True) for w in words))
         for layer, said in layers.items():
             row = Text(justified(f"{said} ", margin, right=True))
