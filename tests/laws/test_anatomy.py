@@ -511,3 +511,46 @@ def test_a_list_of_20000_stacks_is_cut(verb: str, many: tuple[Path, Path], place
     with pytest.raises(suture.SutureError) as e:
         calls[verb]()
     assert len(str(e.value)) < 10_000
+
+
+def test_an_ignore_that_names_nothing_is_refused(place: Path) -> None:
+    """Law 8: a filter that matches no tensor of any model is a slip, and not passed over."""
+    names = [f"model.layers.{i}.w.weight" for i in range(2)]
+    a, b = (
+        write_checkpoint(place / n, {name: encode(np.full((2, 2), n == "a"), "F32") for name in names}) for n in "ab"
+    )
+    with pytest.raises(suture.UsageError, match="nosuch"):
+        suture.swap(a, b, place / "out", layers="0", ignore="layers.1,nosuch")
+    assert not (place / "out").exists()
+
+
+def test_a_proposal_for_another_stack_is_a_config_for_it(place: Path) -> None:
+    """What `init` makes of a proposal is the swap that was proposed, or refused, in every stack."""
+    rng = np.random.default_rng(0)
+    names = [f"visual.blocks.{i}.attn.w.weight" for i in range(3)] + [
+        f"model.layers.{i}.mlp.w.weight" for i in range(4)
+    ]
+    names += ["visual.merger.weight", "model.embed_tokens.weight"]
+    base = {n: rng.normal(size=(4, 4)).astype(np.float32) for n in names}
+    paths = {"base": write_checkpoint(place / "base", {n: encode(v, "F32") for n, v in base.items()})}
+    for who in ("into", "donor"):
+        tuned = {n: encode(v + rng.normal(size=(4, 4)).astype(np.float32) * 0.1, "F32") for n, v in base.items()}
+        paths[who] = write_checkpoint(place / who, tuned)
+    for stack in ("visual", "model"):
+        report = suture.swap(
+            paths["into"], paths["donor"], place / f"swap-{stack}", auto="layer", base=paths["base"], stack=stack,
+            non_layer="into",
+        )  # fmt: skip
+        assert report.proposal is not None
+        config = place / f"{stack}.yml"
+        plan = suture.swap(
+            paths["into"], paths["donor"], place / "none", auto="layer", base=paths["base"], stack=stack,
+            non_layer="into", dry_run=True,
+        )  # fmt: skip
+        assert plan.proposal is not None
+        config.write_text(suture.init(proposal=plan.proposal, swap=plan.data["recipe"]["swap"]))
+        suture.merge(config, place / f"merge-{stack}")
+        swapped, merged = (read_checkpoint(place / f"{how}-{stack}") for how in ("swap", "merge"))
+        assert swapped.keys() == merged.keys()
+        for name, raw in swapped.items():
+            assert np.allclose(raw.values(), merged[name].values(), atol=1e-6), name

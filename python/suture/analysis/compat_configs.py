@@ -53,13 +53,16 @@ def _relied(seen: Sequence[Seen]) -> Iterator[Finding]:
             if all(value is None for _, value in found):
                 continue
             values = ["not said" if value is None else _text(value) for _, value in found]
+            told = zip(found, sections, strict=True)
+            partly = any(value is None for (_, value), section in told if section is not None)
             pairs = [(own, s) for s in sections[1:] if own is not None and s is not None]
             unlike = [pair for a, b in pairs for pair in differing(a, b, {what: names})]
             breaks = table is BREAKS and any(not same_function(mine, theirs) for mine, theirs, _ in unlike)
             yield row(
                 what,
                 values,
-                same=not unlike,
+                same=not unlike and not partly,
+                told="" if unlike else "not said by all",
                 blocks=("merge", "swap") if breaks else (),
                 remedy=_MIXED if breaks else _KEPT,
             )

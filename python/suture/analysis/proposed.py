@@ -36,9 +36,15 @@ def draft_of(proposal: Proposal, swap: Mapping[str, Any] | None = None) -> Draft
         raise UsageError("a config moves no single heads; take the swap's command instead")
     stacks: list[Stack] = json.loads(_core.Checkpoint(proposal["into"]).stacks_json())
     stack = next(s for s in stacks if s["name"] == proposal["stack"])
+    others = [s for s in stacks if s["prefix"] != stack["prefix"]]
+    if outside and others:
+        named = ", ".join(f"`{s['name']}`" for s in others)
+        raise UsageError(
+            f"a config cannot say what of the model outside its layers belongs to {named} and stays; take the swap's "
+            f"command, or propose with `--non-layer into`"
+        )
     shares = [(entry.get("modules"), _shares(entry, stack["layers"])) for entry in entries]
     donor, into = (_weight(stack, shares, outside, own) for own in (False, True))
-    others = [f"glob:{s['prefix']}*" for s in stacks if s["prefix"] != stack["prefix"]]
     remarks = [
         f"the swap proposed by what {proposal['into']} and {proposal['donor']} changed of {proposal['base']}, as a "
         "weighted average: a weight of 0 takes nothing of a model, and the two weights of a layer sum to 1",
@@ -51,8 +57,8 @@ def draft_of(proposal: Proposal, swap: Mapping[str, Any] | None = None) -> Draft
             (proposal["donor"], [Line("weight", donor)]),
         ],
         # Tensors of other stacks have layers of the same numbers, and stay the recipient's.
+        stack=None if stack["main"] else stack["name"],
         include=[] if outside else [f"glob:{stack['prefix']}*"],
-        exclude=others if outside else [],
         remarks=remarks,
     )
 

@@ -59,6 +59,9 @@ def is_report(path: str | PathLike[str]) -> bool:
 
 def _read(path: Path) -> Report:
     file = path / REPORT if path.is_dir() else path
+    if path.suffix == ".safetensors" and not path.is_dir():
+        # An output that is one file has its report beside it.
+        file = path.with_suffix(f".{REPORT}")
     if path.is_dir() and not file.is_file() and (path / OUTPUTS).is_file():
         raise UsageError(f"{path}: holds several outputs; name one of the folders in it")
     try:

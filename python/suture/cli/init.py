@@ -57,6 +57,10 @@ def init(
       suture swap --into math --from swahili out --auto base --dry-run --json | suture init --from-proposal -
     """
     file = Path(out)
+    if out != "-" and file.resolve().parent != Path.cwd():
+        # Another folder's config names models by where they are, not by where we are.
+        models = tuple(str(Path(m).resolve()) for m in models)
+        base = base and str(Path(base).resolve())
     if out != "-" and not overwrite and (file.exists() or file.is_symlink()):
         raise SutureError(f"{out}: exists already; choose another file (-o), or pass --overwrite", out)
     text = run(*models, base=base, method=method, **_proposal(proposed))

@@ -36,6 +36,7 @@ class Draft:
         base: path of the base, if there is one.
         parameters: those of the whole merge.
         dtype: the output's dtype; commented out with the reason if there is a reason.
+        stack: the stack that layers are numbered in, if not the main one.
         include: what is merged, if not all.
         exclude: what is not.
         remarks: comments at the top.
@@ -46,6 +47,7 @@ class Draft:
     base: str | None = None
     parameters: list[Line] = field(default_factory=list)
     dtype: tuple[str, str] | None = None
+    stack: str | None = None
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -62,6 +64,8 @@ class Draft:
         yield f"merge_method: {scalar(name)}  # {summary}"
         if self.base is not None:
             yield f"base_model: {scalar(self.base)}"
+        if self.stack is not None:
+            yield f"stack: {scalar(self.stack)}"
         yield "models:"
         for path, own in self.models:
             yield f"  - model: {scalar(path)}"

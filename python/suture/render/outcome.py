@@ -14,6 +14,7 @@ from suture.render.table import Column, laid, left_out, words
 from suture.render.terminal import emit_json, say, warn
 from suture.render.units import plural, size
 from suture.results import PlannedTensor, Proposal, Report, Surgery
+from suture.results.report import TensorReport
 from suture.results.surgery import places
 
 
@@ -164,6 +165,12 @@ def _action(name: str) -> str:
     return _MOVED.get(name, f"computed by {name}")
 
 
+def _made(t: TensorReport) -> str:
+    """A tensor that was made: what of, and its digest."""
+    inputs = ", ".join(f"{model}:{name}" if name != t.name else model for model, name in t.inputs)
+    return f"{t.name}  {t.action} of {inputs}  {t.digest}"
+
+
 def _tensor(t: PlannedTensor, config: Config | None) -> str:
     shape = "x".join(map(str, t["shape"])) or "scalar"
     inputs = ", ".join(f"{model}:{name}" if name != t["name"] else model for model, name in places(t["inputs"]))
@@ -197,7 +204,8 @@ def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
         lines += _command(report, report.proposal, options, room(err=True))
     lines.append(f"  {plural(len(report.tensors), 'tensor')}: {', '.join(parts) or 'none'}")
     if data["unused"]:
-        lines.append(f"  {_unused(report)} (listed in suture.json)")
+        record = next(reversed(data["files"]), "suture.json") if data.get("files") else "suture.json"
+        lines.append(f"  {_unused(report)} (listed in {record})")
     if verbose:
-        lines += [f"  {t.name}  {t.action}  {t.digest}" for t in report.tensors]
+        lines += [f"  {_made(t)}" for t in report.tensors]
     return lines

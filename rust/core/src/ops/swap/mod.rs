@@ -92,6 +92,10 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
     } else {
         builder.layers()?;
     }
+    let names = || builder.draft.models.checkpoints.iter().flat_map(|c| &c.tensors);
+    if let Some(idle) = swap.ignore.iter().find(|f| !names().any(|t| f.matches(&t.name))) {
+        return Err(Error::recipe("ignore", format!("`{}` matches no tensor of these models", idle.text())));
+    }
     if !builder.given {
         return Err(builder.nothing());
     }
