@@ -96,3 +96,39 @@ def test_a_file_says_of_itself_what_the_recipients_says(tmp_path: Path) -> None:
     content = (tmp_path / "o.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert header["__metadata__"] == kept
+
+
+@pytest.mark.parametrize("what", ["notes", "folder", "link"])
+def test_the_place_of_the_report_is_the_users_too(what: str, models: list[Path], tmp_path: Path) -> None:
+    """Law 6: what lies where the report would go is not replaced, whatever is asked, and nothing is made then."""
+    beside = tmp_path / "out.suture.json"
+    if what == "notes":
+        beside.write_text('{"mine": 1}')
+    elif what == "folder":
+        beside.mkdir()
+    else:
+        beside.symlink_to(tmp_path / "elsewhere")
+    for overwrite in (False, True):
+        with pytest.raises(suture.SutureError, match="report"):
+            suture.swap(
+                models[0], models[1], tmp_path / "out.safetensors", bottom=1,
+                settings=suture.Settings(overwrite=overwrite),
+            )  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.suture.json"]
+    if what == "notes":
+        assert beside.read_text() == '{"mine": 1}'
+
+
+def test_a_name_that_is_no_files_is_refused(models: list[Path], tmp_path: Path) -> None:
+    """Law 8: a name without anything before its ending, or one that is no text, is told and makes no folder."""
+    for name in (".safetensors", "a\udcff.safetensors"):
+        with pytest.raises(suture.SutureError, match="name"):
+            suture.swap(models[0], models[1], tmp_path / name, bottom=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_link_to_a_file_is_verified_as_the_file(models: list[Path], tmp_path: Path) -> None:
+    """The report of what a link leads to lies beside that."""
+    suture.swap(models[0], models[1], tmp_path / "out.safetensors", bottom=1)
+    (tmp_path / "ln.safetensors").symlink_to(tmp_path / "out.safetensors")
+    assert suture.verify(tmp_path / "ln.safetensors")["differing"] == []

@@ -67,7 +67,8 @@ def _read(path: Path) -> Report:
     try:
         text = file.read_text(encoding="utf-8")
         report = Report(text, path)
-        if not isinstance(report.data.get("recipe"), dict) or not isinstance(report.tensors, list):
+        listed = report.data.get("tensors")
+        if not isinstance(report.data.get("recipe"), dict) or not isinstance(listed, dict | list) or not report.tensors:
             raise TypeError
     except FileNotFoundError:
         raise SutureError(f"{file}: no such file; only outputs of suture say what they were made from", path) from None

@@ -1,6 +1,7 @@
 //! Where an output is to go: resolved once, checked before anything is written.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -56,6 +57,36 @@ impl Target {
         (name.len() > SUFFIX.len() && name.ends_with(SUFFIX) && !self.path.is_dir()).then_some(name)
     }
 
+    /// What is wrong with the name of an output that is to be a file.
+    fn unnamed(&self) -> Option<&'static str> {
+        let name = self.path.file_name()?.as_bytes();
+        if !name.ends_with(SUFFIX.as_bytes()) || self.path.is_dir() {
+            return None;
+        }
+        if name.len() == SUFFIX.len() {
+            return Some("has no name before its ending; give the file one");
+        }
+        self.file().is_none().then_some("is the name of a file that is no text; give it another, or a folder's")
+    }
+
+    /// Checks that the report of an output that is a file takes no place of the user's.
+    fn report_vacant(&self, overwrite: bool) -> Result<()> {
+        let beside = self.path.with_file_name(self.report());
+        if std::fs::symlink_metadata(&beside).is_err() {
+            return Ok(());
+        }
+        let text = std::fs::read(&beside).ok().filter(|_| !beside.is_symlink());
+        let ours = text.and_then(|t| serde_json::from_slice::<serde_json::Value>(&t).ok());
+        match ours.is_some_and(|v| v["suture"].is_string() && v["tensors"].is_object()) {
+            true if overwrite => Ok(()),
+            true => Err(Error::output(&beside, "exists; pass --overwrite to replace it, or choose another output")),
+            false => Err(Error::output(
+                &beside,
+                "is in the place of the output's report, and no report of suture; move it away",
+            )),
+        }
+    }
+
     /// The name of the output's report: in a folder `suture.json`, beside a file the file's with that ending.
     pub fn report(&self) -> String {
         report_of(self.file())
@@ -109,7 +140,11 @@ impl Target {
     /// [`Error::Output`] with what is in the way.
     pub fn vacant(&self, overwrite: bool) -> Result<()> {
         let fail = |problem: &str| Err(Error::output(&self.path, problem));
+        if let Some(problem) = self.unnamed() {
+            return fail(problem);
+        }
         if self.file().is_some() {
+            self.report_vacant(overwrite)?;
             let taken = std::fs::symlink_metadata(&self.path).is_ok();
             return match super::read_header(&self.path) {
                 _ if !taken => Ok(()),
@@ -136,7 +171,6 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
 
     use super::*;
 

@@ -54,6 +54,8 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
 /// # Errors
 /// [`Error::Checkpoint`] if there is no such file, or if it lists other tensors than the checkpoint holds.
 pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Verified> {
+    // The report of a file lies beside the file itself, not beside a link to it.
+    let path = &*path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let file = path.file_name().and_then(|n| n.to_str()).filter(|_| path.is_file());
     let record = match file {
         Some(_) => path.with_file_name(report_of(file)),

@@ -231,9 +231,6 @@ impl Attention<'_> {
                 Cut::Pieces(Slicing::along_rows(Part::Head, *rows, *columns, heads))
             }
             ([_], Some(size)) if elements == size => Cut::Shared,
-            ([rows], Some(size)) if *rows == heads * size => {
-                Cut::Pieces(Slicing::along_rows(Part::Head, *rows, 1, heads))
-            }
             // The queries may hold a gate too.
             ([_], Some(size)) if elements * 2 == size => Cut::Shared,
             _ => Cut::Unknown,
@@ -299,7 +296,6 @@ mod tests {
             ("mixer.q_proj.weight", &[8, 8], 4),
             ("self_attn.sinks", &[4], 4),
             ("self_attn.qkv_proj.weight", &[16, 6], 2),
-            ("self_attn.q_norm.weight", &[8], 4),
             ("self_attn.k_norm.weight", &[2, 2], 2),
             ("layer.0.SelfAttention.q.weight", &[8, 8], 4),
             ("layer.0.SelfAttention.relative_attention_bias.weight", &[32, 4], 4),
@@ -319,6 +315,8 @@ mod tests {
             ("h.3.attn.c_attn.bias", &[24]),
             ("model.layers.0.linear_attn.in_proj_qkvz.weight", &[24, 8]),
             ("model.layers.0.self_attn.q_norm.weight", &[5]),
+            // One norm over all heads: none of them can be had without the others.
+            ("model.layers.0.self_attn.q_norm.weight", &[8]),
         ] {
             assert_eq!(a.cut(name, shape), Cut::Unknown, "{name}");
         }

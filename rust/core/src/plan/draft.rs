@@ -327,8 +327,8 @@ impl Draft {
                     self.models.tensor(*p).name == i.name && other.tied() != Some(true)
                 })
             };
-            let added = model.find_alike(&i.name).is_none() && of_its_own();
-            tied::is_head(&i.name) && (added || (model.find_alike(&i.name).is_some() && made_otherwise()))
+            let stored = model.find_alike(&i.name).is_some();
+            tied::is_head(&i.name) && (of_its_own() || (stored && made_otherwise()))
         };
         if let Some(head) = self.items.iter().find(own) {
             self.warnings.push(format!(
