@@ -23,9 +23,14 @@ def show_compatibility(found: Compatibility) -> None:
     for i, title in enumerate(_titles(found["labels"])):
         # Of many models the first two are always seen.
         columns.append(names(title, [r["values"][i] for r in rows], rank=max(i - 1, 0)))
-    if any(r["remedy"] for r in rows):
-        columns.append(names("what to do", [r["remedy"] for r in rows]))
     show(columns, room(), bold=[i for i, r in enumerate(rows) if r["status"] != "same"], more="--json has all")
+    # Below, where a command can be copied whole.
+    remedies: dict[str, list[str]] = {}
+    for r in rows:
+        if r["remedy"]:
+            remedies.setdefault(r["remedy"], []).append(r["what"])
+    for remedy, what in remedies.items():
+        say(remedy, head=", ".join(what), hang=4)
     alike = [_alike(r) for r in found["rows"] if r not in rows]
     if alike:
         say(f"the same in all: {', '.join(alike)}", hang=2)
