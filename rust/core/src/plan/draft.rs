@@ -328,7 +328,8 @@ impl Draft {
                 })
             };
             let stored = model.find_alike(&i.name).is_some();
-            tied::is_head(&i.name) && (of_its_own() || (stored && made_otherwise()))
+            let own = of_its_own() && (!stored || model.tied() == Some(true));
+            tied::is_head(&i.name) && (own || (stored && made_otherwise()))
         };
         if let Some(head) = self.items.iter().find(own) {
             self.warnings.push(format!(
