@@ -11,7 +11,8 @@ import pytest
 import suture
 from suture.cli.options import kept
 from suture.cli.swap import swap as verb
-from suture.render.command import NoCommandError, command_lines, command_of, listed
+from suture.render.command import NoCommandError, command_lines, command_of
+from suture.render.units import ranges
 
 from ..support.planted import in_layers, planted
 
@@ -162,8 +163,8 @@ def test_a_folded_command_is_the_same_to_a_shell() -> None:
 
 
 def test_numbers_are_listed_as_options_have_them() -> None:
-    assert listed([31, 0, 1, 2, 4]) == "0-2,4,31"
-    assert listed([]) == ""
+    assert ranges([31, 0, 1, 2, 4]) == "0-2,4,31"
+    assert ranges([]) == ""
 
 
 def test_settings_that_decide_what_is_written_are_kept() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from suture.proposal import taken
 from suture.render.layout import cells
+from suture.render.units import ranges
 from suture.results import Proposal
 
 
@@ -97,7 +98,7 @@ def _layers(entries: Sequence[Mapping[str, Any]], count: int) -> list[str]:
     if modules:
         words += ["--modules", ",".join(modules)]
     if (heads := first.get("heads")) is not None:
-        words += ["--heads", heads if isinstance(heads, str) else listed(heads)]
+        words += ["--heads", heads if isinstance(heads, str) else ranges(heads)]
     return words
 
 
@@ -112,7 +113,7 @@ def _spans(entry: Mapping[str, Any], count: int) -> list[str]:
     whole = sorted({*entry["layers"], *(layer for layer, share in shares.items() if share == 1)})
     blended = sorted(layer for layer, share in shares.items() if 0 < share < 1)
     if not blended:
-        return ["--layers", listed(whole)] if whole else []
+        return ["--layers", ranges(whole)] if whole else []
     bottom = next((i for i in range(count) if i not in whole), count)
     top = next((i for i in range(count - bottom) if count - 1 - i not in whole), count - bottom)
     below = next(i for i in range(count + 1) if bottom + i not in blended) if bottom else 0
@@ -120,7 +121,7 @@ def _spans(entry: Mapping[str, Any], count: int) -> list[str]:
     covered = {*range(bottom, bottom + below), *range(count - top - above, count - top)}
     if bottom + top != len(whole) or covered != set(blended):
         raise NoCommandError(
-            f"it blends layer{'s' if len(blended) > 1 else ''} {listed(blended)}, and the options blend none but "
+            f"it blends layer{'s' if len(blended) > 1 else ''} {ranges(blended)}, and the options blend none but "
             "transitions beside layers from the bottom and the top"
         )
     if below + above > len(blended):
@@ -147,14 +148,3 @@ def _outside(share: Any, base: str) -> list[str]:
         )
     word = named.get(share, share)
     return ["--non-layer", str(word)] + (["--base", _path(base)] if word == "base" else [])
-
-
-def listed(numbers: Sequence[int]) -> str:
-    """Layers as options list them: ``0-4,30``."""
-    runs: list[list[int]] = []
-    for n in sorted(numbers):
-        if runs and runs[-1][1] == n - 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -12,7 +12,7 @@ from suture.render.command import NoCommandError, command_lines, command_of
 from suture.render.layout import room
 from suture.render.table import Column, laid, left_out, words
 from suture.render.terminal import emit_json, say, warn
-from suture.render.units import plural, size
+from suture.render.units import plural, ranges, size
 from suture.results import PlannedTensor, Proposal, Report, Surgery
 from suture.results.report import TensorReport
 from suture.results.surgery import places
@@ -112,7 +112,7 @@ def proposal_lines(proposal: Proposal, width: int | None) -> list[str]:
         f"  as edges: bottom {e['bottom']}, top {e['top']}, {transitions} (gain {e['gain']:.4f})",
         *([f"  of the edges: {e['told']}"] if e["told"] else []),
         *(
-            [f"  without evidence, so the recipient's: layers {_listed(proposal['silent'])}"]
+            [f"  without evidence, so the recipient's: layers {ranges(proposal['silent'], ', ')}"]
             if proposal["silent"]
             else []
         ),
@@ -127,17 +127,6 @@ def _command(report: Report, proposal: Proposal, options: Sequence[str], width: 
     except NoCommandError as e:
         return [f"  no command without --auto says this: {e}"]
     return ["  the same without --auto:", *(f"    {line}" for line in command_lines(command, width and width - 4))]
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    """Numbers as people list them: ``0-4, 30``."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and runs[-1][-1] == n - 1:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
 
 
 def _unused(report: Report) -> str:

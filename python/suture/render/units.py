@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def size(n: float) -> str:
     """Bytes with a unit of 1000, three digits."""
@@ -23,3 +25,14 @@ def figure(value: float | str | None) -> str:
 def plural(n: int, noun: str) -> str:
     """`n` and its noun."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def ranges(numbers: Iterable[int], separator: str = ",") -> str:
+    """Numbers as options list them: ``0-4,30``."""
+    runs: list[list[int]] = []
+    for n in sorted(numbers):
+        if runs and runs[-1][1] == n - 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return separator.join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

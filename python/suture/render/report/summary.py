@@ -9,7 +9,7 @@ from typing import Any
 
 from suture.escape import printable
 from suture.render.metrics import number
-from suture.render.units import figure
+from suture.render.units import figure, ranges
 
 #: What is compared: it does not depend on how large a tensor is, or its values are.
 _METRIC = "relative_l2"
@@ -79,14 +79,7 @@ def _proposed(proposal: Mapping[str, Any] | None, models: Sequence[Mapping[str, 
 
 def _layers(numbers: set[int]) -> str:
     """Layers as a list of `--layers` has them."""
-    runs: list[list[int]] = []
-    for n in sorted(numbers):
-        if runs and runs[-1][-1] == n - 1:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    listed = ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
-    return f"layer{'' if len(numbers) == 1 else 's'} {listed}"
+    return f"layer{'' if len(numbers) == 1 else 's'} {ranges(numbers)}"
 
 
 def _order(row: Mapping[str, Any]) -> float:
