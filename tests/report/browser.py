@@ -6,7 +6,9 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,14 +25,17 @@ _FLAGS = (
 class Browser:
     """One browser with one page; what it complains of is in `complaints`, what it asked the network for in `asked`."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self) -> None:
         assert CHROMIUM
+        # Its helpers may still write while they die: what they leave then is no fault of a test.
+        self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         ours, theirs = os.pipe(), os.pipe()
         # The browser reads its file 3 and writes its file 4.
         line = f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}'
-        command = ["bash", "-c", line, "bash", CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        profile = f"--user-data-dir={self._profile.name}"
+        command = ["bash", "-c", line, "bash", CHROMIUM, *_FLAGS, profile, "about:blank"]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(command, pass_fds=(ours[0], theirs[1]), **quiet)
+        self._process = subprocess.Popen(command, pass_fds=(ours[0], theirs[1]), start_new_session=True, **quiet)
         os.close(ours[0])
         os.close(theirs[1])
         self._to, self._from = os.fdopen(ours[1], "wb", buffering=0), os.fdopen(theirs[0], "rb")
@@ -50,8 +55,9 @@ class Browser:
     ) -> None:
         self._to.close()
         self._from.close()
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._profile.cleanup()
 
     def open(self, page: Path, *, width: int = 1400, dark: bool = False, media: str = "screen") -> None:
         """Open a file and wait until all of its charts are drawn."""

@@ -103,7 +103,7 @@ def page(folder: Path) -> None:
     for model in found["models"]:
         model["tuned"] = model["label"]
     proposal = suture.propose(*(MODELS / name for name in ("base", "task", "language")))
-    with tempfile.TemporaryDirectory() as place, Browser(Path(place) / "profile") as browser:
+    with tempfile.TemporaryDirectory() as place, Browser() as browser:
         path = Path(place) / "report.html"
         write_html(found, path, proposal={**proposal, "base": "base", "into": "task", "donor": "language"})
         browser.open(path, width=PAGE_WIDTH)
