@@ -34,11 +34,16 @@ def tensors(seed: int = 0, layers: int = LAYERS, dtype: str = "BF16") -> Tensors
 def widened(found: Mapping[str, Raw], rows: int) -> Tensors:
     """With a larger vocabulary."""
     table = encode(np.zeros((rows, HIDDEN), np.float32), "BF16")
-    return {n: table if n in ("model.embed_tokens.weight", "lm_head.weight") else t for n, t in found.items()}
+    return {n: table if n.endswith(("embed_tokens.weight", "lm_head.weight")) else t for n, t in found.items()}
 
 
 def without(found: Mapping[str, Raw], part: str) -> Tensors:
     return {n: t for n, t in found.items() if part not in n}
+
+
+def renamed(found: Mapping[str, Raw]) -> Tensors:
+    """As a later version of its family calls them."""
+    return {n.replace("model.", "model.language_model.", 1): t for n, t in found.items()}
 
 
 EXTRA = {f"model.layers.{i}.self_attn.q_norm.weight": encode(np.ones(8, np.float32), "BF16") for i in range(LAYERS)}
@@ -75,6 +80,10 @@ CASES: dict[str, tuple[Callable[[], Made], str, bool, bool]] = {
         "kinds of layers", True, True,
     ),
     "no config": (lambda: (tensors(1), None), "", False, False),
+    "other names": (lambda: (renamed(tensors(1)), config()), "", False, False),
+    "other names, other shapes": (
+        lambda: (widened(renamed(tensors(1)), 20), config(vocab_size=20)), "shapes", True, False
+    ),
     "adapter": (
         lambda: ({"base_model.model.layers.0.q_proj.lora_A.weight": encode(np.ones((2, 4), np.float32), "F32")}, None),
         "adapters", True, True,

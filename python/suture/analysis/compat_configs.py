@@ -99,7 +99,7 @@ def _vocabularies(seen: Sequence[Seen]) -> Finding:
 
 def _ties(seen: Sequence[Seen]) -> Finding:
     words = {True: "tied", False: "a head of its own", None: "not said"}
-    values = [words[model.tied] for model in seen]
-    same = len({model.tied for model in seen} - {None}) < 2
+    values = [words[model.opened.tied] for model in seen]
+    same = len({model.opened.tied for model in seen} - {None}) < 2
     told = "the head is the embedding in some alone"
     return row("head", values, same=same, told=told, remedy="none needed: a merge writes a head of its own")

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from suture.analysis.seen import COMPUTES, Seen, is_buffer, is_vocabulary, layer_of
+from suture._core import is_buffer, is_vocabulary, other_names
+from suture.analysis.seen import COMPUTES, Seen
 from suture.results.compat import Finding
 from suture.results.reading import Stack
 
@@ -71,7 +72,8 @@ def _lacking(model: Seen, other: Seen) -> list[str]:
     if not names:
         return []
     # In the order of the files, whatever a set makes of it.
-    return [n for n in other.tensors if n in names and not is_buffer(n, other.tensors[n][1]) and model.lacks(n)]
+    lacks = (n for n in other.tensors if n in names and model.counterpart(n) is None)
+    return [n for n in lacks if not is_buffer(n, len(other.tensors[n][1]))]
 
 
 def _counted(more: int, missing: int) -> str:
@@ -80,9 +82,8 @@ def _counted(more: int, missing: int) -> str:
 
 
 def _inside(first: Seen, other: Seen, name: str) -> bool:
-    """Whether a tensor is in a layer that a swap would move; where it is not known which do, in any."""
-    stacks = [s.main for s in (first, other) if s.main] or [*first.stacks, *other.stacks]
-    return any(layer_of(stack, name) is not None for stack in stacks)
+    """Whether a tensor is in a layer that a swap would move."""
+    return any(name in model.tensors and model.in_layers(name) for model in (first, other))
 
 
 def _explained(first: Seen, other: Seen, missing: list[str], more: list[str]) -> tuple[str, str]:
@@ -131,9 +132,9 @@ def _shapes(seen: Sequence[Seen]) -> Finding:
     found: dict[str, None] = {}
     if any(other.tensors is not first.tensors for other in others):
         for other in others:
-            shared = ((n, h) for n, h in first.tensors.items() if n in other.tensors)
+            shared = ((n, s, other.counterpart(n)) for n, (_, s) in first.tensors.items())
             # A tensor whose dtype alone differs is told of elsewhere.
-            unlike = (n for n, (_, s) in shared if other.tensors[n][1] != s and not is_buffer(n, s))
+            unlike = (n for n, s, theirs in shared if theirs and theirs[1] != s and not is_buffer(n, len(s)))
             found |= dict.fromkeys(unlike)
     names = list(found)
     if not names:
@@ -148,7 +149,8 @@ def _shapes(seen: Sequence[Seen]) -> Finding:
 
 
 def _shape(model: Seen, name: str) -> str:
-    return "x".join(map(str, model.tensors[name][1])) or "scalar" if name in model.tensors else "-"
+    found = model.counterpart(name)
+    return ("x".join(map(str, found[1])) or "scalar") if found else "-"
 
 
 def _dtypes(seen: Sequence[Seen]) -> Finding:
@@ -161,9 +163,9 @@ def _dtypes(seen: Sequence[Seen]) -> Finding:
         if other.tensors is first.tensors:
             continue
         for name, (dtype, shape) in first.tensors.items():
-            theirs = other.tensors.get(name, (dtype, shape))[0]
+            theirs = (other.counterpart(name) or (dtype,))[0]
             differing += theirs != dtype
-            fixed += theirs != dtype and not {theirs, dtype} <= COMPUTES and not is_buffer(name, shape)
+            fixed += theirs != dtype and not {theirs, dtype} <= COMPUTES and not is_buffer(name, len(shape))
     told = f"{differing:,} tensors of the same name have another dtype"
     remedy = "bring them to one dtype first" if fixed else "none needed: cast on the way; `dtype` (`--dtype`) decides"
     blocks = ("merge", "swap") if fixed else ()
@@ -181,7 +183,7 @@ def _quantised(seen: Sequence[Seen]) -> Finding:
 
 
 def _quantisation(model: Seen) -> str:
-    counts = Counter(d for n, (d, s) in model.tensors.items() if d not in COMPUTES and not is_buffer(n, s))
+    counts = Counter(d for n, (d, s) in model.tensors.items() if d not in COMPUTES and not is_buffer(n, len(s)))
     # Counters and masks are no weights.
     counts = Counter({d: n for d, n in counts.items() if d not in ("I64", "U64", "BOOL")})
     if not counts:
@@ -211,7 +213,8 @@ def _layers(seen: Sequence[Seen]) -> Finding:
 
 
 def _alike(stack: Stack, other: Stack) -> bool:
-    return (stack["prefix"], stack["layers"]) == (other["prefix"], other["layers"])
+    prefixes = {other["prefix"], *other_names(other["prefix"])}
+    return stack["layers"] == other["layers"] and stack["prefix"] in prefixes
 
 
 def _stack(stack: Stack) -> str:

@@ -12,22 +12,12 @@ from typing import Any
 
 from suture import _core
 from suture.results.reading import Stack
-from suture.sidecars.files import INNER, read_config
+from suture.sidecars.files import read_config
 
 #: Dtype and shape of a tensor.
 Header = tuple[str, tuple[int, ...]]
 #: Dtypes that are computed on.
 COMPUTES = frozenset({"F64", "F32", "F16", "BF16"})
-#: What loaders compute again: it need not be there, nor be alike.
-_BUFFERS = (
-    "inv_freq", "original_inv_freq", "position_ids", "token_type_ids", "cos_cached", "sin_cached", "masked_bias",
-    "relative_position_index",
-)  # fmt: skip
-#: Heads over the vocabulary, which may be tied to its table.
-_HEADS = ("lm_head.weight", "embed_out.weight", "proj_out.weight", "decoder.weight", "vocab_projector.weight")
-#: Tables of the tokens.
-_TABLES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "shared.weight",
-           "tok_embeddings.weight", "tokens_embed.weight")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +28,7 @@ class Seen:
         path: where it is, as it was named.
         label: a short name, which no other of those seen together has.
         folder: where its small files are; None of a lone file.
+        opened: the checkpoint, which knows what stands for what.
         tensors: dtype and shape of every tensor.
         stacks: its stacks of layers.
         config: its config.json, if there is one.
@@ -47,6 +38,7 @@ class Seen:
     path: str
     label: str
     folder: Path | None
+    opened: _core.Checkpoint
     tensors: dict[str, Header]
     stacks: list[Stack]
     config: dict[str, Any] | None
@@ -58,17 +50,9 @@ class Seen:
         return next((s for s in self.stacks if s["main"]), None)
 
     @property
-    def tied(self) -> bool | None:
-        """Whether config.json ties the head to the table of the tokens, for the whole or for its language model."""
-        config = self.config or {}
-        said = [config, *(inner for k in INNER if isinstance(inner := config.get(k), dict))]
-        found = (section.get("tie_word_embeddings") for section in said)
-        return next((tie for tie in found if isinstance(tie, bool)), None)
-
-    @property
     def table(self) -> int | None:
         """The rows of the first table of tokens."""
-        shapes = (shape for name, (_, shape) in self.tensors.items() if name.endswith(_TABLES))
+        shapes = (self.tensors[name][1] for name in self.opened.tables())
         return next((shape[0] for shape in shapes if len(shape) == 2), None)
 
     @property
@@ -76,31 +60,17 @@ class Seen:
         """Whether it holds factors of adapters."""
         return any(".lora_" in name for name in self.tensors)
 
-    def lacks(self, name: str) -> bool:
-        """Whether a tensor of another model has nothing to stand for it here, not even what it is tied to."""
+    def counterpart(self, name: str) -> Header | None:
+        """The tensor that stands for one of another model, if there is one: by another name, by a tie."""
         if name in self.tensors:
-            return False
-        return not (name.endswith(_HEADS) and self.tied is not False and self.table is not None)
+            return self.tensors[name]
+        found = self.opened.counterpart(name)
+        return None if found is None else self.tensors[found]
 
-
-def is_buffer(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor is one that loaders compute again."""
-    last = name.rpartition(".")[2]
-    return last in _BUFFERS or (last == "bias" and len(shape) >= 3 and "att" in name)
-
-
-def is_vocabulary(name: str) -> bool:
-    """Whether a tensor has a row for each token."""
-    return name.endswith((*_TABLES, *_HEADS))
-
-
-def layer_of(stack: Stack, name: str) -> int | None:
-    """The number, from 0, of the layer of a stack that a tensor is in."""
-    if not name.startswith(stack["prefix"]):
-        return None
-    number = name[len(stack["prefix"]) :].partition(".")[0]
-    layer = int(number) - stack["first"] if number.isdigit() else -1
-    return layer if 0 <= layer < stack["layers"] else None
+    def in_layers(self, name: str) -> bool:
+        """Whether a tensor is in a layer of the main stack; where it is not known which that is, of any."""
+        place = self.opened.place(name)
+        return place is not None and (self.main is None or place[0] == self.main["prefix"])
 
 
 def look(paths: Sequence[str | PathLike[str]]) -> list[Seen]:
@@ -125,7 +95,7 @@ def _seen(path: str, opened: _core.Checkpoint, label: str, known: dict[str, dict
     folder = opened.path if opened.path.is_dir() else None
     config = None if folder is None else read_config(folder)
     stacks: list[Stack] = json.loads(opened.stacks_json())
-    return Seen(path, label, folder, known[text], stacks, config, opened.warnings)
+    return Seen(path, label, folder, opened, known[text], stacks, config, opened.warnings)
 
 
 def labels_of(paths: Sequence[Path]) -> list[str]:

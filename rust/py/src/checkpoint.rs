@@ -79,6 +79,28 @@ impl Checkpoint {
         Ok(Self::info(t, &self.file_name(t.file)).to_string())
     }
 
+    /// Whether its head is its table of tokens, as far as config.json or its family tells.
+    #[getter]
+    fn tied(&self) -> Option<bool> {
+        self.0.tied()
+    }
+
+    /// The names of the tables that have a row for each token; heads are not among them.
+    fn tables(&self) -> Vec<String> {
+        self.0.tables().iter().map(|i| self.0.tensors[*i].name.clone()).collect()
+    }
+
+    /// The name of the tensor that stands for one of another model, if there is one.
+    fn counterpart(&self, name: &str) -> Option<String> {
+        self.0.counterpart(name).map(|i| self.0.tensors[i].name.clone())
+    }
+
+    /// The prefix of the stack that a tensor is in, and the number of its layer there.
+    fn place(&self, name: &str) -> Option<(String, usize)> {
+        let (stack, layer) = self.0.anatomy().place(name)?;
+        Some((self.0.anatomy().stacks[stack].prefix.clone(), layer))
+    }
+
     fn read<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
         let index = self.0.find(name).ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
         let t = &self.0.tensors[index];

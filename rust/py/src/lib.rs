@@ -13,6 +13,7 @@ use suture_core::checkpoint::Target;
 use suture_core::delta::options::Options;
 use suture_core::error::Error;
 use suture_core::methods::registry::METHODS;
+use suture_core::model::tied;
 use suture_core::source::IoMode;
 
 use checkpoint::Checkpoint;
@@ -25,6 +26,24 @@ use plan::Plan;
 fn methods_json() -> String {
     let specs: Vec<_> = METHODS.iter().map(|m| m.spec()).collect();
     serde_json::to_string(&specs).unwrap_or_default()
+}
+
+/// Whether the tensor called `name`, of so many dimensions, is one that loaders compute again.
+#[pyfunction]
+fn is_buffer(name: &str, dimensions: usize) -> bool {
+    suture_core::model::names::is_buffer(name, dimensions)
+}
+
+/// Whether the tensor called `name` is a table of tokens or a head over them, with a row for each token.
+#[pyfunction]
+fn is_vocabulary(name: &str) -> bool {
+    tied::is_table(name) || tied::is_head(name)
+}
+
+/// Other names that a tensor has had in its family, or other beginnings of names.
+#[pyfunction]
+fn other_names(name: &str) -> Vec<String> {
+    suture_core::model::names::other_names(name).collect()
 }
 
 /// What this library is built with, and what the processor offers, as JSON.
@@ -104,6 +123,9 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(metrics_json, m)?)?;
     m.add_function(wrap_pyfunction!(staging_folder, m)?)?;
+    m.add_function(wrap_pyfunction!(is_buffer, m)?)?;
+    m.add_function(wrap_pyfunction!(is_vocabulary, m)?)?;
+    m.add_function(wrap_pyfunction!(other_names, m)?)?;
     m.add_function(wrap_pyfunction!(compare_json, m)?)?;
     m.add_function(wrap_pyfunction!(compare_bytes, m)?)?;
     m.add_function(wrap_pyfunction!(verify_json, m)?)

@@ -3,7 +3,8 @@
 //! Files are grouped by stem: `a-00001-of-00002.safetensors` and `a-00002-of-00002.safetensors` are the numbered set
 //! `a`, `b.safetensors` is the single file `b`.
 //!
-//! 1. If there is a group `model`, it is the model; of a single file and numbered ones the single file, as loaders read it. All others are left out, with a warning.
+//! 1. If there is a group `model`, it is the model; of a single file and numbered ones the single file, as loaders read
+//!    it. All others are left out, with a warning.
 //! 2. Else files that are known to lie beside models ([`is_stray`]: adapters, states of an optimizer, weights in
 //!    another layout) are left out, with a warning. If there is nothing else, a lone one of them is the checkpoint.
 //! 3. A variant of another group (`model.fp16.safetensors` beside `model.safetensors`) is left out, with a warning.
@@ -44,6 +45,11 @@ fn is_stray(stem: &[u8]) -> bool {
     whole.contains(&stem) || begins.iter().any(|b| stem.starts_with(b))
 }
 
+/// True for the stem of a variant of `of`: `model.fp16` of `model`.
+fn is_variant(stem: &[u8], of: &[u8]) -> bool {
+    stem.strip_prefix(of).is_some_and(|rest| rest.first() == Some(&b'.'))
+}
+
 /// True for the stem of a file of a numbered set.
 pub(super) fn is_part(stem: &str) -> bool {
     split_part(stem.as_bytes()).is_some()
@@ -52,8 +58,7 @@ pub(super) fn is_part(stem: &str) -> bool {
 /// True for the `stem` of an index of strays or of a variant, in a folder whose `names` hold something else.
 pub(super) fn is_beside(stem: &[u8], names: &[OsString]) -> bool {
     let groups = group(names);
-    let variant = groups.iter().any(|g| stem.strip_prefix(g.stem).is_some_and(|rest| rest.first() == Some(&b'.')));
-    variant || (is_stray(stem) && groups.iter().any(|g| !is_stray(g.stem)))
+    groups.iter().any(|g| is_variant(stem, g.stem)) || (is_stray(stem) && groups.iter().any(|g| !is_stray(g.stem)))
 }
 
 /// Chooses among the `names` of a folder; `None` if none of them holds weights.
@@ -63,10 +68,7 @@ pub(super) fn is_beside(stem: &[u8], names: &[OsString]) -> bool {
 pub(super) fn choose(names: &[OsString]) -> Result<Option<Choice>, String> {
     let groups = group(names);
     let stems: Vec<&[u8]> = groups.iter().map(|g| g.stem).collect();
-    let is_variant = |g: &Group| {
-        let of = |stem: &&[u8]| g.stem.strip_prefix(*stem).is_some_and(|rest| rest.first() == Some(&b'.'));
-        stems.iter().any(of)
-    };
+    let varies = |g: &Group| stems.iter().any(|stem| is_variant(g.stem, stem));
     let is_model = |g: &Group| g.stem == b"model";
     // Where there is a single file of that name, loaders look no further.
     let single = groups.iter().any(|g| is_model(g) && g.total.is_none());
@@ -75,7 +77,7 @@ pub(super) fn choose(names: &[OsString]) -> Result<Option<Choice>, String> {
     let only_strays = groups.iter().all(|g| is_stray(g.stem));
     let (chosen, left): (Vec<_>, Vec<_>) = groups
         .into_iter()
-        .partition(|g| if by_name { is_model(g) } else { !is_variant(g) && (only_strays || !is_stray(g.stem)) });
+        .partition(|g| if by_name { is_model(g) } else { !varies(g) && (only_strays || !is_stray(g.stem)) });
     let [first, rest @ ..] = chosen.as_slice() else { return Ok(None) };
     if !rest.is_empty() && (only_strays || chosen.iter().any(|g| g.total.is_some())) {
         let listed = labels(&chosen);

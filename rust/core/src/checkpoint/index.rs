@@ -50,7 +50,6 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
     let Some(choice) = folder::choose(&names).map_err(|problem| Error::checkpoint(path, problem))? else {
         let pickled = |n: &OsString| [".bin", ".pt", ".pth"].iter().any(|end| n.as_bytes().ends_with(end.as_bytes()));
         let pickles = names.iter().any(pickled);
-
         let advice = if pickles {
             "it holds pickled weights, which are never executed; convert them to safetensors first"
         } else {

@@ -93,6 +93,8 @@ pub struct Checkpoint {
     pub config: Option<Value>,
     by_name: HashMap<String, usize>,
     anatomy: OnceLock<Anatomy>,
+    /// Its tables of tokens.
+    tables: OnceLock<Vec<usize>>,
 }
 
 /// Longest config.json that is looked into, in bytes.
@@ -120,6 +122,7 @@ impl Checkpoint {
             config: read_config(path),
             by_name: HashMap::new(),
             anatomy: OnceLock::new(),
+            tables: OnceLock::new(),
         };
         for file in &listing.files {
             out.add_file(file)?;
@@ -147,6 +150,7 @@ impl Checkpoint {
             config: None,
             by_name,
             anatomy: OnceLock::new(),
+            tables: OnceLock::new(),
         }
     }
 
@@ -180,6 +184,33 @@ impl Checkpoint {
     /// As [`Self::find`], by another name that the tensor has had in its family if need be.
     pub fn find_alike(&self, name: &str) -> Option<usize> {
         self.find(name).or_else(|| other_names(name).find_map(|n| self.find(&n)))
+    }
+
+    /// The tensor that stands for the one called `name` of another model: one of that name or of another that it has had in its
+    /// family, the table that a head is tied to, what it is a copy of.
+    pub fn counterpart(&self, name: &str) -> Option<usize> {
+        let copy = || self.original(name).and_then(|t| self.find(&t.name));
+        self.find_alike(name).or_else(|| self.table_of(name).ok().flatten()).or_else(copy)
+    }
+
+    /// The table that the head called `name` is tied to, if the model may tie.
+    ///
+    /// # Errors
+    /// The tables there are, if it cannot be told.
+    pub fn table_of(&self, name: &str) -> std::result::Result<Option<usize>, Vec<&str>> {
+        if self.tied() == Some(false) || !tied::is_head(name) {
+            return Ok(None);
+        }
+        let tables = self.tables();
+        let stack = self.anatomy().main().map(|s| s.prefix.as_str());
+        let found = tied::table(name, tables.iter().map(|i| self.tensors[*i].name.as_str()), stack)?;
+        Ok(found.map(|i| tables[i]))
+    }
+
+    /// Its tables of tokens.
+    pub fn tables(&self) -> &[usize] {
+        let find = || (0..self.tensors.len()).filter(|i| tied::is_table(&self.tensors[*i].name)).collect();
+        self.tables.get_or_init(find)
     }
 
     /// Its files, to be read; each is opened when it is.

@@ -189,11 +189,9 @@ impl Staging {
             _ => gone,
         }
     }
-}
 
-impl Staging {
-    /// Moves the one file of an output that is no folder to its place in one step, then the report beside it. Nothing else of the
-    /// folder is the output's.
+    /// Moves the one file of an output that is no folder to its place in one step, then the report beside it. Nothing else
+    /// of the folder is the output's.
     fn publish_file(&self, name: &str, overwrite: bool) -> Result<()> {
         let (to, cwd) = (self.target.path(), rustix::fs::CWD);
         let fail = |e: Errno| Error::io(to, "move the output into place", e);

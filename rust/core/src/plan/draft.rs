@@ -311,7 +311,7 @@ impl Draft {
     /// Notes whether the output has a head of its own though the model its config comes from ties it to the embedding.
     pub fn settle_head(&mut self) {
         let model = self.models.get(self.config.from);
-        if tied::said(model.config.as_ref()) == Some(false) {
+        if model.tied() == Some(false) {
             return;
         }
         let by_name: HashMap<&str, &Item> = self.items.iter().map(|i| (i.name.as_str(), i)).collect();

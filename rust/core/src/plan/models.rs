@@ -8,7 +8,6 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::model::anatomy::{Anatomy, Stack};
 use crate::model::families::Families;
-use crate::model::tied;
 use crate::view::Place;
 
 /// The models of a plan, in the order they are first named.
@@ -17,8 +16,6 @@ pub struct Models {
     /// The checkpoints.
     pub checkpoints: Vec<Arc<Checkpoint>>,
     by_path: HashMap<PathBuf, usize>,
-    /// The tables of tokens of each.
-    tables: Vec<OnceLock<Vec<usize>>>,
     /// The quantised weights of each.
     families: Vec<OnceLock<Families>>,
 }
@@ -36,7 +33,6 @@ impl Models {
         }
         self.checkpoints.push(Arc::new(Checkpoint::open(path)?));
         self.families.push(OnceLock::new());
-        self.tables.push(OnceLock::new());
         self.by_path.insert(real, self.checkpoints.len() - 1);
         Ok(self.checkpoints.len() - 1)
     }
@@ -57,27 +53,9 @@ impl Models {
         self.families[place.model].get_or_init(|| Families::of(tensors())).module(place.tensor)
     }
 
-    /// The model's tensor called `name`. A head that the model ties to its embedding is found as that embedding.
+    /// What stands for the tensor called `name` in a model; see [`Checkpoint::counterpart`].
     pub fn find(&self, model: usize, name: &str) -> Option<Place> {
-        let own = self.checkpoints[model].find_alike(name);
-        let copy = || self.checkpoints[model].original(name).and_then(|t| self.checkpoints[model].find(&t.name));
-        own.or_else(|| self.tied(model, name).ok().flatten()).or_else(copy).map(|tensor| Place { model, tensor })
-    }
-
-    /// The table that the head called `name` is tied to; the tables there are, if it cannot be told.
-    fn tied(&self, model: usize, name: &str) -> std::result::Result<Option<usize>, Vec<&str>> {
-        let checkpoint = &self.checkpoints[model];
-        let untied = tied::said(checkpoint.config.as_ref()) == Some(false);
-        if untied || !tied::is_head(name) {
-            return Ok(None);
-        }
-        let stack = checkpoint.anatomy().main().map(|s| s.prefix.as_str());
-        let tables = self.tables[model].get_or_init(|| {
-            let found = checkpoint.tensors.iter().enumerate().filter(|(_, t)| tied::is_table(&t.name));
-            found.map(|(i, _)| i).collect()
-        });
-        let found = tied::table(name, tables.iter().map(|i| checkpoint.tensors[*i].name.as_str()), stack)?;
-        Ok(found.map(|i| tables[i]))
+        self.checkpoints[model].counterpart(name).map(|tensor| Place { model, tensor })
     }
 
     /// As [`Self::find`], for a tensor that has to be there because the model `wanted_by` has it.
@@ -87,7 +65,7 @@ impl Models {
     pub fn need(&self, model: usize, name: &str, wanted_by: usize) -> Result<Place> {
         self.find(model, name).ok_or_else(|| {
             let (path, other) = (&self.get(model).path, self.get(wanted_by).path.display());
-            let problem = match self.tied(model, name) {
+            let problem = match self.get(model).table_of(name) {
                 Err(tables) => format!(
                     "is missing, {other} has it, and it cannot be told which of {} it is tied to; write the head out",
                     tables.join(", ")

@@ -62,7 +62,7 @@ impl Builder<'_> {
             // A copy of what the recipient has, in a model that ties as it does.
             let into = self.draft.models.get(self.into);
             let copy = into.original(&name).is_some() && self.draft.models.get(lender).tied() == Some(true);
-            let there = elsewhere || copy || self.draft.models.get(self.into).find_alike(&name).is_some();
+            let there = elsewhere || copy || into.find_alike(&name).is_some();
             if there || self.ignored(&name) || !known.insert(name.clone()) {
                 continue;
             }
