@@ -20,6 +20,7 @@ import yaml
 
 import suture
 
+from ..support import terminal
 from ..support.checkpoints import Raw, encode, llama_family, read_checkpoint, write_checkpoint, write_file
 from ..support.processes import start
 
@@ -93,27 +94,7 @@ def run(
 
 def on_terminal(*arguments: str | Path, env: Mapping[str, str] | None = None) -> tuple[int, str]:
     """The exit code and everything shown, run on a terminal of its own."""
-    ours, theirs = pty.openpty()
-    clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    child = subprocess.Popen(
-        [*SUTURE, *map(str, arguments)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**clean, "TERM": "xterm-256color", "COLUMNS": "120", **(env or {})},
-    )
-    os.close(theirs)
-    shown = bytearray()
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # Linux says EIO where the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(ours)
-    return child.wait(timeout=60), shown.decode()
+    return terminal.run(*arguments, columns=120, env=env)
 
 
 def one_error(done: subprocess.CompletedProcess[str], code: int) -> str:

@@ -156,21 +156,15 @@ def test_init_then_merge(models: list[Path], tmp_path: Path) -> None:
     assert run("init", one, "--method", "ties", "-o", "other.yml", cwd=tmp_path).returncode == 2
 
 
+def proposing(base: Path, into: Path, donor: Path, out: Path) -> list[str | Path]:
+    """A swap of the layers that are proposed."""
+    return ["swap", "--into", into, "--from", donor, out, "--auto", base]
+
+
 def test_a_proposal_goes_through_a_pipe(models: list[Path], tmp_path: Path) -> None:
     """`swap --auto --dry-run --json | init --from-proposal -`, and the command that is shown does the same."""
     base, one, two, *_ = models
-    call: list[str | Path] = [
-        "swap",
-        "--into",
-        one,
-        "--from",
-        two,
-        tmp_path / "out",
-        "--auto",
-        base,
-        "--auto-by",
-        "edges",
-    ]
+    call = [*proposing(base, one, two, tmp_path / "out"), "--auto-by", "edges"]
     plan = run(*call, "--dry-run", "--json").stdout
     done = run("init", "--from-proposal", "-", cwd=tmp_path, given=plan)
     assert done.returncode == 0, done.stderr
@@ -187,19 +181,7 @@ def test_a_proposal_goes_through_a_pipe(models: list[Path], tmp_path: Path) -> N
 def test_what_no_command_says_is_said(models: list[Path], tmp_path: Path) -> None:
     """Where options cannot say what is proposed there is the reason instead."""
     base, one, two, *_ = models
-    call: list[str | Path] = [
-        "swap",
-        "--into",
-        one,
-        "--from",
-        two,
-        tmp_path / "out",
-        "--auto",
-        base,
-        "--alpha",
-        "0.3",
-        "--dry-run",
-    ]
+    call = [*proposing(base, one, two, tmp_path / "out"), "--alpha", "0.3", "--dry-run"]
     text = run(*call, "--tau", "1").stdout
     assert "  no command without --auto says this: it blends " in text
 

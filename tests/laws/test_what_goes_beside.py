@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import suture
 
 from ..support.checkpoints import Raw, encode, read_checkpoint, write_checkpoint, write_file
+from ..support.verbs import VERBS
 
 Config = dict[str, Any]
 
@@ -177,22 +178,6 @@ def filled(folder: Path, files: Mapping[str, str], seed: int = 0) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
-
-
-VERBS: dict[str, Callable[[Path, Path, Path], Any]] = {
-    "swap": lambda a, b, out: suture.swap(a, b, out, layers="0"),
-    "merge": lambda a, b, out: suture.merge(
-        {"merge_method": "linear", "models": [{"model": str(m), "parameters": {"weight": 0.5}} for m in (a, b)]}, out
-    ),
-    "stack": lambda a, b, out: suture.merge(
-        {
-            "merge_method": "passthrough",
-            "slices": [{"sources": [{"model": str(m), "layer_range": [0, 1]}]} for m in (a, b)],
-        },
-        out,
-    ),
-    "revert": lambda a, b, out: suture.revert(b, a, out, layers="0"),
-}
 
 
 def names_in(folder: Path) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import suture
 
 from ..support.checkpoints import INDEX_NAME, Raw, encode, parse_file, read_checkpoint, write_checkpoint, write_file
 from ..support.checkpoints import write_json as write
+from ..support.verbs import VERBS
 
 LAYERS = 2
 CONFIG = {"model_type": "llama", "num_hidden_layers": LAYERS}
@@ -234,22 +234,6 @@ def said(path: Path) -> dict[str, str]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         found |= header.get("__metadata__", {})
     return found
-
-
-VERBS: dict[str, Callable[[Path, Path, Path], Any]] = {
-    "swap": lambda a, b, out: suture.swap(a, b, out, layers="0"),
-    "merge": lambda a, b, out: suture.merge(
-        {"merge_method": "linear", "models": [{"model": str(m), "parameters": {"weight": 0.5}} for m in (a, b)]}, out
-    ),
-    "stack": lambda a, b, out: suture.merge(
-        {
-            "merge_method": "passthrough",
-            "slices": [{"sources": [{"model": str(m), "layer_range": [0, 1]}]} for m in (a, b)],
-        },
-        out,
-    ),
-    "revert": lambda a, b, out: suture.revert(b, a, out, layers="0"),
-}
 
 
 def with_metadata(folder: Path, seed: int, metadata: Mapping[str, str]) -> Path:

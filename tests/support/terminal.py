@@ -8,13 +8,18 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def shown(*arguments: str | Path, columns: int = 80, env: dict[str, str] | None = None) -> str:
-    """Everything that a call shows on stdout and stderr, colours and all; the progress bar is left out."""
+# The bar hides the cursor first, and shows it again when it has wiped itself away.
+_BAR = re.compile(r"\x1b\[\?25l.*?\x1b\[\?25h(\r?\x1b\[1A\x1b\[2K)*", re.DOTALL)
+
+
+def run(*arguments: str | Path, columns: int = 80, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """The exit code of a call, and everything that it shows on stdout and stderr."""
     ours, theirs = pty.openpty()
     unset = ("NO_COLOR", "COLORFGBG", "SUTURE_BACKGROUND", "COLORTERM")
     clean = {name: value for name, value in os.environ.items() if name not in unset}
@@ -32,10 +37,12 @@ def shown(*arguments: str | Path, columns: int = 80, env: dict[str, str] | None 
             break
         seen += part
     os.close(ours)
-    child.wait(timeout=120)
-    # The bar hides the cursor first, and shows it again when it has wiped itself away.
-    bar = re.compile(r"\x1b\[\?25l.*?\x1b\[\?25h(\r?\x1b\[1A\x1b\[2K)*", re.DOTALL)
-    return bar.sub("", seen.decode().replace("\r\n", "\n"))
+    return child.wait(timeout=120), seen.decode()
+
+
+def shown(*arguments: str | Path, columns: int = 80, env: Mapping[str, str] | None = None) -> str:
+    """Everything that a call shows, colours and all; the progress bar is left out."""
+    return _BAR.sub("", run(*arguments, columns=columns, env=env)[1].replace("\r\n", "\n"))
 
 
 def lines(text: str) -> list[str]:
