@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from os import PathLike
+from os import PathLike, fspath
 
 from suture.errors import UsageError
 from suture.results import Report
 from suture.settings import Progress, Settings
-from suture.surgery.swap import swap
+from suture.surgery.swap import exchange, numbers, of_stack
 
 
 def revert(
@@ -46,8 +46,14 @@ def revert(
     """
     if layers is None and not outside:
         raise UsageError("nothing to reset; give layers, or outside")
-    return swap(
-        tuned, base, out, layers=[] if layers is None else layers, modules=modules,
-        non_layer="from" if outside else "into", stack=stack, ignore=ignore, settings=settings, dry_run=dry_run,
-        progress=progress,
-    )  # fmt: skip
+    stack, [listed] = of_stack(stack, layers)
+    donor = {"from": fspath(base), "layers": [] if listed is None else numbers(listed), "modules": modules}
+    options = {
+        "into": fspath(tuned),
+        "donors": [{k: v for k, v in donor.items() if v is not None}],
+        "non_layer": "from" if outside else "into",
+        "stack": stack,
+        "ignore": ignore,
+        "revert": True,
+    }
+    return exchange(options, out, settings or Settings(), dry_run, progress)

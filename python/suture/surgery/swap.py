@@ -82,13 +82,13 @@ def swap(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     settings = settings or Settings()
-    stack, (layers, *each) = _of_stack(stack, layers, *(donor.values() if isinstance(donor, Mapping) else ()))
+    stack, (layers, *each) = of_stack(stack, layers, *(donor.values() if isinstance(donor, Mapping) else ()))
     if isinstance(donor, Mapping):
         donor = dict(zip(donor, each, strict=True))
     below, above = (transition if t is None else t for t in (transition_bottom, transition_top))
     spans = {"bottom": bottom, "top": top, "transition_bottom": below, "transition_top": above}
     proposal: Proposal | None = None
-    how: dict[str, Any] = {"blend": blend, "modules": modules, "heads": _numbers(heads), "base": donor_base}
+    how: dict[str, Any] = {"blend": blend, "modules": modules, "heads": numbers(heads), "base": donor_base}
     given = [name for name, value in {**spans, "layers": layers}.items() if value not in (0, None)]
     if auto is not None:
         proposal, donors = auto_donors(base, into, donor, auto, stack, given, how, tau, alpha, settings, progress)
@@ -101,32 +101,56 @@ def swap(
         if isinstance(donor, Mapping):
             if given:
                 raise UsageError(f"each of the donors has its own layers; expected no {given[0]}, found {given[0]}")
-            donors = [how | {"from": fspath(d), "layers": _numbers(listed)} for d, listed in donor.items()]
+            donors = [how | {"from": fspath(d), "layers": numbers(listed)} for d, listed in donor.items()]
         else:
-            donors = [how | spans | {"from": fspath(donor), "layers": _numbers(layers)}]
-    folders = [Path(into), *dict.fromkeys(Path(d["from"]) for d in donors)]
-    adapter = adapter_config(folders)
+            donors = [how | spans | {"from": fspath(donor), "layers": numbers(layers)}]
     options: dict[str, Any] = {
         "into": fspath(into),
         "base": None if base is None else fspath(base),
         "donors": [{k: fspath(v) if k == "base" else v for k, v in d.items() if v is not None} for d in donors],
         "non_layer": share,
         "stack": stack,
+        "ignore": ignore,
+    }
+    report = exchange(options, out, settings, dry_run, progress)
+    if proposal is not None and dry_run:
+        report = replace(report, text=json.dumps({**report.data, "proposal": proposal}))
+    return replace(report, proposal=proposal)
+
+
+def exchange(
+    options: dict[str, Any],
+    out: str | PathLike[str],
+    settings: Settings,
+    dry_run: bool,
+    progress: Progress | None,
+) -> Report:
+    """Carry out the recipe of a swap, which `options` are but for what is None, or show its plan.
+
+    Raises:
+        UsageError, SutureError: as :func:`swap`.
+    """
+    ignore, donors = options["ignore"], options["donors"]
+    adapter = adapter_config([Path(options["into"]), *dict.fromkeys(Path(d["from"]) for d in donors)])
+    options = {
+        **options,
         "ignore": ignore.split(",") if isinstance(ignore, str) else ignore and list(ignore),
         "adapters": adapter is not None or None,
         "dtype": settings.dtype,
     }
     recipe = {"swap": {k: v for k, v in options.items() if v is not None}}
     beside = [] if adapter is None else [("adapter_config.json", adapter)]
-    lender = donors[0]["from"] if share == "from" and adapter is None else None
+    lender = donors[0]["from"] if options["non_layer"] == "from" and adapter is None else None
     job = prepare(recipe, for_output(out, settings), beside=beside, tokenizer=lender)
-    report = carry_out(job, out, dry_run, progress)
-    if proposal is not None and dry_run:
-        report = replace(report, text=json.dumps({**report.data, "proposal": proposal}))
-    return replace(report, proposal=proposal)
+    return carry_out(job, out, dry_run, progress)
 
 
-def _of_stack(stack: str | None, *listed: str | Iterable[int] | None) -> tuple[str | None, list[Any]]:
+def numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:
+    """Layers or heads as a recipe has them."""
+    return listed if listed is None or isinstance(listed, str) else sorted(listed)
+
+
+def of_stack(stack: str | None, *listed: str | Iterable[int] | None) -> tuple[str | None, list[Any]]:
     """The stack, and lists of layers without it: ``encoder:0-3,encoder:5`` names it too.
 
     Raises:
@@ -147,7 +171,3 @@ def _of_stack(stack: str | None, *listed: str | Iterable[int] | None) -> tuple[s
 def _bare(listed: str | Iterable[int] | None) -> str | Iterable[int] | None:
     """Layers without the name of their stack."""
     return ",".join(p.rpartition(":")[2] for p in listed.split(",")) if isinstance(listed, str) else listed
-
-
-def _numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:
-    return listed if listed is None or isinstance(listed, str) else sorted(listed)

@@ -156,6 +156,19 @@ pub fn is_before_layers(name: &str) -> bool {
     !after && ["embed", "wte", "wpe"].iter().any(|word| name.contains(word))
 }
 
+/// Numbers as people list them: `0-4, 30`.
+pub fn ranges(numbers: impl Iterator<Item = usize>) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for l in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == l => *last = l,
+            _ => runs.push((l, l)),
+        }
+    }
+    let texts = runs.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") });
+    texts.collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -350,6 +350,11 @@ impl Draft {
         Ok(())
     }
 
+    /// How the tensors listed so far are made.
+    pub(super) fn actions(&self) -> impl Iterator<Item = &Action> {
+        self.items.iter().map(|i| &i.action)
+    }
+
     /// Gives every tensor its place and closes the plan.
     ///
     /// # Errors

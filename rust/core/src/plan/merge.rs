@@ -7,7 +7,7 @@ use super::models::unclear;
 use super::modules::ByModule;
 use super::select::{InputRules, Position, depth, resolve};
 use super::stage::{Holds, Loose, Source, Stage, one_stack, outside, stage};
-use super::{Computation, Draft, Models, OutputConfig, Relaid};
+use super::{Computation, Draft, Models, OutputConfig, Relaid, notes};
 use crate::error::{Error, Result};
 use crate::methods::{Kind, Spec, Value};
 use crate::model::names::split_layer;
@@ -67,6 +67,8 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
             builder.sliced(&mut draft, stages)?;
         }
     }
+    let stages: Vec<_> = merge.parts.iter().map(|p| p.whole).zip(parts).collect();
+    draft.notes.extend(notes::notes(&draft, spec, &stages));
     draft.settle_head();
     draft.warnings.extend(unused_rules(merge));
     Ok(draft)

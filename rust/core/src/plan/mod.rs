@@ -7,6 +7,7 @@ pub mod merge;
 mod metadata;
 pub mod models;
 mod modules;
+mod notes;
 mod select;
 mod stage;
 mod unused;

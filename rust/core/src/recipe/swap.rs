@@ -100,6 +100,8 @@ pub struct Swap {
     pub stack: Option<String>,
     /// Tensors that stay the recipient's whatever else is asked, and need not be in all models.
     pub ignore: Vec<Filter>,
+    /// True if the donor is the base of the recipient: for people it is then a revert.
+    pub revert: bool,
     /// True if the models are adapters, whose tensors belong together by layer.
     pub adapters: bool,
     /// Dtype of the output, if not the recipient's.
@@ -139,10 +141,11 @@ pub(super) fn parse(value: &Value) -> Result<Swap> {
     }
     let stack = fields.text("stack")?.map(str::to_owned);
     let ignore = fields.get("ignore").map(|v| Filter::list("ignore", v)).transpose()?.unwrap_or_default();
-    let adapters = fields.get("adapters").and_then(Value::as_bool).unwrap_or(false);
+    let mut flag = |key| fields.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let (adapters, revert) = (flag("adapters"), flag("revert"));
     let dtype = fields.text("dtype")?.map(|d| super::parse_dtype("dtype", d)).transpose()?;
     fields.finish()?;
-    Ok(Swap { into, base, donors, non_layer, stack, ignore, adapters, dtype })
+    Ok(Swap { into, base, donors, non_layer, stack, ignore, revert, adapters, dtype })
 }
 
 fn donor(at: String, value: &Value) -> Result<Donor> {

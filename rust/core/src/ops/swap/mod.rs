@@ -76,7 +76,7 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
         giver.base = giver.base.filter(|b| Some(*b) != base);
     }
     let config = OutputConfig::of(into, swap.dtype);
-    let mut draft = Draft::new("swap".into(), models, config);
+    let mut draft = Draft::new(if swap.revert { "revert" } else { "swap" }.into(), models, config);
     draft.stack = swap.stack.clone();
     draft.keep_shards_of = keep_shards.then_some(into);
     draft.stem = if swap.adapters { "adapter_model" } else { "model" };

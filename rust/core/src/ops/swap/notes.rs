@@ -1,7 +1,7 @@
 //! What a swap does, for people; where the tensors outside the layers come from is always said.
 
-use super::shares::ranges;
 use crate::model::anatomy::{Anatomy, Stack};
+use crate::model::names::ranges;
 use crate::recipe::{Blend, NonLayer, Swap};
 
 /// A title and a text for each thing done. `shares` and `donors` hold each donor's share in every layer and its model,
@@ -14,6 +14,7 @@ pub fn notes(
     donors: &[usize],
 ) -> Vec<(String, String)> {
     let recipient = &labels[0];
+    let (given, own) = if swap.revert { ("reset", "kept") } else { ("donor", "recipient") };
     let layers = shares.first().map_or(0, |s| s.len());
     let mut out = Vec::new();
     for ((donor, shares), model) in swap.donors.iter().zip(shares).zip(donors) {
@@ -28,7 +29,7 @@ pub fn notes(
         let change = if donor.base.is_some() { "the change of " } else { "" };
         let whole = ranges((0..layers).filter(|l| shares[*l] == 1.0));
         if !whole.is_empty() {
-            out.push(("donor".to_owned(), format!("layers {whole} of {change}{label}{only}")));
+            out.push((given.to_owned(), format!("layers {whole} of {change}{label}{only}")));
         }
         let blended = ranges((0..layers).filter(|l| shares[*l] > 0.0 && shares[*l] < 1.0));
         if !blended.is_empty() {
@@ -44,12 +45,14 @@ pub fn notes(
     }
     let kept = ranges((0..layers).filter(|l| shares.iter().all(|s| s[*l] == 0.0)));
     if !kept.is_empty() {
-        out.push(("recipient".to_owned(), format!("layers {kept} of {recipient}")));
+        out.push((own.to_owned(), format!("layers {kept} of {recipient}")));
     }
     let named: Vec<&str> = donors.iter().map(|d| labels[*d].as_str()).collect();
     let mut each = named.clone();
     each.dedup();
     let (source, option) = match swap.non_layer {
+        NonLayer::Into if swap.revert => (recipient.clone(), "--outside resets it too"),
+        NonLayer::From if swap.revert => (named[0].to_owned(), "--outside"),
         NonLayer::Into => (recipient.clone(), "--non-layer into"),
         NonLayer::From => (named[0].to_owned(), "--non-layer from"),
         NonLayer::Base => (base_label(swap), "--non-layer base"),

@@ -46,16 +46,3 @@ pub fn shares(donor: &Donor, layers: usize) -> Result<Vec<f64>> {
     out[layers - donor.top..].fill(1.0);
     Ok(out)
 }
-
-/// Numbers as people list them: `0-4, 30`.
-pub fn ranges(numbers: impl Iterator<Item = usize>) -> String {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for l in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == l => *last = l,
-            _ => runs.push((l, l)),
-        }
-    }
-    let texts = runs.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") });
-    texts.collect::<Vec<_>>().join(", ")
-}

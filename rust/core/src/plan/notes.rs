@@ -1,0 +1,123 @@
+//! What a merge does, in a few lines for people: its models with what the recipe sets for them, its layers, whose config it has.
+
+use std::collections::BTreeMap;
+
+use super::stage::Stage;
+use super::{Action, Draft};
+use crate::methods::{Spec, Value};
+use crate::model::names::ranges;
+
+/// At most so many models, and so many slices, are told of.
+const LISTED: usize = 8;
+
+/// A title and a text for each. `parts` hold the slices of every part of the recipe, and whether it is a whole model.
+pub fn notes(draft: &Draft, spec: &Spec, parts: &[(bool, Vec<Stage>)]) -> Vec<(String, String)> {
+    let labels = draft.models.labels();
+    let (each, shared) = settings(draft, spec);
+    let mut models: Vec<usize> = Vec::new();
+    let mut bases: Vec<usize> = Vec::new();
+    for stage in parts.iter().flat_map(|(_, stages)| stages) {
+        stage.inputs.iter().map(|s| s.model).for_each(|m| insert(&mut models, m));
+        stage.base.iter().map(|s| s.model).for_each(|m| insert(&mut bases, m));
+    }
+    let told = |m: &usize| match each.get(m) {
+        Some(set) => format!("{} ({})", labels[*m], said(set)),
+        None => labels[*m].clone(),
+    };
+    let mut out = vec![("models".to_owned(), list(models.iter().map(told).collect(), ", "))];
+    if !bases.is_empty() {
+        out.push(("base".to_owned(), list(bases.iter().map(|m| labels[*m].clone()).collect(), ", ")));
+    }
+    if !shared.is_empty() {
+        out.push(("parameters".to_owned(), said(&shared)));
+    }
+    for (_, stages) in parts.iter().filter(|(whole, _)| !whole) {
+        let count: usize = stages.iter().map(|s| s.count).sum();
+        let pieces = stages.iter().map(|s| piece(s, &labels)).collect();
+        out.push(("layers".to_owned(), format!("{count}: {}", list(pieces, "; "))));
+        if let [first, .., last] = stages.as_slice()
+            && first.lead().model != last.lead().model
+        {
+            let (first, last) = (&labels[first.lead().model], &labels[last.lead().model]);
+            let text = format!("the final norm and the head of {last}, all else of {first}");
+            out.push(("outside".to_owned(), text));
+        }
+    }
+    out.push(("config".to_owned(), format!("that of {}", labels[draft.config.from])));
+    out
+}
+
+/// The layers of a slice, and whose they are.
+fn piece(stage: &Stage, labels: &[String]) -> String {
+    let of = |start: usize, model: usize| format!("{} of {}", ranges(start..start + stage.count), labels[model]);
+    list(stage.inputs.iter().map(|s| of(s.start, s.model)).collect(), " with ")
+}
+
+fn insert(models: &mut Vec<usize>, model: usize) {
+    if !models.contains(&model) {
+        models.push(model);
+    }
+}
+
+/// The values that a parameter has over all tensors.
+enum Values {
+    /// The least and the greatest.
+    Numbers(f64, f64),
+    /// Words and switches, each once.
+    Words(Vec<String>),
+}
+
+type Set = BTreeMap<&'static str, Values>;
+
+/// What the recipe sets, for each model and for all together.
+fn settings(draft: &Draft, spec: &Spec) -> (BTreeMap<usize, Set>, Set) {
+    let (mut each, mut shared): (BTreeMap<usize, Set>, Set) = Default::default();
+    for action in draft.actions() {
+        let Action::Compute { method, params, inputs, .. } = action else { continue };
+        // A cast is computed by another method.
+        for key in params.from.keys().filter(|_| method.spec().name == spec.name) {
+            let given = params.per_input.get(key).into_iter().flatten().zip(inputs);
+            for (value, view) in given {
+                add(each.entry(view.like().model).or_default(), key, value);
+            }
+            params.shared.get(key).into_iter().for_each(|value| add(&mut shared, key, value));
+        }
+    }
+    (each, shared)
+}
+
+fn add(set: &mut Set, key: &'static str, value: &Value) {
+    match value {
+        Value::Number(n) => match set.entry(key).or_insert(Values::Numbers(*n, *n)) {
+            Values::Numbers(least, most) => (*least, *most) = (least.min(*n), most.max(*n)),
+            Values::Words(words) => words.push(n.to_string()),
+        },
+        Value::Bool(_) | Value::Word(_) => {
+            let word = match value {
+                Value::Word(word) => word.clone(),
+                other => (*other == Value::Bool(true)).to_string(),
+            };
+            if let Values::Words(words) = set.entry(key).or_insert_with(|| Values::Words(Vec::new()))
+                && !words.contains(&word)
+            {
+                words.push(word);
+            }
+        }
+    }
+}
+
+fn said(set: &Set) -> String {
+    let text = |(key, values): (&&str, &Values)| match values {
+        Values::Numbers(least, most) if least == most => format!("{key} {least}"),
+        Values::Numbers(least, most) => format!("{key} {least} to {most}"),
+        Values::Words(words) => format!("{key} {}", words.join(" or ")),
+    };
+    set.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn list(mut items: Vec<String>, between: &str) -> String {
+    let more = items.len().saturating_sub(LISTED);
+    items.truncate(LISTED);
+    let listed = items.join(between);
+    if more > 0 { format!("{listed} and {more} more") } else { listed }
+}
