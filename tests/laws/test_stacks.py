@@ -96,6 +96,25 @@ def test_a_stack_that_is_named_is_swapped(name: str, number: int, place: Path) -
 
 
 @pytest.mark.parametrize(("name", "number"), EVERY)
+def test_a_whole_stack_is_named_by_its_name_or_its_role(name: str, number: int, place: Path) -> None:
+    """`--layers all` moves every layer of a stack, `--frozen NAME` lists them; a role of its own names it too."""
+    model = MODELS[name]
+    stack = model.stacks[number]
+    into, donor = pair(place, model)
+    label = called(into, stack)
+    found = suture.inspect(into)["stacks"]
+    role = next(s["role"] for s in found if s["name"] == label)
+    taken = {word for s in found for word in (s["name"], *s["prefix"].split("."))}
+    alone = sum(s["role"] == role for s in found) == 1 and role not in taken
+    for i, how in enumerate([label, role] if alone else [label]):
+        suture.swap(into, donor, place / f"out-{i}", stack=how, layers="all")
+        assert whose(place / f"out-{i}", into, donor) == of_layers(stack, range(stack.layers))
+        assert listed_layers(into, how) == listed_layers(into, f"{label}:0-{stack.layers - 1}")
+    suture.revert(into, donor, place / "back", layers=f"{label}:all")
+    assert whose(place / "back", donor, into) == of_layers(stack, range(stack.layers))
+
+
+@pytest.mark.parametrize(("name", "number"), EVERY)
 def test_a_dry_run_and_the_report_name_the_stack(name: str, number: int, place: Path) -> None:
     """Notes of a dry run are those of the report, and name the stack where there are several."""
     model = MODELS[name]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from suture import _core
-from suture.analysis.compat_configs import config_rows
+from suture.analysis.compat_configs import architecture, config_rows
 from suture.analysis.compat_tensors import tensor_rows
 from suture.analysis.seen import Seen, look
 from suture.errors import SutureError, UsageError
@@ -38,7 +38,7 @@ def compat(*models: str | PathLike[str]) -> Compatibility:
     real = [Path(m).resolve() for m in models]
     if twice := [m for i, m in enumerate(models) if real[i] in real[:i]]:
         raise UsageError(f"`{fspath(twice[0])}` is given twice; expected different models")
-    rows = [*tensor_rows(seen), *config_rows(seen)]
+    rows = [architecture(seen), *tensor_rows(seen), *config_rows(seen)]
     tried = sum(len(s.tensors) for s in seen) <= _TRIED
     return {
         "schema": 1,

@@ -26,6 +26,21 @@ def config_rows(seen: Sequence[Seen]) -> Iterator[Finding]:
     yield _ties(seen)
 
 
+def architecture(seen: Sequence[Seen]) -> Finding:
+    """What the models are, as their configs have it."""
+    kinds = [(model.config or {}).get("model_type") for model in seen]
+    values = [_named(model.config or {}) for model in seen]
+    same = len({kind for kind in kinds if kind is not None}) < 2
+    told = "models of different architectures" if not same else ""
+    return row("architecture", values, same=same, told=told, remedy="merge or swap models of one architecture")
+
+
+def _named(config: dict[str, Any]) -> str:
+    listed = config.get("architectures")
+    first = listed[0] if isinstance(listed, list) and listed else config.get("model_type")
+    return first if isinstance(first, str) else "not known"
+
+
 def _counted(model: Seen) -> Any:
     return model.main["counted"] if model.main else None
 

@@ -56,9 +56,10 @@ def _sorted(layers: set[str]) -> list[str]:
 
 
 def listed_layers(base: str | PathLike[str], text: str) -> set[str]:
-    """The layers of a list such as ``0-4,30,encoder:0-3,outside``, as rows of a comparison name them.
+    """The layers of a list such as ``0-4,30,encoder:0-3,vision,outside``, as rows of a comparison name them.
 
-    Bare numbers are layers of the main stack; ``outside``, as ``-``, is all that is in no layer.
+    Bare numbers are layers of the main stack, the name of a stack is all of its layers; ``outside``, as ``-``, is what
+    is in no layer.
 
     Raises:
         UsageError: if it cannot be read or names layers that `base` does not have.
@@ -71,12 +72,14 @@ def listed_layers(base: str | PathLike[str], text: str) -> set[str]:
             listed.add("-")
             continue
         named, _, span = part.rpartition(":")
+        if re.fullmatch(r"[\s\d-]*", span) is None:
+            named, span = part, "all"
         numbers = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", span)
-        if numbers is None or int(numbers[2] or numbers[1]) < int(numbers[1]):
-            raise UsageError(f"expected layers such as 0-4,30, encoder:0-3 or outside, found `{part.strip()}`")
+        if span != "all" and (numbers is None or int(numbers[2] or numbers[1]) < int(numbers[1])):
+            raise UsageError(f"expected layers such as 0-4,30, encoder:0-3, encoder or outside, found `{part.strip()}`")
         hint = f"name one, such as {stacks[0]['name']}:0-3" if stacks else ""
         stack = stack_called(str(base), stacks, named.strip(), hint)
-        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        first, last = (0, stack["layers"] - 1) if numbers is None else (int(numbers[1]), int(numbers[2] or numbers[1]))
         if last >= stack["layers"]:
             of = f" in `{stack['name']}`" if len(stacks) > 1 else ""
             raise UsageError(f"layer {last} does not exist; {base} has {stack['layers']}{of}, numbered from 0")

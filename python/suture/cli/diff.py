@@ -17,7 +17,7 @@ from suture.cli.mistakes import near
 from suture.cli.options import background, reading, settings
 from suture.errors import SutureError, UsageError
 from suture.render.progress import bar
-from suture.render.terminal import emit_json, warn
+from suture.render.terminal import emit_json, say, warn
 from suture.results import Comparison, Metric, Row, Tuned
 
 #: Rows of a table, what each is, and whether they have the figures of --spread, by what --by calls it.
@@ -60,7 +60,9 @@ def _names(spread: bool) -> dict[str, str]:
 @click.option("--tokens", type=int, default=0, metavar="K", help="List the K most changed rows of each vocabulary")
 @click.option("--spread", is_flag=True, help="Quantiles, Gini coefficient and shares above thresholds; reads twice")
 @click.option("--above", default=ABOVE, show_default=True, metavar="LIST", help="The thresholds; x: times mean |base|")
-@click.option("--frozen", "frozen_list", metavar="LIST", help="Fail if one of these layers changed (0-4,30,outside)")
+@click.option(
+    "--frozen", "frozen_list", metavar="LIST", help="Fail if one of these layers changed (0-4,30,vision,outside)"
+)
 @click.option("--trained", "trained_list", metavar="LIST", help="Fail if anything but these layers changed")
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write the table as CSV")
 @click.option("--parquet", "parquet_file", type=click.Path(), metavar="FILE", help="Write the table as Parquet")
@@ -153,6 +155,8 @@ def diff(
                 show_heat_map(found, model, metric, background)
         show_pairs(found)
         warn_of_strangers(found)
+        for file in (f for f in (csv_file, parquet_file, plot_file, html_file) if f):
+            say(f"wrote {file}", err=True)
     for check, layers in asked:
         check(found, layers)
 

@@ -16,7 +16,7 @@ from suture.surgery.revert import revert as run
 @click.argument("base", type=click.Path())
 @click.argument("tuned", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--layers", metavar="LIST", help="Layers to reset, such as 0-4,30,31")
+@click.option("--layers", metavar="LIST", help="Layers to reset, such as 0-4,30,31, or all")
 @click.option("--modules", metavar="LIST", help="Reset only these modules: parts of names, globs, filters")
 @click.option("--stack", metavar="NAME", help="Stack that layers are numbered in, if not the main one; see inspect")
 @click.option("--outside", is_flag=True, help="Reset what is in no layer too: embeddings, final norm, head")

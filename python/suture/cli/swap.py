@@ -46,7 +46,7 @@ from suture.surgery.swap import swap as run
 @click.option(
     "--layers",
     metavar="LIST",
-    help="Layers the donor gives, such as 0-4,30,31; instead of --bottom and --top",
+    help="Layers the donor gives, such as 0-4,30,31, or all; instead of --bottom and --top",
 )
 @click.option(
     "--modules", metavar="LIST", help="Move only these modules: parts of names, globs or filters, such as mlp,'*.q_*'"
@@ -121,7 +121,7 @@ def swap(
 
 def _donors(given: tuple[str, ...]) -> str | dict[str, str]:
     """One donor, or several with the layers of each."""
-    if len(given) == 1 and (Path(given[0]).exists() or not re.fullmatch(r".+=[^=]*\d[\d\s,-]*", given[0])):
+    if len(given) == 1 and (Path(given[0]).exists() or not re.fullmatch(r".+=([^=]*\d[\d\s,-]*|all)", given[0])):
         return given[0]
     donors: dict[str, str] = {}
     for text in given:

@@ -77,13 +77,21 @@ def show_heat_map(found: Comparison, model: Tuned, metric: str, background: str 
         metric: what to show of it.
         background: ``dark`` or ``light`` for a terminal that does not say so itself.
     """
+    if _is_equal(model):
+        say(f"{model['tuned']} against {found['base']}", bold=True)
+        say(f"equal: {plural(len(model['tensors']), 'tensor')}, none of them changed")
+        for note in left_out(model):
+            say(note, hang=2)
+        return
     values = {(c["layer"], c["module"]): reading(c, metric) for c in model["cells"]}
     ink = _Ink(max((abs(v) for v in values.values() if math.isfinite(v)), default=0.0), background)
     _headline(found, model, metric, ink.top)
-    modules = list(dict.fromkeys(m for layer, m in values if layer != "-"))
     width = room()
-    for text in _blocks(values, heads(modules), ink, width):
-        ink.say(text)
+    # Stacks have modules of their own: side by side most cells would be empty.
+    for stack in dict.fromkeys(layer.rpartition(":")[0] for layer, _ in values if layer != "-"):
+        own = {place: v for place, v in values.items() if place[0] != "-" and place[0].rpartition(":")[0] == stack}
+        for text in _blocks(own, heads(list(dict.fromkeys(m for _, m in own))), ink, width):
+            ink.say(text)
     for layer, module in values:
         if layer == "-":
             name, *more = fold(printable(module), width and max(width - _MARGIN - 2, _LEAST), behind=NAME)
@@ -94,6 +102,11 @@ def show_heat_map(found: Comparison, model: Tuned, metric: str, background: str 
         say(f"  shades: {_legend()}", hang=10)
     for note in left_out(model):
         say(note, hang=2)
+
+
+def _is_equal(model: Tuned) -> bool:
+    """Whether no tensor that both have changed."""
+    return bool(model["tensors"]) and all(t["equal"] for t in model["tensors"])
 
 
 def _legend() -> str:

@@ -12,7 +12,7 @@ _LISTED = 8
 
 
 def stack_called(whose: str, stacks: Sequence[Stack], named: str | None, hint: str) -> Stack:
-    """The stack that is called so: by its name, its prefix, or a word that only its prefix holds; else the main one.
+    """The stack that is called so: by its name, its prefix, or a word that only its prefix, or its role, holds.
 
     Args:
         whose: the model, for messages.
@@ -35,6 +35,7 @@ def stack_called(whose: str, stacks: Sequence[Stack], named: str | None, hint: s
         return main
     exact = [s for s in stacks if s["name"] == named or s["prefix"].rstrip(".") == named.rstrip(".")]
     holding = exact or [s for s in stacks if named in s["prefix"].split(".")]
+    holding = holding or [s for s in stacks if named in (s["role"], *s["role"].split(" "))]
     if not holding:
         raise UsageError(f"{whose} has no stack of layers called `{named}`; it has {there}", at="stack")
     if len(holding) > 1 and not exact:

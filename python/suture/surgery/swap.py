@@ -58,8 +58,8 @@ def swap(
         transition_top: the same next to the top alone.
         blend: the donor's share in a blended layer, from 0 to 1; or ``ramp``, which lets it fall evenly over the
             transition.
-        layers: layers the donor gives, as ``"0-4,30,31"`` or numbers, instead of `bottom` and `top`; ``"encoder:0-3"``
-            names their stack too.
+        layers: layers the donor gives, as ``"0-4,30,31"``, numbers or ``"all"``, instead of `bottom` and `top`;
+            ``"encoder:0-3"`` names their stack too.
         modules: parts of module names, globs or filters, comma-separated, such as ``"mlp"`` or ``"self_attn.*"``: only
             these move.
         heads: attention heads, as ``"0-3,7"`` or numbers: only these move. Key and value heads move with the whole

@@ -89,7 +89,8 @@ impl Anatomy {
         self.main.map(|i| &self.stacks[i])
     }
 
-    /// The stack called `asked`: by its label, its prefix, or a word that only its prefix holds; without a name the main one.
+    /// The stack called `asked`: by its label, its prefix, or a word that only its prefix holds, or its role does; without a
+    /// name the main one.
     ///
     /// # Errors
     /// The stacks there are, in words, if none or several are called so, or nothing decides.
@@ -106,13 +107,16 @@ impl Anatomy {
         if let Some(stack) = self.stacks.iter().find(exact) {
             return Ok(stack);
         }
-        let mut holding = self.stacks.iter().filter(|s| s.prefix.split('.').any(|w| w == asked));
-        match (holding.next(), holding.next()) {
-            (Some(stack), None) => Ok(stack),
-            (Some(_), Some(_)) => {
-                Err(format!("has several stacks of layers with `{asked}` in their names: {}", self.list()))
-            }
-            _ => Err(format!("has no stack of layers called `{asked}`; it has {}", self.list())),
+        let named = |s: &&Stack| s.prefix.split('.').any(|w| w == asked);
+        let used = |s: &&Stack| s.role.name() == asked || s.role.name().split(' ').any(|w| w == asked);
+        let mut found: Vec<&Stack> = self.stacks.iter().filter(named).collect();
+        if found.is_empty() {
+            found.extend(self.stacks.iter().filter(used));
+        }
+        match found[..] {
+            [stack] => Ok(stack),
+            [] => Err(format!("has no stack of layers called `{asked}`; it has {}", self.list())),
+            _ => Err(format!("has several stacks of layers with `{asked}` in their names: {}", self.list())),
         }
     }
 

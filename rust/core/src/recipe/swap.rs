@@ -68,6 +68,8 @@ pub struct Donor {
     pub blend: Blend,
     /// Layers it gives, if listed one by one.
     pub layers: Option<BTreeSet<usize>>,
+    /// True if it gives every layer.
+    pub all: bool,
     /// Layers blended, with its share, if listed one by one.
     pub blended: BTreeMap<usize, f64>,
     /// Which modules of these layers move.
@@ -169,7 +171,10 @@ fn donor(at: String, value: &Value) -> Result<Donor> {
         Some(v) => Blend::Share(share(&place, v)?),
     };
     let place = fields.path("layers");
-    let layers = fields.get("layers").map(|v| numbers(&place, v, "layers such as 0-4,30,31")).transpose()?;
+    let listed = fields.get("layers");
+    let all = listed.and_then(Value::as_str).is_some_and(|text| text.trim() == "all");
+    let read = |v| if all { Ok(BTreeSet::new()) } else { numbers(&place, v, "layers such as 0-4,30,31, or all") };
+    let layers = listed.map(read).transpose()?;
     if layers.is_some() && (bottom, top, below, above) != (0, 0, 0, 0) {
         return Err(Error::recipe(place, "lists layers one by one; it does not go with bottom, top or transition"));
     }
@@ -194,7 +199,7 @@ fn donor(at: String, value: &Value) -> Result<Donor> {
     let place = fields.path("heads");
     let heads = fields.get("heads").map(|v| numbers(&place, v, "heads such as 0-3,7")).transpose()?;
     fields.finish()?;
-    Ok(Donor { at, from, base, bottom, top, below, above, blend, layers, blended, modules, modules_text, heads })
+    Ok(Donor { at, from, base, bottom, top, below, above, blend, layers, all, blended, modules, modules_text, heads })
 }
 
 /// Layers or heads as `0-4,30,31` or a list of numbers.

@@ -57,7 +57,10 @@ pub fn notes(
         NonLayer::From => (named[0].to_owned(), "--non-layer from"),
         NonLayer::Base => (base_label(swap), "--non-layer base"),
         NonLayer::Mean => (format!("the mean of {recipient} and {}", each.join(", ")), "--non-layer mean"),
-        NonLayer::Share(s) => (format!("{} of {recipient}, {s} of {}", 1.0 - s, named[0]), "--alpha"),
+        NonLayer::Share(s) => (
+            format!("{} of {recipient}, {s} of {}, as the published rule blends them", 1.0 - s, named[0]),
+            "--alpha; --non-layer into leaves them alone",
+        ),
     };
     let what = if stack.role.leads() {
         "embeddings, final norm, head and all else outside the layers".to_owned()

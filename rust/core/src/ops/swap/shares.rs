@@ -8,7 +8,7 @@ use crate::recipe::{Blend, Donor};
 /// # Errors
 /// [`Error::Recipe`] if the recipe asks for layers that are not there.
 pub fn shares(donor: &Donor, layers: usize) -> Result<Vec<f64>> {
-    let mut out = vec![0.0; layers];
+    let mut out = vec![if donor.all { 1.0 } else { 0.0 }; layers];
     let listed = donor.layers.iter().flatten().map(|l| (*l, 1.0));
     for (layer, share) in listed.chain(donor.blended.iter().map(|(l, s)| (*l, *s))) {
         *out.get_mut(layer).ok_or_else(|| {
