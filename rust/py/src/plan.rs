@@ -46,7 +46,7 @@ impl Plan {
     }
 
     fn to_json(&self) -> String {
-        self.0.to_json().to_string()
+        self.0.to_json()
     }
 
     fn config_json(&self) -> String {

@@ -15,11 +15,11 @@ use crate::model::names::split_layer;
 use crate::model::tied;
 use crate::view::{Place, View};
 
-struct Item {
+pub(super) struct Item {
     name: String,
     dtype: Dtype,
     shape: Vec<u64>,
-    action: Action,
+    pub(super) action: Action,
 }
 
 /// A tensor to be computed.
@@ -81,7 +81,7 @@ pub struct Draft {
     pub stack: Option<String>,
     /// Beginning of the files' names: `model`.
     pub stem: &'static str,
-    items: Vec<Item>,
+    pub(super) items: Vec<Item>,
     names: HashSet<String>,
     groups: Vec<Shared>,
     /// Indices of the groups of each name.
@@ -348,11 +348,6 @@ impl Draft {
         let shape = self.models.tensor(like).shape.clone();
         self.items.push(Item { name, dtype, shape, action });
         Ok(())
-    }
-
-    /// How the tensors listed so far are made.
-    pub(super) fn actions(&self) -> impl Iterator<Item = &Action> {
-        self.items.iter().map(|i| &i.action)
     }
 
     /// Gives every tensor its place and closes the plan.

@@ -3,15 +3,70 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Group, OutputConfig, Plan, SCHEMA, TensorPlan};
+use super::{Action, Group, OutputConfig, Plan, SCHEMA, TensorPlan, Unused};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
-use crate::checkpoint::{Checkpoint, Shard};
+use crate::checkpoint::{Checkpoint, Shard, ShardFile};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Parameter, Params, Value as Param, registry};
 use crate::view::{Place, Run, Runs, View};
+
+/// A plan, written as it is walked through: as a tree of values, one of 50,000 tensors took 1.1 s and not 0.2.
+#[derive(Serialize)]
+struct PlanTold<'a> {
+    schema: u32,
+    title: &'a str,
+    hash: &'a str,
+    recipe: &'a Value,
+    models: Vec<Value>,
+    read_bytes: u64,
+    write_bytes: u64,
+    shards: Vec<Value>,
+    config: &'a OutputConfig,
+    warnings: &'a [String],
+    notes: &'a [(String, String)],
+    unused: &'a [Unused],
+    groups: Vec<&'a str>,
+    tensors: Vec<Told<'a>>,
+}
+
+/// A tensor of a plan.
+#[derive(Serialize)]
+struct Told<'a> {
+    name: &'a str,
+    dtype: Dtype,
+    shape: &'a [u64],
+    shard: usize,
+    offset: u64,
+    action: &'static str,
+    inputs: Vec<ViewTold<'a>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    computed: Option<Computed<'a>>,
+}
+
+/// What a computed tensor has besides.
+#[derive(Serialize)]
+struct Computed<'a> {
+    method: &'static str,
+    params: &'a Params,
+    base: Option<ViewTold<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<usize>,
+    /// Where in the recipe each parameter comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a BTreeMap<&'static str, Vec<Option<Arc<str>>>>>,
+}
+
+/// A view: model and tensor, or ranges of several.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ViewTold<'a> {
+    Plain((&'a str, &'a str)),
+    Runs { runs: Vec<((&'a str, &'a str), u64, u64)>, times: u64, stride: u64 },
+}
 
 impl Plan {
     /// A digest over everything that decides the output's bytes but the inputs' data; paths do not enter it.
@@ -21,96 +76,88 @@ impl Plan {
                 self.models.iter().map(|m| m.files.iter().map(|f| f.header_digest.as_str()).collect()).collect();
             let shards: Vec<_> =
                 self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes, &s.metadata)).collect();
-            let head = json!({"format": 2, "headers": headers, "labels": self.labels, "shards": shards});
+            let head = json!({"format": 3, "headers": headers, "labels": self.labels, "shards": shards});
             let mut leaves = crate::digest::Leaves::new();
             leaves.update(head.to_string().as_bytes());
             for t in &self.tensors {
-                leaves.update(self.tensor_json(t).to_string().as_bytes());
+                leaves.update(&serde_json::to_vec(&self.told(t, false)).unwrap_or_default());
             }
             crate::digest::hex(crate::digest::combine(leaves.finish().into_iter()))
         })
     }
 
-    /// The plan as data; [`Self::from_json`] makes it a plan again.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "schema": SCHEMA,
-            "title": self.title,
-            "hash": self.hash(),
-            "recipe": self.recipe,
-            "models": self.labels.iter().zip(&self.models).map(|(l, m)| json!({
-                "label": l,
+    /// The plan as JSON text; [`Self::from_json`] makes it a plan again.
+    pub fn to_json(&self) -> String {
+        let file = |f: &ShardFile| {
+            let name = f.path.file_name().map(|n| n.to_string_lossy());
+            json!({"file": name, "identity": f.identity, "header": f.header_digest})
+        };
+        let model = |(label, m): (&String, &Arc<Checkpoint>)| {
+            json!({
+                "label": label,
                 "path": path_json(&m.path),
                 "tensors": m.tensors.len(),
                 "bytes": m.total_bytes(),
-                "files": m.files.iter().map(|f| json!({
-                    "file": f.path.file_name().map(|n| n.to_string_lossy()),
-                    "identity": f.identity,
-                    "header": f.header_digest,
-                })).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
-            "read_bytes": self.read_bytes(),
-            "write_bytes": self.write_bytes(),
-            "shards": self.shards.iter().map(|s| json!({"file": s.file, "bytes": s.size(), "header_bytes": s.header.len(), "metadata": s.metadata})).collect::<Vec<_>>(),
-            "config": self.config,
-            "warnings": self.warnings,
-            "notes": self.notes,
-            "unused": self.unused,
-            "groups": self.groups.iter().map(|g| &g.name).collect::<Vec<_>>(),
-            "tensors": self.tensors.iter().map(|t| self.tensor_told(t)).collect::<Vec<_>>(),
-        })
-    }
-
-    /// A tensor with where its parameters come from.
-    fn tensor_told(&self, t: &TensorPlan) -> Value {
-        let mut out = self.tensor_json(t);
-        if let Action::Compute { params, .. } = &t.action {
-            let places = |at: &Vec<Option<Arc<str>>>| at.iter().map(Option::as_deref).collect::<Value>();
-            out["from"] = params.from.iter().map(|(k, at)| ((*k).to_owned(), places(at))).collect();
-        }
-        out
-    }
-
-    fn tensor_json(&self, t: &TensorPlan) -> Value {
-        let action = match &t.action {
-            Action::Move { from: View::Plain(_), .. } => "copy",
-            Action::Move { .. } => "move",
-            Action::Compute { .. } => "merge",
+                "files": m.files.iter().map(file).collect::<Vec<_>>(),
+            })
         };
-        let view = |v: &View| self.view_json(v);
-        let inputs: Vec<Value> = match &t.action {
-            Action::Move { .. } => t.action.views().iter().map(view).collect(),
-            Action::Compute { inputs, .. } => inputs.iter().map(view).collect(),
-        };
-        let mut out = json!({
-            "name": t.name,
-            "dtype": t.dtype,
-            "shape": t.shape,
-            "shard": t.shard,
-            "offset": t.offset,
-            "action": action,
-            "inputs": inputs,
+        let shard = |s: &Shard| json!({"file": s.file, "bytes": s.size(), "header_bytes": s.header.len(), "metadata": s.metadata});
+        let text = serde_json::to_string(&PlanTold {
+            schema: SCHEMA,
+            title: &self.title,
+            hash: self.hash(),
+            recipe: &self.recipe,
+            models: self.labels.iter().zip(&self.models).map(model).collect(),
+            read_bytes: self.read_bytes(),
+            write_bytes: self.write_bytes(),
+            shards: self.shards.iter().map(shard).collect(),
+            config: &self.config,
+            warnings: &self.warnings,
+            notes: &self.notes,
+            unused: &self.unused,
+            groups: self.groups.iter().map(|g| g.name.as_str()).collect(),
+            tensors: self.tensors.iter().map(|t| self.told(t, true)).collect(),
         });
-        if let Action::Compute { method, params, base, group, .. } = &t.action {
-            out["method"] = method.spec().name.into();
-            out["params"] = json!(params);
-            out["base"] = json!(base.as_ref().map(view));
-            if let Some(group) = group {
-                out["group"] = json!(group);
-            }
-        }
-        out
+        text.unwrap_or_default()
     }
 
-    fn view_json(&self, view: &View) -> Value {
-        let place = |p: &Place| json!([self.labels[p.model], self.tensor(*p).name]);
-        match view {
-            View::Plain(p) => place(p),
-            View::Runs(r) => json!({
-                "runs": r.runs.iter().map(|run| json!([place(&run.from), run.start, run.len])).collect::<Vec<_>>(),
-                "times": r.times,
-                "stride": r.stride,
+    /// What decides a tensor; with `whole` also where its parameters come from.
+    fn told<'a>(&'a self, t: &'a TensorPlan, whole: bool) -> Told<'a> {
+        let view = |v: &'a View| self.view_told(v);
+        let (action, inputs) = match &t.action {
+            Action::Move { from, same } => {
+                let action = if matches!(from, View::Plain(_)) { "copy" } else { "move" };
+                let same = same.iter().map(|p| ViewTold::Plain(self.place_told(p)));
+                (action, std::iter::once(view(from)).chain(same).collect())
+            }
+            Action::Compute { inputs, .. } => ("merge", inputs.iter().map(view).collect()),
+        };
+        let computed = match &t.action {
+            Action::Move { .. } => None,
+            Action::Compute { method, params, base, group, .. } => Some(Computed {
+                method: method.spec().name,
+                params,
+                base: base.as_ref().map(view),
+                group: *group,
+                from: whole.then_some(&params.from),
             }),
+        };
+        let TensorPlan { name, dtype, shape, shard, offset, .. } = t;
+        Told { name, dtype: *dtype, shape, shard: *shard, offset: *offset, action, inputs, computed }
+    }
+
+    fn place_told(&self, p: &Place) -> (&str, &str) {
+        (&self.labels[p.model], &self.tensor(*p).name)
+    }
+
+    fn view_told<'a>(&'a self, view: &'a View) -> ViewTold<'a> {
+        match view {
+            View::Plain(p) => ViewTold::Plain(self.place_told(p)),
+            View::Runs(r) => ViewTold::Runs {
+                runs: r.runs.iter().map(|run| (self.place_told(&run.from), run.start, run.len)).collect(),
+                times: r.times,
+                stride: r.stride,
+            },
         }
     }
 

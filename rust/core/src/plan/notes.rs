@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::stage::Stage;
 use super::{Action, Draft};
-use crate::methods::{Spec, Value};
+use crate::methods::{Kind, Spec, Value};
 use crate::model::names::ranges;
 
 /// At most so many models, and so many slices, are told of.
@@ -72,10 +72,12 @@ type Set = BTreeMap<&'static str, Values>;
 /// What the recipe sets, for each model and for all together.
 fn settings(draft: &Draft, spec: &Spec) -> (BTreeMap<usize, Set>, Set) {
     let (mut each, mut shared): (BTreeMap<usize, Set>, Set) = Default::default();
-    for action in draft.actions() {
-        let Action::Compute { method, params, inputs, .. } = action else { continue };
+    // Where models lie is nobody's business: reports go with outputs.
+    let told = |key: &str| spec.parameter(key).is_some_and(|p| !matches!(p.kind, Kind::Checkpoint));
+    for item in &draft.items {
+        let Action::Compute { method, params, inputs, .. } = &item.action else { continue };
         // A cast is computed by another method.
-        for key in params.from.keys().filter(|_| method.spec().name == spec.name) {
+        for key in params.from.keys().filter(|key| method.spec().name == spec.name && told(key)) {
             let given = params.per_input.get(key).into_iter().flatten().zip(inputs);
             for (value, view) in given {
                 add(each.entry(view.like().model).or_default(), key, value);
