@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from suture.analysis.verify import verify
     from suture.checkpoint import Checkpoint, TensorInfo, open
     from suture.render.command import command_of
-    from suture.results import Report
+    from suture.results.report import Report
     from suture.settings import Settings
     from suture.surgery.merge import merge
     from suture.surgery.propose import propose
@@ -63,7 +63,7 @@ __all__ = [
 #: Where a public name lives: a verb in the module of its own name.
 _HOMES = {
     "Checkpoint": "checkpoint",
-    "Report": "results",
+    "Report": "results.report",
     "Settings": "settings",
     "TensorInfo": "checkpoint",
     "command_of": "render.command",

@@ -12,7 +12,7 @@ from suture.checkpoint import Checkpoint
 from suture.errors import UsageError
 from suture.results import Comparison, Metric
 from suture.settings import Progress, Settings
-from suture.sidecars import token_names
+from suture.sidecars.tokenizer import token_names
 
 #: Thresholds at which `diff` counts larger changes; `x` stands for the mean absolute value of the base.
 ABOVE = "1e-5,1e-4,1e-3,0.01x,0.1x,1x"

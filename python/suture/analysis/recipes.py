@@ -10,9 +10,8 @@ from typing import Any
 
 from suture.errors import SutureError, UsageError
 from suture.recipe import OUTPUTS, with_names
-from suture.results import Report
 from suture.results.recipes import Key, Moved, RecipeComparison, Source
-from suture.results.report import TensorReport
+from suture.results.report import Report, TensorReport
 
 #: What an output says of itself.
 REPORT = "suture.json"

@@ -18,7 +18,9 @@ from suture.analysis.diff import diff
 from suture.demo.llama import Llama
 from suture.errors import SutureError
 from suture.proposal import propose_from
-from suture.results import Comparison, Outcome, Proposal, Report
+from suture.results import Comparison, Proposal
+from suture.results.outcome import Outcome
+from suture.results.report import Report
 from suture.settings import Settings
 from suture.surgery.ledger import made_alike
 from suture.surgery.merge import merge

@@ -13,8 +13,8 @@ from suture.render.layout import room
 from suture.render.table import Column, laid, left_out, words
 from suture.render.terminal import emit_json, say, warn
 from suture.render.units import plural, ranges, size
-from suture.results import PlannedTensor, Proposal, Report, Surgery
-from suture.results.report import TensorReport
+from suture.results import PlannedTensor, Proposal, Surgery
+from suture.results.report import Report, TensorReport
 from suture.results.surgery import places
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from suture.render.layout import room
 from suture.render.table import Column, names, show
-from suture.results import Outcome
+from suture.results.outcome import Outcome
 
 
 def show_scores(outcomes: Sequence[Outcome], languages: Sequence[str]) -> None:

@@ -1,11 +1,9 @@
 """What the verbs return, as types: the shapes of every `--json` and of suture.json."""
 
 from suture.results.compat import Compatibility
-from suture.results.outcome import Outcome
 from suture.results.proposal import Edges, Proposal, Score
 from suture.results.reading import Comparison, Inspection, Metric, Pair, Row, Spec, Tuned, Verification
 from suture.results.recipes import RecipeComparison
-from suture.results.report import Report, TensorReport
 from suture.results.surgery import DoneTensor, PlannedTensor, Surgery
 
 __all__ = [
@@ -15,17 +13,14 @@ __all__ = [
     "Edges",
     "Inspection",
     "Metric",
-    "Outcome",
     "Pair",
     "PlannedTensor",
     "Proposal",
     "RecipeComparison",
-    "Report",
     "Row",
     "Score",
     "Spec",
     "Surgery",
-    "TensorReport",
     "Tuned",
     "Verification",
 ]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suture.sidecars.agreement import disagreements
 from suture.sidecars.config import adjust_config
 from suture.sidecars.files import as_bytes, read_config
 from suture.sidecars.tokenizer import TOKENIZER_FILES, other_tokens
@@ -30,6 +29,8 @@ _NOT_OURS = {
 _QUANTISED = {"quantize_config.json", "quant_config.json", "quantization_config.json"}
 #: Lists of a model's parts, each in a folder.
 _PARTS = ("modules.json", "model_index.json")
+#: Keys of a config that say nothing of what its layers do, and most often differ.
+_IDLE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 #: Larger files are not tokenizers.
 _LARGEST = 256 * 2**20
 
@@ -74,9 +75,18 @@ def carried_over(
     if config is None:
         return Beside([], list(copied.items()), told)
     configs = {i: read_config(f) for i, f in enumerate(folders) if f.is_dir()}
-    told += disagreements(folders, configs, change, mixed=mixed)
+    if change["stacks"] or any(_relied(c) != _relied(config) for c in configs.values() if c is not None):
+        # Its tables take as long to import as the rest of suture: 40 ms.
+        from suture.sidecars.agreement import disagreements
+
+        told += disagreements(folders, configs, change, mixed=mixed)
     fixed, more = adjust_config(config, change, configs, mixed=mixed)
     return Beside([("config.json", as_bytes(fixed))], list(copied.items()), told + more)
+
+
+def _relied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what no layer relies on."""
+    return {key: value for key, value in config.items() if key not in _IDLE}
 
 
 def _tokens(folders: Sequence[Path], source: int, tokenizer: int | None, copied: dict[str, str]) -> list[str]:

@@ -7,9 +7,6 @@ from typing import Any
 
 from suture.errors import SutureError
 from suture.sidecars.files import INNER, inside
-from suture.sidecars.kind_keys import DECODER
-from suture.sidecars.quantized import rename_quantized
-from suture.sidecars.relayer import relayer
 
 _DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 _TIES = "tie_word_embeddings"
@@ -73,6 +70,11 @@ def _relaid(
     mixed: bool,
 ) -> tuple[dict[str, Any], list[str]]:
     """The config with the layers of a stack as they now are."""
+    # Tables that only this needs, and that take 40 ms to import.
+    from suture.sidecars.kind_keys import DECODER
+    from suture.sidecars.quantized import rename_quantized
+    from suture.sidecars.relayer import relayer
+
     keys: dict[int, str | None] = dict(stack["keys"])
     moved = [(m, layer) for m, layer in stack["layers"]]
     own = keys.get(model)

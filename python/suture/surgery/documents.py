@@ -12,7 +12,7 @@ from typing import Any
 
 from suture.errors import SutureError, UsageError
 from suture.recipe import OUTPUTS, Config, made_names, with_made, with_models
-from suture.results import Report
+from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.hollow import write_hollow
 from suture.surgery.ledger import Ledger, remove_output, write_whole

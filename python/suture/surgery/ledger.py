@@ -11,7 +11,7 @@ from typing import Any
 
 from suture.errors import SutureError
 from suture.recipe import with_models, with_places
-from suture.results import Report
+from suture.results.report import Report
 from suture.settings import Settings
 
 #: In the folder that holds the outputs, while they are being made.

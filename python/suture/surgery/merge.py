@@ -9,7 +9,7 @@ from typing import Any
 
 from suture.errors import UsageError
 from suture.recipe import load
-from suture.results import Report
+from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.documents import merge_documents, recipe_of
 from suture.surgery.run import carry_out, for_output, is_file, prepare

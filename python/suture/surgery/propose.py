@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from suture.analysis import diff
+from suture.analysis.diff import diff
 from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU, propose_from
 from suture.results import Proposal

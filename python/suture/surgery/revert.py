@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from os import PathLike, fspath
 
 from suture.errors import UsageError
-from suture.results import Report
+from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.swap import exchange, numbers, of_stack
 

@@ -13,10 +13,11 @@ from typing import Any
 from suture import _core
 from suture.errors import SutureError, UsageError
 from suture.recipe import Config, as_json, check_values
-from suture.results import Report
+from suture.results.report import Report
 from suture.results.surgery import Budget
 from suture.settings import Progress, Settings
-from suture.sidecars import carried_over, model_card
+from suture.sidecars.card import model_card
+from suture.sidecars.carried import carried_over
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import UsageError
-from suture.results import Proposal, Report
+from suture.results import Proposal
+from suture.results.report import Report
 from suture.settings import Progress, Settings
-from suture.sidecars import adapter_config
+from suture.sidecars.adapter import adapter_config
 from suture.surgery.auto import auto_donors
 from suture.surgery.run import carry_out, for_output, prepare
 
