@@ -39,7 +39,8 @@ def _complain(found: Comparison, layers: set[str], *, inside: bool) -> None:
         names += [name for name, layer in model["lost"].items() if (layer in layers) == inside]
         if names:
             told = ", ".join(_sorted(layers))
-            which = f"layers {told}" if inside else f"anything but layers {told}"
+            which = f"layer{'s' if len(layers) > 1 else ''} {told}"
+            which = which if inside else f"anything but {which}"
             more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
             message = f"{model['tuned']}: expected {which} unchanged, found changes in {', '.join(names[:5])}{more}"
             raise SutureError(message, model["tuned"], names[0])

@@ -29,7 +29,7 @@ pub fn notes(
         let change = if donor.base.is_some() { "the change of " } else { "" };
         let whole = ranges((0..layers).filter(|l| shares[*l] == 1.0));
         if !whole.is_empty() {
-            out.push((given.to_owned(), format!("layers {whole} of {change}{label}{only}")));
+            out.push((given.to_owned(), format!("{} of {change}{label}{only}", layers_of(&whole))));
         }
         let blended = ranges((0..layers).filter(|l| shares[*l] > 0.0 && shares[*l] < 1.0));
         if !blended.is_empty() {
@@ -40,12 +40,12 @@ pub fn notes(
                     first.to_string()
                 }
             };
-            out.push(("blended".to_owned(), format!("layers {blended} ({share} of {change}{label}{only})")));
+            out.push(("blended".to_owned(), format!("{} ({share} of {change}{label}{only})", layers_of(&blended))));
         }
     }
     let kept = ranges((0..layers).filter(|l| shares.iter().all(|s| s[*l] == 0.0)));
     if !kept.is_empty() {
-        out.push((own.to_owned(), format!("layers {kept} of {recipient}")));
+        out.push((own.to_owned(), format!("{} of {recipient}", layers_of(&kept))));
     }
     let named: Vec<&str> = donors.iter().map(|d| labels[*d].as_str()).collect();
     let mut each = named.clone();
@@ -85,6 +85,12 @@ pub fn stacks(stack: &Stack, anatomy: &Anatomy, recipient: &str) -> Vec<(String,
         ("stack".to_owned(), own),
         ("other stacks".to_owned(), format!("{} stay those of {recipient}", others.join(", "))),
     ]
+}
+
+/// Numbers of layers with the word before them.
+fn layers_of(numbers: &str) -> String {
+    let one = numbers.bytes().all(|b| b.is_ascii_digit());
+    format!("{} {numbers}", if one { "layer" } else { "layers" })
 }
 
 fn base_label(swap: &Swap) -> String {
