@@ -54,6 +54,7 @@ class Settings:
         chunk: bytes (as f32) read at a time, such as ``"4MiB"``; changes no byte of the output.
         seed: seed of random methods.
         allow_mixed: go on where configs say that layers of one model mean something else in another, and tell.
+        ignore_unknown: pass over keys and parameters of a config that nobody knows, and tell.
         model_card: write a README.md that says what the output was made from.
     """
 
@@ -68,6 +69,7 @@ class Settings:
     seed: int = 0
     model_card: bool = False
     allow_mixed: bool = False
+    ignore_unknown: bool = False
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a plan."""

@@ -29,7 +29,7 @@ def settled(value: str, **more: Any) -> tuple[int | None, str]:
     @aliases
     def command(**options: Any) -> None:
         options |= {"model_card": False} | more
-        settle(options)
+        settle(options, "out")
         found.append(suture.Settings(shard_size=options.get("shard_size")).shard_bytes)
 
     done = CliRunner().invoke(command, ["--out-shard-size", value], catch_exceptions=False)

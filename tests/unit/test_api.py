@@ -267,7 +267,7 @@ def test_methods_describe_themselves() -> None:
         assert spec["summary"]
         assert spec["summary"][0].islower()
         assert not spec["summary"].endswith(".")
-        assert spec["base"] in ("none", "optional", "required", "first")
+        assert spec["base"] in ("none", "optional", "required", "first", "input")
         assert spec["reads"] >= 1
         for parameter in spec["parameters"]:
             assert parameter["name"]

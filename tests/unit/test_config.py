@@ -350,7 +350,7 @@ WRONG: dict[str, list[Any]] = {
     "seed": [-1, 2**64],
 }
 #: Settings that are on or off.
-SWITCHES = {"overwrite", "model_card", "allow_mixed"}
+SWITCHES = {"overwrite", "model_card", "allow_mixed", "ignore_unknown"}
 
 
 def test_every_setting_is_asked_for() -> None:

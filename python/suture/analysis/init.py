@@ -124,7 +124,7 @@ def _check(spec: Spec, listed: Sequence[str], base: str | None) -> None:
         raise UsageError("no models to merge; give two, or one and its base (--base)")
     if spec["base"] == "required" and base is None:
         raise UsageError(f"method `{spec['name']}` merges changes of a base; give --base")
-    if spec["base"] == "none" and base is not None:
+    if spec["base"] in ("none", "input") and base is not None:
         raise UsageError(f"method `{spec['name']}` has no base; leave --base out, or name the base among the models")
     least, most = spec["inputs"]
     count = len(listed) + (spec["base"] == "first")

@@ -15,18 +15,21 @@ from suture.surgery.merge import merge as run
 
 @click.command(short_help="Merge models by a config")
 @click.argument("config", type=click.Path())
-@click.argument("out", type=click.Path())
+@click.argument("out", type=click.Path(), required=False)
+@click.option("--ignore-unknown", is_flag=True, help="Pass over keys and parameters of CONFIG that nobody knows")
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
 @writing
 @aliases
-def merge(config: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any) -> None:
+def merge(
+    config: str, out: str | None, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any
+) -> None:
     """Merge models by CONFIG, a YAML file in mergekit's grammar, and write the result to OUT.
 
     Model paths in CONFIG are looked for in the current folder, then in the config's. With --dry-run --verbose, every
     tensor is shown with its parameters and the lines they come from. The flags of mergekit-yaml are understood.
     See `suture methods` for what there is.
     """
-    settle(options)
+    out = settle(options, out)
     how = settings(options)
     with bar("merging", quiet or dry_run) as progress:
         report = run(config, out, settings=how, dry_run=dry_run, progress=progress)

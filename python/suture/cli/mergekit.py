@@ -18,7 +18,8 @@ from suture.settings import parse_size
 _TAKEN = (
     "--copy-tokenizer", "--lazy-unpickle", "--low-cpu-memory", "--safe-serialization", "--async-write",
     "--clone-tensors", "--no-write-model-card", "--no-lazy-unpickle", "--no-low-cpu-memory", "--no-trust-remote-code",
-    "--no-allow-crimes",
+    "--no-allow-crimes", "--no-cuda", "--no-read-to-gpu", "--no-multi-gpu", "--no-gpu-rich", "--no-clone-tensors",
+    "--no-async-write", "--no-quiet", "--no-unsafe-truncate-embeddings", "--lazy", "--no-lazy",
 )  # fmt: skip
 #: Flags that take a value and mean nothing to suture.
 _TAKEN_VALUES = ("--transformers-cache", "--lora-merge-cache", "--lora-merge-dtype", "--write-threads")
@@ -39,6 +40,8 @@ _NOTED = {
     "--allow-crimes": "tensors are matched by name and shape; those that do not match are an error",
     "--trust-remote-code": "no code of a model is ever run",
 }
+#: Where mergekit-multi keeps what is made on the way.
+_ON_THE_WAY = "what documents make for others is made beside OUT and removed at the end"
 
 
 def aliases(command: F) -> F:
@@ -49,6 +52,8 @@ def aliases(command: F) -> F:
         click.option("--num-threads", "-j", type=int, hidden=True),
         click.option("--device", hidden=True),
         click.option("--write-model-card", is_flag=True, hidden=True),
+        click.option("--out-path", type=click.Path(), hidden=True),
+        click.option("--intermediate-dir", "-I", hidden=True),
     ]
     add += [_flag(name) for name in (*_TAKEN, *_REFUSED, *_NOTED)]
     add += [click.option(name, hidden=True, expose_value=False) for name in _TAKEN_VALUES]
@@ -84,8 +89,19 @@ def _shard_size(text: str) -> int:
     return found
 
 
-def settle(options: dict[str, Any]) -> None:
-    """Put the values of mergekit's flags where those of suture's own are, unless these are given too."""
+def settle(options: dict[str, Any], out: str | None) -> str:
+    """Put the values of mergekit's flags where those of suture's own are, unless these are given too; where OUT is.
+
+    Raises:
+        UsageError: if it is nowhere, or two.
+    """
+    path = options.pop("out_path")
+    if (out is None) == (path is None):
+        raise UsageError(
+            "OUT is missing; give it behind CONFIG" if out is None else "OUT and --out-path name two outputs"
+        )
+    if options.pop("intermediate_dir") is not None:
+        say(f"note: --intermediate-dir has no effect: {_ON_THE_WAY}", err=True)
     shards = options.pop("out_shard_size")
     if shards is not None and options.get("shard_size") is None:
         options["shard_size"] = _shard_size(shards)
@@ -99,3 +115,4 @@ def settle(options: dict[str, Any]) -> None:
         say(f"note: --device `{device}` has no effect: {_CPU}", err=True)
     if options.get("seed") is None:
         options["seed"] = 0
+    return str(out or path)

@@ -15,6 +15,7 @@ from suture.errors import SutureError, UsageError
 from suture.recipe.coefficients import with_coefficients
 from suture.recipe.models import Made, with_models
 from suture.recipe.paths import model_path
+from suture.recipe.relatives import refuse_relatives
 
 #: Lists the outputs of a config that has several, in the folder that holds them.
 OUTPUTS = "outputs.json"
@@ -73,8 +74,6 @@ def load(config: Mapping[str, Any] | str | PathLike[str]) -> list[Config]:
         try:
             if names.count(one.name or "") > 1:
                 raise UsageError(f"two merges are called `{one.name}`", at="name")
-            if "swap" in one.recipe:
-                raise UsageError("swap: unknown key; layers are swapped by `suture swap`, not by a config", at="swap")
             if one.name is None and len(found) - len(names) > 1:
                 raise UsageError("only one of several merges can go without a `name`")
             one.recipe = _resolved(one.recipe, folder, set(names) - {one.name})
@@ -88,6 +87,7 @@ def _outputs(document: Config) -> list[Config]:
     name = document.recipe.pop("name", None)
     outputs = document.recipe.pop("outputs", None)
     try:
+        refuse_relatives(document.recipe, alone=outputs is None)
         if outputs is None:
             return [replace(document, name=None if name is None else _name(name, "name"))]
         if not isinstance(outputs, dict) or not outputs:
@@ -97,6 +97,7 @@ def _outputs(document: Config) -> list[Config]:
             at = f"outputs.{key}"
             if not isinstance(own, dict):
                 raise UsageError(f"{at}: expected a mapping", at=at)
+            refuse_relatives(own, at, alone=False)
             lines = {k.removeprefix(f"{at}."): n for k, n in document.lines.items() if k.startswith(f"{at}.")}
             recipe = {**document.recipe, **own}
             found.append(Config(recipe, document.source, document.lines | lines, _name(key, at), listed=True))

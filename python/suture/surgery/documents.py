@@ -48,7 +48,8 @@ class Step:
 
 def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
     """A config's recipe, with the settings that decide what a tensor becomes."""
-    return config.recipe if settings.dtype is None else {**config.recipe, "out_dtype": settings.dtype}
+    dtype = {} if settings.dtype is None else {"out_dtype": settings.dtype}
+    return {**config.recipe, **dtype, **({"ignore_unknown": True} if settings.ignore_unknown else {})}
 
 
 def merge_documents(

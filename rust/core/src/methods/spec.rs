@@ -122,8 +122,10 @@ pub enum Base {
     Optional,
     /// It is the first of the interpolated models.
     First,
-    /// The method takes none.
+    /// The method takes none: it only lends config and side files.
     None,
+    /// It is one of the models.
+    Input,
 }
 
 /// What a method must have seen before it can compute an element.

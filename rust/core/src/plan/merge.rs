@@ -9,7 +9,7 @@ use super::select::{InputRules, Position, depth, resolve};
 use super::stage::{Holds, Loose, Source, Stage, one_stack, outside, stage};
 use super::{Computation, Draft, Models, OutputConfig, Relaid, notes};
 use crate::error::{Error, Result};
-use crate::methods::{Kind, Spec, Value};
+use crate::methods::{Base, Kind, Spec, Value};
 use crate::model::names::split_layer;
 use crate::recipe::{Merge, Part, Slice};
 use crate::view::{Place, View};
@@ -56,6 +56,8 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
         let told = format!("`{}` ({}, {} layers: `{}`)", stack.label, stack.role.name(), stack.layers, stack.prefix);
         draft.notes.push(("stack".to_owned(), told));
     }
+    draft.warnings.extend(merge.idle.iter().cloned());
+    draft.warnings.extend(base_unmerged(merge, &draft.models));
     draft.stack = merge.parts.iter().find_map(|p| p.stack.clone());
     for (index, (part, stages)) in merge.parts.iter().zip(&parts).enumerate() {
         let holds = |name: &str| by_module.holds(index, name);
@@ -116,6 +118,24 @@ fn relaid(models: &Models, from: usize, stages: &[Stage]) -> Relaid {
     });
     let (stack, prefix) = lead.map_or(Default::default(), |s| (s.label.clone(), s.prefix.clone()));
     Relaid { stack, prefix, layers: layers.collect(), merged: merged.collect(), keys }
+}
+
+/// What is to be said of a base that the method starts from nothing with.
+fn base_unmerged(merge: &Merge, models: &Models) -> Option<String> {
+    let base = merge.base.as_ref()?;
+    let same = |path: &PathBuf| models.index(path).is_some_and(|i| models.index(base) == Some(i));
+    let mut sources = merge.parts.iter().flat_map(|p| &p.slices).flat_map(|s| &s.sources);
+    let listed = sources.any(|s| same(&s.model));
+    let (name, base) = (merge.method.spec().name, base.display());
+    match merge.method.spec().base {
+        Base::None if !listed => {
+            Some(format!("base_model: {name} has no base; {base} gives the config and the files beside it"))
+        }
+        Base::Input if !listed => {
+            Some(format!("base_model: {name} has no base; {base} is merged as one of the models"))
+        }
+        _ => None,
+    }
 }
 
 /// Rules of the recipe that decide nothing, or not what they seem to.

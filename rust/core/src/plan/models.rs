@@ -37,6 +37,11 @@ impl Models {
         Ok(self.checkpoints.len() - 1)
     }
 
+    /// The index of the model at `path`, if it was opened.
+    pub fn index(&self, path: &Path) -> Option<usize> {
+        self.by_path.get(&path.canonicalize().unwrap_or_else(|_| path.into())).copied()
+    }
+
     /// The model at `index`.
     pub fn get(&self, index: usize) -> &Checkpoint {
         &self.checkpoints[index]

@@ -146,14 +146,7 @@ pub fn stage<'a>(
         None => Err(usize::MAX),
     };
     let (base, inputs) = match (spec.base, listed) {
-        (Base::None, Err(model)) if model != usize::MAX => {
-            return Err(Error::recipe(
-                "base_model",
-                format!("method {} takes no base; remove base_model, or list it under `models` too", spec.name),
-            ));
-        }
-        (Base::None, _) => (None, sources),
-        (Base::Optional, Err(usize::MAX)) => (None, sources),
+        (Base::None, _) | (Base::Input, Ok(_)) | (Base::Optional | Base::Input, Err(usize::MAX)) => (None, sources),
         (Base::Required | Base::Optional, Ok(i)) => (Some(sources.remove(i)), sources),
         (Base::First, Ok(i)) => {
             let base = sources.remove(i);
@@ -171,15 +164,26 @@ pub fn stage<'a>(
             }
             let entry = sources[0].entry;
             let base = Source { entry, model, start, stack: decide(models, model) };
-            if spec.base == Base::First {
-                let mut all = vec![base];
-                all.append(&mut sources);
-                (None, all)
-            } else {
-                (Some(base), sources)
+            match spec.base {
+                Base::First => sources.insert(0, base),
+                Base::Input => sources.push(base),
+                _ => return checked(slice, spec, Some(base), sources, count, first),
             }
+            (None, sources)
         }
     };
+    checked(slice, spec, base, inputs, count, first)
+}
+
+/// The slice, if the method takes so many models.
+fn checked<'a>(
+    slice: &'a Slice,
+    spec: &Spec,
+    base: Option<Source<'a>>,
+    inputs: Vec<Source<'a>>,
+    count: Option<usize>,
+    first: usize,
+) -> Result<Stage<'a>> {
     let (least, most) = spec.inputs;
     if inputs.len() < least || inputs.len() > most {
         let want = if least == most { format!("exactly {least}") } else { format!("at least {least}") };

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::idle::Idle;
 use crate::error::{Error, Result, nearest};
 
 /// An object of a recipe, consumed key by key.
@@ -9,6 +10,8 @@ pub struct Fields<'a> {
     at: String,
     map: &'a Map<String, Value>,
     known: Vec<&'static str>,
+    /// What passes unread, and what this object is, for people.
+    idle: Option<(&'a Idle, &'static str)>,
 }
 
 impl<'a> Fields<'a> {
@@ -19,9 +22,14 @@ impl<'a> Fields<'a> {
     pub fn new(at: impl Into<String>, value: &'a Value) -> Result<Self> {
         let at = at.into();
         match value.as_object() {
-            Some(map) => Ok(Self { at, map, known: Vec::new() }),
+            Some(map) => Ok(Self { at, map, known: Vec::new(), idle: None }),
             None => Err(wrong(&at, "a mapping", value)),
         }
+    }
+
+    /// The same, whose other keys may pass unread: `what` it is, such as `a slice`, does not read them.
+    pub fn lenient(self, idle: &'a Idle, what: &'static str) -> Self {
+        Self { idle: Some((idle, what)), ..self }
     }
 
     /// The key path of `key` in this object.
@@ -81,7 +89,8 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Error::Recipe`] with the nearest valid name.
     pub fn finish(self) -> Result<()> {
-        match self.map.keys().find(|k| !self.known.contains(&k.as_str())) {
+        let passes = |k: &str| self.idle.is_some_and(|(idle, what)| idle.passes(k, &self.path(k), what));
+        match self.map.keys().find(|k| !self.known.contains(&k.as_str()) && !passes(k)) {
             None => Ok(()),
             Some(k) => {
                 let near = nearest(k, self.known.iter().copied());
@@ -90,6 +99,12 @@ impl<'a> Fields<'a> {
             }
         }
     }
+}
+
+/// A finite number, or text that is one: YAML 1.1 reads `1e-9` as text.
+pub fn number(value: &Value) -> Option<f64> {
+    let text = || value.as_str().and_then(|s| s.trim().parse::<f64>().ok());
+    value.as_f64().or_else(text).filter(|n| n.is_finite())
 }
 
 /// A value of the wrong type at `at`.

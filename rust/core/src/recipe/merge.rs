@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Filter;
 use super::fields::{Fields, wrong};
+use super::idle::Idle;
 use super::setting::{self, Settings};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, nearest};
@@ -69,6 +70,8 @@ pub struct Merge {
     pub parameters: Settings,
     /// Dtype of the output, if not the inputs'.
     pub dtype: Option<Dtype>,
+    /// What it says and nobody reads, a sentence each.
+    pub idle: Vec<String>,
 }
 
 impl std::fmt::Debug for Merge {
@@ -81,7 +84,9 @@ impl std::fmt::Debug for Merge {
 const NOT_YET: [&str; 3] = ["tokenizer", "tokenizer_source", "chat_template"];
 
 pub(super) fn parse(value: &Value) -> Result<Merge> {
-    let mut fields = Fields::new("", value)?;
+    let idle = &Idle::new(value.get("ignore_unknown").and_then(Value::as_bool).unwrap_or(false));
+    let mut fields = Fields::new("", value)?.lenient(idle, "a merge");
+    fields.get("ignore_unknown");
     let name = match fields.text("merge_method")? {
         Some(name) => name,
         None => fields.need("merge_method")?.as_str().unwrap_or_default(),
@@ -92,7 +97,8 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         if near.is_empty() {
             near = format!("; there are {}", names.collect::<Vec<_>>().join(", "));
         }
-        Error::recipe("merge_method", format!("unknown method `{name}`{near}"))
+        let whose = "mergekit 0.1.5 has none of this name either, a fork of it may";
+        Error::recipe("merge_method", format!("unknown method `{name}` ({whose}){near}"))
     })?;
     for key in NOT_YET {
         if fields.get(key).is_some() {
@@ -100,7 +106,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         }
     }
     let base = fields.get("base_model").map(|v| super::path("base_model", v)).transpose()?;
-    let parameters = parameters(&mut fields, method)?;
+    let parameters = parameters(&mut fields, method, idle)?;
     let dtype = |fields: &mut Fields, key| -> Result<Option<Dtype>> {
         fields.text(key)?.map(|name| super::parse_dtype(key, name)).transpose()
     };
@@ -109,7 +115,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     let (include, exclude) = (filters(&mut fields, "include")?, filters(&mut fields, "exclude")?);
     let modules = fields.get("modules");
     let parts = match modules {
-        None => vec![part(&mut fields, None, method)?],
+        None => vec![part(&mut fields, None, method, idle)?],
         Some(value) => {
             for key in ["models", "slices", "stack"] {
                 if fields.get(key).is_some() {
@@ -122,9 +128,9 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
             let map = value.as_object().ok_or_else(|| wrong("modules", "a mapping from module to slices", value))?;
             map.iter()
                 .map(|(name, value)| {
-                    let mut fields = Fields::new(format!("modules.{name}"), value)?;
-                    let own = self::parameters(&mut fields, method)?;
-                    let part = part(&mut fields, Some(name.clone()), method)?;
+                    let mut fields = Fields::new(format!("modules.{name}"), value)?.lenient(idle, "a module");
+                    let own = self::parameters(&mut fields, method, idle)?;
+                    let part = part(&mut fields, Some(name.clone()), method, idle)?;
                     fields.finish()?;
                     Ok(Part { parameters: own, ..part })
                 })
@@ -136,7 +142,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         return Err(Error::recipe("modules", "is empty; give at least one module"));
     }
     let exclude = exclude.unwrap_or_default();
-    Ok(Merge { method, base, parts, include, exclude, parameters, dtype: out.or(compute) })
+    Ok(Merge { method, base, parts, include, exclude, parameters, dtype: out.or(compute), idle: idle.told() })
 }
 
 fn filters(fields: &mut Fields, key: &'static str) -> Result<Option<Vec<Filter>>> {
@@ -144,7 +150,7 @@ fn filters(fields: &mut Fields, key: &'static str) -> Result<Option<Vec<Filter>>
 }
 
 /// The `models` or `slices` of a recipe or of one of its modules.
-fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method) -> Result<Part> {
+fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method, idle: &Idle) -> Result<Part> {
     let (models_at, slices_at) = (fields.path("models"), fields.path("slices"));
     let at = name.as_ref().map_or(String::new(), |name| format!("modules.{name}"));
     let (slices, whole) = match (fields.list("models")?, fields.list("slices")?) {
@@ -154,11 +160,12 @@ fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method) 
                 let at = format!("{models_at}[{i}].layer_range");
                 return Err(wrong(&at, "no layer range under `models`; use `slices`", &m["layer_range"]));
             }
-            let sources = sources(&models_at, models, method)?;
+            let sources = sources(&models_at, models, method, idle)?;
             (vec![Slice { sources, base: None, parameters: vec![], at: at.clone() }], true)
         }
         (None, Some(slices)) => {
-            let each = slices.iter().enumerate().map(|(i, s)| parse_slice(&format!("{slices_at}[{i}]"), s, method));
+            let each =
+                slices.iter().enumerate().map(|(i, s)| parse_slice(&format!("{slices_at}[{i}]"), s, method, idle));
             (each.collect::<Result<_>>()?, false)
         }
         (Some(_), Some(_)) => return Err(Error::recipe(at, "give `models` or `slices`, not both")),
@@ -171,10 +178,10 @@ fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method) 
     Ok(Part { name, slices, whole, stack, parameters: vec![] })
 }
 
-fn parse_slice(at: &str, value: &Value, method: &'static dyn Method) -> Result<Slice> {
-    let mut fields = Fields::new(at, value)?;
+fn parse_slice(at: &str, value: &Value, method: &'static dyn Method, idle: &Idle) -> Result<Slice> {
+    let mut fields = Fields::new(at, value)?.lenient(idle, "a slice");
     let base = fields.get("base_model").map(|v| super::path(&format!("{at}.base_model"), v)).transpose()?;
-    let parameters = parameters(&mut fields, method)?;
+    let parameters = parameters(&mut fields, method, idle)?;
     let path = fields.path("sources");
     let list = match fields.list("sources")? {
         Some(list) => list,
@@ -183,10 +190,10 @@ fn parse_slice(at: &str, value: &Value, method: &'static dyn Method) -> Result<S
     // Read and unused by mergekit, too.
     fields.get("residual_weight");
     fields.finish()?;
-    Ok(Slice { sources: sources(&path, list, method)?, base, parameters, at: at.to_owned() })
+    Ok(Slice { sources: sources(&path, list, method, idle)?, base, parameters, at: at.to_owned() })
 }
 
-fn sources(at: &str, list: &[Value], method: &'static dyn Method) -> Result<Vec<ModelUse>> {
+fn sources(at: &str, list: &[Value], method: &'static dyn Method, idle: &Idle) -> Result<Vec<ModelUse>> {
     if list.is_empty() {
         return Err(Error::recipe(at, "is empty; list at least one model"));
     }
@@ -194,10 +201,10 @@ fn sources(at: &str, list: &[Value], method: &'static dyn Method) -> Result<Vec<
         .enumerate()
         .map(|(i, v)| {
             let at = format!("{at}[{i}]");
-            let mut fields = Fields::new(&at, v)?;
+            let mut fields = Fields::new(&at, v)?.lenient(idle, "a model's entry");
             let path = fields.path("model");
             let model = super::path(&path, fields.need("model")?)?;
-            let parameters = parameters(&mut fields, method)?;
+            let parameters = parameters(&mut fields, method, idle)?;
             let path = fields.path("layer_range");
             let layers = fields.get("layer_range").map(|v| layer_range(&path, v)).transpose()?;
             fields.finish()?;
@@ -206,9 +213,9 @@ fn sources(at: &str, list: &[Value], method: &'static dyn Method) -> Result<Vec<
         .collect()
 }
 
-fn parameters(fields: &mut Fields, method: &'static dyn Method) -> Result<Settings> {
+fn parameters(fields: &mut Fields, method: &'static dyn Method, idle: &Idle) -> Result<Settings> {
     let at = fields.path("parameters");
-    fields.get("parameters").map_or(Ok(vec![]), |v| setting::parse(&at, v, method.spec()))
+    fields.get("parameters").map_or(Ok(vec![]), |v| setting::parse(&at, v, method.spec(), idle))
 }
 
 fn layer_range(at: &str, value: &Value) -> Result<(usize, usize)> {

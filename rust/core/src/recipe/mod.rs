@@ -5,6 +5,7 @@
 
 pub mod fields;
 mod filter;
+mod idle;
 mod merge;
 mod setting;
 mod swap;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Filter;
-use super::fields::{Fields, wrong};
+use super::fields::{Fields, number, wrong};
+use super::idle::Idle;
 use crate::error::{Error, Result, nearest};
 use crate::methods::{Kind, Parameter, Spec, Value as Param};
 
@@ -64,20 +65,25 @@ pub type Settings = Vec<Setting>;
 ///
 /// # Errors
 /// [`Error::Recipe`] for an unknown parameter (with the nearest one) or a value of the wrong type or range.
-pub fn parse(at: &str, value: &Value, spec: &'static Spec) -> Result<Settings> {
+pub fn parse(at: &str, value: &Value, spec: &'static Spec, idle: &Idle) -> Result<Settings> {
     let Some(map) = value.as_object() else { return Err(wrong(at, "a mapping of parameters", value)) };
     map.iter()
-        .map(|(name, v)| {
+        .filter_map(|(name, v)| {
             let at = format!("{at}.{name}");
             let Some(parameter) = spec.parameter(name) else {
+                if idle.passes(name, &at, spec.name) {
+                    return None;
+                }
                 let names = spec.parameters.iter().map(|p| p.name);
                 let mut near = nearest(name, names.clone());
                 if near.is_empty() {
-                    near = format!("; it has {}", names.collect::<Vec<_>>().join(", "));
+                    let has = names.collect::<Vec<_>>().join(", ");
+                    near = if has.is_empty() { "; it has none".to_owned() } else { format!("; it has {has}") };
                 }
-                return Err(Error::recipe(at, format!("method {} has no parameter `{name}`{near}", spec.name)));
+                let problem = format!("method {} has no parameter `{name}`{near}", spec.name);
+                return Some(Err(Error::recipe(at, problem)));
             };
-            Ok(Setting { name: parameter.name, rules: rules(&at, v, parameter)? })
+            Some(rules(&at, v, parameter).map(|rules| Setting { name: parameter.name, rules }))
         })
         .collect()
 }
@@ -152,14 +158,14 @@ fn shape(at: &str, value: &Value, parameter: &Parameter) -> Result<Shape> {
 fn single(at: &str, value: &Value, parameter: &Parameter) -> Result<Param> {
     match parameter.kind {
         Kind::Number { min, max } => {
-            let n = value.as_f64().filter(|n| n.is_finite()).ok_or_else(|| wrong(at, "a number", value))?;
+            let n = number(value).ok_or_else(|| wrong(at, "a number", value))?;
             if n < min || n > max {
                 return Err(Error::recipe(at, format!("expected a number from {min} to {max}, found {n}")));
             }
             Ok(Param::Number(n))
         }
         Kind::Integer { min, max } => {
-            let n = value.as_f64().filter(|n| n.fract() == 0.0).ok_or_else(|| wrong(at, "a whole number", value))?;
+            let n = number(value).filter(|n| n.fract() == 0.0).ok_or_else(|| wrong(at, "a whole number", value))?;
             if n < min as f64 || n > max as f64 {
                 return Err(Error::recipe(at, format!("expected a whole number from {min} to {max}, found {n}")));
             }

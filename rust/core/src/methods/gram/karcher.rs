@@ -16,7 +16,7 @@ static KARCHER: Spec = Spec {
         Parameter::shared("max_iter", "most steps", Kind::Integer { min: 0, max: 10_000 }, Default::Number(10.0)),
         Parameter::shared("tol", "length of a step and angle that count as zero", POSITIVE, Default::Number(1e-5)),
     ],
-    base: Base::None,
+    base: Base::Input,
     ..SPEC
 };
 

@@ -1,0 +1,42 @@
+"""Configs of mergekit's other tools, which people take for merges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from suture.errors import UsageError
+
+#: What each tool does, and the keys that only its configs have.
+_TOOLS = {
+    "mergekit-moe": (
+        "makes one model with experts out of several models",
+        ("experts", "gate_mode", "experts_per_token", "shared_experts"),
+    ),
+    "mergekit-evolve": ("searches the coefficients of a merge by evaluating models", ("genome",)),
+}
+
+
+def refuse_relatives(recipe: Mapping[str, Any], at: str = "", *, alone: bool = True) -> None:
+    """Name a config, at key path `at`, that is of another tool; `alone` if nothing adds to it.
+
+    Raises:
+        UsageError: if it is one.
+    """
+    inside = f"{at}." if at else ""
+    if "swap" in recipe:
+        message = "swap: unknown key; layers are swapped by `suture swap`, not by a config"
+        raise UsageError(message, at=f"{inside}swap")
+    for tool, (what, keys) in _TOOLS.items():
+        found = next((key for key in keys if key in recipe), None)
+        if found is None and (tool, recipe.get("merge_method")) == ("mergekit-moe", "moe"):
+            found = "merge_method"
+        if found is not None:
+            message = f"`{found}`: this is a config of {tool}, which {what}; it is no merge"
+            raise UsageError(message, at=f"{inside}{found}")
+    if (
+        alone
+        and "merge_method" not in recipe
+        and not {"models", "slices", "modules", "base_model", "outputs"} & recipe.keys()
+    ):
+        raise UsageError("this is no merge config; expected `merge_method` and one of `models`, `slices` and `modules`")
