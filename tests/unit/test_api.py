@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -186,10 +187,33 @@ def test_a_sound_output_verifies(output: Path) -> None:
     size = sum(len(raw.data) for raw in tensors.values())
     for threads, io in ((1, "auto"), (3, "pread"), (2, "mmap"), (2, "direct")):
         found = suture.verify(output, settings=suture.Settings(threads=threads, io=io))
-        assert found == {"schema": 1, "tensors": len(tensors), "bytes": size, "differing": []}
+        assert found == {"schema": 1, "tensors": len(tensors), "bytes": size, "differing": [], "files": []}
     done = verify(output)
     assert (done.returncode, done.stderr) == (0, "")
     assert str(len(tensors)) in done.stdout
+
+
+@pytest.mark.parametrize("how", ["changed", "gone", "a pipe"])
+def test_files_beside_the_tensors_are_verified(how: str, output: Path) -> None:
+    """A config that was changed, lost or replaced is told, and the tensors are said to be sound."""
+    config = output / "config.json"
+    config.write_text("{}") if how == "changed" else config.unlink()
+    if how == "a pipe":
+        os.mkfifo(config)
+    found = suture.verify(output)
+    assert (found["differing"], found["files"]) == ([], ["config.json"])
+    done = verify(output)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`config.json` is changed or gone" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../outside", "/dev/zero", "a/../../b"])
+def test_a_record_that_names_what_is_elsewhere(name: str, output: Path) -> None:
+    """Nothing outside the output is read, however much a record asks for it."""
+    record = json.loads((output / "suture.json").read_text())
+    record["beside"][name] = "0" * 32
+    (output / "suture.json").write_text(json.dumps(record))
+    assert suture.verify(output)["files"] == [name]
 
 
 def flip(output: Path, name: str, at: int, bit: int) -> None:

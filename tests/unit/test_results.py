@@ -139,6 +139,7 @@ def keys(kind: Any) -> set[str]:
 
 def test_the_check_sees_what_is_wrong() -> None:
     """The test of the test."""
-    bad = {"schema": 1, "tensors": 1, "bytes": True, "differing": [2], "more": 0}
+    bad = {"schema": 1, "tensors": 1, "bytes": True, "differing": [2], "files": [], "more": 0}
     assert len(wrong(bad, results.Verification)) == 3
-    assert not wrong({"schema": 1, "tensors": 1, "bytes": 2, "differing": ["x"]}, results.Verification)
+    good = {"schema": 1, "tensors": 1, "bytes": 2, "differing": ["x"], "files": []}
+    assert not wrong(good, results.Verification)

@@ -11,13 +11,12 @@ from typing import Any
 from suture.analysis.compat import compat, reason
 from suture.analysis.methods import methods
 from suture.analysis.proposed import draft_of
-from suture.analysis.seen import COMPUTES, Seen, look
+from suture.analysis.seen import COMPUTES, DTYPES, Seen, look
 from suture.errors import SutureError, UsageError
 from suture.recipe.draft import Draft, Line
 from suture.results import Proposal, Spec
 from suture.results.compat import Compatibility
 
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 #: The share of a change that is kept, to begin with, by methods that thin changes.
 _DENSITY = 0.5
 

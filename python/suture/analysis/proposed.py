@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from suture import _core
+from suture.analysis.seen import DTYPES
+from suture.checkpoint import Checkpoint
 from suture.errors import UsageError
 from suture.proposal import taken
 from suture.recipe.draft import Draft, Line
@@ -40,8 +42,8 @@ def draft_of(proposal: Proposal, swap: Mapping[str, Any] | None = None) -> Draft
     if outside and others:
         named = ", ".join(f"`{s['name']}`" for s in others)
         raise UsageError(
-            f"a config cannot say what of the model outside its layers belongs to {named} and stays; take the swap's "
-            f"command, or propose with `--non-layer into`"
+            f"a config cannot leave what belongs to {named}, and is in no layer, to the recipient; take the command "
+            "that `swap --auto --dry-run` shows, or propose with `--non-layer into`"
         )
     shares = [(entry.get("modules"), _shares(entry, stack["layers"])) for entry in entries]
     donor, into = (_weight(stack, shares, outside, own) for own in (False, True))
@@ -59,8 +61,29 @@ def draft_of(proposal: Proposal, swap: Mapping[str, Any] | None = None) -> Draft
         # Tensors of other stacks have layers of the same numbers, and stay the recipient's.
         stack=None if stack["main"] else stack["name"],
         include=[] if outside else [f"glob:{stack['prefix']}*"],
+        exclude=list((swap or {}).get("ignore") or ()),
+        dtype=_dtype(proposal, (swap or {}).get("dtype")),
         remarks=remarks,
     )
+
+
+def _dtype(proposal: Proposal, asked: str | None) -> tuple[str, str] | None:
+    """The dtype that the swap writes, where a merge would write another: the recipient's, if it has one alone.
+
+    Raises:
+        UsageError: if the models have several, so that each tensor has one of its own.
+    """
+    if asked is not None:
+        return asked, ""
+    into, donor = (
+        {t["dtype"] for t in Checkpoint(path).describe()["tensors"]} & DTYPES.keys()
+        for path in (proposal["into"], proposal["donor"])
+    )
+    if donor <= into and len(into) < 2:
+        return None
+    if len(into) != 1:
+        raise UsageError("the models hold several dtypes, and a swap keeps each tensor's; give one with `--dtype`")
+    return DTYPES[into.pop()], ""
 
 
 def _weight(stack: Stack, shares: list[tuple[str | None, dict[int, float]]], outside: float, own: bool) -> Any:

@@ -16,8 +16,9 @@ from suture.sidecars.files import read_config
 
 #: Dtype and shape of a tensor.
 Header = tuple[str, tuple[int, ...]]
-#: Dtypes that are computed on.
-COMPUTES = frozenset({"F64", "F32", "F16", "BF16"})
+#: Dtypes that are computed on, as configs call them.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+COMPUTES = frozenset(DTYPES)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ def verify(
 ) -> Verification:
     """Read an output again and compare it with the digests in its suture.json.
 
-    The result has ``tensors`` and ``bytes`` compared and ``differing``, the names of tensors that differ.
+    The result has ``tensors`` and ``bytes`` compared, ``differing``, the names of tensors that differ, and ``files``,
+    those of files beside them that differ or are gone.
 
     Raises:
         SutureError: if there are no digests, or if they list other tensors than the checkpoint holds.

@@ -113,8 +113,9 @@ def main() -> None:
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        kept = "interrupted; what was written so far is kept, run the same command again to resume"
-        _fail(kept, INTERRUPTED, color)
+        writes = any(verb in sys.argv[1:2] for verb in ("merge", "swap", "revert"))
+        kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
+        _fail(f"interrupted{kept}", INTERRUPTED, color)
     except BrokenPipeError:
         # Whoever read our output has closed it: not an error, and nobody is left to tell.
         _forget_stdout()

@@ -54,7 +54,7 @@ def demo(out: Path, background: str | None, as_json: bool) -> None:
         return
     show_scores(outcomes, LANGUAGES)
     click.echo()
-    say(f"models in {out}/; {page or 'no report.html: it takes the extra `report` (suture[report])'}")
+    say(f"models in {out}/; {page or 'no report.html: it takes the extra `report`'}")
     say(f"how the models were made, over five seeds: docs/layer-swapping.md ({time.monotonic() - begin:.1f} s)")
 
 

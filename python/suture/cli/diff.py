@@ -123,6 +123,9 @@ def diff(
         need("pyarrow" if option == "--parquet" else "altair", option)
     if plot_file and not plot_file.lower().endswith((".svg", ".png")):
         raise UsageError(f"{plot_file}: a plot is written as .svg or .png; give the file one of these endings")
+    for option, file in (("--csv", csv_file), *wanted.items()):
+        if file == "-":
+            raise UsageError(f"{option}: expected the name of a file, found `-`")
     checks = [(frozen, frozen_list), (moved, trained_list)]
     asked = [(check, listed_layers(base, listed)) for check, listed in checks if listed is not None]
     with bar("comparing", quiet) as progress:
@@ -155,6 +158,9 @@ def diff(
                 show_heat_map(found, model, metric, background)
         show_pairs(found)
         warn_of_strangers(found)
+        measured = {"head": heads, "neuron": neurons, "token": tokens, "layer": spread and len(tuned) == 1}
+        if hidden := [f"`--by {name}`" for name, asked in measured.items() if asked and not (by or sort or html_file)]:
+            say(f"measured too, and shown by {', '.join(hidden)}, --json and --html", err=True)
         for file in (f for f in (csv_file, parquet_file, plot_file, html_file) if f):
             say(f"wrote {file}", err=True)
     for check, layers in asked:
@@ -189,6 +195,10 @@ def _check_metrics(by: str | None, sort: str | None, metric: str, spread: bool, 
     plain = [name for name, m in known.items() if not m["spread"]]
     more = known.keys() - plain
     listed = ", ".join(f"`{name}`" for name in plain)
+    if by and metric != "relative_l2":
+        raise UsageError(f"--metric is the heat map's, and --by shows a table instead; sort it with `--sort {metric}`")
+    if above != ABOVE and not spread:
+        raise UsageError("--above: the shares above thresholds need --spread")
     if metric in more:
         raise UsageError(f"--metric: `{metric}` is not there by layer and module at once; expected one of {listed}")
     if sort in more and by is not None and not TABLES[by][2]:
@@ -197,7 +207,8 @@ def _check_metrics(by: str | None, sort: str | None, metric: str, spread: bool, 
         if name in more and not spread:
             raise UsageError(f"{option}: `{name}` needs --spread")
         if name is not None and name not in known:
-            meant = near(name, known) or f"; expected one of {', '.join(f'`{n}`' for n in known)}"
+            fitting = known if option == "--sort" else plain
+            meant = near(name, fitting) or f"; expected one of {', '.join(f'`{n}`' for n in fitting)}"
             raise UsageError(f"{option}: unknown metric `{name}`{meant}")
     return known
 

@@ -65,9 +65,7 @@ from suture.surgery.swap import swap as run
 @click.option(
     "--auto-by",
     type=click.Choice(["layer", "module", "edges"]),
-    default="layer",
-    show_default=True,
-    help="How: by layer, by attention and feed-forward, or as bottom and top",
+    help="How: by layer, by attention and feed-forward, or as bottom and top  [default: layer]",
 )
 @click.option("--tau", type=float, help=f"Difference of scores that decides nothing  [default: {TAU}]")
 @click.option("--alpha", type=float, help=f"The donor's share where undecided  [default: {ALPHA}]")
@@ -82,7 +80,7 @@ def swap(
     out: str,
     blend: str,
     auto: str | None,
-    auto_by: str,
+    auto_by: str | None,
     base: str | None,
     dry_run: bool,
     quiet: bool,
@@ -103,6 +101,8 @@ def swap(
     how = settings(options)
     if auto is not None and base not in (None, auto):
         raise UsageError(f"--base `{base}` and --auto `{auto}` name two bases; give one")
+    if auto is None and auto_by is not None:
+        raise UsageError("--auto-by says how --auto chooses the layers; give --auto BASE too")
     with bar("swapping", quiet or dry_run) as progress:
         report = run(
             into,
@@ -111,7 +111,7 @@ def swap(
             **options,
             blend=_share(blend),
             base=auto or base,
-            auto=None if auto is None else auto_by,
+            auto=None if auto is None else auto_by or "layer",
             settings=how,
             dry_run=dry_run,
             progress=progress,

@@ -18,7 +18,7 @@ from suture.render.units import size
 @click.argument("out", type=click.Path())
 @reading
 def verify(out: str, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Read OUT again and compare every tensor with the digest in its suture.json."""
+    """Read OUT again and compare every tensor, and every file beside them, with the digest in its suture.json."""
     with bar("verifying", quiet) as progress:
         found = run(out, settings=settings(options), progress=progress)
     if as_json:
@@ -27,5 +27,8 @@ def verify(out: str, quiet: bool, as_json: bool, **options: Any) -> None:
     if differing:
         more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise SutureError(f"{out}: tensor `{differing[0]}` differs from its digest{more}; write the output again", out)
+    if files := found["files"]:
+        more = f", and {len(files) - 1} more" if len(files) > 1 else ""
+        raise SutureError(f"{out}: the tensors are what was written; `{files[0]}` is changed or gone{more}", out)
     if not (quiet or as_json):
         say(f"{found['tensors']} tensors, {size(found['bytes'])}: all match their digests")

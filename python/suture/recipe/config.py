@@ -109,6 +109,8 @@ def _outputs(document: Config) -> list[Config]:
 def _name(value: Any, at: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w][\w .-]*", value):
         raise UsageError(f"{at}: expected a name that can be a folder's, found `{value}`", at=at)
+    if value.endswith(".safetensors") or len(value) > 200:
+        raise UsageError(f"{at}: expected the name of a folder, of at most 200 letters, found `{value}`", at=at)
     if value == OUTPUTS:
         raise UsageError(f"{at}: `{OUTPUTS}` lists the outputs; expected another name", at=at)
     return value

@@ -169,12 +169,13 @@ class Inspection(TypedDict):
 
 
 class Verification(TypedDict):
-    """What :func:`suture.verify` returns: how much was compared, and the names of the tensors that differ."""
+    """What :func:`suture.verify` returns: how much was compared, and which tensors and other files differ."""
 
     schema: int
     tensors: int
     bytes: int
     differing: list[str]
+    files: list[str]
 
 
 class _Parameter(TypedDict):

@@ -150,6 +150,8 @@ class Done(TypedDict, total=False):
     digest: str
     run: dict[str, int]
     files: list[str]
+    #: Digests of the files beside the tensors.
+    beside: dict[str, str]
 
 
 class Outputs(TypedDict, total=False):

@@ -18,7 +18,7 @@ def need(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
         raise SutureError(
-            f"{what} needs the extra `report`: pip install 'suture[report]' (no module {e.name})"
+            f"{what} needs the extra `report` (no module {e.name}): pip install altair vl-convert-python pyarrow"
         ) from None
 
 

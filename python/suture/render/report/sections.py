@@ -89,7 +89,7 @@ def _overview(models: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for m in models:
         verdict, total = m["ancestry"]["verdict"], m["total"]
-        cosine = m["ancestry"]["cosine"]
+        cosine = total["cosine"]
         cells = (
             f"{_MARKS.get(verdict, '')} {_VERDICTS.get(verdict, verdict)}",
             "-" if cosine is None else f"{float(cosine):.6f}",

@@ -119,7 +119,14 @@ pub fn run(
     let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
     done.extend(make::make(&inputs, means, &budget, &found, &place, left.into_iter())?);
     let how = report::How { resumed, shared: shared.iter().map(|r| r.end - r.start).sum(), warnings };
-    let report = report::render(plan, &done, &sources, &how, &publish::beside(plan, sidecars, &target.report()));
+    let report = report::render(
+        plan,
+        &done,
+        &sources,
+        &how,
+        &publish::beside(plan, sidecars, &target.report()),
+        publish::digests(sidecars)?,
+    );
     publish::publish(plan, &sources, staging, &done, sidecars, &report, options.overwrite)?;
     Ok(report)
 }

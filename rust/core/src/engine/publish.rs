@@ -1,12 +1,13 @@
 //! The last phase of a run: what was made is checked for completeness and put in its place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Sidecar;
 use super::journal::{self, Done};
 use crate::checkpoint::Staging;
+use crate::digest;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::view::Sources;
@@ -21,6 +22,22 @@ pub fn beside(plan: &Plan, sidecars: &[Sidecar], report: &str) -> Vec<PathBuf> {
     });
     let index = (plan.shards.len() > 1).then(|| INDEX.into());
     index.into_iter().chain(given).chain([report.into()]).collect()
+}
+
+/// The digests of the files that go beside the tensors.
+///
+/// # Errors
+/// [`Error::Io`] if one that is to be copied cannot be read.
+pub fn digests(sidecars: &[Sidecar]) -> Result<BTreeMap<String, String>> {
+    let digest = |bytes: &[u8]| digest::hex(digest::of_bytes(bytes));
+    let of = |sidecar: &Sidecar| match sidecar {
+        Sidecar::Bytes(name, bytes) => Ok((name.to_string_lossy().into_owned(), digest(bytes))),
+        Sidecar::Copy(name, from) => {
+            let bytes = std::fs::read(from).map_err(|e| Error::io(from, "read", e))?;
+            Ok((name.to_string_lossy().into_owned(), digest(&bytes)))
+        }
+    };
+    sidecars.iter().map(of).collect()
 }
 
 /// Publishes a finished output. Until then, and if anything fails, the folder and its journal stay to be resumed.

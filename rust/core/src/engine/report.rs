@@ -28,6 +28,8 @@ struct Report<'a> {
     unused: &'a [Unused],
     /// Every file of the output; `--overwrite` deletes no others.
     files: Vec<String>,
+    /// Digests of those beside the tensors, but for the index and this report.
+    beside: BTreeMap<String, String>,
     tensors: Tensors<'a>,
 }
 
@@ -84,13 +86,14 @@ pub(super) struct How<'a> {
     pub warnings: &'a [String],
 }
 
-/// The report as JSON text; `beside` are the files of the output besides its shards.
+/// The report as JSON text; `beside` are the files of the output besides its shards, of which `digests` has some.
 pub(super) fn render(
     plan: &Plan,
     done: &HashMap<usize, Done>,
     sources: &Sources,
     how: &How,
     beside: &[PathBuf],
+    digests: BTreeMap<String, String>,
 ) -> String {
     let local = Local::of(plan);
     let models = plan.labels.iter().zip(&plan.models).map(|(label, m)| {
@@ -124,6 +127,7 @@ pub(super) fn render(
         notes: &plan.notes,
         unused: &plan.unused,
         files: shards.chain(beside.iter().map(|f| f.to_string_lossy().into_owned())).collect(),
+        beside: digests,
         tensors: Tensors { plan, done },
     };
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();

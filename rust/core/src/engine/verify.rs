@@ -1,6 +1,6 @@
 //! Reads an output again and compares it with the digests written beside it.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::chunks;
 use super::observer::{Observer, Progress};
@@ -21,6 +21,8 @@ pub struct Verified {
     pub bytes: u64,
     /// Tensors that differ from their digest, in the order of their bytes.
     pub differing: Vec<String>,
+    /// Files beside the tensors that differ from their digest, or are gone.
+    pub files: Vec<String>,
 }
 
 /// The digest of every tensor of a checkpoint, in the order of its bytes; spans of all tensors run in parallel.
@@ -96,5 +98,16 @@ pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) 
         })
         .map(|(t, _)| t.name.clone())
         .collect();
-    Ok(Verified { tensors: checkpoint.tensors.len(), bytes: checkpoint.total_bytes(), differing })
+    let beside = value["beside"].as_object().into_iter().flatten();
+    let differs = |name: &str, digest: &serde_json::Value| {
+        // A record is a file like any other: it may name what has no end.
+        let inner = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+        if !inner || !path.join(name).is_file() {
+            return true;
+        }
+        let found = std::fs::read(path.join(name)).map(|bytes| digest::hex(digest::of_bytes(&bytes)));
+        found.map_or(true, |found| *digest != found)
+    };
+    let files = beside.filter(|(name, digest)| differs(name, digest)).map(|(name, _)| name.clone()).collect();
+    Ok(Verified { files, tensors: checkpoint.tensors.len(), bytes: checkpoint.total_bytes(), differing })
 }

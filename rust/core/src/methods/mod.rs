@@ -165,6 +165,11 @@ pub trait Method: Sync {
         true
     }
 
+    /// Whether the parameter called `name` does nothing beside these others.
+    fn idle(&self, _params: &Params, _name: &str) -> bool {
+        false
+    }
+
     /// Dtype of what it computes with these parameters, where that is not a model's.
     fn dtype(&self, _params: &Params) -> Option<Dtype> {
         None

@@ -16,7 +16,7 @@ use crate::model::tied;
 use crate::view::{Place, View};
 
 pub(super) struct Item {
-    name: String,
+    pub(super) name: String,
     dtype: Dtype,
     shape: Vec<u64>,
     pub(super) action: Action,

@@ -7,7 +7,7 @@ use super::models::unclear;
 use super::modules::ByModule;
 use super::select::{InputRules, Position, depth, resolve};
 use super::stage::{Holds, Loose, Source, Stage, one_stack, outside, stage};
-use super::{Computation, Draft, Models, OutputConfig, Relaid, notes};
+use super::{Computation, Draft, Models, OutputConfig, Relaid, idle, notes};
 use crate::error::{Error, Result};
 use crate::methods::{Base, Kind, Spec, Value};
 use crate::model::names::split_layer;
@@ -70,9 +70,11 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
         }
     }
     let stages: Vec<_> = merge.parts.iter().map(|p| p.whole).zip(parts).collect();
+    let named = merge.parts.iter().map(|p| p.name.as_deref()).collect::<Vec<_>>();
     draft.notes.extend(notes::notes(&draft, spec, &stages));
+    draft.notes.extend(notes::modules(&draft, &named, &by_module));
     draft.settle_head();
-    draft.warnings.extend(unused_rules(merge));
+    draft.warnings.extend(idle::told(&draft, merge)?);
     Ok(draft)
 }
 
@@ -136,30 +138,6 @@ fn base_unmerged(merge: &Merge, models: &Models) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Rules of the recipe that decide nothing, or not what they seem to.
-fn unused_rules(merge: &Merge) -> Vec<String> {
-    let slices = || merge.parts.iter().flat_map(|p| &p.slices);
-    let all = slices()
-        .flat_map(|s| s.sources.iter().map(|m| &m.parameters).chain([&s.parameters]))
-        .chain(merge.parts.iter().map(|p| &p.parameters))
-        .chain([&merge.parameters]);
-    let mut warnings = Vec::new();
-    for rule in all.flatten().flat_map(|s| &s.rules) {
-        match (&rule.filter, rule.used.get(), rule.crowded.get()) {
-            (Some(filter), false, _) => {
-                warnings.push(format!("{}: filter `{}` decides 0 tensors", rule.at, filter.text()));
-            }
-            (_, _, Some(n)) => warnings.push(format!(
-                "{}: the gradient has more values than the {n} layer{} it is spread over; not all of them are reached",
-                rule.at,
-                if n == 1 { "" } else { "s" }
-            )),
-            _ => {}
-        }
-    }
-    warnings
 }
 
 /// The factors of adapters mean something only as products: merged one by one they would be another model.

@@ -2,6 +2,7 @@
 
 pub mod budget;
 mod draft;
+mod idle;
 mod json;
 pub mod merge;
 mod metadata;

@@ -53,6 +53,11 @@ impl<'a> ByModule<'a> {
         tensor.split('.').find_map(|part| self.names.iter().position(|n| *n == part))
     }
 
+    /// True if part `part` has what the others leave.
+    pub fn is_rest(&self, part: usize) -> bool {
+        self.rest == Some(part)
+    }
+
     /// True if part `part` has the tensor called `name`.
     pub fn holds(&self, part: usize, name: &str) -> bool {
         self.names.is_empty() || self.named(name).or(self.rest) == Some(part)

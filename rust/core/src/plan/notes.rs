@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::modules::ByModule;
 use super::stage::Stage;
 use super::{Action, Draft};
 use crate::methods::{Kind, Spec, Value};
@@ -35,8 +36,10 @@ pub fn notes(draft: &Draft, spec: &Spec, parts: &[(bool, Vec<Stage>)]) -> Vec<(S
         let count: usize = stages.iter().map(|s| s.count).sum();
         let pieces = stages.iter().map(|s| piece(s, &labels)).collect();
         out.push(("layers".to_owned(), format!("{count}: {}", list(pieces, "; "))));
-        if let [first, .., last] = stages.as_slice()
+        // Where slices merge several models, or modules stand beside each other, there is no short way to say it.
+        if let ([first, .., last], 1) = (stages.as_slice(), parts.len())
             && first.lead().model != last.lead().model
+            && [first, last].iter().all(|s| s.members().count() == 1)
         {
             let (first, last) = (&labels[first.lead().model], &labels[last.lead().model]);
             let text = format!("the final norm and the head of {last}, all else of {first}");
@@ -45,6 +48,22 @@ pub fn notes(draft: &Draft, spec: &Spec, parts: &[(bool, Vec<Stage>)]) -> Vec<(S
     }
     out.push(("config".to_owned(), format!("that of {}", labels[draft.config.from])));
     out
+}
+
+/// What each module of a recipe that has several holds.
+pub fn modules(draft: &Draft, names: &[Option<&str>], by_module: &ByModule) -> Vec<(String, String)> {
+    if names.len() < 2 {
+        return Vec::new();
+    }
+    let told = |(part, name): (usize, &Option<&str>)| {
+        let count = draft.items.iter().filter(|i| by_module.holds(part, &i.name)).count();
+        let rest = if by_module.is_rest(part) { ", all that the others do not hold" } else { "" };
+        (
+            "module".to_owned(),
+            format!("`{}`: {count} tensor{}{rest}", name.unwrap_or_default(), if count == 1 { "" } else { "s" }),
+        )
+    };
+    names.iter().enumerate().map(told).collect()
 }
 
 /// The layers of a slice, and whose they are.
@@ -77,7 +96,8 @@ fn settings(draft: &Draft, spec: &Spec) -> (BTreeMap<usize, Set>, Set) {
     for item in &draft.items {
         let Action::Compute { method, params, inputs, .. } = &item.action else { continue };
         // A cast is computed by another method.
-        for key in params.from.keys().filter(|key| method.spec().name == spec.name && told(key)) {
+        let own = method.spec().name == spec.name;
+        for key in params.from.keys().filter(|key| own && told(key) && !method.idle(params, key)) {
             let given = params.per_input.get(key).into_iter().flatten().zip(inputs);
             for (value, view) in given {
                 add(each.entry(view.like().model).or_default(), key, value);

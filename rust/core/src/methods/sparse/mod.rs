@@ -32,6 +32,18 @@ impl Method for Preset {
         false
     }
 
+    fn idle(&self, params: &Params, name: &str) -> bool {
+        let ways = |wanted: &[&str]| !wanted.contains(&params.word("sparsify"));
+        match name {
+            "gamma" => ways(&["breadcrumbs"]),
+            "epsilon" => ways(&["della"]),
+            "block" => ways(&["cabs"]),
+            "density" => ways(&["magnitude", "breadcrumbs", "random", "della", "cabs"]),
+            "scope" => ways(&["magnitude", "breadcrumbs"]),
+            _ => false,
+        }
+    }
+
     fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         Ok(Box::new(Pipeline::new(params, shape)?))
     }

@@ -82,7 +82,8 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
     draft.stem = if swap.adapters { "adapter_model" } else { "model" };
     let all: Vec<&[f64]> = givers.iter().map(|g| g.shares.as_slice()).collect();
     let donors: Vec<usize> = givers.iter().map(|g| g.model).collect();
-    draft.notes = notes::notes(swap, &stack, &all, &draft.models.labels(), &donors);
+    let alone = draft.models.get(into).anatomy().stacks.len() == 1;
+    draft.notes = notes::notes(swap, &stack, &all, &draft.models.labels(), &donors, alone);
     draft.notes.extend(notes::stacks(&stack, draft.models.get(into).anatomy(), &draft.models.labels()[into]));
     let mut builder =
         Builder { swap, draft, into, base, givers, stack, head_size: None, transposed: false, given: false };

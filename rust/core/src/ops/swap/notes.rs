@@ -5,13 +5,14 @@ use crate::model::names::ranges;
 use crate::recipe::{Blend, NonLayer, Swap};
 
 /// A title and a text for each thing done. `shares` and `donors` hold each donor's share in every layer and its model,
-/// `labels` the models' names.
+/// `labels` the models' names; `alone` if the recipient has no other stack.
 pub fn notes(
     swap: &Swap,
     stack: &Stack,
     shares: &[&[f64]],
     labels: &[String],
     donors: &[usize],
+    alone: bool,
 ) -> Vec<(String, String)> {
     let recipient = &labels[0];
     let (given, own) = if swap.revert { ("reset", "kept") } else { ("donor", "recipient") };
@@ -62,8 +63,10 @@ pub fn notes(
             "--alpha; --non-layer into leaves them alone",
         ),
     };
-    let what = if stack.role.leads() {
+    let what = if stack.role.leads() && alone {
         "embeddings, final norm, head and all else outside the layers".to_owned()
+    } else if stack.role.leads() {
+        "embeddings, final norm, head".to_owned()
     } else {
         format!("what else belongs to `{}`", stack.label)
     };
@@ -83,7 +86,10 @@ pub fn stacks(stack: &Stack, anatomy: &Anatomy, recipient: &str) -> Vec<(String,
     let own = format!("`{}` ({}, {} layers: `{}`)", stack.label, stack.role.name(), stack.layers, stack.prefix);
     vec![
         ("stack".to_owned(), own),
-        ("other stacks".to_owned(), format!("{} stay those of {recipient}", others.join(", "))),
+        (
+            "other stacks".to_owned(),
+            format!("{}, and what belongs to them, stay those of {recipient}", others.join(", ")),
+        ),
     ]
 }
 
