@@ -74,7 +74,7 @@ CASES: dict[str, tuple[Callable[[], Made], str, bool, bool]] = {
     "tied": (lambda: (without(tensors(1), "lm_head"), config(tie_word_embeddings=True)), "head", False, False),
     "activation": (lambda: (tensors(1), config(hidden_act="gelu")), "activation", True, True),
     "rope": (lambda: (tensors(1), config(rope_theta=5e5)), "rope_theta", False, False),
-    "heads": (lambda: (tensors(1), config(num_attention_heads=4, num_key_value_heads=2)), "heads", False, True),
+    "heads": (lambda: (tensors(1), config(num_attention_heads=4, num_key_value_heads=2)), "heads", True, True),
     "kinds": (
         lambda: (tensors(1), config(**SLIDING)),
         "kinds of layers", True, True,

@@ -14,6 +14,7 @@ from suture.analysis.seen import Seen, look
 from suture.errors import SutureError, UsageError
 from suture.recipe import as_json
 from suture.results.compat import Answer, Compatibility, Finding
+from suture.sidecars.adapter import adapter_config
 
 #: Models with more tensors than this are judged by the rows alone: to plan a merge of them takes seconds.
 _TRIED = 20_000
@@ -71,6 +72,11 @@ def _swap_fails(seen: Sequence[Seen]) -> list[str]:
             if not failed:
                 # Any stack that could be named will do.
                 break
+        if not failed:
+            try:
+                adapter_config([Path(into.path), Path(donor.path)])
+            except SutureError as e:
+                failed = [str(e)]
         found += failed if stacks else [f"{into.path}: no tensor name holds a layer number"]
     return found
 
@@ -83,10 +89,15 @@ def _fails(recipe: dict[str, Any]) -> list[str]:
     return []
 
 
+#: Rows of which a plan knows more than names and shapes tell. Whether quantised weights that a merge must leave alone
+#: are the same is known only when they are read.
+_PLANNED = {"merge": ("tensors", "shapes", "layers"), "swap": ("tensors", "shapes", "dtypes", "quantisation", "layers")}
+
+
 def _answer(operation: str, rows: list[Finding], failures: list[str] | None) -> Answer:
     """The verdict; where a plan was tried, what it says decides, for it knows more of names than the rows do."""
     for row in rows:
-        if failures == [] and operation in row["blocks"] and row["what"] in ("tensors", "shapes", "layers"):
+        if failures == [] and operation in row["blocks"] and row["what"] in _PLANNED[operation]:
             row["blocks"].remove(operation)
             row["status"] = "blocks" if row["blocks"] else "differs"
     against = [row for row in rows if operation in row["blocks"]]

@@ -10,7 +10,17 @@ from typing import Any
 from suture.analysis.compat_tensors import row
 from suture.analysis.seen import Seen
 from suture.results.compat import Finding
-from suture.sidecars.relied import BREAKS, TOLD, differing, kinds_of, other_kinds, said, same_function, section_of
+from suture.sidecars.relied import (
+    BREAKS,
+    HEADS,
+    TOLD,
+    differing,
+    kinds_of,
+    other_kinds,
+    said,
+    same_function,
+    section_of,
+)
 from suture.sidecars.tokenizer import VOCABULARIES, other_tokens
 
 _MIXED = "`--allow-mixed` goes on"
@@ -28,9 +38,9 @@ def config_rows(seen: Sequence[Seen]) -> Iterator[Finding]:
 
 def architecture(seen: Sequence[Seen]) -> Finding:
     """What the models are, as their configs have it."""
-    kinds = [(model.config or {}).get("model_type") for model in seen]
+    kinds = [k for model in seen if isinstance(k := (model.config or {}).get("model_type"), str)]
     values = [_named(model.config or {}) for model in seen]
-    same = len({kind for kind in kinds if kind is not None}) < 2
+    same = len(set(kinds)) < 2
     told = "models of different architectures" if not same else ""
     return row("architecture", values, same=same, told=told, remedy="merge or swap models of one architecture")
 
@@ -63,7 +73,8 @@ def _relied(seen: Sequence[Seen]) -> Iterator[Finding]:
     sections = [section_of(s.config, _counted(s)) for s in seen]
     own = sections[0]
     for table in (BREAKS, TOLD):
-        for what, names in table.items():
+        # Heads have a row of their own.
+        for what, names in ((w, n) for w, n in table.items() if w not in HEADS):
             found = [said(section, names) if section is not None else ("", None) for section in sections]
             if all(value is None for _, value in found):
                 continue

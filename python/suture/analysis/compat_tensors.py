@@ -10,6 +10,7 @@ from suture._core import is_buffer, is_vocabulary, other_names
 from suture.analysis.seen import COMPUTES, Seen
 from suture.results.compat import Finding
 from suture.results.reading import Stack
+from suture.sidecars.relied import other_quantisation
 
 #: At most so many globs are proposed for what is to be left out.
 _GLOBS = 2
@@ -37,6 +38,8 @@ def tensor_rows(seen: Sequence[Seen]) -> Iterator[Finding]:
     yield _shapes(seen)
     yield _dtypes(seen)
     yield _quantised(seen)
+    if any(_quantisation(model) != "none" for model in seen):
+        yield _quantisers(seen)
     if any(s.adapter for s in seen):
         alike = all(s.adapter for s in seen)
         blocks = ("merge",) if alike else ("merge", "swap")
@@ -182,6 +185,17 @@ def _quantised(seen: Sequence[Seen]) -> Finding:
     return row("quantisation", values, same=False, blocks=blocks, told=told, remedy="dequantise first")
 
 
+def _quantisers(seen: Sequence[Seen]) -> Finding:
+    """How weights are quantised, by the configs: what one wrote another does not read."""
+    unlike = [text for other in seen[1:] for text in other_quantisation(seen[0].config, other.config)]
+    values = ["as the first's" if i and not other_quantisation(seen[0].config, s.config) else
+              str(((s.config or {}).get("quantization_config") or {}).get("quant_method", "none"))
+              for i, s in enumerate(seen)]  # fmt: skip
+    told = "; ".join(dict.fromkeys(unlike))
+    remedy = "swap between models that were quantised alike"
+    return row("quantisation by config", values, same=not unlike, blocks=("merge", "swap"), told=told, remedy=remedy)
+
+
 def _quantisation(model: Seen) -> str:
     counts = Counter(d for n, (d, s) in model.tensors.items() if d not in COMPUTES and not is_buffer(n, len(s)))
     # Counters and masks are no weights.
@@ -231,4 +245,4 @@ def _heads(seen: Sequence[Seen]) -> Finding:
     values = ["not said" if h is None else f"{h[0]}, {h[1]} for keys and values" for h in found]
     same = len({tuple(h) for h in found if h}) < 2
     remedy = "swap between models of the same heads"
-    return row("heads", values, same=same, blocks=("swap",), remedy=remedy)
+    return row("heads", values, same=same, blocks=("merge", "swap"), remedy=remedy)

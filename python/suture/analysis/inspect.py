@@ -65,6 +65,8 @@ def _elements(shape: list[int]) -> int:
 
 
 def _config(path: Path) -> dict[str, Any] | None:
+    if not (path / "config.json").is_file():
+        return None
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -47,6 +47,12 @@ def adapter_config(folders: list[Path]) -> bytes | None:
                 found = f"found {json.dumps(config.get(key))}; fold the adapters into their models first"
                 raise SutureError(f"{file}: {message}, {found}", file)
     joined = dict(first)
+    for file, config in zip(files, configs, strict=True):
+        for key in ("target_modules", "modules_to_save", "layers_to_transform"):
+            given = config.get(key)
+            items: list[Any] = given if isinstance(given, list) else []
+            if not (all(isinstance(i, str) for i in items) or all(type(i) is int for i in items)):
+                raise SutureError(f"{file}: expected names or numbers in `{key}`, found {json.dumps(items)}", file)
     for key in ("target_modules", "modules_to_save", "layers_to_transform"):
         if all(key not in config for config in configs):
             continue

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from suture.errors import SutureError
-from suture.sidecars.relied import BREAKS, TOLD, differing, merged_kinds, other_kinds, same_function, section_of
+from suture.sidecars.relied import (
+    BREAKS,
+    TOLD,
+    differing,
+    merged_kinds,
+    other_kinds,
+    other_quantisation,
+    same_function,
+    section_of,
+)
 
 Config = Mapping[str, Any]
+
+
+def _sections(
+    configs: Mapping[int, Config | None], change: Mapping[str, Any], model: int
+) -> Iterator[tuple[Config, Config, bool]]:
+    """What lender and model say of each stack that the model gives layers of, and whether it is the main one."""
+    lender, of = change["from"], change["of"]
+    for given in change["parts"][model]:
+        main = given == of[model]
+        there = of[lender] if main else given
+        own, other = section_of(configs.get(lender), there), section_of(configs.get(model), given)
+        if own is not None and other is not None:
+            yield own, other, main
 
 
 def disagreements(
@@ -29,17 +51,21 @@ def disagreements(
     lender = change["from"]
     told: list[str] = []
     for model, counted in enumerate(change["of"]):
-        own, other = (section_of(configs.get(m), change["of"][m]) for m in (lender, model))
-        if model == lender or counted is None or own is None or other is None:
+        if model == lender or configs.get(model) is None:
             continue
-        breaking = differing(own, other, BREAKS)
-        broken = [text for mine, theirs, text in breaking if not same_function(mine, theirs)]
-        if not change["stacks"]:
-            broken += other_kinds(configs, change["of"], lender, model)
-        for stack in change["stacks"]:
-            broken += merged_kinds(configs, stack, model)
-        soft = [text for mine, theirs, text in breaking if same_function(mine, theirs)]
-        soft += [text for _, _, text in differing(own, other, TOLD)]
+        broken: list[str] = []
+        soft: list[str] = []
+        if model in change["quantised"]:
+            broken += other_quantisation(configs.get(lender), configs.get(model))
+        for own, other, main in _sections(configs, change, model):
+            breaking = differing(own, other, BREAKS)
+            broken += [text for mine, theirs, text in breaking if not same_function(mine, theirs)]
+            soft += [text for mine, theirs, text in breaking if same_function(mine, theirs)]
+            soft += [text for _, _, text in differing(own, other, TOLD)] if main else []
+            if main and counted is not None:
+                broken += other_kinds(configs, change["of"], lender, model) if not change["stacks"] else []
+                for stack in change["stacks"]:
+                    broken += merged_kinds(configs, stack, model)
         if broken:
             message = (
                 f"{folders[model]}: its layers mean something else than those of {folders[lender]}, by config.json: "

@@ -68,13 +68,15 @@ def carried_over(
     source = folders[change["from"]]
     if not source.is_dir():
         return Beside()
-    copied = {str(p.relative_to(source)): str(p) for p in sorted(_carried(source, change["quantised"]))}
+    copied = {str(p.relative_to(source)): str(p) for p in sorted(_carried(source, bool(change["quantised"])))}
     told = _parts(source, folders, copied)
     told += _tokens(folders, change["from"], tokenizer, copied)
     config = read_config(source)
-    if config is None:
-        return Beside([], list(copied.items()), told)
     configs = {i: read_config(f) for i, f in enumerate(folders) if f.is_dir()}
+    if config is None:
+        if any(c is not None for c in configs.values()):
+            told.append(f"{source}: has no config.json, and so the output has none, though other models have one")
+        return Beside([], list(copied.items()), told)
     if change["stacks"] or any(_relied(c) != _relied(config) for c in configs.values() if c is not None):
         # Its tables take as long to import as the rest of suture: 40 ms.
         from suture.sidecars.agreement import disagreements
@@ -109,6 +111,8 @@ def _parts(source: Path, folders: Sequence[Path], copied: dict[str, str]) -> lis
     """Copy the parts that a list of parts names, which hold weights of their own; tell that these are not merged."""
     named: set[str] = set()
     for name in _PARTS:
+        if not (source / name).is_file():
+            continue
         try:
             listed = json.loads((source / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):

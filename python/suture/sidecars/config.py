@@ -51,7 +51,8 @@ def adjust_config(
 
 def _retype(section: dict[str, Any], dtype: str) -> dict[str, Any]:
     """The section with the dtype it states, and those its sub-configs state, as it now is."""
-    out = {k: _retype(v, dtype) if isinstance(v, dict) and k in INNER else v for k, v in section.items()}
+    inner = (*INNER, *(k for k in section if k.endswith("_config") and k != "quantization_config"))
+    out = {k: _retype(v, dtype) if isinstance(v, dict) and k in inner else v for k, v in section.items()}
     return {k: dtype if k in ("dtype", "torch_dtype") and isinstance(v, str) else v for k, v in out.items()}
 
 
@@ -72,6 +73,7 @@ def _relaid(
     """The config with the layers of a stack as they now are."""
     # Tables that only this needs, and that take 40 ms to import.
     from suture.sidecars.kind_keys import DECODER
+    from suture.sidecars.kinds import SENSELESS
     from suture.sidecars.quantized import rename_quantized
     from suture.sidecars.relayer import relayer
 
@@ -105,10 +107,10 @@ def _relaid(
     prefix = stack["prefix"].removesuffix(".")
     try:
         new, told = relayer(section, moved, sections, count, model=model, model_type=family, prefix=prefix)
-    except SutureError as e:
+    except (SutureError, *SENSELESS) as e:
         if not mixed:
-            raise SutureError(f"{e}; --allow-mixed goes on with the config as it is", e.path) from None
-        new, told = {**section, **({} if listed else {count: len(moved)})}, [str(e)]
+            raise SutureError(f"{_told(e)}; --allow-mixed goes on with the config as it is") from None
+        new, told = {**section, **({} if listed else {count: len(moved)})}, [_told(e)]
     if listed:
         new.pop(count, None)
     out = _put(config, path, new)
@@ -117,6 +119,13 @@ def _relaid(
         out["quantization_config"], more = rename_quantized(quantization, moved, others, model=model, prefix=prefix)
         told += more
     return out, told
+
+
+def _told(error: Exception) -> str:
+    """What was wrong, of a value that has another type than its key too."""
+    if isinstance(error, SutureError):
+        return str(error)
+    return f"config.json: what it says of its layers makes no sense: {error}"
 
 
 def _symmetric(config: Mapping[str, Any], path: str) -> bool:

@@ -22,12 +22,22 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any] | Non
     if not path.is_file():
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if (what := _something_else(text)) is not None:
+            raise SutureError(f"{path}: is {what}, not the file it stands for; fetch it again", path)
+        config = json.loads(text)
     except (OSError, ValueError, RecursionError) as e:
         raise SutureError(f"{path}: cannot be read as JSON: {e}", path) from None
     if not isinstance(config, dict):
         raise SutureError(f"{path}: expected a JSON object", path)
     return config
+
+
+def _something_else(text: str) -> str | None:
+    """What a file is that a download left in the place of another."""
+    if text.startswith("version https://git-lfs"):
+        return "a Git LFS pointer"
+    return "an HTML page" if text.lstrip("\ufeff \t\r\n").lower().startswith(("<!doctype html", "<html")) else None
 
 
 def inside(config: dict[str, Any], path: str) -> Any:

@@ -155,13 +155,12 @@ class GroupedTypes(Rule):
     def read(self, section: Section, layers: int) -> list[str]:
         """The groups, one after another."""
         groups = section.get("attention_types", [[["global", "local"], 12]])
-        expanded = [t for types, n in groups for _ in range(n) for t in types]
-        if len(expanded) != layers:
+        found = sum(len(types) * n for types, n in groups)
+        if found != layers:
             raise SutureError(
-                f"config.json: expected a type for each of the {layers} layers in `{self.keys[0]}`, found "
-                f"{len(expanded)}"
+                f"config.json: expected a type for each of the {layers} layers in `{self.keys[0]}`, found {found}"
             )
-        return expanded
+        return [t for types, n in groups for _ in range(n) for t in types]
 
     def write(self, section: Section, wanted: Sequence[str]) -> Changes | None:
         """The shortest group that is repeated."""
@@ -245,7 +244,8 @@ def cohere2_moe_types(section: Section, layers: int) -> list[str]:
     first = number(section, "first_k_dense_replace", 0)
     before = number(section, "prefix_dense_sliding_window_pattern", 1, 1)
     after = number(section, "sliding_window_pattern", 4, 1)
-    types = [(i + 1) % before for i in range(first)] + [(i + 1) % after for i in range(layers - first)]
+    types = [(i + 1) % before for i in range(min(first, layers))]
+    types += [(i + 1) % after for i in range(layers - first)]
     return ["sliding" if t else "full" for t in types]
 
 

@@ -56,6 +56,10 @@ _ALL_WINDOWED = {"mistral": 4096}
 MOST = 100_000
 
 
+#: What comes of reading values of other types than a key has.
+SENSELESS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
 def kinds(
     section: Mapping[str, Any], layers: int, count_key: str = "num_hidden_layers", *, model_type: str = ""
 ) -> list[Kind]:
@@ -69,7 +73,10 @@ def kinds(
     if layers > MOST:
         raise SutureError(f"config.json: expected at most {MOST:,} layers by `{count_key}`, found {layers:,}")
     section = named(section, model_type)
-    return kinds_by(rules_of(section, layers, count_key), section, layers)
+    try:
+        return kinds_by(rules_of(section, layers, count_key), section, layers)
+    except SENSELESS as e:
+        raise SutureError(f"config.json: what it says of its layers makes no sense: {e}") from None
 
 
 def named(section: Section, model_type: str) -> Section:

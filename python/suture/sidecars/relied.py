@@ -34,9 +34,15 @@ TOLD = {
     "logit_scale": ("logit_scale",),
     "sliding_window": ("sliding_window",),
 }
+#: How many heads there are: tensors of the same shapes are cut otherwise.
+HEADS = {
+    "attention heads": ("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads"),
+    "heads of keys and values": ("num_key_value_heads", "n_head_kv", "num_kv_heads", "n_kv_heads", "num_query_groups"),
+}
 #: What makes layers of one model meaningless in another: other functions, other places of norms, other parts of a head.
 BREAKS = {
     "activation": ("hidden_activation", "hidden_act", "activation_function", "activation", "feed_forward_proj", "afn"),
+    **HEADS,
     "head_dim": ("head_dim", "d_kv", "attention_head_size"),
     "part of a head that is rotated": ("partial_rotary_factor", "rotary_pct", "rotary_dim", "rope_pct"),
     "place of the norms": ("do_layer_norm_before", "post_layer_norm", "normalize_before", "post_norm", "prenorm"),
@@ -88,6 +94,26 @@ def equal(mine: Any, theirs: Any) -> bool:
     if isinstance(mine, str) and isinstance(theirs, str):
         return _ALIKE.get(mine, mine) == _ALIKE.get(theirs, theirs)
     return bool(mine == theirs)
+
+
+def other_quantisation(own: Config | None, other: Config | None) -> list[str]:
+    """What two configs say otherwise of how weights are quantised; which modules are not does not count."""
+    mine, theirs = (_quantisation(c) for c in (own, other))
+    if mine == theirs:
+        return []
+    if mine is None or theirs is None:
+        return ["`quantization_config` is in one of them alone"]
+    keys = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+    return [f"`quantization_config.{k}` is {theirs.get(k)!r}, not {mine.get(k)!r}" for k in keys]
+
+
+def _quantisation(config: Config | None) -> Config | None:
+    found = (config or {}).get("quantization_config")
+    if not isinstance(found, dict):
+        return None
+    # Lists name modules, and these keys say how a quantiser worked, not what it wrote.
+    idle = ("dataset", "tokenizer", "batch_size", "model_seqlen", "use_exllama", "exllama_config", "max_input_length")
+    return {k: v for k, v in found.items() if k not in idle and not isinstance(v, list) and v is not None}
 
 
 def same_function(mine: Any, theirs: Any) -> bool:

@@ -25,7 +25,7 @@ def other_tokens(folder: Path, other: Path) -> int:
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else None
     except OSError:
         return None
 

@@ -72,8 +72,11 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     if !snapshots.is_dir() || folder_names(path)?.iter().any(weights) {
         return Ok(path.to_owned());
     }
-    let main = std::fs::read_to_string(path.join("refs/main")).unwrap_or_default();
-    let named = (!main.trim().is_empty()).then(|| snapshots.join(main.trim())).filter(|p| p.is_dir());
+    let main = path.join("refs/main");
+    let main = if main.is_file() { std::fs::read_to_string(main).unwrap_or_default() } else { String::new() };
+    // The name of one of the snapshots, and no way to anywhere else.
+    let one = |name: &&str| matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+    let named = Some(main.trim()).filter(one).map(|name| snapshots.join(name)).filter(|p| p.is_dir());
     let mut there = folder_names(&snapshots)?;
     match named {
         Some(snapshot) => Ok(snapshot),

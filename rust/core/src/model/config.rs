@@ -121,8 +121,10 @@ impl<'a> Section<'a> {
             Side::Groups => &GROUPS,
             Side::Any => &[],
         };
+        // A text with a letter a layer, and no number that somebody put into quotes.
+        let pattern = |text: &&str| text.parse::<f64>().is_err();
         let count = |v: &Value| {
-            let length = v.as_array().map(Vec::len).or_else(|| v.as_str().map(str::len));
+            let length = v.as_array().map(Vec::len).or_else(|| v.as_str().filter(pattern).map(str::len));
             v.as_u64().or(length.map(|n| n as u64)).filter(|n| *n > 0).and_then(|n| usize::try_from(n).ok())
         };
         // An encoder-decoder whose decoder has no count of its own has one for both.

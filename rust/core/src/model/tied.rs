@@ -110,7 +110,9 @@ fn ends(name: &str, end: &str) -> bool {
 /// model, or what its family does unless told.
 pub fn said(config: Option<&Value>) -> Option<bool> {
     let sections = Section::all(config?);
-    let tie = |s: &Section| s.get("tie_word_embeddings").and_then(Value::as_bool);
+    // Loaders go by what Python takes for true.
+    let truth = |v: &Value| v.as_bool().or(v.as_f64().map(|n| n != 0.0));
+    let tie = |s: &Section| s.get("tie_word_embeddings").and_then(truth);
     let whole = sections.first()?;
     let inner = || sections.iter().filter(|s| !s.path().is_empty() && s.role() == Role::Language).find_map(tie);
     let family = || whole.text("model_type").and_then(|f| TIED.contains(&f).then_some(true));

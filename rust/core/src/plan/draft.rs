@@ -12,7 +12,6 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Method, Params, Scope, Value as Param, registry};
 use crate::model::names::split_layer;
-use crate::model::tied;
 use crate::view::{Place, View};
 
 pub(super) struct Item {
@@ -48,19 +47,6 @@ struct Shared {
     models: Vec<usize>,
     /// The part of the recipe its first tensor comes from.
     at: String,
-}
-
-/// Whether two actions make the same of tensors that are copies of each other in every model.
-fn alike(a: &Action, b: &Action) -> bool {
-    let models = |a: &Action| a.places().iter().map(|p| p.model).collect::<Vec<_>>();
-    let same = match (a, b) {
-        (Action::Move { .. }, Action::Move { .. }) => true,
-        (Action::Compute { method: m, params: p, .. }, Action::Compute { method: n, params: q, .. }) => {
-            m.spec().name == n.spec().name && p.shared == q.shared && p.per_input == q.per_input
-        }
-        _ => false,
-    };
-    same && models(a) == models(b)
 }
 
 /// Output tensors collected by an operation.
@@ -308,39 +294,6 @@ impl Draft {
         self.push(name, have, from, Action::Move { from: from.into(), same })
     }
 
-    /// Notes whether the output has a head of its own though the model its config comes from ties it to the embedding.
-    pub fn settle_head(&mut self) {
-        let model = self.models.get(self.config.from);
-        if model.tied() == Some(false) {
-            return;
-        }
-        let by_name: HashMap<&str, &Item> = self.items.iter().map(|i| (i.name.as_str(), i)).collect();
-        let own = |i: &&Item| {
-            let made_otherwise = || {
-                let original = model.original(&i.name).and_then(|t| by_name.get(t.name.as_str()));
-                original.is_some_and(|o| !alike(&i.action, &o.action))
-            };
-            // A model that ties and stores its head too has no head of its own.
-            let of_its_own = || {
-                i.action.places().iter().any(|p| {
-                    let other = self.models.get(p.model);
-                    self.models.tensor(*p).name == i.name && other.tied() != Some(true)
-                })
-            };
-            let stored = model.find_alike(&i.name).is_some();
-            let own = of_its_own() && (!stored || model.tied() == Some(true));
-            tied::is_head(&i.name) && (own || (stored && made_otherwise()))
-        };
-        if let Some(head) = self.items.iter().find(own) {
-            self.warnings.push(format!(
-                "{} ties its head to its embedding, the output has a head of its own (`{}`)",
-                model.path.display(),
-                head.name
-            ));
-            self.config.untied = true;
-        }
-    }
-
     fn push(&mut self, name: String, dtype: Dtype, like: Place, action: Action) -> Result<()> {
         if !self.names.insert(name.clone()) {
             return Err(Error::recipe("", format!("two tensors of the output would be called `{name}`")));
@@ -401,11 +354,10 @@ impl Draft {
         }
         let named = |m: &crate::checkpoint::Checkpoint| {
             let stack = m.anatomy().choose(self.stack.as_deref()).ok()?;
-            Some(Counted { key: stack.count.as_ref().map(|c| c.key.clone()), layers: stack.layers })
+            Some(Counted::of(stack))
         };
         self.config.of = self.models.checkpoints.iter().map(|m| named(m)).collect();
-        self.config.quantised =
-            tensors.iter().any(|t| t.action.places().iter().any(|p| self.models.family(*p).is_some()));
+        (self.config.parts, self.config.quantised) = self.models.given(&tensors);
         self.config.mostly = bytes.into_iter().max_by_key(|(d, n)| (*n, d.bits(), d.name())).map(|(d, _)| d);
         Ok(Plan {
             title: self.title,

@@ -73,7 +73,7 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     let named = merge.parts.iter().map(|p| p.name.as_deref()).collect::<Vec<_>>();
     draft.notes.extend(notes::notes(&draft, spec, &stages));
     draft.notes.extend(notes::modules(&draft, &named, &by_module));
-    draft.settle_head();
+    draft.settle_head()?;
     draft.warnings.extend(idle::told(&draft, merge)?);
     Ok(draft)
 }

@@ -11,6 +11,7 @@ mod modules;
 mod notes;
 mod select;
 mod stage;
+mod ties;
 mod unused;
 
 pub use draft::{Computation, Draft};
@@ -25,6 +26,7 @@ use crate::checkpoint::{Checkpoint, Shard, Target};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Cost, Method, Params, Span};
+use crate::model::anatomy::Stack;
 use crate::sizes::SPAN;
 use crate::source::IoMode;
 use crate::view::{Place, Sources, View};
@@ -181,6 +183,8 @@ pub struct OutputConfig {
     pub from: usize,
     /// What each model's config.json says of the stack that layers are numbered in; `None` where a model has none.
     pub of: Vec<Option<Counted>>,
+    /// The same of every stack of each model that gives the output something.
+    pub parts: Vec<Vec<Counted>>,
     /// Stacks whose layers are laid anew.
     pub stacks: Vec<Relaid>,
     /// Dtype of every float tensor, if the recipe sets one.
@@ -189,24 +193,32 @@ pub struct OutputConfig {
     pub mostly: Option<Dtype>,
     /// True if the output has a head of its own though an input tied it to the embedding.
     pub untied: bool,
-    /// True if the output holds quantised weights.
-    pub quantised: bool,
+    /// The models that give the output quantised weights.
+    pub quantised: Vec<usize>,
 }
 
 impl OutputConfig {
     /// The config of the model at `from`, as it is.
     pub fn of(from: usize, dtype: Option<Dtype>) -> Self {
-        Self { from, of: Vec::new(), stacks: Vec::new(), dtype, mostly: None, untied: false, quantised: false }
+        let (of, parts, stacks, quantised) = Default::default();
+        Self { from, of, parts, stacks, dtype, mostly: None, untied: false, quantised }
     }
 }
 
 /// A stack of a model as its config.json has it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
     /// The key that counts its layers, such as `text_config.num_hidden_layers`, if there is one.
     pub key: Option<String>,
     /// Number of its layers in the files.
     pub layers: usize,
+}
+
+impl Counted {
+    /// Of a stack.
+    fn of(stack: &Stack) -> Self {
+        Self { key: stack.count.as_ref().map(|c| c.key.clone()), layers: stack.layers }
+    }
 }
 
 /// A compiled plan. The same plan on the same inputs gives the same output bytes.

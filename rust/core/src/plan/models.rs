@@ -1,9 +1,10 @@
 //! The checkpoints a recipe names, opened once each, and the lookup of tensors in them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::{Counted, TensorPlan};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::model::anatomy::{Anatomy, Stack};
@@ -133,6 +134,23 @@ impl Models {
         let checkpoint = self.get(model);
         let names = checkpoint.tensors.iter().filter(|t| holds(&t.name)).map(|t| (t.name.as_str(), t.elements()));
         Anatomy::of(names, checkpoint.config.as_ref())
+    }
+
+    /// What each model gives `tensors`: the stacks that it gives layers of; and the models that give quantised weights.
+    pub(super) fn given(&self, tensors: &[TensorPlan]) -> (Vec<Vec<Counted>>, Vec<usize>) {
+        let mut stacks: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.checkpoints.len()];
+        let mut quantised = BTreeSet::new();
+        for place in tensors.iter().flat_map(|t| t.action.places()) {
+            let (stack, _) = self.get(place.model).anatomy().place(&self.tensor(place).name).unzip();
+            stacks[place.model].extend(stack);
+            if self.family(place).is_some() {
+                quantised.insert(place.model);
+            }
+        }
+        let counted = |(model, stacks): (&Arc<Checkpoint>, &BTreeSet<usize>)| {
+            stacks.iter().map(|i| Counted::of(&model.anatomy().stacks[*i])).collect()
+        };
+        (self.checkpoints.iter().zip(&stacks).map(counted).collect(), quantised.into_iter().collect())
     }
 
     /// Labels of the models, as [`labels`].

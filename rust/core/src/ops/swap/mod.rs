@@ -101,7 +101,7 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
         return Err(builder.nothing());
     }
     let Builder { mut draft, givers, .. } = builder;
-    draft.settle_head();
+    draft.settle_head()?;
     if givers.iter().any(|g| g.model == into) {
         draft.warnings.push("donor and recipient are the same checkpoint".into());
     }
