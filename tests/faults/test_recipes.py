@@ -119,11 +119,17 @@ CASES: dict[str, Case] = {
         TIES + "  densty: 0.3  # here\n", ("ties", "`densty`", "did you mean `density`?")
     ),
     # what is not supported is refused by name
-    "tokenizer_source": Case(
-        LINEAR + "tokenizer_source: union  # here\n", ("tokenizer_source: ", "not supported")
+    "tokenizer_source": Case(LINEAR + "tokenizer_source: base  # here\n", ("tokenizer_source: ", "has no tokenizer")),
+    "tokenizer_tokens": Case(
+        LINEAR + "tokenizer:\n  tokens: {a: {source: base}}  # here\n", ("tokenizer.tokens: ", "not supported")
     ),
-    "tokenizer": Case(LINEAR + "tokenizer: {source: base}  # here\n", ("tokenizer: ", "not supported")),
-    "chat_template": Case(LINEAR + "chat_template: auto  # here\n", ("chat_template: ", "not supported")),
+    "tokenizer_key": Case(
+        LINEAR + "tokenizer:\n  sorce: base  # here\n", ("tokenizer.sorce: ", "expected one of source")
+    ),
+    "tokenizer_twice": Case(
+        LINEAR + "tokenizer: {}\ntokenizer_source: base  # here\n", ("tokenizer_source: ", "give one")
+    ),
+    "chat_template": Case(LINEAR + "chat_template: vicuna  # here\n", ("chat_template: ", "chatml", "vicuna")),
     "modules": Case(LINEAR + "modules: {}  # here\n", ("modules: ", "beside `models`")),
     "adapter": Case(
         LINEAR + "- model: base+some/lora  # here\n  parameters: {weight: 1}\n",

@@ -128,3 +128,19 @@ def test_what_a_merge_is_made_of_is_told(models: list[Path], tmp_path: Path) -> 
     names = [m.name for m in models[1:]]
     assert notes["layers"] == f"4: 0-1 of {names[0]}; 0-1 of {names[1]}"
     assert notes["outside"] == f"the final norm and the head of {names[1]}, all else of {names[0]}"
+
+
+def test_a_filter_that_is_empty_is_refused(models: list[Path], tmp_path: Path) -> None:
+    """It is part of every name: nobody writes it and means that."""
+    for more in ({"exclude": [""]}, {"exclude": ""}, {"include": ["mlp", ""]}):
+        with pytest.raises(suture.UsageError, match=r"clude.*expected a filter"):
+            plan(linear(models, **more), tmp_path / "out")
+    with pytest.raises(suture.UsageError, match=r"ignore.*expected a filter"):
+        suture.swap(models[0], models[1], tmp_path / "out", layers="all", ignore="")
+
+
+def test_a_swap_of_which_all_is_ignored_says_so(models: list[Path], tmp_path: Path) -> None:
+    """Nothing is left to move: the error names the filters, not modules that nobody asked for."""
+    with pytest.raises(suture.UsageError, match=r"ignore: nothing is swapped: .*left out by layers") as error:
+        suture.swap(models[0], models[1], tmp_path / "out", layers="all", ignore="layers")
+    assert error.value.at == "ignore"

@@ -111,7 +111,7 @@ BAD: dict[str, dict[str, Any]] = {
     "range": {"merge_method": "ties", "parameters": {"density": 2}},
     "word": {"merge_method": "ties", "parameters": {"sparsify": "some"}},
     "twice": {"slices": [{"sources": [{"model": "a"}]}]},
-    "not yet": {"tokenizer": {"source": "union"}},
+    "not yet": {"tokenizer": {"tokens": {"a": {"source": "base"}}}},
     "empty": {"models": []},
     "rule": {"parameters": {"weight": [{"filters": "a", "value": 1}]}},
     "outputs": {"outputs": {"a": {"dtyp": "float16"}}},

@@ -16,6 +16,10 @@ from suture import _core
 KEYS = frozenset({"model", "base_model", "into", "from", "base"})
 
 
+#: What stands where a tokenizer's source does, and is no model.
+_NO_MODELS = (None, "base", "union")
+
+
 @dataclass(frozen=True)
 class Made:
     """A model that another document of the same config makes, until its place is known."""
@@ -39,7 +43,9 @@ def with_models(node: Any, change: Callable[[Any, str], Any], at: str = "") -> A
     made = {}
     for key, value in node.items():
         path = f"{at}.{key}" if at else key
-        if key in KEYS:
+        if key == "tokenizer_source" or path == "tokenizer.source":
+            made[key] = value if value in _NO_MODELS else change(value, path)
+        elif key in KEYS:
             made[key] = change(value, path)
         elif key in parameters():
             made[key] = _values(value, change, path)

@@ -40,6 +40,6 @@ def model_path(value: Any, at: str, folder: Path | None) -> Any:
         message = "adapters (`model+lora`) are not supported yet; fold the adapter into its model first"
     else:
         tried = os.path.expanduser(value)
-        beside = f" and {folder / tried}" if folder is not None and not Path(tried).is_absolute() else ""
+        beside = "" if folder is None or str(folder / tried) == tried else f" and {folder / tried}"
         message = f"no such file or folder (tried {tried}{beside}); models are paths, nothing is downloaded"
     raise UsageError(f"{at}: `{value}`: {message}", at=at)

@@ -163,12 +163,24 @@ def _merge(methods: list[str]) -> Schema:
             "out_dtype": {"$ref": "#/$defs/dtype"},
             "include": {"$ref": "#/$defs/filters", "description": "tensors that are merged, if not all"},
             "exclude": {"$ref": "#/$defs/filters", "description": "tensors that stay the base's or the first model's"},
-            **{key: {"type": "null", "description": "not built yet"} for key in _NOT_YET},
+            "tokenizer_source": _null(_SOURCE),
+            "tokenizer": {
+                "type": ["object", "null"],
+                "description": "the tokenizer of the output; all models must have its vocabulary",
+                "properties": {
+                    "source": _null(_SOURCE),
+                    "tokens": {"enum": [None, {}], "description": "not built yet"},
+                    "pad_to_multiple_of": {"enum": [None, 0], "description": "not built yet"},
+                },
+                "additionalProperties": False,
+            },
+            "chat_template": {"type": ["string", "null"], "description": _TEMPLATE, "minLength": 1},
         },
     )
 
 
-_NOT_YET = ("tokenizer", "tokenizer_source", "chat_template")
+_SOURCE: Schema = {"type": "string", "minLength": 1, "description": "base, union, or a model"}
+_TEMPLATE = "auto (the one that most models have), alpaca, chatml, exaone, llama3, mistral, or Jinja"
 
 
 def _by_method(name: str) -> Schema:

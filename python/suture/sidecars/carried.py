@@ -51,14 +51,14 @@ class Beside:
 
 
 def carried_over(
-    folders: Sequence[Path], change: Mapping[str, Any], *, tokenizer: int | None = None, mixed: bool = False
+    folders: Sequence[Path], change: Mapping[str, Any], *, tokenizer: Path | None = None, mixed: bool = False
 ) -> Beside:
     """What to put beside an output's weights. Nothing is carried over from a lone file.
 
     Args:
         folders: the models.
         change: what the plan says of their configs.
-        tokenizer: the number of the model whose tokenizer goes with the output, if not the one that lends its config.
+        tokenizer: the model whose tokenizer goes with the output, if not the one that lends its config.
         mixed: go on where configs do not agree, and tell.
 
     Raises:
@@ -91,19 +91,19 @@ def _relied(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _IDLE}
 
 
-def _tokens(folders: Sequence[Path], source: int, tokenizer: int | None, copied: dict[str, str]) -> list[str]:
+def _tokens(folders: Sequence[Path], source: int, tokenizer: Path | None, copied: dict[str, str]) -> list[str]:
     """Tell of vocabularies that differ; put the files of the tokenizer that goes with the output among those copied."""
     told = []
     for folder in folders:
         if folder.is_dir() and folder != folders[source] and (differing := other_tokens(folders[source], folder)):
             ids = "id is another token" if differing == 1 else "ids are other tokens"
             told.append(f"{folder}: {differing:,} {ids} there than in {folders[source]}; rows of these are other words")
-    if tokenizer is not None and folders[tokenizer].is_dir():
-        files = [name for name in TOKENIZER_FILES if (folders[tokenizer] / name).is_file()]
+    if tokenizer is not None and tokenizer.is_dir():
+        files = [name for name in TOKENIZER_FILES if (tokenizer / name).is_file()]
         if files:
             for name in TOKENIZER_FILES:
                 copied.pop(name, None)
-            copied.update({name: str(folders[tokenizer] / name) for name in files})
+            copied.update({name: str(tokenizer / name) for name in files})
     return told
 
 

@@ -17,10 +17,15 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", 
 
 def other_tokens(folder: Path, other: Path) -> int:
     """How many ids, of those both vocabularies have, are other tokens in `other`; 0 where either cannot be read."""
-    if all(_bytes(folder / name) == _bytes(other / name) for name in VOCABULARIES):
+    if all(same_file(folder / name, other / name) for name in VOCABULARIES):
         return 0
     own, theirs = token_names(folder), token_names(other)
     return sum(theirs[i] != token for i, token in own.items() if i in theirs)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two files hold the same, or neither is there."""
+    return _bytes(one) == _bytes(other)
 
 
 def _bytes(path: Path) -> bytes | None:

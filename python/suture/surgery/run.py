@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 from suture import _core
 from suture.errors import SutureError, UsageError
 from suture.recipe import Config, as_json, check_values
+from suture.recipe.vocabulary import template_of, tokenizer_of
 from suture.results.report import Report
 from suture.results.surgery import Budget
 from suture.settings import Progress, Settings
 from suture.sidecars.card import model_card
-from suture.sidecars.carried import carried_over
+from suture.sidecars.carried import Beside, carried_over
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,36 @@ def prepare(
         raise (config.locate(e) if config else e) from None
     budget = plan.budget_json(settings.thread_count, settings.memory_bytes, settings.chunk_elements)
     inputs = plan.paths
-    lent = None
-    if tokenizer is not None:
-        place = _core.Checkpoint(fspath(tokenizer)).path.resolve()
-        lent = [p.resolve() for p in inputs].index(place)
-    side = carried_over(inputs, json.loads(plan.config_json()), tokenizer=lent, mixed=settings.allow_mixed)
+    lent = None if tokenizer is None else _core.Checkpoint(fspath(tokenizer)).path
+    try:
+        side = _side_files(recipe, inputs, json.loads(plan.config_json()), lent, settings)
+    except UsageError as e:
+        raise (config.locate(e) if config else e) from None
     written = [*side.written, *beside]
     if settings.model_card:
         written.append(("README.md", model_card(recipe, inputs)))
     return Job(plan.telling(side.told), inputs, written, side.copied, json.loads(budget), settings, config)
+
+
+def _side_files(
+    recipe: Mapping[str, Any], inputs: Sequence[Path], change: Mapping[str, Any], lent: Path | None, settings: Settings
+) -> Beside:
+    """What goes beside the tensors: whose tokenizer, with which chat template."""
+    base = Path(recipe["base_model"]) if isinstance(recipe.get("base_model"), str) else None
+    told = []
+    if (wanted := tokenizer_of(recipe)) is not None:
+        from suture.sidecars.vocabulary import lender_of
+
+        lent, text = lender_of(wanted, inputs, inputs[change["from"]], base)
+        told.append(f"{wanted.at}: {text}")
+    side = carried_over(inputs, change, tokenizer=lent, mixed=settings.allow_mixed)
+    if (asked := template_of(recipe)) is not None:
+        from suture.sidecars.template import template, with_template
+
+        found, text = template(asked, inputs, base)
+        told.append(text)
+        side = side if found is None else with_template(side, found)
+    return replace(side, told=[*told, *side.told])
 
 
 def is_file(out: str | PathLike[str]) -> bool:

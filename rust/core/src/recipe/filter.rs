@@ -44,19 +44,21 @@ impl Filter {
         Ok(Self { text: text.to_owned(), negated, pattern })
     }
 
-    /// Reads a filter or a list of filters.
+    /// Reads a filter or a list of filters, of which none is empty: that is part of every name.
     ///
     /// # Errors
     /// As [`Self::parse`].
     pub fn list(at: &str, value: &Value) -> Result<Vec<Self>> {
         match value {
+            Value::String(text) if text.is_empty() => Err(wrong(at, "a filter, or * for every name", value)),
             Value::String(text) => Ok(vec![Self::parse(at, text)?]),
             Value::Array(items) => items
                 .iter()
                 .enumerate()
                 .map(|(i, item)| {
                     let at = format!("{at}[{i}]");
-                    Self::parse(&at, item.as_str().ok_or_else(|| wrong(&at, "a filter", item))?)
+                    let text = item.as_str().filter(|text| !text.is_empty());
+                    Self::parse(&at, text.ok_or_else(|| wrong(&at, "a filter, or * for every name", item))?)
                 })
                 .collect(),
             _ => Err(wrong(at, "a filter or a list of filters", value)),

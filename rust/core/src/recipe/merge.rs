@@ -80,8 +80,8 @@ impl std::fmt::Debug for Merge {
     }
 }
 
-/// Parts of mergekit's grammar that are not built yet: refused by name, never ignored.
-const NOT_YET: [&str; 3] = ["tokenizer", "tokenizer_source", "chat_template"];
+/// What concerns the files beside the tensors, and is read by those who write them.
+const BESIDE: [&str; 3] = ["tokenizer", "tokenizer_source", "chat_template"];
 
 pub(super) fn parse(value: &Value) -> Result<Merge> {
     let idle = &Idle::new(value.get("ignore_unknown").and_then(Value::as_bool).unwrap_or(false));
@@ -100,10 +100,8 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         let whose = "mergekit 0.1.5 has none of this name either, a fork of it may";
         Error::recipe("merge_method", format!("unknown method `{name}` ({whose}){near}"))
     })?;
-    for key in NOT_YET {
-        if fields.get(key).is_some() {
-            return Err(Error::recipe(key, "is not supported yet; remove it, and see the README for what is"));
-        }
+    for key in BESIDE {
+        fields.get(key);
     }
     let base = fields.get("base_model").map(|v| super::path("base_model", v)).transpose()?;
     let parameters = parameters(&mut fields, method, idle)?;

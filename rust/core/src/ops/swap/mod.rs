@@ -191,7 +191,14 @@ impl Builder<'_> {
         if !named {
             return Error::recipe(
                 "",
-                "nothing is swapped: no layer is named; give --bottom, --top, --layers or --auto",
+                "nothing is swapped: no layer is named, and none proposed; give --bottom, --top or --layers",
+            );
+        }
+        if self.swap.donors.iter().all(|d| d.modules_text.is_none() && d.heads.is_none()) {
+            let filters = self.swap.ignore.iter().map(|f| f.text()).collect::<Vec<_>>().join(", ");
+            return Error::recipe(
+                "ignore",
+                format!("nothing is swapped: every tensor of these layers is left out by {filters}"),
             );
         }
         let mut modules: Vec<String> = Vec::new();
