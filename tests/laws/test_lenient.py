@@ -197,3 +197,21 @@ def test_flags_of_scripts_are_taken(models: list[Path], tmp_path: Path) -> None:
     unknown.write_text(json.dumps(configure(Case("linear"), models) | {"colour": "red"}))
     assert run("merge", unknown, tmp_path / "u").returncode == 2
     assert run("merge", unknown, tmp_path / "u", "--ignore-unknown").returncode == 0
+
+
+def test_anchors_stand_for_what_they_name(models: list[Path], tmp_path: Path) -> None:
+    """`&name`, `*name` and `<<` are YAML, and people use them: the same plan as written out, with lines in errors."""
+    a, b, c = models[:3]
+    text = (
+        "merge_method: linear\nmodels:\n"
+        f"- {{model: {a}, parameters: &p {{weight: 0.25}}}}\n- {{model: {b}, parameters: *p}}\n"
+        f"- {{model: {c}, parameters: {{<<: *p, weight: 0.5}}}}\n"
+    )
+    listed = [{"model": str(m), "parameters": {"weight": w}} for m, w in ((a, 0.25), (b, 0.25), (c, 0.5))]
+    path = tmp_path / "c.yml"
+    path.write_text(text)
+    found = suture.merge(path, tmp_path / "out", dry_run=True)
+    assert decides(found) == decides(planned({"merge_method": "linear", "models": listed}, tmp_path / "out"))
+    path.write_text(text.replace("0.25}", "0.25, wieght: 1}"))
+    with pytest.raises(suture.UsageError, match=r"c\.yml:3: .*wieght"):
+        suture.merge(path, tmp_path / "out", dry_run=True)

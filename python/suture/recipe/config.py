@@ -17,6 +17,8 @@ from suture.recipe.models import Made, with_models
 from suture.recipe.paths import model_path
 from suture.recipe.relatives import refuse_relatives
 
+#: Values that a config holds at most; real ones have a few thousand.
+_MOST = 100_000
 #: Lists the outputs of a config that has several, in the folder that holds them.
 OUTPUTS = "outputs.json"
 
@@ -176,8 +178,6 @@ def _read(path: Path) -> list[Config]:
         raise UsageError(f"{path}: the config is not text", path) from None
     documents = []
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UsageError(f"{path}: YAML aliases (`*name`) are not supported; write the value out", path)
         loader = yaml.SafeLoader(text)
         loader.name = str(path)
         while loader.check_node():
@@ -202,6 +202,11 @@ def _read(path: Path) -> list[Config]:
 
 
 def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None:
+    """Take down the line of every key; aliases (`*name`) count as what they stand for, which must have an end."""
+    if len(lines) > _MOST:
+        mark = node.start_mark
+        message = f"the config holds more than {_MOST:,} values, with its aliases (`*name`) written out"
+        raise UsageError(f"{mark.name}:{mark.line + 1}: {message}", at=at)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             path = f"{at}.{key.value}" if at else str(key.value)
