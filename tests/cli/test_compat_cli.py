@@ -146,7 +146,7 @@ def test_init_then_merge(models: list[Path], tmp_path: Path) -> None:
     call: list[str | Path] = ["init", one, two, "--base", base]
     done = run(*call, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "merge.yml: written; run it with `suture merge merge.yml OUT`\n"
+    assert done.stderr == "merge.yml: written, of 2 models; run it with `suture merge merge.yml OUT`\n"
     assert run("merge", "merge.yml", "out", cwd=tmp_path).returncode == 0
     again = run(*call, cwd=tmp_path)
     assert again.returncode == 1

@@ -15,6 +15,7 @@ from suture.analysis.methods import methods
 from suture.cli.complete import words
 from suture.errors import SutureError, UsageError
 from suture.render.terminal import say, warn
+from suture.render.units import plural
 
 
 @click.command(short_help="Write a merge config to edit")
@@ -61,9 +62,9 @@ def init(
         # Another folder's config names models by where they are, not by where we are.
         models = tuple(str(Path(m).resolve()) for m in models)
         base = base and str(Path(base).resolve())
+    text = run(*models, base=base, method=method, **_proposal(proposed))
     if out != "-" and not overwrite and (file.exists() or file.is_symlink()):
         raise SutureError(f"{out}: exists already; choose another file (-o), or pass --overwrite", out)
-    text = run(*models, base=base, method=method, **_proposal(proposed))
     if out == "-":
         click.echo(text, nl=False)
         return
@@ -75,7 +76,8 @@ def init(
         return
     for line in unfinished(text):
         warn(f"{out}: fill in `{line}` before it runs")
-    say(f"{out}: written; run it with `suture merge {out} OUT`", err=True)
+    count = plural(text.count("\n  - model: "), "model")
+    say(f"{out}: written, of {count}; run it with `suture merge {out} OUT`", err=True)
 
 
 def _proposal(file: str | None) -> dict[str, Any]:
