@@ -8,6 +8,8 @@ from typing import Any
 
 from suture.errors import UsageError
 
+#: Keys of a config that concern files beside the tensors.
+BESIDE = ("tokenizer", "tokenizer_source", "chat_template")
 #: What a source can be besides a model.
 WORDS = ("base", "union")
 _KEYS = ("source", "tokens", "pad_to_multiple_of")

@@ -9,6 +9,7 @@ from typing import Any
 
 from suture.errors import UsageError
 from suture.recipe import load
+from suture.recipe.vocabulary import BESIDE
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.documents import merge_documents, recipe_of
@@ -44,5 +45,9 @@ def merge(
             raise UsageError(f"a config with several outputs writes a folder; found the file `{fspath(out)}`")
         return merge_documents(configs, Path(out), settings, dry_run, progress)
     settings = for_output(out, settings)
+    asked = (key for key in BESIDE if configs[0].recipe.get(key) is not None)
+    if is_file(out) and (key := next(asked, None)) is not None:
+        message = f"{key}: the output is a single file, without a tokenizer; give a folder instead of `{fspath(out)}`"
+        raise configs[0].locate(UsageError(message, at=key))
     job = prepare(recipe_of(configs[0], settings), settings, config=configs[0])
     return carry_out(job, out, dry_run, progress)
