@@ -188,8 +188,9 @@ def test_what_is_no_template_is_refused(wanted: Any, models: list[Path], tmp_pat
 @pytest.mark.parametrize("key", ["tokenizer", "tokenizer_source", "chat_template"])
 def test_a_single_file_has_no_tokenizer(key: str, models: list[Path], tmp_path: Path) -> None:
     """What would be lost without a word is refused."""
+    asked: Config = {key: {} if key == "tokenizer" else "base"}
     with pytest.raises(suture.UsageError, match=rf"^{key}: the output is a single file"):
-        merge(models, tmp_path / "out.safetensors", **{key: {} if key == "tokenizer" else "base"})
+        merge(models, tmp_path / "out.safetensors", **asked)
     assert not list(tmp_path.glob("out*"))
 
 
