@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 import struct
 import subprocess
-import re
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
