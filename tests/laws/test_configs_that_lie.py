@@ -133,6 +133,7 @@ def test_every_stack_that_is_merged_is_compared_and_no_other(tmp_path: Path) -> 
     a, vision, text = (two_towers(tmp_path / n, i, **{n: "relu"}) for i, n in enumerate(("a", "vision", "text")))
     for other, own in ((vision, "vision_tower"), (text, "language_model")):
         rest = {"vision_tower": "language_model", "language_model": "vision_tower"}[own]
+        assert suture.compat(a, other)["merge"]["answer"] == "no"
         for made in (linear(a, other), linear(a, other, include=[own])):
             with pytest.raises(suture.SutureError, match=r"activation .*'relu', not "):
                 suture.merge(made, tmp_path / "out", dry_run=True)
@@ -180,6 +181,11 @@ SENSELESS: dict[str, Config] = {
     "gpt_neo": {"model_type": "gpt_neo", "attention_types": "x"},
     "gpt_neo null": {"model_type": "gpt_neo", "attention_types": None},
     "gpt_neo pair": {"model_type": "gpt_neo", "attention_types": [["global"], 2]},
+    "gpt_neo that cancels out": {
+        "model_type": "gpt_neo",
+        "attention_types": [[["a"], 2_000_000_000], [["b"], 4 - 2_000_000_000]],
+    },
+    "gpt_neo of nothing": {"model_type": "gpt_neo", "attention_types": [[[], 2_000_000_000], [["a"], 4]]},
     "gpt_neo many": {"model_type": "gpt_neo", "attention_types": [[["global"], 2_000_000_000]]},
     "deepseek_v4": {"model_type": "deepseek_v4", "compress_ratios": 5},
     "cohere2_moe many": {"model_type": "cohere2_moe", "first_k_dense_replace": 2_000_000_000},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,6 +16,8 @@ from suture.errors import SutureError, UsageError
 from suture.recipe import as_json
 from suture.results.compat import Answer, Compatibility, Finding
 from suture.sidecars.adapter import adapter_config
+from suture.sidecars.agreement import disagreements
+from suture.sidecars.files import read_config
 
 #: Models with more tensors than this are judged by the rows alone: to plan a merge of them takes seconds.
 _TRIED = 20_000
@@ -83,7 +86,11 @@ def _swap_fails(seen: Sequence[Seen]) -> list[str]:
 
 def _fails(recipe: dict[str, Any]) -> list[str]:
     try:
-        _core.Plan(as_json(recipe))
+        plan = _core.Plan(as_json(recipe))
+        configs = {i: read_config(p) for i, p in enumerate(plan.paths) if p.is_dir()}
+        if configs.get(0) is not None:
+            # Of every stack, not of the main one alone, which the rows are about.
+            disagreements(plan.paths, configs, json.loads(plan.config_json()))
     except SutureError as e:
         return [str(e)]
     return []

@@ -244,5 +244,5 @@ def _heads(seen: Sequence[Seen]) -> Finding:
     found = [model.main["heads"] if model.main else None for model in seen]
     values = ["not said" if h is None else f"{h[0]}, {h[1]} for keys and values" for h in found]
     same = len({tuple(h) for h in found if h}) < 2
-    remedy = "swap between models of the same heads"
+    remedy = "merge or swap models of the same heads"
     return row("heads", values, same=same, blocks=("merge", "swap"), remedy=remedy)

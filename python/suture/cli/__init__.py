@@ -113,7 +113,7 @@ def main() -> None:
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        writes = any(verb in sys.argv[1:2] for verb in ("merge", "swap", "revert"))
+        writes = {"merge", "swap", "revert"}.intersection(sys.argv[1:2])
         kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
         _fail(f"interrupted{kept}", INTERRUPTED, color)
     except BrokenPipeError:

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from suture import _core
+from suture.recipe.vocabulary import WORDS
 
 #: Keys whose value is a model: those of merge configs, and of a swap.
 KEYS = frozenset({"model", "base_model", "into", "from", "base"})
-
-
-#: What stands where a tokenizer's source does, and is no model.
-_NO_MODELS = (None, "base", "union")
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def with_models(node: Any, change: Callable[[Any, str], Any], at: str = "") -> A
     for key, value in node.items():
         path = f"{at}.{key}" if at else key
         if key == "tokenizer_source" or path == "tokenizer.source":
-            made[key] = value if value in _NO_MODELS else change(value, path)
+            made[key] = value if value is None or value in WORDS else change(value, path)
         elif key in KEYS:
             made[key] = change(value, path)
         elif key in parameters():

@@ -73,7 +73,7 @@ def _relaid(
     """The config with the layers of a stack as they now are."""
     # Tables that only this needs, and that take 40 ms to import.
     from suture.sidecars.kind_keys import DECODER
-    from suture.sidecars.kinds import SENSELESS
+    from suture.sidecars.kinds import SENSELESS, senseless
     from suture.sidecars.quantized import rename_quantized
     from suture.sidecars.relayer import relayer
 
@@ -109,8 +109,8 @@ def _relaid(
         new, told = relayer(section, moved, sections, count, model=model, model_type=family, prefix=prefix)
     except (SutureError, *SENSELESS) as e:
         if not mixed:
-            raise SutureError(f"{_told(e)}; --allow-mixed goes on with the config as it is") from None
-        new, told = {**section, **({} if listed else {count: len(moved)})}, [_told(e)]
+            raise SutureError(f"{senseless(e)}; --allow-mixed goes on with the config as it is") from None
+        new, told = {**section, **({} if listed else {count: len(moved)})}, [senseless(e)]
     if listed:
         new.pop(count, None)
     out = _put(config, path, new)
@@ -119,13 +119,6 @@ def _relaid(
         out["quantization_config"], more = rename_quantized(quantization, moved, others, model=model, prefix=prefix)
         told += more
     return out, told
-
-
-def _told(error: Exception) -> str:
-    """What was wrong, of a value that has another type than its key too."""
-    if isinstance(error, SutureError):
-        return str(error)
-    return f"config.json: what it says of its layers makes no sense: {error}"
 
 
 def _symmetric(config: Mapping[str, Any], path: str) -> bool:

@@ -155,6 +155,8 @@ class GroupedTypes(Rule):
     def read(self, section: Section, layers: int) -> list[str]:
         """The groups, one after another."""
         groups = section.get("attention_types", [[["global", "local"], 12]])
+        # No group is counted to before it is known to fit.
+        groups = [(types, max(n, 0)) for types, n in groups if types]
         found = sum(len(types) * n for types, n in groups)
         if found != layers:
             raise SutureError(

@@ -60,6 +60,12 @@ MOST = 100_000
 SENSELESS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
+def senseless(error: Exception) -> str:
+    """What was wrong with a value, of an error of ours or one of :data:`SENSELESS`."""
+    ours = isinstance(error, SutureError)
+    return str(error) if ours else f"config.json: what it says of its layers makes no sense: {error}"
+
+
 def kinds(
     section: Mapping[str, Any], layers: int, count_key: str = "num_hidden_layers", *, model_type: str = ""
 ) -> list[Kind]:
@@ -76,7 +82,7 @@ def kinds(
     try:
         return kinds_by(rules_of(section, layers, count_key), section, layers)
     except SENSELESS as e:
-        raise SutureError(f"config.json: what it says of its layers makes no sense: {e}") from None
+        raise SutureError(senseless(e)) from None
 
 
 def named(section: Section, model_type: str) -> Section:

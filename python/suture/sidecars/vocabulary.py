@@ -9,6 +9,9 @@ from suture.errors import UsageError
 from suture.recipe.vocabulary import WORDS, Tokenizer
 from suture.sidecars.tokenizer import VOCABULARIES, same_file, token_names
 
+#: Files any of which says which token a number is.
+_FILES = (*VOCABULARIES, "tekken.json")
+
 
 def lender_of(wanted: Tokenizer, folders: Sequence[Path], config: Path, base: Path | None) -> tuple[Path, str]:
     """The model whose tokenizer files an output gets, and what to tell of it.
@@ -24,7 +27,7 @@ def lender_of(wanted: Tokenizer, folders: Sequence[Path], config: Path, base: Pa
     """
     named = base if wanted.source == "base" else None if wanted.source in WORDS else Path(wanted.source)
     own = config if named is None else named
-    if not any((own / name).is_file() for name in (*VOCABULARIES, "tekken.json")):
+    if not any((own / name).is_file() for name in _FILES):
         raise UsageError(f"{wanted.at}: {own} has no tokenizer", at=wanted.at)
     for folder in folders:
         if (why := _unlike(own, folder)) is not None:
@@ -38,9 +41,9 @@ def lender_of(wanted: Tokenizer, folders: Sequence[Path], config: Path, base: Pa
 
 def _unlike(own: Path, other: Path) -> str | None:
     """Why two vocabularies are not one; None if they are."""
-    if all(same_file(own / name, other / name) for name in (*VOCABULARIES, "tekken.json")):
+    if all(same_file(own / name, other / name) for name in _FILES):
         return None
-    if not any((other / name).is_file() for name in (*VOCABULARIES, "tekken.json")):
+    if not any((other / name).is_file() for name in _FILES):
         return "it has no tokenizer"
     mine, theirs = token_names(own), token_names(other)
     if not mine or not theirs:

@@ -5,6 +5,9 @@
 //! XXH3 finds accidents, not forgers: it is not a cryptographic hash. It runs at 24 GB/s a core where BLAKE3 reaches
 //! 4, and a merge has 1.5 times the time of the bare I/O.
 
+use std::io::Read;
+use std::path::Path;
+
 use twox_hash::xxhash3_128::Hasher;
 
 /// Bytes hashed as one leaf.
@@ -16,6 +19,21 @@ pub const SCHEME: &str = "xxh3-128/1MiB";
 /// XXH3-128 of `bytes`.
 pub fn of_bytes(bytes: &[u8]) -> u128 {
     Hasher::oneshot(bytes)
+}
+
+/// XXH3-128 of what a file holds, as hexadecimal; the file is never in memory as a whole.
+///
+/// # Errors
+/// What reading it gives.
+pub fn of_file(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(hasher.finish_128())),
+            n => hasher.write(&buffer[..n]),
+        }
+    }
 }
 
 /// A digest as 32 hexadecimal digits.

@@ -29,13 +29,12 @@ pub fn beside(plan: &Plan, sidecars: &[Sidecar], report: &str) -> Vec<PathBuf> {
 /// # Errors
 /// [`Error::Io`] if one that is to be copied cannot be read.
 pub fn digests(sidecars: &[Sidecar]) -> Result<BTreeMap<String, String>> {
-    let digest = |bytes: &[u8]| digest::hex(digest::of_bytes(bytes));
-    let of = |sidecar: &Sidecar| match sidecar {
-        Sidecar::Bytes(name, bytes) => Ok((name.to_string_lossy().into_owned(), digest(bytes))),
-        Sidecar::Copy(name, from) => {
-            let bytes = std::fs::read(from).map_err(|e| Error::io(from, "read", e))?;
-            Ok((name.to_string_lossy().into_owned(), digest(&bytes)))
-        }
+    let of = |sidecar: &Sidecar| {
+        let (name, digest) = match sidecar {
+            Sidecar::Bytes(name, bytes) => (name, digest::hex(digest::of_bytes(bytes))),
+            Sidecar::Copy(name, from) => (name, digest::of_file(from).map_err(|e| Error::io(from, "read", e))?),
+        };
+        Ok((name.to_string_lossy().into_owned(), digest))
     };
     sidecars.iter().map(of).collect()
 }

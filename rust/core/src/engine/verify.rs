@@ -102,11 +102,8 @@ pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) 
     let differs = |name: &str, digest: &serde_json::Value| {
         // A record is a file like any other: it may name what has no end.
         let inner = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
-        if !inner || !path.join(name).is_file() {
-            return true;
-        }
-        let found = std::fs::read(path.join(name)).map(|bytes| digest::hex(digest::of_bytes(&bytes)));
-        found.map_or(true, |found| *digest != found)
+        let file = path.join(name);
+        !inner || !file.is_file() || digest::of_file(&file).map_or(true, |found| *digest != found)
     };
     let files = beside.filter(|(name, digest)| differs(name, digest)).map(|(name, _)| name.clone()).collect();
     Ok(Verified { files, tensors: checkpoint.tensors.len(), bytes: checkpoint.total_bytes(), differing })

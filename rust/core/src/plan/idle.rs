@@ -1,5 +1,6 @@
 //! Rules of a merge that decide nothing, or not what they seem to.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Action, Draft};
@@ -18,7 +19,7 @@ pub fn told(draft: &Draft, merge: &Merge) -> Result<Vec<String>> {
         .flat_map(|s| s.sources.iter().map(|m| &m.parameters).chain([&s.parameters]))
         .chain(merge.parts.iter().map(|p| &p.parameters))
         .chain([&merge.parameters]);
-    let layers: HashSet<usize> = names(draft).filter_map(|n| Some(split_layer(n)?.layer)).collect();
+    let layers = LazyCell::new(|| names(draft).filter_map(|n| Some(split_layer(n)?.layer)).collect());
     for rule in all.flatten().flat_map(|s| &s.rules) {
         missing_layer(rule, &layers)?;
         match (&rule.filter, rule.used.get(), rule.crowded.get()) {
@@ -79,7 +80,7 @@ fn shown(filter: &Filter) -> String {
 }
 
 /// Complains about a value of a layer that neither the models nor the output have.
-fn missing_layer(rule: &Rule, layers: &HashSet<usize>) -> Result<()> {
+fn missing_layer(rule: &Rule, layers: &LazyCell<HashSet<usize>, impl FnOnce() -> HashSet<usize>>) -> Result<()> {
     let Shape::Layers(values, _) = &rule.shape else { return Ok(()) };
     match values.keys().find(|l| !layers.contains(l)) {
         None => Ok(()),
