@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suture import _core
 from suture.errors import UsageError
+from suture.reference import Model, Reference, model_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,18 @@ _NUMPY = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8",
     "U64": "<u8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8",
 }  # fmt: skip
+
+
+def opened(model: Model) -> _core.Checkpoint:
+    """The core's checkpoint of a model, with the adapters it is named with.
+
+    Raises:
+        SutureError: if a file cannot be read or is not sound, or an adapter is not one of the model.
+    """
+    found = model_of(model)
+    if isinstance(found, Reference):
+        return _core.Checkpoint(found.path, list(found.adapters), found.name)
+    return _core.Checkpoint(found)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self._core = _core.Checkpoint(fspath(path))
+        self._core = opened(path)
         self.path = Path(path)
 
     def __repr__(self) -> str:

@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from suture import _core
 from suture.analysis.seen import DTYPES
-from suture.checkpoint import Checkpoint
+from suture.checkpoint import Checkpoint, opened
 from suture.errors import UsageError
 from suture.proposal import taken
 from suture.recipe.draft import Draft, Line
@@ -36,7 +35,7 @@ def draft_of(proposal: Proposal, swap: Mapping[str, Any] | None = None) -> Draft
         raise UsageError(f"a config has no `--non-layer {said}`; take the swap's command instead")
     if any(e.get("heads") is not None for e in entries):
         raise UsageError("a config moves no single heads; take the swap's command instead")
-    stacks: list[Stack] = json.loads(_core.Checkpoint(proposal["into"]).stacks_json())
+    stacks: list[Stack] = json.loads(opened(proposal["into"]).stacks_json())
     stack = next(s for s in stacks if s["name"] == proposal["stack"])
     others = [s for s in stacks if s["prefix"] != stack["prefix"]]
     if outside and others:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from suture import _core
+from suture.checkpoint import opened
+from suture.reference import Reference, model_of
 from suture.results.reading import Stack
 from suture.sidecars.files import read_config
 
@@ -81,10 +83,12 @@ def look(paths: Sequence[str | PathLike[str]]) -> list[Seen]:
         SutureError: if a checkpoint or a config.json is not sound.
     """
     with ThreadPoolExecutor() as threads:
-        opened = list(threads.map(lambda path: _core.Checkpoint(fspath(path)), paths))
-    labels = labels_of([Path(c.path) for c in opened])
+        found = list(threads.map(opened, paths))
+    labels = labels_of([Path(c.path) for c in found])
+    adapted = [model_of(p) for p in paths]
+    labels = [a.label(name) if isinstance(a, Reference) else name for a, name in zip(adapted, labels, strict=True)]
     known: dict[str, dict[str, Header]] = {}
-    return [_seen(fspath(p), c, label, known) for p, c, label in zip(paths, opened, labels, strict=True)]
+    return [_seen(fspath(p), c, label, known) for p, c, label in zip(paths, found, labels, strict=True)]
 
 
 def _seen(path: str, opened: _core.Checkpoint, label: str, known: dict[str, dict[str, Header]]) -> Seen:

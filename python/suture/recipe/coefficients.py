@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import UsageError
-from suture.recipe.paths import find
+from suture.reference import existing
 
 
 def with_coefficients(node: Any, folder: Path | None, at: str = "") -> Any:
@@ -26,7 +26,7 @@ def _coefficients(node: dict[str, Any], at: str, folder: Path | None) -> dict[st
     It is JSON or YAML (a list, or a mapping from layer to value, which may hold `default`), or CSV with the columns
     layer and value.
     """
-    path = find(str(node["file"]), folder)
+    path = existing(str(node["file"]), folder)
     if path is None:
         raise UsageError(f"{at}.file: no such file `{node['file']}`", at=f"{at}.file")
     try:

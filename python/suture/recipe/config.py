@@ -16,6 +16,7 @@ from suture.recipe.coefficients import with_coefficients
 from suture.recipe.models import Made, with_models
 from suture.recipe.paths import model_path
 from suture.recipe.relatives import refuse_relatives
+from suture.reference import Reference
 
 #: Values that a config holds at most; real ones have a few thousand.
 _MOST = 100_000
@@ -136,7 +137,7 @@ def check_values(value: Any, at: str = "") -> None:
         raise UsageError(f"{at}: the number is too large", at=at)
     elif isinstance(value, str) and not _is_text(value):
         raise UsageError(f"{at}: expected text, found half a character in it", at=at)
-    elif value is not None and not isinstance(value, str | int | float):
+    elif value is not None and not isinstance(value, str | int | float | Reference):
         raise UsageError(f"{at}: expected a number, text, a list or a mapping, found {type(value).__name__}", at=at)
 
 
@@ -154,7 +155,7 @@ def _copy(value: Any) -> Any:
         return {str(k): _copy(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_copy(v) for v in value]
-    if isinstance(value, PathLike):
+    if isinstance(value, PathLike) and not isinstance(value, Reference):
         return fspath(value)
     return _joined(value) if isinstance(value, str) else value
 

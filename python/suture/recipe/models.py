@@ -12,6 +12,7 @@ from typing import Any
 
 from suture import _core
 from suture.recipe.vocabulary import WORDS
+from suture.reference import Reference, changed, written
 
 #: Keys whose value is a model: those of merge configs, and of a swap.
 KEYS = frozenset({"model", "base_model", "into", "from", "base"})
@@ -83,12 +84,12 @@ def with_made(recipe: Any, places: Mapping[str, Path]) -> Any:
 
 def with_names(recipe: Any) -> Any:
     """A recipe with its models by the names of their folders: where they lie is nobody else's business."""
-    return with_models(recipe, lambda v, _: Path(v).resolve().name if isinstance(v, str) else v)
+    return with_models(recipe, lambda v, _: written(changed(v, lambda path: Path(path).resolve().name)))
 
 
 def with_places(recipe: Any) -> Any:
     """A recipe with its models by their absolute paths."""
-    return with_models(recipe, lambda v, _: str(Path(v).resolve()) if isinstance(v, str) else v)
+    return with_models(recipe, lambda v, _: changed(v, lambda path: str(Path(path).resolve())))
 
 
 def as_json(recipe: Any) -> str:
@@ -100,6 +101,8 @@ def as_json(recipe: Any) -> str:
 
 
 def _encoded(node: Any) -> Any:
+    if isinstance(node, Reference):
+        return _encoded(node.data())
     if isinstance(node, dict):
         return {k: _encoded(v) for k, v in node.items()}
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""Paths in a config."""
+"""Models in a config, by their paths and adapters."""
 
 from __future__ import annotations
 
@@ -7,39 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import UsageError
+from suture.reference import Reference, existing, model_of
 
-
-def find(text: str, folder: Path | None) -> Path | None:
-    """What a path in a config stands for: from the current folder, else from the config's."""
-    expanded = Path(os.path.expanduser(text))
-    candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]
-    # Not `Path.exists`, which takes a name that is too long for a failure.
-    return next((path for path in candidates if os.path.exists(path)), None)
+#: What a model that is a mapping has: mergekit's keys.
+_KEYS = {"model", "lora", "override_architecture"}
 
 
 def model_path(value: Any, at: str, folder: Path | None) -> Any:
-    """The path of a model in a config; what is not even text is left to the core to refuse.
+    """The model that a config names: a path, or a reference where it has adapters.
+
+    What is not even text is left to the core to refuse.
 
     Raises:
         UsageError: if there is no such file or folder.
     """
-    if isinstance(value, dict):
-        inner = value.get("model")
-        if value.get("lora") is not None:
-            raise UsageError(
-                f"{at}: adapters (`lora`) are not supported yet; fold the adapter into its model first", at=at
-            )
-        if isinstance(inner, dict) and set(value) <= {"model", "lora", "override_architecture"}:
-            value = inner.get("path")
+    if isinstance(value, dict) and isinstance(value.get("path"), str) and set(value) <= {"path", "adapters", "name"}:
+        # As a report has it.
+        adapters = [{**a, "path": _found(a["path"], at, folder)} for a in value.get("adapters") or ()]
+        listed = tuple((str(a["path"]), float(a.get("weight", 1))) for a in adapters)
+        return Reference(_found(value["path"], at, folder), listed, value.get("name"))
+    if isinstance(value, dict) and isinstance(value.get("model"), dict) and set(value) <= _KEYS:
+        own, lora = (value.get(key) or {} for key in ("model", "lora"))
+        if not isinstance(lora, dict) or not all(isinstance(m.get("path"), str) for m in (own, lora) if m):
+            raise UsageError(f"{at}: expected `path` in `model` and in `lora`", at=at)
+        model = _found(own["path"], at, folder)
+        return Reference(model, ((_found(lora["path"], at, folder), 1.0),)) if lora else model
     if not isinstance(value, str) or not value.strip():
         return value
-    found = find(value, folder)
-    if found is not None:
-        return str(found)
-    if "+" in value:
-        message = "adapters (`model+lora`) are not supported yet; fold the adapter into its model first"
-    else:
-        tried = os.path.expanduser(value)
-        beside = "" if folder is None or str(folder / tried) == tried else f" and {folder / tried}"
-        message = f"no such file or folder (tried {tried}{beside}); models are paths, nothing is downloaded"
+    return _found(value, at, folder)
+
+
+def _found(value: str, at: str, folder: Path | None) -> Any:
+    try:
+        found = model_of(value, folder)
+    except UsageError as e:
+        raise UsageError(f"{at}: {e}", at=at) from None
+    if isinstance(found, Reference) or existing(found, folder) is not None:
+        return found
+    tried = os.path.expanduser(value)
+    beside = "" if folder is None or str(folder / tried) == tried else f" and {folder / tried}"
+    message = f"no such file or folder (tried {tried}{beside}); models are paths, nothing is downloaded"
     raise UsageError(f"{at}: `{value}`: {message}", at=at)

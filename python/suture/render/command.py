@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from suture.proposal import taken
+from suture.reference import written
 from suture.render.layout import cells
 from suture.render.units import ranges
 from suture.results import Proposal
@@ -74,7 +75,7 @@ def command_lines(command: str, width: int | None) -> list[str]:
 
 def _path(path: str | PathLike[str]) -> str:
     """A path as an argument: never taken for an option."""
-    text = fspath(path)
+    text = fspath(written(path))
     if not text.isprintable():
         raise NoCommandError("a path holds what cannot be shown")
     return f"./{text}" if text.startswith("-") else text

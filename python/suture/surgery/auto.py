@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU, taken
+from suture.reference import model_of
 from suture.results import Proposal
 from suture.settings import Progress, Settings
 from suture.surgery.propose import propose
@@ -42,4 +43,4 @@ def auto_donors(
     proposal = propose(
         base, into, donor, by=by, stack=stack, tau=tau, alpha=alpha, settings=settings, progress=progress
     )
-    return proposal, [how | entry | {"from": fspath(donor)} for entry in taken(proposal, auto, how["modules"])]
+    return proposal, [how | entry | {"from": model_of(donor)} for entry in taken(proposal, auto, how["modules"])]

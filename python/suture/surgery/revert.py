@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from os import PathLike, fspath
+from os import PathLike
 
 from suture.errors import UsageError
+from suture.reference import model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.swap import exchange, numbers, of_stack
@@ -47,9 +48,9 @@ def revert(
     if layers is None and not outside:
         raise UsageError("nothing to reset; give layers, or outside")
     stack, [listed] = of_stack(stack, layers)
-    donor = {"from": fspath(base), "layers": [] if listed is None else numbers(listed), "modules": modules}
+    donor = {"from": model_of(base), "layers": [] if listed is None else numbers(listed), "modules": modules}
     options = {
-        "into": fspath(tuned),
+        "into": model_of(tuned),
         "donors": [{k: v for k, v in donor.items() if v is not None}],
         "non_layer": "from" if outside else "into",
         "stack": stack,

@@ -14,6 +14,7 @@ from suture import _core
 from suture.errors import SutureError, UsageError
 from suture.recipe import Config, as_json, check_values
 from suture.recipe.vocabulary import template_of, tokenizer_of
+from suture.reference import Reference, plain
 from suture.results.report import Report
 from suture.results.surgery import Budget
 from suture.settings import Progress, Settings
@@ -106,7 +107,7 @@ def prepare(
         raise (config.locate(e) if config else e) from None
     budget = plan.budget_json(settings.thread_count, settings.memory_bytes, settings.chunk_elements)
     inputs = plan.paths
-    lent = None if tokenizer is None else _core.Checkpoint(fspath(tokenizer)).path
+    lent = None if tokenizer is None else _core.Checkpoint(plain(tokenizer)).path
     try:
         side = _side_files(recipe, inputs, json.loads(plan.config_json()), lent, settings)
     except UsageError as e:
@@ -121,7 +122,7 @@ def _side_files(
     recipe: Mapping[str, Any], inputs: Sequence[Path], change: Mapping[str, Any], lent: Path | None, settings: Settings
 ) -> Beside:
     """What goes beside the tensors: whose tokenizer, with which chat template."""
-    base = Path(recipe["base_model"]) if isinstance(recipe.get("base_model"), str) else None
+    base = Path(plain(recipe["base_model"])) if isinstance(recipe.get("base_model"), str | Reference) else None
     told = []
     if (wanted := tokenizer_of(recipe)) is not None:
         from suture.sidecars.vocabulary import lender_of

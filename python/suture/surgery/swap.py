@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from suture.errors import UsageError
+from suture.reference import model_of, plain
 from suture.results import Proposal
 from suture.results.report import Report
 from suture.settings import Progress, Settings
@@ -102,13 +103,13 @@ def swap(
         if isinstance(donor, Mapping):
             if given:
                 raise UsageError(f"each of the donors has its own layers; expected no {given[0]}, found {given[0]}")
-            donors = [how | {"from": fspath(d), "layers": numbers(listed)} for d, listed in donor.items()]
+            donors = [how | {"from": model_of(d), "layers": numbers(listed)} for d, listed in donor.items()]
         else:
-            donors = [how | spans | {"from": fspath(donor), "layers": numbers(layers)}]
+            donors = [how | spans | {"from": model_of(donor), "layers": numbers(layers)}]
     options: dict[str, Any] = {
-        "into": fspath(into),
-        "base": None if base is None else fspath(base),
-        "donors": [{k: fspath(v) if k == "base" else v for k, v in d.items() if v is not None} for d in donors],
+        "into": model_of(into),
+        "base": None if base is None else model_of(base),
+        "donors": [{k: model_of(v) if k == "base" else v for k, v in d.items() if v is not None} for d in donors],
         "non_layer": share,
         "stack": stack,
         "ignore": ignore,
@@ -132,7 +133,7 @@ def exchange(
         UsageError, SutureError: as :func:`swap`.
     """
     ignore, donors = options["ignore"], options["donors"]
-    adapter = adapter_config([Path(options["into"]), *dict.fromkeys(Path(d["from"]) for d in donors)])
+    adapter = adapter_config([Path(plain(m)) for m in dict.fromkeys([options["into"], *(d["from"] for d in donors)])])
     options = {
         **options,
         "ignore": ignore.split(",") if isinstance(ignore, str) else ignore and list(ignore),

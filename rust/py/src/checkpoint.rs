@@ -9,7 +9,8 @@ use pyo3::types::PyBytes;
 use serde_json::json;
 use suture_core::checkpoint as core;
 use suture_core::delta::summary::summarise;
-use suture_core::source::{FileSource, IoMode, Source};
+use suture_core::source::IoMode;
+use suture_core::view::read_whole;
 
 use crate::errors::to_py;
 use crate::gil::long;
@@ -30,8 +31,11 @@ impl Checkpoint {
 #[pymethods]
 impl Checkpoint {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        long(py, None, |_| core::Checkpoint::open(&path)).map(|c| Self(Arc::new(c)))
+    #[pyo3(signature = (path, adapters=Vec::new(), name=None))]
+    fn new(py: Python<'_>, path: PathBuf, adapters: Vec<(PathBuf, f64)>, name: Option<String>) -> PyResult<Self> {
+        let adapters = adapters.into_iter().map(|(path, weight)| core::Applied::new(path, weight)).collect();
+        let reference = core::Reference { path, adapters, name };
+        long(py, None, |_| core::Checkpoint::of(&reference)).map(|c| Self(Arc::new(c)))
     }
 
     fn to_json(&self) -> String {
@@ -41,7 +45,7 @@ impl Checkpoint {
         let names: Vec<String> = (0..c.files.len()).map(|i| self.file_name(i)).collect();
         let tensors: Vec<_> = c.tensors.iter().map(|t| Self::info(t, &names[t.file])).collect();
         json!({
-            "path": c.path.to_string_lossy(),
+            "path": c.written().to_string_lossy(),
             "bytes": c.total_bytes(),
             "files": files,
             "stacks": c.anatomy().to_json(),
@@ -104,14 +108,8 @@ impl Checkpoint {
     fn read<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
         let index = self.0.find(name).ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
         let t = &self.0.tensors[index];
-        let file = &self.0.files[t.file];
-        PyBytes::new_with(py, t.nbytes as usize, |target| {
-            let source = FileSource::new(&file.path, file.identity, IoMode::Pread);
-            let mut buffer = None;
-            let bytes = source.read(t.begin..t.begin + t.nbytes, &mut buffer).map_err(|e| to_py(py, &e))?;
-            target.copy_from_slice(bytes);
-            Ok(())
-        })
+        let sources = self.0.sources(IoMode::Pread);
+        PyBytes::new_with(py, t.nbytes as usize, |target| read_whole(t, &sources, target).map_err(|e| to_py(py, &e)))
     }
 
     #[pyo3(signature = (io, threads, progress=None))]

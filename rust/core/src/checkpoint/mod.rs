@@ -1,10 +1,13 @@
 //! Checkpoints on disk: opened by their headers, read by byte range, written by position.
 
+mod adapted;
 mod folder;
 pub mod header;
 mod index;
 mod json;
 mod layout;
+pub mod made;
+mod reference;
 mod replaceable;
 mod staging;
 mod target;
@@ -13,11 +16,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
 pub use layout::{Layout, Shard, ShardPolicy};
+pub use reference::{Applied, Reference};
 pub use staging::{Staging, WriteMode};
 pub use target::{Target, report_of};
 
@@ -29,6 +33,7 @@ use crate::model::families::Families;
 use crate::model::names::{is_buffer, other_names};
 use crate::model::tied;
 use crate::source::{FileSource, Identity, IoMode, Source};
+use made::Made;
 
 /// The file of an output that says how it was made, with the digest of every tensor.
 pub const REPORT: &str = "suture.json";
@@ -51,9 +56,30 @@ pub struct Tensor {
     pub begin: u64,
     /// Size in bytes.
     pub nbytes: u64,
+    /// What it is made of when it is read, if it is not stored as it is. File and first byte are then those of what it stands for.
+    pub made: Option<Arc<Made>>,
 }
 
 impl Tensor {
+    /// Bits that an element takes as it is read: of what is made, those of an f64.
+    pub fn read_bits(&self) -> u64 {
+        if self.made.is_some() { Dtype::F64.bits() } else { self.dtype.bits() }
+    }
+
+    /// Bytes that reading all of it takes.
+    pub fn read_bytes(&self) -> u64 {
+        self.elements() * self.read_bits() / 8
+    }
+
+    /// Bits an element of what it is made of takes as it is read.
+    pub fn inner_bits(&self) -> u64 {
+        let Some(made) = &self.made else { return 0 };
+        let Made::Sum(sum) = &**made;
+        // Lengths of rows are given to whole rows, which are kept beside what is asked for.
+        let whole = if sum.magnitude.is_some() { 2 * Dtype::F64.bits() } else { 0 };
+        whole + sum.parts.iter().map(|(t, _)| t.read_bits() + t.inner_bits()).sum::<u64>()
+    }
+
     /// Whether it is a buffer that loaders compute again; see [`is_buffer`].
     pub fn is_buffer(&self) -> bool {
         is_buffer(&self.name, self.shape.len())
@@ -91,6 +117,10 @@ pub struct Checkpoint {
     pub warnings: Vec<String>,
     /// The config.json beside its files, if there is one that can be read.
     pub config: Option<Value>,
+    /// Adapters that are folded in, and how many tensors each changes.
+    pub folded: Vec<String>,
+    /// How it was named.
+    pub reference: Reference,
     by_name: HashMap<String, usize>,
     anatomy: OnceLock<Anatomy>,
     /// Its tables of tokens.
@@ -112,6 +142,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
+        let reference = Reference::from(path);
         let path = &*index::resolve(path)?;
         let listing = index::list(path)?;
         let mut out = Self {
@@ -119,7 +150,9 @@ impl Checkpoint {
             files: Vec::new(),
             tensors: Vec::new(),
             warnings: listing.warning.map(|w| format!("{}: {w}", path.display())).into_iter().collect(),
-            config: read_config(path),
+            config: read_json(&path.join("config.json")),
+            folded: Vec::new(),
+            reference,
             by_name: HashMap::new(),
             anatomy: OnceLock::new(),
             tables: OnceLock::new(),
@@ -138,6 +171,46 @@ impl Checkpoint {
         Ok(out)
     }
 
+    /// Opens a model with the adapters that it is named with.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; and if an adapter is not one of the model.
+    pub fn of(reference: &Reference) -> Result<Self> {
+        let mut out = Self::open(&reference.path)?;
+        for applied in &reference.adapters {
+            out.fold(applied)?;
+        }
+        out.reference = reference.clone();
+        Ok(out)
+    }
+
+    /// Where it lies, with its adapters as they are written.
+    pub fn written(&self) -> PathBuf {
+        if self.reference.adapters.is_empty() { self.path.clone() } else { self.reference.to_string().into() }
+    }
+
+    /// What it is called: its name, or that of its folder or file, and those of its adapters.
+    pub fn name(&self) -> String {
+        let folder = |p: &Path| {
+            let path = p.canonicalize().unwrap_or_else(|_| p.to_owned());
+            path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+        };
+        let own = self.reference.name.clone().unwrap_or_else(|| folder(&self.path));
+        self.reference.adapters.iter().fold(own, |name, a| format!("{name}+{}", folder(&a.path)))
+    }
+
+    /// Puts a tensor in the place of the one of its name, or behind all others.
+    fn put(&mut self, tensor: Tensor) {
+        match self.by_name.get(&tensor.name) {
+            Some(i) => self.tensors[*i] = tensor,
+            None => {
+                self.by_name.insert(tensor.name.clone(), self.tensors.len());
+                self.tensors.push(tensor);
+            }
+        }
+        (self.anatomy, self.tables) = Default::default();
+    }
+
     /// A checkpoint of tensors in one file that is not there, for tests of what needs no data.
     #[cfg(test)]
     pub(crate) fn of_tensors(tensors: Vec<Tensor>) -> Self {
@@ -148,6 +221,8 @@ impl Checkpoint {
             tensors,
             warnings: Vec::new(),
             config: None,
+            folded: Vec::new(),
+            reference: PathBuf::new().into(),
             by_name,
             anatomy: OnceLock::new(),
             tables: OnceLock::new(),
@@ -169,6 +244,7 @@ impl Checkpoint {
                 file,
                 begin: data_start + e.begin,
                 nbytes: e.end - e.begin,
+                made: None,
             });
         }
         self.warnings.extend(header.warning.map(|w| format!("{}: {w}", path.display())));
@@ -281,9 +357,8 @@ impl Checkpoint {
     }
 }
 
-/// The config.json of a folder. Whether it is sound is for those to say who write one: here it only tells more.
-fn read_config(folder: &Path) -> Option<Value> {
-    let path = folder.join("config.json");
+/// A config, if it can be read. Whether it is sound is for those to say who write one: here it only tells more.
+fn read_json(path: &Path) -> Option<Value> {
     let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_CONFIG);
     let text = if small { std::fs::read(path).ok()? } else { return None };
     serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)

@@ -8,7 +8,7 @@ use super::moments::Moments;
 use crate::error::Result;
 use crate::plan::{Action, Plan};
 use crate::source::IoMode;
-use crate::view::{Decode, Place, Plain, Slot, Sources};
+use crate::view::{Place, Slot, Sources, stored};
 
 /// Tensors looked at, and elements of each.
 const TENSORS: usize = 32;
@@ -51,8 +51,8 @@ pub fn doubts(plan: &Plan, io: IoMode) -> Result<Vec<String>> {
         Some(format!(
             "{} and {} do not look like tunings of one model: cosine {cosine:.2}, relative change {:.2} on a sample of their \
              matrices (tunings have a cosine above 0.97)",
-            plan.models[first].path.display(),
-            plan.models[model].path.display(),
+            plan.models[first].written().display(),
+            plan.models[model].written().display(),
             (m.square_delta / m.square_base).sqrt()
         ))
     };
@@ -78,13 +78,14 @@ fn others(plan: &Plan, first: usize) -> BTreeSet<usize> {
 
 /// Elements from the middle of a tensor.
 fn sample(plan: &Plan, sources: &Sources, place: Place) -> Result<Vec<f32>> {
-    let plain = Plain::at(place, &plan.models, sources);
-    let all = plain.tensor.elements();
+    let tensor = plan.tensor(place);
+    let view = stored(tensor, &sources[place.model]);
+    let all = tensor.elements();
     let n = all.min(ELEMENTS);
     let part = (all - n) / 2..(all - n) / 2 + n;
     let mut slot = Slot::default();
-    let bytes = plain.read(&part, &mut slot)?;
+    let bytes = view.read(&part, &mut slot)?;
     let mut wide = vec![0.0; n as usize];
-    plain.decode(bytes, &part, &part, &mut wide)?;
+    view.decode(bytes, &part, &part, &mut wide)?;
     Ok(wide)
 }

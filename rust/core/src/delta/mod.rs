@@ -34,7 +34,7 @@ use crate::model::cuts::{Wanted, slicing};
 use crate::model::names::module_kind;
 use crate::model::slices::{Part, Slicing};
 use crate::source::{IoMode, Source};
-use crate::view::Plain;
+use crate::view::{Decode, stored};
 use moments::Moments;
 use options::Options;
 use pairs::Pair;
@@ -54,6 +54,8 @@ pub struct Comparison {
 /// A fine-tune against the base.
 struct Model {
     path: PathBuf,
+    /// What it is called.
+    name: String,
     /// Tensors of both, in the order of the base's bytes.
     tensors: Vec<Compared>,
     /// Groups of tensors whose distribution was asked for.
@@ -191,8 +193,8 @@ fn once(base: &Checkpoint, tuned: &[&Checkpoint]) -> u64 {
     rows(base, tuned)
         .iter()
         .map(|r| {
-            let tuned = r.tuned.iter().zip(tuned).filter_map(|(i, t)| i.map(|i| t.tensors[i].nbytes));
-            base.tensors[r.base].nbytes + tuned.sum::<u64>()
+            let tuned = r.tuned.iter().zip(tuned).filter_map(|(i, t)| i.map(|i| t.tensors[i].read_bytes()));
+            base.tensors[r.base].read_bytes() + tuned.sum::<u64>()
         })
         .sum()
 }
@@ -231,13 +233,14 @@ impl Open<'_> {
     }
 
     /// A row's tensor in the base and in the fine-tunes that `which` picks.
-    fn stored(&self, row: &Row, which: impl Fn(usize) -> bool) -> Vec<Plain<'_>> {
-        let b = &self.base.tensors[row.base];
-        let base = Plain { source: &*self.base_files[b.file], tensor: b };
-        let tuned = row.tuned.iter().enumerate().filter(|(m, _)| which(*m)).filter_map(|(m, i)| {
-            let tensor = &self.tuned[m].tensors[(*i)?];
-            Some(Plain { source: &*self.tuned_files[m][tensor.file], tensor })
-        });
+    fn stored(&self, row: &Row, which: impl Fn(usize) -> bool) -> Vec<Box<dyn Decode + '_>> {
+        let base = stored(&self.base.tensors[row.base], &self.base_files);
+        let tuned = row
+            .tuned
+            .iter()
+            .enumerate()
+            .filter(|(m, _)| which(*m))
+            .filter_map(|(m, i)| Some(stored(&self.tuned[m].tensors[(*i)?], &self.tuned_files[m])));
         std::iter::once(base).chain(tuned).collect()
     }
 
@@ -321,7 +324,7 @@ pub fn compare(
         observer.tick(read_bytes(base, tuned, options));
     }
     open.base_files.iter().chain(open.tuned_files.iter().flatten()).try_for_each(|s| s.check())?;
-    Ok(Comparison { base: base.path.clone(), anatomy: anatomy.clone(), options: options.clone(), models, pairs })
+    Ok(Comparison { base: base.written(), anatomy: anatomy.clone(), options: options.clone(), models, pairs })
 }
 
 /// Every two of `n`.
@@ -356,7 +359,8 @@ impl Model {
         let of_base = only_base.iter().chain(&reshaped).map(|n| layer(base, n));
         let lost = of_base.chain(only_tuned.iter().map(|n| layer(tuned, n))).collect();
         Self {
-            path: tuned.path.clone(),
+            path: tuned.written(),
+            name: tuned.name(),
             tensors: Vec::new(),
             groups: BTreeMap::new(),
             only_base,

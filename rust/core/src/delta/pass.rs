@@ -109,7 +109,7 @@ impl First<'_> {
         let stored = open.stored(row, |_| true);
         let present: Vec<usize> = (0..row.tuned.len()).filter(|m| row.tuned[*m].is_some()).collect();
         let place: HashMap<usize, usize> = present.iter().enumerate().map(|(at, m)| (*m, at)).collect();
-        let same_dtype = |at: usize| stored[at + 1].tensor.dtype == stored[0].tensor.dtype;
+        let same_dtype = |at: usize| stored[at + 1].dtype() == stored[0].dtype();
         let touched = slicing.map_or(0..1, |s| s.touched(&elements));
         let mut looks: Vec<Look> = (0..present.len())
             .map(|at| Look {
@@ -125,7 +125,7 @@ impl First<'_> {
             .collect();
         let mates: Vec<Option<(usize, usize)>> =
             all_pairs(row.tuned.len()).map(|(a, b)| Some((*place.get(&a)?, *place.get(&b)?))).collect();
-        let dtype = stored[0].tensor.dtype;
+        let dtype = stored[0].dtype();
         let mut related: Vec<Option<Pair>> =
             mates.iter().map(|m| m.filter(|_| dtype.computes()).map(|_| Pair::default())).collect();
         if dtype.computes() {
@@ -141,7 +141,7 @@ impl First<'_> {
                 }
             })?;
         } else {
-            let views: Vec<&dyn Decode> = stored.iter().map(|s| s as &dyn Decode).collect();
+            let views: Vec<&dyn Decode> = stored.iter().map(|s| &**s).collect();
             chunks::each(&views, elements, CHUNK, true, buffers, |part, raw| {
                 progress.alive()?;
                 for (Look { seen, .. }, tuned) in looks.iter_mut().zip(&raw[1..]) {

@@ -160,8 +160,7 @@ fn layer_name(anatomy: &Anatomy, layer: Layer) -> Value {
 fn labels(models: &[Model]) -> Vec<String> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let label = |m: &Model| {
-        let path = m.path.canonicalize().unwrap_or_else(|_| m.path.clone());
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = m.name.clone();
         let n = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
         if *n == 1 { name } else { format!("{name}#{n}") }
     };

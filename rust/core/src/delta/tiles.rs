@@ -8,7 +8,7 @@ use crate::engine::observer::Progress;
 use crate::error::Result;
 use crate::kernels::arith;
 use crate::sizes::{CHUNK, TILE};
-use crate::view::{Decode, Plain};
+use crate::view::{Decode, exactly};
 
 /// Elements of one model.
 #[derive(Clone, Copy)]
@@ -41,16 +41,16 @@ pub struct Tuned<'a> {
 /// # Errors
 /// Input that cannot be read, [`crate::error::Error::Interrupted`].
 pub fn each(
-    stored: &[Plain],
+    stored: &[Box<dyn Decode + '_>],
     elements: Range<u64>,
     buffers: &mut Buffers,
     progress: &Progress,
     mut f: impl FnMut(Range<u64>, &Elements, &[Tuned]),
 ) -> Result<()> {
     let mut wide: Vec<Vec<f32>> = vec![vec![0.0; TILE]; stored.len()];
-    let exactly = stored.iter().any(|s| s.dtype() == Dtype::F64);
-    let mut exact: Vec<Vec<f64>> = vec![vec![0.0; if exactly { TILE } else { 0 }]; stored.len()];
-    let views: Vec<&dyn Decode> = stored.iter().map(|s| s as &dyn Decode).collect();
+    let exact_too = stored.iter().any(|s| s.dtype() == Dtype::F64);
+    let mut exact: Vec<Vec<f64>> = vec![vec![0.0; if exact_too { TILE } else { 0 }]; stored.len()];
+    let views: Vec<&dyn Decode> = stored.iter().map(|s| &**s).collect();
     chunks::each(&views, elements, CHUNK, true, buffers, |part, raw| {
         progress.alive()?;
         let mut at = part.start;
@@ -62,11 +62,11 @@ pub fn each(
             let equal: Vec<bool> = (1..stored.len()).map(same).collect();
             for i in (0..stored.len()).filter(|i| *i == 0 || !equal[*i - 1]) {
                 stored[i].decode(raw[i], &part, &piece, &mut wide[i][..len])?;
-                if exactly {
-                    widen_exactly(stored[i].dtype(), bytes(i).unwrap_or_default(), &wide[i][..len], &mut exact[i]);
+                if exact_too {
+                    exactly(&*stored[i], raw[i], &part, &piece, &mut exact[i][..len])?;
                 }
             }
-            let of = |i: usize| Elements { values: &wide[i][..len], exact: exactly.then(|| &exact[i][..len]) };
+            let of = |i: usize| Elements { values: &wide[i][..len], exact: exact_too.then(|| &exact[i][..len]) };
             let tuned: Vec<Tuned> = (equal.iter().enumerate())
                 .map(|(i, same)| Tuned { same: *same, elements: of(if *same { 0 } else { i + 1 }) })
                 .collect();
@@ -76,14 +76,6 @@ pub fn each(
         progress.add(raw.iter().map(|r| r.len() as u64).sum());
         Ok(())
     })
-}
-
-fn widen_exactly(dtype: Dtype, bytes: &[u8], values: &[f32], out: &mut [f64]) {
-    if dtype == Dtype::F64 {
-        out.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(o, b)| *o = f64::from_le_bytes(*b));
-    } else {
-        out.iter_mut().zip(values).for_each(|(o, v)| *o = f64::from(*v));
-    }
 }
 
 /// The changes of a tile.

@@ -67,9 +67,9 @@ impl Job {
             }
         };
         let views = t.action.views();
-        let bits = std::iter::once(t.dtype.bits()).chain(views.iter().map(|v| v.dtype(&plan.models).bits()));
+        let bits = std::iter::once(t.dtype.bits()).chain(views.iter().map(|v| v.bits(&plan.models)));
         let span_bytes = bits.map(|bits| t.span() * bits / 8).collect();
-        let stored = |v: &crate::view::View| if v.is_stored() { v.nbytes(&plan.models) } else { 0 };
+        let stored = |v: &crate::view::View| if v.is_stored(&plan.models) { v.nbytes(&plan.models) } else { 0 };
         let sizes = std::iter::once(t.nbytes).chain(views.iter().map(stored));
         let leaves = sizes.map(|n| vec![0; n.div_ceil(BLOCK as u64) as usize]).collect();
         let spans = t.spans();

@@ -1,10 +1,11 @@
 //! Arithmetic on slices, compiled for AVX2 and for the baseline, chosen once at run time.
 //!
-//! No kernel uses fused multiply-add or an order of summation that depends on the instruction set: both versions
-//! give the same bits.
+//! No kernel has an order of summation that depends on the instruction set, or fuses a product and a sum where it does not say so
+//! (`mul_add`): all versions give the same bits.
 
 pub mod arith;
 pub mod cast;
+pub mod low_rank;
 pub mod reduce;
 pub mod rng;
 pub mod scratch;

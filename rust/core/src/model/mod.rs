@@ -6,6 +6,7 @@ pub mod attention;
 pub mod config;
 pub mod cuts;
 pub mod families;
+pub mod lora;
 pub mod names;
 pub mod roles;
 pub mod slices;

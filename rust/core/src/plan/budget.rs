@@ -107,8 +107,9 @@ fn fixed(plan: &Plan, threads: usize, chunk: u64) -> (u64, u64, usize) {
         let elements = chunk_of(t, chunk).min(chunk);
         slots.resize(slots.len().max(views.len()), (0, 0));
         for ((buffer, spare), view) in slots.iter_mut().zip(&views) {
-            *buffer = (*buffer).max(elements * view.dtype(&plan.models).bits().max(16) / 8);
-            *spare = (*spare).max(if matches!(view, View::Runs(_)) { SPARE } else { 0 });
+            *buffer = (*buffer).max(elements * view.bits(&plan.models).max(16) / 8);
+            let runs = if matches!(view, View::Runs(_)) { SPARE } else { 0 };
+            *spare = (*spare).max(runs + elements * view.inner_bits(&plan.models) / 8 + PAGES);
         }
         out = out.max(elements * t.dtype.bits().max(16) / 8);
         if let Action::Compute { cost, .. } = &t.action {
@@ -144,6 +145,7 @@ fn need(plan: &Plan, t: &TensorPlan, threads: usize, chunk: u64) -> u64 {
     };
     let wide = chunk_of(t, chunk).saturating_sub(chunk);
     let bytes = |bits: u64| wide * bits.max(16) / 8;
-    let read: u64 = views.iter().map(|v| bytes(v.dtype(&plan.models).bits())).sum();
+    let models = &plan.models;
+    let read: u64 = views.iter().map(|v| bytes(v.bits(models) + v.inner_bits(models)) + v.resident(models)).sum();
     leaves + statistics + rows + workers * read
 }

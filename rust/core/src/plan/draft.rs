@@ -112,6 +112,8 @@ impl Draft {
         let fixed = from.places().iter().any(|p| self.models.family(*p).is_some());
         match dtype {
             Some(want) if want != have && have.computes() && !fixed => self.cast(name, from, want),
+            // What is made has no bytes to move.
+            _ if from.is_made(&self.models.checkpoints) => self.cast(name, from, have),
             _ => self.push(name, have, from.like(), Action::Move { from, same: vec![] }),
         }
     }
@@ -333,6 +335,8 @@ impl Draft {
         };
         let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem, &said)?;
         drop(lead);
+        let folded = self.models.checkpoints.iter().flat_map(|c| &c.folded);
+        self.notes.extend(folded.map(|told| ("adapter".to_owned(), told.clone())));
         let unused = unused::list(&self.models, self.items.iter().map(|i| (i.name.as_str(), i.action.places())));
         self.tell();
         let place = |(i, (shard, offset)): (Item, &(usize, u64))| TensorPlan {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Action, Group, OutputConfig, Plan, SCHEMA, TensorPlan, Unused};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
-use crate::checkpoint::{Checkpoint, Shard, ShardFile};
+use crate::checkpoint::{Checkpoint, Reference, Shard, ShardFile};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Parameter, Params, Value as Param, registry};
@@ -96,6 +96,8 @@ impl Plan {
             json!({
                 "label": label,
                 "path": path_json(&m.path),
+                "adapters": adapters_json(&m.reference),
+                "name": m.reference.name,
                 "tensors": m.tensors.len(),
                 "bytes": m.total_bytes(),
                 "files": m.files.iter().map(file).collect::<Vec<_>>(),
@@ -170,7 +172,7 @@ impl Plan {
         let opened: Vec<Arc<Checkpoint>> = (models.iter().enumerate())
             .map(|(i, m)| {
                 let at = format!("models[{i}]");
-                let checkpoint = Checkpoint::open(&crate::recipe::path(&at, &m["path"])?)?;
+                let checkpoint = Checkpoint::of(&crate::recipe::model(&at, &reference(m))?)?;
                 same_files(&checkpoint, list(m, "files")?, &at)?;
                 Ok(Arc::new(checkpoint))
             })
@@ -230,6 +232,16 @@ pub(super) fn path_json(path: &std::path::Path) -> Value {
             json!({"bytes": hex})
         }
     }
+}
+
+/// The adapters of a model, as a recipe has them.
+fn adapters_json(model: &Reference) -> Value {
+    model.adapters.iter().map(|a| json!({"path": path_json(&a.path), "weight": a.weight()})).collect()
+}
+
+/// What [`crate::recipe::model`] reads, of a model of a plan.
+fn reference(model: &Value) -> Value {
+    json!({"path": model["path"], "adapters": model["adapters"], "name": model["name"]})
 }
 
 /// The shard at `index`, with its header made again.

@@ -1,13 +1,14 @@
 //! Compiles a merge recipe: which tensor of which model goes into which output tensor, with which parameters.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::models::unclear;
 use super::modules::ByModule;
 use super::select::{InputRules, Position, depth, resolve};
 use super::stage::{Holds, Loose, Source, Stage, one_stack, outside, stage};
 use super::{Computation, Draft, Models, OutputConfig, Relaid, idle, notes};
+use crate::checkpoint::Reference;
 use crate::error::{Error, Result};
 use crate::methods::{Base, Kind, Spec, Value};
 use crate::model::names::split_layer;
@@ -125,10 +126,10 @@ fn relaid(models: &Models, from: usize, stages: &[Stage]) -> Relaid {
 /// What is to be said of a base that the method starts from nothing with.
 fn base_unmerged(merge: &Merge, models: &Models) -> Option<String> {
     let base = merge.base.as_ref()?;
-    let same = |path: &PathBuf| models.index(path).is_some_and(|i| models.index(base) == Some(i));
+    let same = |model: &Reference| models.index(model).is_some_and(|i| models.index(base) == Some(i));
     let mut sources = merge.parts.iter().flat_map(|p| &p.slices).flat_map(|s| &s.sources);
     let listed = sources.any(|s| same(&s.model));
-    let (name, base) = (merge.method.spec().name, base.display());
+    let name = merge.method.spec().name;
     match merge.method.spec().base {
         Base::None if !listed => {
             Some(format!("base_model: {name} has no base; {base} gives the config and the files beside it"))
@@ -304,7 +305,7 @@ impl Builder<'_> {
         for p in self.spec.parameters.iter().filter(|p| computes && matches!(p.kind, Kind::Checkpoint)) {
             for (value, name) in params.per_input.get(p.name).into_iter().flatten().zip(&names) {
                 let Value::Word(path) = value else { continue };
-                let model = draft.models.open(&PathBuf::from(path))?;
+                let model = draft.models.open(&Path::new(path).into())?;
                 inputs.push(draft.models.need(model, name, wanted_by)?);
             }
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::{Counted, TensorPlan};
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Reference, Tensor};
 use crate::error::{Error, Result};
 use crate::model::anatomy::{Anatomy, Stack};
 use crate::model::families::Families;
@@ -16,31 +16,31 @@ use crate::view::Place;
 pub struct Models {
     /// The checkpoints.
     pub checkpoints: Vec<Arc<Checkpoint>>,
-    by_path: HashMap<PathBuf, usize>,
+    by_name: HashMap<Reference, usize>,
     /// The quantised weights of each.
     families: Vec<OnceLock<Families>>,
 }
 
 impl Models {
-    /// The index of the model at `path`, opened at its first mention.
+    /// The index of a model, opened at its first mention.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
-    pub fn open(&mut self, path: &Path) -> Result<usize> {
+    /// As [`Checkpoint::of`].
+    pub fn open(&mut self, model: &Reference) -> Result<usize> {
         // One model may be written in several ways; it is one model.
-        let real = path.canonicalize().unwrap_or_else(|_| path.into());
-        if let Some(i) = self.by_path.get(&real) {
+        let real = model.real();
+        if let Some(i) = self.by_name.get(&real) {
             return Ok(*i);
         }
-        self.checkpoints.push(Arc::new(Checkpoint::open(path)?));
+        self.checkpoints.push(Arc::new(Checkpoint::of(model)?));
         self.families.push(OnceLock::new());
-        self.by_path.insert(real, self.checkpoints.len() - 1);
+        self.by_name.insert(real, self.checkpoints.len() - 1);
         Ok(self.checkpoints.len() - 1)
     }
 
-    /// The index of the model at `path`, if it was opened.
-    pub fn index(&self, path: &Path) -> Option<usize> {
-        self.by_path.get(&path.canonicalize().unwrap_or_else(|_| path.into())).copied()
+    /// The index of a model, if it was opened.
+    pub fn index(&self, model: &Reference) -> Option<usize> {
+        self.by_name.get(&model.real()).copied()
     }
 
     /// The model at `index`.
@@ -155,7 +155,7 @@ impl Models {
 
     /// Labels of the models, as [`labels`].
     pub fn labels(&self) -> Vec<String> {
-        labels(self.checkpoints.iter().map(|c| c.path.as_path()))
+        labels(self.checkpoints.iter().map(|c| (c.path.as_path(), &c.reference)))
     }
 }
 
@@ -167,9 +167,38 @@ pub fn unclear(checkpoint: &Checkpoint, problem: String) -> Error {
     Error::recipe("stack", format!("{} {problem}", checkpoint.path.display()))
 }
 
+/// What models are called, by where they lie and how they were named: by their name, or that of their folder or file; where
+/// these repeat, with as much of the path before them as tells them apart; and with their adapters.
+pub fn labels<'a>(models: impl Iterator<Item = (&'a Path, &'a Reference)>) -> Vec<String> {
+    let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_owned());
+    // An adapter is called after its folder, as the model is.
+    let adapted = |r: &Reference| {
+        let named = |p: &Path| real(p).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let weight = |w: f64| if w == 1.0 { String::new() } else { format!("*{w}") };
+        r.adapters.iter().map(|a| format!("+{}{}", named(&a.path), weight(a.weight()))).collect::<String>()
+    };
+    let models: Vec<(PathBuf, &Reference)> = models.map(|(path, r)| (real(path), r)).collect();
+    let mut distinct: Vec<PathBuf> = models.iter().map(|(path, _)| path.clone()).collect();
+    distinct.sort();
+    distinct.dedup();
+    let bare = bare_labels(&distinct);
+    let own = |(path, r): &(PathBuf, &Reference)| {
+        let folder = || distinct.binary_search(path).map(|i| bare[i].clone()).unwrap_or_default();
+        r.name.clone().unwrap_or_else(folder) + &adapted(r)
+    };
+    let mut out: Vec<String> = models.iter().map(own).collect();
+    // Two adapters of one name, in other folders.
+    for i in 1..out.len() {
+        let again = out[..i].iter().filter(|l| **l == out[i]).count();
+        if again > 0 {
+            out[i] = format!("{} ({})", out[i], again + 1);
+        }
+    }
+    out
+}
+
 /// The names of folders or files; where they repeat, with as much of the path before them as tells them apart.
-pub fn labels<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<String> {
-    let real: Vec<PathBuf> = paths.map(|p| p.canonicalize().unwrap_or_else(|_| p.to_owned())).collect();
+fn bare_labels(real: &[PathBuf]) -> Vec<String> {
     let tail = |path: &Path, parts: usize| {
         let mut tail: Vec<_> = path.iter().rev().take(parts).map(|p| p.to_string_lossy().into_owned()).collect();
         tail.reverse();
@@ -214,7 +243,10 @@ mod tests {
 
     #[test]
     fn labels_are_as_long_as_it_takes_to_tell_them_apart() {
-        let of = |paths: &[&str]| labels(paths.iter().map(Path::new));
+        let of = |paths: &[&str]| {
+            let references: Vec<Reference> = paths.iter().map(|p| Path::new(p).into()).collect();
+            labels(references.iter().map(|r| (r.path.as_path(), r)))
+        };
         assert_eq!(of(&["/x/a/model", "/x/b/other"]), ["model", "other"]);
         assert_eq!(of(&["/x/a/model", "/x/b/model", "/x/other"]), ["a/model", "b/model", "other"]);
         // Whichever is named first.

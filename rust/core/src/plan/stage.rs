@@ -110,7 +110,7 @@ pub fn stage<'a>(
         if end > layers {
             return Err(Error::recipe(
                 format!("{}.layer_range", entry.at),
-                format!("ends at {end}, but {} has {layers} layers{}", entry.model.display(), of(&stack)),
+                format!("ends at {end}, but {} has {layers} layers{}", entry.model, of(&stack)),
             ));
         }
         let n = end - start;
@@ -120,17 +120,14 @@ pub fn stage<'a>(
             Some(c) => {
                 return Err(Error::recipe(
                     &entry.at,
-                    format!(
-                        "{} gives {n} layers, the first model gives {c}; they must be as many",
-                        entry.model.display()
-                    ),
+                    format!("{} gives {n} layers, the first model gives {c}; they must be as many", entry.model),
                 ));
             }
         }
         if sources.iter().any(|s| s.model == model) {
             return Err(Error::recipe(
                 &entry.at,
-                format!("{} is listed twice; give it one entry and one weight", entry.model.display()),
+                format!("{} is listed twice; give it one entry and one weight", entry.model),
             ));
         }
         sources.push(Source { entry, model, start, stack });

@@ -1,13 +1,12 @@
 //! The merge recipe: mergekit's grammar (models, slices, base_model, parameters, dtype, out_dtype).
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use super::Filter;
 use super::fields::{Fields, wrong};
 use super::idle::Idle;
 use super::setting::{self, Settings};
+use crate::checkpoint::Reference;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, nearest};
 use crate::methods::{Method, registry};
@@ -16,7 +15,7 @@ use crate::methods::{Method, registry};
 #[derive(Debug, Clone)]
 pub struct ModelUse {
     /// Path of the model.
-    pub model: PathBuf,
+    pub model: Reference,
     /// First layer and one past the last; `None` for all.
     pub layers: Option<(usize, usize)>,
     /// Its own parameters.
@@ -31,7 +30,7 @@ pub struct Slice {
     /// The models, all with the same number of layers.
     pub sources: Vec<ModelUse>,
     /// The base of this slice, if it has its own.
-    pub base: Option<PathBuf>,
+    pub base: Option<Reference>,
     /// Parameters of this slice.
     pub parameters: Settings,
     /// Key path of the entry.
@@ -59,7 +58,7 @@ pub struct Merge {
     /// The method.
     pub method: &'static dyn Method,
     /// Path of the base model.
-    pub base: Option<PathBuf>,
+    pub base: Option<Reference>,
     /// The parts; one but for recipes with `modules`.
     pub parts: Vec<Part>,
     /// Tensors that are merged, if not all; the others are the base's, or the first model's, bit for bit.
@@ -103,7 +102,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     for key in BESIDE {
         fields.get(key);
     }
-    let base = fields.get("base_model").map(|v| super::path("base_model", v)).transpose()?;
+    let base = fields.get("base_model").map(|v| super::model("base_model", v)).transpose()?;
     let parameters = parameters(&mut fields, method, idle)?;
     let dtype = |fields: &mut Fields, key| -> Result<Option<Dtype>> {
         fields.text(key)?.map(|name| super::parse_dtype(key, name)).transpose()
@@ -178,7 +177,7 @@ fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method, 
 
 fn parse_slice(at: &str, value: &Value, method: &'static dyn Method, idle: &Idle) -> Result<Slice> {
     let mut fields = Fields::new(at, value)?.lenient(idle, "a slice");
-    let base = fields.get("base_model").map(|v| super::path(&format!("{at}.base_model"), v)).transpose()?;
+    let base = fields.get("base_model").map(|v| super::model(&format!("{at}.base_model"), v)).transpose()?;
     let parameters = parameters(&mut fields, method, idle)?;
     let path = fields.path("sources");
     let list = match fields.list("sources")? {
@@ -201,7 +200,7 @@ fn sources(at: &str, list: &[Value], method: &'static dyn Method, idle: &Idle) -
             let at = format!("{at}[{i}]");
             let mut fields = Fields::new(&at, v)?.lenient(idle, "a model's entry");
             let path = fields.path("model");
-            let model = super::path(&path, fields.need("model")?)?;
+            let model = super::model(&path, fields.need("model")?)?;
             let parameters = parameters(&mut fields, method, idle)?;
             let path = fields.path("layer_range");
             let layers = fields.get("layer_range").map(|v| layer_range(&path, v)).transpose()?;

@@ -19,6 +19,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use self::fields::Fields;
+
+use crate::checkpoint::{Applied, Reference};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
@@ -47,6 +50,30 @@ impl Recipe {
 pub(crate) fn parse_dtype(at: &str, name: &str) -> Result<Dtype> {
     Dtype::from_user(name)
         .ok_or_else(|| Error::recipe(at, format!("expected float32, bfloat16, float16 or float64, found `{name}`")))
+}
+
+/// A model as a recipe has it: a path, or `{"path": ..., "adapters": [{"path": ..., "weight": 1.0}], "name": ...}`.
+pub(crate) fn model(at: &str, value: &Value) -> Result<Reference> {
+    if value.get("path").is_none() {
+        return path(at, value).map(Reference::from);
+    }
+    let mut fields = Fields::new(at, value)?;
+    let own = path(&fields.path("path"), fields.need("path")?)?;
+    let name = fields.text("name")?.map(str::to_owned);
+    let listed = fields.path("adapters");
+    let mut adapters = Vec::new();
+    for (i, adapter) in fields.list("adapters")?.into_iter().flatten().enumerate() {
+        let mut fields = Fields::new(format!("{listed}[{i}]"), adapter)?;
+        let path = path(&fields.path("path"), fields.need("path")?)?;
+        let place = fields.path("weight");
+        let weight = fields
+            .get("weight")
+            .map_or(Ok(1.0), |v| fields::number(v).ok_or_else(|| fields::wrong(&place, "a finite number", v)))?;
+        fields.finish()?;
+        adapters.push(Applied::new(path, weight));
+    }
+    fields.finish()?;
+    Ok(Reference { path: own, adapters, name })
 }
 
 /// A path as a recipe has it: text, or `{"bytes": HEX}` where it is not UTF-8.

@@ -1,12 +1,12 @@
 //! The swap recipe: layers of donors put into a recipient (Bandarkar et al., arXiv 2410.01335).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::Filter;
 use super::fields::{Fields, wrong};
+use crate::checkpoint::Reference;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
@@ -53,9 +53,9 @@ pub struct Donor {
     /// Its place in the recipe, for errors; empty where it is the only one.
     pub at: String,
     /// Its path.
-    pub from: PathBuf,
+    pub from: Reference,
     /// Path of the model it was tuned from, if that is not the swap's base: its change moves, not its weights.
-    pub base: Option<PathBuf>,
+    pub base: Option<Reference>,
     /// Layers from the bottom that it gives.
     pub bottom: usize,
     /// Layers from the top that it gives.
@@ -91,9 +91,9 @@ impl Donor {
 #[derive(Debug, Clone)]
 pub struct Swap {
     /// Path of the recipient: what is not swapped comes from it.
-    pub into: PathBuf,
+    pub into: Reference,
     /// Path of the base, for `non_layer: base` and for donors whose change moves.
-    pub base: Option<PathBuf>,
+    pub base: Option<Reference>,
     /// The models that give layers, at least one.
     pub donors: Vec<Donor>,
     /// Where everything outside the layers comes from.
@@ -112,8 +112,8 @@ pub struct Swap {
 
 pub(super) fn parse(value: &Value) -> Result<Swap> {
     let mut fields = Fields::new("", value)?;
-    let into = super::path("into", fields.need("into")?)?;
-    let base = fields.get("base").map(|v| super::path("base", v)).transpose()?;
+    let into = super::model("into", fields.need("into")?)?;
+    let base = fields.get("base").map(|v| super::model("base", v)).transpose()?;
     let listed = fields.list("donors")?.filter(|d| !d.is_empty());
     let listed = listed.ok_or_else(|| Error::recipe("donors", "no model gives layers"))?;
     let several = listed.len() > 1;
@@ -136,7 +136,7 @@ pub(super) fn parse(value: &Value) -> Result<Swap> {
     if non_layer == NonLayer::Base && base.is_none() {
         return Err(Error::recipe("non_layer", "asks for the base; give `base` too"));
     }
-    let paths: BTreeSet<&PathBuf> = donors.iter().map(|d| &d.from).collect();
+    let paths: BTreeSet<&Reference> = donors.iter().map(|d| &d.from).collect();
     if matches!(non_layer, NonLayer::From | NonLayer::Share(_)) && paths.len() > 1 {
         let problem = "asks for the donor's tensors, but there are several donors; expected into, base or mean";
         return Err(Error::recipe("non_layer", problem));
@@ -153,8 +153,8 @@ pub(super) fn parse(value: &Value) -> Result<Swap> {
 fn donor(at: String, value: &Value) -> Result<Donor> {
     let mut fields = Fields::new(at.clone(), value)?;
     let (from_at, base_at) = (fields.path("from"), fields.path("base"));
-    let from = super::path(&from_at, fields.need("from")?)?;
-    let base = fields.get("base").map(|v| super::path(&base_at, v)).transpose()?;
+    let from = super::model(&from_at, fields.need("from")?)?;
+    let base = fields.get("base").map(|v| super::model(&base_at, v)).transpose()?;
     let bottom = fields.count("bottom", 0)?;
     let top = fields.count("top", 0)?;
     let below = fields.count("transition_bottom", 0)?;

@@ -5,14 +5,17 @@
 
 mod plain;
 mod runs;
+mod sum;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::checkpoint::made::Made;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, widen};
+use crate::kernels::cast::{Element, narrow, widen, widen_to_odd};
+use crate::sizes::CHUNK;
 use crate::source::{Buffer, Source};
 
 pub use plain::Plain;
@@ -70,8 +73,13 @@ impl View {
     }
 
     /// True if its bytes are those of one stored tensor.
-    pub fn is_stored(&self) -> bool {
-        matches!(self, Self::Plain(_))
+    pub fn is_stored(&self, models: &[Arc<Checkpoint>]) -> bool {
+        matches!(self, Self::Plain(place) if place.tensor(models).made.is_none())
+    }
+
+    /// True if its elements are made of others when they are read, so that it has no bytes to move.
+    pub fn is_made(&self, models: &[Arc<Checkpoint>]) -> bool {
+        self.places().iter().any(|p| p.tensor(models).made.is_some())
     }
 
     /// Dtype of its elements.
@@ -79,18 +87,85 @@ impl View {
         self.like().tensor(models).dtype
     }
 
+    /// Bits that an element takes as it is read.
+    pub fn bits(&self, models: &[Arc<Checkpoint>]) -> u64 {
+        self.like().tensor(models).read_bits()
+    }
+
+    /// Bytes that stay in memory while it is read, besides what is read at a time.
+    pub fn resident(&self, models: &[Arc<Checkpoint>]) -> u64 {
+        self.places().iter().filter_map(|p| p.tensor(models).made.as_ref()).map(|m| m.resident()).sum()
+    }
+
+    /// What it is put together from, a chunk at a time, besides its own elements: bits an element.
+    pub fn inner_bits(&self, models: &[Arc<Checkpoint>]) -> u64 {
+        self.places().iter().map(|p| p.tensor(models).inner_bits()).sum()
+    }
+
     /// Bytes that reading all of it takes.
     pub fn nbytes(&self, models: &[Arc<Checkpoint>]) -> u64 {
-        self.like().tensor(models).nbytes
+        self.like().tensor(models).read_bytes()
     }
 
     /// The view ready to be read.
     pub fn open<'a>(&'a self, models: &'a [Arc<Checkpoint>], sources: &'a Sources) -> Box<dyn Decode + 'a> {
         match self {
-            Self::Plain(place) => Box::new(Plain::at(*place, models, sources)),
+            Self::Plain(place) => stored(place.tensor(models), &sources[place.model]),
             Self::Runs(runs) => Box::new(runs.open(models, sources)),
         }
     }
+}
+
+/// A tensor of a checkpoint with these files, ready to be read: as it is stored, or made of what is.
+pub fn stored<'a>(tensor: &'a Tensor, files: &'a [Box<dyn Source>]) -> Box<dyn Decode + 'a> {
+    match tensor.made.as_deref() {
+        None => Box::new(Plain { source: &*files[tensor.file], tensor }),
+        Some(Made::Sum(sum)) => Box::new(sum::Opened::new(sum, &tensor.shape, files)),
+    }
+}
+
+/// Reads all of a tensor into `target`, in its own dtype; what is made is rounded once.
+///
+/// # Errors
+/// As [`Source::read`].
+pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8]) -> Result<()> {
+    let view = stored(tensor, files);
+    let (mut slot, all) = (Slot::default(), tensor.elements());
+    for start in (0..all).step_by(CHUNK as usize) {
+        let part = start..(start + CHUNK).min(all);
+        let own = (part.start * tensor.dtype.bits() / 8) as usize..(part.end * tensor.dtype.bits() / 8) as usize;
+        let raw = view.read(&part, &mut slot)?;
+        if tensor.made.is_none() || tensor.dtype == Dtype::F64 {
+            target[own].copy_from_slice(raw);
+            continue;
+        }
+        let element = Element::need(tensor.dtype)?;
+        let how = if element.bytes() == 2 { widen_to_odd } else { widen };
+        let mut wide = vec![0f32; (part.end - part.start) as usize];
+        view.decode_by(how, raw, &part, &part, &mut wide)?;
+        narrow(element, &wide, &mut target[own]);
+    }
+    Ok(())
+}
+
+/// Makes numbers of the elements `part` of `raw`, as [`Decode::decode`] does, without rounding those that are f64.
+///
+/// # Errors
+/// As [`Decode::decode`].
+pub fn exactly(view: &dyn Decode, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f64]) -> Result<()> {
+    if let (Dtype::F64, Some(bytes)) = (view.dtype(), view.bytes(raw, of, part)) {
+        out.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(o, b)| *o = f64::from_le_bytes(*b));
+        return Ok(());
+    }
+    const WIDE: usize = 256;
+    let mut wide = [0f32; WIDE];
+    for (i, out) in out.chunks_mut(WIDE).enumerate() {
+        let start = part.start + (i * WIDE) as u64;
+        let wide = &mut wide[..out.len()];
+        view.decode(raw, of, &(start..start + out.len() as u64), wide)?;
+        out.iter_mut().zip(wide).for_each(|(o, w)| *o = f64::from(*w));
+    }
+    Ok(())
 }
 
 /// Memory of one operand of one thread, grown on first use and kept.
@@ -100,6 +175,8 @@ pub struct Slot {
     pub buffer: Option<Buffer>,
     /// What they are put together from.
     pub spare: Option<Buffer>,
+    /// The same, of each of several.
+    pub inner: Vec<Slot>,
 }
 
 /// A way to widen stored elements: [`widen`] or [`crate::kernels::cast::widen_to_odd`].
@@ -113,11 +190,6 @@ pub trait Decode: Send + Sync {
     /// The smallest number of elements that decode together.
     fn unit(&self) -> u64 {
         1
-    }
-
-    /// Bytes that stay in memory while it is open.
-    fn resident(&self) -> u64 {
-        0
     }
 
     /// True if its bytes are those of one stored tensor, whose digest is theirs.

@@ -162,6 +162,7 @@ mod tests {
             file: 0,
             begin: 0,
             nbytes: elements,
+            made: None,
         };
         Arc::new(Checkpoint::of_tensors(vec![tensor]))
     }

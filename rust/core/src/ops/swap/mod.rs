@@ -288,6 +288,10 @@ impl Builder<'_> {
                 ));
             }
             same_shape(&self.draft.models, &[own, donor])?;
+            if let Some(made) = [own, donor].iter().find(|p| self.draft.models.tensor(**p).made.is_some()) {
+                let problem = "is made of a weight and an adapter, and heads move bit for bit; fold the adapter first (`suture lora fold`)";
+                return Err(Error::tensor(&self.draft.models.get(made.model).path, &name, problem));
+            }
             let (mine, theirs) = (self.draft.models.tensor(own).dtype, self.draft.models.tensor(donor).dtype);
             if mine != theirs {
                 let problem = format!(

@@ -100,5 +100,5 @@ fn layers_of(numbers: &str) -> String {
 }
 
 fn base_label(swap: &Swap) -> String {
-    swap.base.as_ref().map(|b| b.display().to_string()).unwrap_or_default()
+    swap.base.as_ref().map(|b| b.to_string()).unwrap_or_default()
 }

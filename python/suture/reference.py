@@ -1,0 +1,129 @@
+"""What a model is called: a path, with adapters on top of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from suture.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model that is more than a path.
+
+    Attributes:
+        path: the checkpoint.
+        adapters: the adapters folded into it, in order: where each lies, and what its change is multiplied by.
+        name: what it is called, if not by its folder: a hub's ``org/name``.
+    """
+
+    path: str
+    adapters: tuple[tuple[str, float], ...] = ()
+    name: str | None = None
+
+    def __str__(self) -> str:
+        """As it is written: ``base+adapter``."""
+        times = (f"+{path}" if weight == 1 else f"+{path} ({weight:g} times)" for path, weight in self.adapters)
+        return (self.name or self.path) + "".join(times)
+
+    def label(self, folder: str) -> str:
+        """A short name, of one that is called by its `folder` unless it has another."""
+        return "+".join([self.name or folder, *(Path(path).resolve().name for path, _ in self.adapters)])
+
+    def __fspath__(self) -> str:
+        """As it is written, for those who take models by their names."""
+        return str(self)
+
+    def data(self) -> dict[str, Any]:
+        """As a recipe has it."""
+        adapters = [{"path": path, "weight": weight} for path, weight in self.adapters]
+        return {"path": self.path, "adapters": adapters} | ({} if self.name is None else {"name": self.name})
+
+    def at(self, place: Any) -> Reference:
+        """The same with its paths changed by `place`."""
+        return Reference(place(self.path), tuple((place(path), weight) for path, weight in self.adapters), self.name)
+
+
+#: A model as users of the API name it.
+Model = str | PathLike[str] | Reference
+
+
+def model_of(model: Model, folder: Path | None = None) -> str | Reference:
+    """What a model's name stands for: a path, or with adapters (``base+adapter``) a reference.
+
+    A file or folder of that very name comes first, from the current folder, else from `folder`. What is neither is
+    left as it is, for those to refuse who open it.
+
+    Raises:
+        UsageError: if a part of it does not exist.
+    """
+    if isinstance(model, Reference):
+        return model
+    text = fspath(model)
+    found = existing(text, folder)
+    if found is not None:
+        return str(found)
+    if "+" not in text:
+        return text
+    own, *adapters = _parts(text, folder)
+    for part in (own, *adapters):
+        if not part.strip():
+            raise UsageError(f"`{text}`: expected MODEL+ADAPTER, found nothing on one side of a +")
+    places = [existing(part, folder) for part in (own, *adapters)]
+    for part, place in zip((own, *adapters), places, strict=True):
+        if place is None:
+            raise UsageError(f"`{text}`: no such file or folder: {part}")
+    return Reference(str(places[0]), tuple((str(place), 1.0) for place in places[1:]))
+
+
+def written(model: Any) -> Any:
+    """A model of a recipe as people write it; what is none stays what it is."""
+    if isinstance(model, Reference):
+        return str(model)
+    if not isinstance(model, dict) or not isinstance(model.get("path"), str):
+        return model
+    adapters = tuple((str(a["path"]), float(a.get("weight", 1))) for a in model.get("adapters") or ())
+    return str(Reference(model["path"], adapters, model.get("name")))
+
+
+def changed(model: Any, place: Any) -> Any:
+    """A model of a recipe with its paths changed by `place`; what is none stays what it is."""
+    if isinstance(model, str):
+        return place(model)
+    if isinstance(model, Reference):
+        return model.at(place)
+    if isinstance(model, dict) and isinstance(model.get("path"), str):
+        adapters = [{**a, "path": place(a["path"])} for a in model.get("adapters") or ()]
+        return {**model, "path": place(model["path"])} | ({"adapters": adapters} if adapters else {})
+    return model
+
+
+def plain(model: Model) -> str:
+    """The path of a model without its adapters: where its config and its tokenizer are."""
+    found = model_of(model)
+    return found.path if isinstance(found, Reference) else found
+
+
+def existing(text: str, folder: Path | None) -> Path | None:
+    """The file or folder of that name, from the current folder, else from `folder`."""
+    expanded = Path(os.path.expanduser(text))
+    candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]
+    # Not `Path.exists`, which takes a name that is too long for a failure.
+    return next((path for path in candidates if os.path.exists(path)), None)
+
+
+def _parts(text: str, folder: Path | None) -> list[str]:
+    """The model and its adapters; a + that is part of the name of something there does not part."""
+    pieces = text.split("+")
+    parts = [pieces[0]]
+    for piece in pieces[1:]:
+        joined = f"{parts[-1]}+{piece}"
+        if existing(parts[-1], folder) is None and existing(joined, folder) is not None:
+            parts[-1] = joined
+        else:
+            parts.append(piece)
+    return parts

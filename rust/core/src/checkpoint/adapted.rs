@@ -1,0 +1,361 @@
+//! A model with adapters in it: the checkpoint, whose tensors are made of its own and the adapters'.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::made::{Factor, Made, Product, Sum};
+use super::{Applied, Checkpoint, Tensor, read_json};
+use crate::error::{Error, Result};
+use crate::model::lora::{Key, LoraConfig, Role};
+
+/// The file that says what an adapter's factors mean.
+const CONFIG: &str = "adapter_config.json";
+
+/// Tensors of an adapter that belong to one module, by what they are.
+type Parts = BTreeMap<Role, Tensor>;
+
+impl Checkpoint {
+    /// Folds an adapter in, without touching what is stored.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], [`Error::Tensor`] if it is no adapter, or not one of this model: whatever of it matches nothing,
+    /// or has another shape or rank than it should, is named.
+    pub(super) fn fold(&mut self, applied: &Applied) -> Result<()> {
+        let adapter = Self::open(&applied.path)?;
+        let path = &adapter.path;
+        if let Some(t) = self.tensors.iter().find(|t| t.name.contains(".lora_")) {
+            let problem = "is a factor of an adapter, and adapters are folded into models; name the model first";
+            return Err(Error::tensor(&self.path, &t.name, problem));
+        }
+        let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
+        let said = read_json(&folder.join(CONFIG)).ok_or_else(|| {
+            let problem = format!("is no adapter: {CONFIG}, which says what its factors mean, is missing or not JSON");
+            Error::checkpoint(path, problem)
+        })?;
+        let config = LoraConfig::parse(&said).map_err(|p| Error::checkpoint(&folder.join(CONFIG), p))?;
+        let first_file = self.files.len();
+        let about = crate::digest::hex(crate::digest::of_bytes(format!("{said} {}", applied.weight()).as_bytes()));
+        for mut file in adapter.files.iter().cloned() {
+            // What the config and the weight say decides what is made as much as the header does.
+            file.header_digest = format!("{}{about}", file.header_digest);
+            file.metadata.clear();
+            self.files.push(file);
+        }
+        let mut modules: BTreeMap<(String, usize), Parts> = BTreeMap::new();
+        for t in &adapter.tensors {
+            let key = Key::parse(&t.name);
+            let own = Tensor { file: t.file + first_file, ..t.clone() };
+            if modules.entry((key.module, key.depth)).or_default().insert(key.role, own).is_some() {
+                return Err(Error::tensor(
+                    path,
+                    &t.name,
+                    "is there twice, under two adapters' names; give them files of their own",
+                ));
+            }
+        }
+        let (path, weight) = (path.clone(), applied.weight());
+        let mut fold = Fold { path, config, weight, transposed: None, shift: None, changed: 0, missing: vec![] };
+        let told = modules.iter().find_map(|((module, _), parts)| fold.tells_transposed(self, module, parts));
+        fold.transposed = told;
+        // What was saved whole first: of a table that is adapted too PEFT saves the table itself beside the factors.
+        let (whole, factors): (Vec<_>, Vec<_>) = modules.iter().partition(|(_, p)| p.contains_key(&Role::Whole));
+        for ((module, depth), parts) in whole.into_iter().chain(factors) {
+            fold.module(self, module, *depth, parts)?;
+        }
+        if let Some(first) = fold.missing.first() {
+            let n = fold.missing.len();
+            let problem = format!(
+                "belongs to a module that {} lacks{}; the adapter is of another model",
+                self.path.display(),
+                if n == 1 { String::new() } else { format!(", as {n} of its {} modules do", modules.len()) }
+            );
+            return Err(Error::tensor(&fold.path, first, problem));
+        }
+        if fold.changed == 0 {
+            return Err(Error::checkpoint(&fold.path, "changes nothing: it holds no factors"));
+        }
+        let n = fold.changed;
+        let times = if applied.weight() == 1.0 { String::new() } else { format!(", {} times", applied.weight()) };
+        self.folded.push(format!("{}{times}: {n} tensor{}", fold.path.display(), if n == 1 { "" } else { "s" }));
+        self.warnings.extend(adapter.warnings);
+        Ok(())
+    }
+
+    /// The only tensor whose name differs from `name` by a prefix: what `name` has in front, and what is there instead.
+    fn shifted(&self, name: &str) -> Option<(String, String)> {
+        let before = |longer: &str, shorter: &str| {
+            let before = longer.strip_suffix(shorter)?;
+            (before.ends_with('.') && shorter.contains('.')).then(|| before.to_owned())
+        };
+        let shift = |t: &Tensor| match before(&t.name, name) {
+            Some(theirs) => Some((String::new(), theirs)),
+            None => before(name, &t.name).map(|ours| (ours, String::new())),
+        };
+        let mut found = self.tensors.iter().filter_map(shift);
+        found.next().filter(|_| found.next().is_none())
+    }
+}
+
+/// An adapter being folded in.
+struct Fold {
+    path: std::path::PathBuf,
+    config: LoraConfig,
+    weight: f64,
+    /// Whether matrices are kept as [in, out], as far as the shapes of the others tell.
+    transposed: Option<bool>,
+    /// What its names have in front, and what the model's have instead, once that is known.
+    shift: Option<(String, String)>,
+    /// Tensors changed.
+    changed: usize,
+    /// Names of modules, or tensors, that the model lacks.
+    missing: Vec<String>,
+}
+
+impl Fold {
+    fn wrong<T>(&self, tensor: &Tensor, problem: String) -> Result<T> {
+        Err(Error::tensor(&self.path, &tensor.name, problem))
+    }
+
+    /// The tensor of the model that the adapter means by `name`: one of that name, or another of its family, or one that differs
+    /// by a prefix.
+    fn meant(&mut self, model: &Checkpoint, name: &str) -> Option<usize> {
+        let by =
+            |(ours, theirs): &(String, String)| model.find(&format!("{theirs}{}", name.strip_prefix(ours.as_str())?));
+        if let Some(found) = model.find_alike(name).or_else(|| self.shift.as_ref().and_then(by)) {
+            return Some(found);
+        }
+        // One answer for all names: a thousand modules that the model lacks are not looked for a thousand times.
+        if self.shift.is_none() && self.missing.len() < 8 {
+            self.shift = model.shifted(name);
+        }
+        self.shift.as_ref().and_then(by)
+    }
+
+    /// Whether a module's weight is kept as [in, out], if its shape tells.
+    fn tells_transposed(&mut self, model: &Checkpoint, module: &str, parts: &Parts) -> Option<bool> {
+        let (a, b) = (parts.get(&Role::A)?, parts.get(&Role::B)?);
+        let weight = &model.tensors[self.meant(model, &format!("{module}.weight"))?];
+        let ([rows, columns], [_, inputs], [outputs, _]) = (&weight.shape[..], &a.shape[..], &b.shape[..]) else {
+            return None;
+        };
+        (rows != columns).then_some((rows, columns) == (inputs, outputs))
+    }
+
+    fn module(&mut self, model: &mut Checkpoint, module: &str, depth: usize, parts: &Parts) -> Result<()> {
+        if let Some(whole) = parts.get(&Role::Whole) {
+            return self.whole(model, module, whole);
+        }
+        let (a, b, embedding) = match (parts.get(&Role::A), parts.get(&Role::EmbeddingA)) {
+            (Some(a), None) => (a, parts.get(&Role::B), false),
+            (None, Some(a)) => (a, parts.get(&Role::EmbeddingB), true),
+            _ => {
+                let first = parts.values().next();
+                return first
+                    .map_or(Ok(()), |t| self.wrong(t, "has no factor A beside it; the adapter is not whole".into()));
+            }
+        };
+        let Some(b) = b else { return self.wrong(a, "has no factor B beside it; the adapter is not whole".into()) };
+        let weight = self.meant(model, &format!("{module}.weight"));
+        let stacked = || self.stacked(model, module, depth, a, b);
+        let Some(index) = weight
+            .or_else(|| model.table_of(&format!("{module}.weight")).ok().flatten())
+            .map_or_else(stacked, |i| Ok(Some(i)))?
+        else {
+            self.missing.push(a.name.clone());
+            return Ok(());
+        };
+        let target = model.tensors[index].clone();
+        let product = self.product(&target, module, a, b, embedding)?;
+        let scale = product.scale;
+        let mut sum = Sum { parts: vec![(target.clone(), 1.0)], products: vec![], magnitude: None };
+        // Products of several adapters join into one sum, but for what was given lengths in between.
+        if let Some(Made::Sum(before)) = target.made.as_deref()
+            && before.magnitude.is_none()
+        {
+            sum = before.clone();
+        }
+        sum.products.push(product);
+        if let Some(lengths) = parts.get(&Role::Magnitude) {
+            self.lengths(&target, lengths, embedding)?;
+            sum.magnitude = Some(lengths.clone());
+        }
+        let name =
+            if weight.is_none() && target.shape.len() < 3 { format!("{module}.weight") } else { target.name.clone() };
+        self.put(model, Tensor { name, made: Some(Arc::new(Made::Sum(sum))), ..target });
+        match parts.get(&Role::ProductBias) {
+            Some(bias) => self.bias(model, module, bias, scale),
+            None => Ok(()),
+        }
+    }
+
+    /// The tensor of stacked experts that a module's factors belong to: the one whose shape they fit.
+    fn stacked(&self, model: &Checkpoint, module: &str, depth: usize, a: &Tensor, b: &Tensor) -> Result<Option<usize>> {
+        let inside = |name: &str| {
+            let (before, last) = name.rsplit_once('.')?;
+            let listed =
+                |p: &String| p == name || name.ends_with(&format!(".{p}")) || p.rsplit('.').next() == Some(last);
+            let same =
+                before == module || before.ends_with(&format!(".{module}")) || module.ends_with(&format!(".{before}"));
+            (same && self.config.parameters.iter().any(listed)).then_some(())
+        };
+        let fits: Vec<usize> = (0..model.tensors.len())
+            .filter(|i| inside(&model.tensors[*i].name).is_some())
+            .filter(|i| experts(&model.tensors[*i].shape, &a.shape, &b.shape).is_some())
+            .collect();
+        match fits[..] {
+            [only] => Ok(Some(only)),
+            [] => Ok(None),
+            _ => {
+                // PEFT wraps parameters in the order the module has them, in which the inner one comes first.
+                let last = |i: &&usize| model.tensors[**i].name.ends_with("down_proj") == (depth == 0);
+                match fits.iter().filter(last).collect::<Vec<_>>()[..] {
+                    [only] => Ok(Some(*only)),
+                    _ => self.wrong(
+                        a,
+                        format!("fits {} parameters of its module; nothing tells which is meant", fits.len()),
+                    ),
+                }
+            }
+        }
+    }
+
+    /// The product that a module's factors are, laid as the weight is.
+    fn product(&self, target: &Tensor, module: &str, a: &Tensor, b: &Tensor, embedding: bool) -> Result<Product> {
+        let misfit = |rank: u64| {
+            let problem = format!(
+                "{:?} and {:?} of its partner are no factors of rank {rank} of `{}`, {:?}; the adapter is of another model",
+                a.shape, b.shape, target.name, target.shape
+            );
+            Error::tensor(&self.path, &a.name, problem)
+        };
+        let factor = |t: &Tensor, block, rank, step| Factor { tensor: t.clone(), block, rank, step };
+        let inner = |t: &Tensor| t.shape.get(1..).map_or(1, |s| s.iter().product::<u64>());
+        let scale = self.config.scale(module) * self.weight;
+        let (Some(across), Some(outputs)) = (a.shape.first(), b.shape.first()) else { return Err(misfit(0)) };
+        if let Some((experts, old)) = experts(&target.shape, &a.shape, &b.shape) {
+            let (rows, columns) = (target.shape[1], target.shape[2]);
+            let rank = across / experts;
+            self.same_rank(a, module, rank)?;
+            // [rank * experts, columns] and [rows, rank * experts], the experts outermost in the one, innermost in the other.
+            let of_a = |n| factor(a, rank * n, n, 1);
+            let of_b = factor(b, 1, experts, *across);
+            let (left, right) = if old { (of_a(rows), of_b) } else { (of_b, of_a(columns)) };
+            return Ok(Product { left, right, rank, rows, columns, scale });
+        }
+        let rank = *across;
+        let (inputs, outputs) = (inner(a), *outputs);
+        if inner(b) != rank || target.shape.is_empty() {
+            return Err(misfit(self.config.rank(module)));
+        }
+        self.same_rank(a, module, rank)?;
+        let (rows, columns) = (target.shape[0], inner(target));
+        let plain = (rows, columns) == (outputs, inputs);
+        let turned = (rows, columns) == (inputs, outputs) && target.shape.len() == 2;
+        let turn =
+            if embedding || !plain { turned } else { turned && self.transposed.unwrap_or(self.config.transposed) };
+        if !turn && (!plain || embedding) {
+            return Err(misfit(rank));
+        }
+        let (left, right) = if turn {
+            (factor(a, 0, inputs, 1), factor(b, 0, 1, rank))
+        } else {
+            (factor(b, 0, 1, rank), factor(a, 0, inputs, 1))
+        };
+        Ok(Product { left, right, rank, rows, columns, scale })
+    }
+
+    fn same_rank(&self, a: &Tensor, module: &str, rank: u64) -> Result<()> {
+        let said = self.config.rank(module);
+        if said == rank && rank > 0 {
+            return Ok(());
+        }
+        self.wrong(a, format!("has rank {rank}, and {CONFIG} says {said}; the scale of the change is not known"))
+    }
+
+    /// Refuses lengths of rows that are none.
+    fn lengths(&self, target: &Tensor, lengths: &Tensor, embedding: bool) -> Result<()> {
+        let turned = self.transposed.unwrap_or(self.config.transposed) && target.shape.len() == 2;
+        if embedding || turned || target.shape.len() != 2 || self.weight != 1.0 {
+            let what = if self.weight != 1.0 { "a weight other than 1" } else { "weights other than [out, in]" };
+            return self
+                .wrong(lengths, format!("is of DoRA, which is not folded here with {what}; fold it with PEFT first"));
+        }
+        if lengths.elements() != target.shape[0] {
+            return self.wrong(
+                lengths,
+                format!("has shape {:?}, expected one number for each row of `{}`", lengths.shape, target.name),
+            );
+        }
+        Ok(())
+    }
+
+    /// A bias that belongs to the product: scaled as it is, and added.
+    fn bias(&mut self, model: &mut Checkpoint, module: &str, bias: &Tensor, scale: f64) -> Result<()> {
+        let mut parts = Vec::new();
+        let mut like = bias.clone();
+        like.name = format!("{module}.bias");
+        if let Some(i) = self.meant(model, &like.name) {
+            like = model.tensors[i].clone();
+            if like.shape != bias.shape {
+                return self
+                    .wrong(bias, format!("has shape {:?}, and `{}` has {:?}", bias.shape, like.name, like.shape));
+            }
+            parts.push((like.clone(), 1.0));
+        }
+        parts.push((bias.clone(), scale));
+        let sum = Sum { parts, ..Sum::default() };
+        self.put(model, Tensor { made: Some(Arc::new(Made::Sum(sum))), ..like });
+        Ok(())
+    }
+
+    /// A tensor that was trained as a whole, in the place of the model's.
+    fn whole(&mut self, model: &mut Checkpoint, name: &str, trained: &Tensor) -> Result<()> {
+        let Some(index) = self.meant(model, name) else {
+            // A head for a task may be new to the model.
+            if self.weight != 1.0 || !self.config.saves(name) {
+                self.missing.push(trained.name.clone());
+                return Ok(());
+            }
+            self.put(model, Tensor { name: name.to_owned(), ..trained.clone() });
+            return Ok(());
+        };
+        let own = model.tensors[index].clone();
+        if own.shape != trained.shape {
+            let problem = format!("has shape {:?}, and {:?} in {}", trained.shape, own.shape, model.path.display());
+            return self.wrong(trained, problem);
+        }
+        let parts = if self.weight == 1.0 {
+            if own.dtype == trained.dtype {
+                // Its bytes as they are, under the model's name.
+                self.put(model, Tensor { name: own.name, ..trained.clone() });
+                return Ok(());
+            }
+            vec![(trained.clone(), 1.0)]
+        } else {
+            vec![(own.clone(), 1.0 - self.weight), (trained.clone(), self.weight)]
+        };
+        if !own.dtype.computes() || !trained.dtype.computes() {
+            return self.wrong(trained, format!("is {}, and {} in the model", trained.dtype.name(), own.dtype.name()));
+        }
+        let sum = Sum { parts, ..Sum::default() };
+        self.put(model, Tensor { made: Some(Arc::new(Made::Sum(sum))), ..own });
+        Ok(())
+    }
+
+    fn put(&mut self, model: &mut Checkpoint, tensor: Tensor) {
+        self.changed += 1;
+        model.put(tensor);
+    }
+}
+
+/// The number of experts, and whether rows are inputs as PEFT had them at first, if a weight [experts, rows, columns] and
+/// factors A [rank * experts, ...] and B [..., rank * experts] fit each other.
+fn experts(weight: &[u64], a: &[u64], b: &[u64]) -> Option<(u64, bool)> {
+    let (&[experts, rows, columns], &[across, inputs], &[outputs, ranks]) = (weight, a, b) else { return None };
+    if experts == 0 || across % experts != 0 || across != ranks {
+        return None;
+    }
+    let new = (outputs, inputs) == (rows, columns);
+    let old = (outputs, inputs) == (columns, rows);
+    (new || old).then_some((experts, !new))
+}
