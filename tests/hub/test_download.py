@@ -200,6 +200,19 @@ def test_a_hub_that_lies(hub: Hub, tmp_path: Path, listed: dict[str, object], wo
     assert {p.name for p in tmp_path.iterdir()} <= {"cache"}
 
 
+def test_nothing_is_written_out_of_the_cache(hub: Hub, cache: Path, tmp_path: Path) -> None:
+    """A snapshot that somebody else has put there, of a commit that the cache does not know by a name."""
+    place = cache / "models--org--name" / "snapshots" / hub.add(NAME, MODEL).commit
+    place.parent.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    place.symlink_to(outside)
+    with pytest.raises(SutureError, match="leads out of the hub's cache"):
+        names.find(NAME)
+    assert not hub.fetched()
+    assert not list(outside.iterdir())
+
+
 def test_a_commit_is_that_commit(hub: Hub) -> None:
     commit = hub.add(NAME, MODEL).commit
     hub.repositories[NAME].listed = {"sha": hashlib.sha1(b"other").hexdigest()}

@@ -82,6 +82,17 @@ def lacks(root: Path, snapshot: Path, kind: Kind, *, sure: bool = False) -> str 
     return f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing in {snapshot}" if missing else None
 
 
+def check(root: Path, snapshot: Path) -> None:
+    """Refuse to write into a snapshot that leads out of the cache.
+
+    Raises:
+        SutureError: if it, or anything in it, does.
+    """
+    if os.path.lexists(snapshot):
+        for _ in _contained(root, snapshot):
+            pass
+
+
 def remember(root: Path, revision: str, commit: str) -> None:
     """Write down that a branch or a tag is at a commit, as the hub's library does."""
     if revision == commit or (_BEGINNING.fullmatch(revision) and commit.startswith(revision)):

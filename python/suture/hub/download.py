@@ -43,6 +43,8 @@ def fetch(
         api = library.HfApi(endpoint=endpoint())
         info = api.model_info(name, revision=revision, files_metadata=True, timeout=_PATIENCE)
         commit = _commit(name, revision, info.sha)
+        snapshot = root / "snapshots" / commit
+        cache.check(root, snapshot)
 
         def get(file: str) -> Path:
             return Path(api.hf_hub_download(name, file, revision=commit, cache_dir=str(cache.place())))
@@ -55,15 +57,15 @@ def fetch(
             raise SutureError(f"{name}: {e}") from None
         if wanted.missing:
             raise SutureError(f"{name}: {listed(wanted.missing)} should be in the repository and is not")
-        _get_all(name, root / "snapshots" / commit, {n: files[n] for n in wanted.files}, get, progress)
+        _get_all(name, snapshot, {n: files[n] for n in wanted.files}, get, progress)
     try:
-        still = cache.lacks(root, root / "snapshots" / commit, kind)
+        still = cache.lacks(root, snapshot, kind)
     except OSError as e:
         raise SutureError(f"{root}: cannot be read ({e.strerror})", root) from None
     if still is not None:
         raise SutureError(f"{name}: was downloaded, but {still}; delete {root} and try again", root)
     cache.remember(root, revision, commit)
-    return root / "snapshots" / commit
+    return snapshot
 
 
 def _library(name: str, lacking: str) -> Any:
