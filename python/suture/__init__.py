@@ -6,7 +6,8 @@
 Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff` fine-tunes with their base,
 :func:`compat` of models with each other, :func:`propose` a swap, list :func:`methods`, :func:`verify` an output,
 :func:`init` a merge config, :func:`diff_recipes` of two outputs, :func:`schema` of what goes in and comes out.
-Functions that write: :func:`swap`, :func:`revert`, :func:`merge`; they return a :class:`Report`.
+Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, and of adapters :func:`fold` and
+:func:`merge_adapters`; they return a :class:`Report`.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from suture.render.command import command_of
     from suture.results.report import Report
     from suture.settings import Settings
+    from suture.surgery.lora import fold, merge_adapters
     from suture.surgery.merge import merge
     from suture.surgery.propose import propose
     from suture.surgery.revert import revert
@@ -48,9 +50,11 @@ __all__ = [
     "compat",
     "diff",
     "diff_recipes",
+    "fold",
     "init",
     "inspect",
     "merge",
+    "merge_adapters",
     "methods",
     "open",
     "propose",
@@ -70,9 +74,11 @@ _HOMES = {
     "compat": "analysis.compat",
     "diff": "analysis.diff",
     "diff_recipes": "analysis.recipes",
+    "fold": "surgery.lora",
     "init": "analysis.init",
     "inspect": "analysis.inspect",
     "merge": "surgery.merge",
+    "merge_adapters": "surgery.lora",
     "methods": "analysis.methods",
     "open": "checkpoint",
     "propose": "surgery.propose",

@@ -6,9 +6,12 @@ import os
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from suture.errors import UsageError
+from suture.errors import SutureError, UsageError
+
+if TYPE_CHECKING:
+    from suture.hub.needed import Kind
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,21 @@ class Reference:
 Model = str | PathLike[str] | Reference
 
 
-def model_of(model: Model, folder: Path | None = None) -> str | Reference:
-    """What a model's name stands for: a path, or with adapters (``base+adapter``) a reference.
+def model_of(model: Model, folder: Path | None = None, kind: Kind = "model") -> str | Reference:
+    """What a model's name stands for: a path, or a reference of what has adapters (``base+adapter``) or is on a hub.
 
-    A file or folder of that very name comes first, from the current folder, else from `folder`. What is neither is
-    left as it is, for those to refuse who open it.
+    A file or folder of that very name comes first, from the current folder, else from `folder`; then ``org/name`` and
+    ``org/name@revision`` of a hub, of which the bare ``name`` only where it was downloaded before. What is none of
+    these is left as it is, for those to refuse who open it.
+
+    Args:
+        model: the name.
+        folder: where else to look.
+        kind: what is needed of it, should it be downloaded.
 
     Raises:
         UsageError: if a part of it does not exist.
+        SutureError: if it is on no hub, or cannot be fetched.
     """
     if isinstance(model, Reference):
         return model
@@ -68,16 +78,22 @@ def model_of(model: Model, folder: Path | None = None) -> str | Reference:
     if found is not None:
         return str(found)
     if "+" not in text:
-        return text
-    own, *adapters = _parts(text, folder)
-    for part in (own, *adapters):
+        return _on_hub(text, kind) or text
+    parts = _parts(text, folder)
+    places = []
+    for i, part in enumerate(parts):
         if not part.strip():
             raise UsageError(f"`{text}`: expected MODEL+ADAPTER, found nothing on one side of a +")
-    places = [existing(part, folder) for part in (own, *adapters)]
-    for part, place in zip((own, *adapters), places, strict=True):
+        try:
+            place = existing(part, folder) or _on_hub(part, "adapter" if i else kind)
+        except SutureError as e:
+            raise type(e)(f"`{text}`: {e}", e.path) from None
         if place is None:
             raise UsageError(f"`{text}`: no such file or folder: {part}")
-    return Reference(str(places[0]), tuple((str(place), 1.0) for place in places[1:]))
+        places.append(place)
+    own, *adapters = places
+    path, name = (own.path, own.name) if isinstance(own, Reference) else (str(own), None)
+    return Reference(path, tuple((a.path if isinstance(a, Reference) else str(a), 1.0) for a in adapters), name)
 
 
 def written(model: Any) -> Any:
@@ -114,6 +130,24 @@ def existing(text: str, folder: Path | None) -> Path | None:
     candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]
     # Not `Path.exists`, which takes a name that is too long for a failure.
     return next((path for path in candidates if os.path.exists(path)), None)
+
+
+def _on_hub(text: str, kind: Kind) -> Reference | None:
+    """The model of that name on a hub; None if it is no such name."""
+    # Not for the models of every command: most are folders.
+    from suture import hub
+
+    if text.startswith((".", "/", "~")) or not hub.looks_like_a_name(text):
+        return None
+    name, revision = hub.split(text)
+    if "/" not in name:
+        # Any word may be one: it is not looked for where that takes the network.
+        found = hub.cached(name, revision=revision, kind=kind)
+        return None if found is None else Reference(str(found), name=text)
+    try:
+        return Reference(str(hub.find(name, revision=revision, kind=kind)), name=text)
+    except SutureError as e:
+        raise type(e)(f"`{text}`: no such file or folder, and as a model of a hub: {e}", e.path) from None
 
 
 def _parts(text: str, folder: Path | None) -> list[str]:

@@ -133,11 +133,11 @@ CASES: dict[str, Case] = {
     "modules": Case(LINEAR + "modules: {}  # here\n", ("modules: ", "beside `models`")),
     "adapter": Case(
         LINEAR + "- model: base+some/lora  # here\n  parameters: {weight: 1}\n",
-        ("models[2].model", "base+some/lora", "adapters", "not supported"),
+        ("models[2].model", "base+some/lora", "no such file or folder", "hf download some/lora"),
     ),
     "adapter_as_mapping": Case(
         LINEAR + "- model: {model: {path: base}, lora: x}  # here\n  parameters: {weight: 1}\n",
-        ("models[2].model", "adapters", "not supported"),
+        ("models[2].model", "base+x", "no such file or folder: x"),
     ),
     # models
     "missing_model": Case(LINEAR + "- model: nowhere  # here\n", ("`nowhere`", "no such file or folder")),

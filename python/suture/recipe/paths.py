@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from suture.errors import UsageError
+from suture.errors import SutureError, UsageError
 from suture.reference import Reference, existing, model_of
 
 #: What a model that is a mapping has: mergekit's keys.
@@ -27,24 +27,42 @@ def model_path(value: Any, at: str, folder: Path | None) -> Any:
         listed = tuple((str(a["path"]), float(a.get("weight", 1))) for a in adapters)
         return Reference(_found(value["path"], at, folder), listed, value.get("name"))
     if isinstance(value, dict) and isinstance(value.get("model"), dict) and set(value) <= _KEYS:
-        own, lora = (value.get(key) or {} for key in ("model", "lora"))
-        if not isinstance(lora, dict) or not all(isinstance(m.get("path"), str) for m in (own, lora) if m):
-            raise UsageError(f"{at}: expected `path` in `model` and in `lora`", at=at)
-        model = _found(own["path"], at, folder)
-        return Reference(model, ((_found(lora["path"], at, folder), 1.0),)) if lora else model
+        own, lora = (_written(value.get(key), f"{at}.{key}", folder) for key in ("model", "lora"))
+        value = own if lora is None else f"{own}+{lora}"
     if not isinstance(value, str) or not value.strip():
         return value
-    return _found(value, at, folder)
+    found = _found(value, at, folder)
+    if isinstance(found, Reference) and ".parameters" in at:
+        if found.adapters:
+            raise UsageError(f"{at}: `{value}`: what a parameter names has no adapters; fold them first", at=at)
+        return found.path
+    return found
+
+
+def _written(part: Any, at: str, folder: Path | None) -> str | None:
+    """A model of mergekit's long form, ``{path: ..., revision: ...}``, as people write it in short."""
+    if part is None:
+        return None
+    if isinstance(part, str):
+        return part
+    path, revision = (part.get(key) for key in ("path", "revision")) if isinstance(part, dict) else (None, None)
+    if not isinstance(path, str):
+        raise UsageError(f"{at}: expected a mapping with `path`, found `{part}`", at=at)
+    if revision is None:
+        return path
+    if existing(path, folder) is not None:
+        raise UsageError(f"{at}.revision: {path} is a folder, which has no revisions; remove the key", at=at)
+    return f"{path}@{revision}"
 
 
 def _found(value: str, at: str, folder: Path | None) -> Any:
     try:
-        found = model_of(value, folder)
-    except UsageError as e:
+        found = model_of(value, folder, "tokenizer" if at.startswith("tokenizer") else "model")
+    except SutureError as e:
         raise UsageError(f"{at}: {e}", at=at) from None
     if isinstance(found, Reference) or existing(found, folder) is not None:
         return found
     tried = os.path.expanduser(value)
     beside = "" if folder is None or str(folder / tried) == tried else f" and {folder / tried}"
-    message = f"no such file or folder (tried {tried}{beside}); models are paths, nothing is downloaded"
+    message = f"no such file or folder (tried {tried}{beside}); models are paths, or `org/name` of a hub"
     raise UsageError(f"{at}: `{value}`: {message}", at=at)

@@ -24,9 +24,10 @@ def refuse_relatives(recipe: Mapping[str, Any], at: str = "", *, alone: bool = T
         UsageError: if it is one.
     """
     inside = f"{at}." if at else ""
-    if "swap" in recipe:
-        message = "swap: unknown key; layers are swapped by `suture swap`, not by a config"
-        raise UsageError(message, at=f"{inside}swap")
+    for key, verb in (("swap", "swap"), ("copy", "convert")):
+        if key in recipe:
+            message = f"{key}: unknown key; that is done by `suture {verb}`, not by a config"
+            raise UsageError(message, at=f"{inside}{key}")
     for tool, (what, keys) in _TOOLS.items():
         found = next((key for key in keys if key in recipe), None)
         if found is None and (tool, recipe.get("merge_method")) == ("mergekit-moe", "moe"):

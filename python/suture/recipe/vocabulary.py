@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suture.errors import UsageError
+from suture.reference import Reference
 
 #: Keys of a config that concern files beside the tensors.
 BESIDE = ("tokenizer", "tokenizer_source", "chat_template")
@@ -39,7 +40,7 @@ def tokenizer_of(recipe: Mapping[str, Any]) -> Tokenizer | None:
         message = "stands beside `tokenizer`, whose `source` it is; give one"
         raise UsageError(f"tokenizer_source: {message}", at="tokenizer_source")
     if plain is not None:
-        return Tokenizer(_text(plain, "tokenizer_source"), "tokenizer_source")
+        return Tokenizer(_source(plain, "tokenizer_source"), "tokenizer_source")
     if whole is None:
         return None
     if not isinstance(whole, Mapping):
@@ -51,7 +52,7 @@ def tokenizer_of(recipe: Mapping[str, Any]) -> Tokenizer | None:
         if whole.get(key):
             raise UsageError(f"tokenizer.{key}: is not supported yet; remove it", at=f"tokenizer.{key}")
     source = whole.get("source")
-    return Tokenizer("union" if source is None else _text(source, "tokenizer.source"), "tokenizer")
+    return Tokenizer("union" if source is None else _source(source, "tokenizer.source"), "tokenizer")
 
 
 def template_of(recipe: Mapping[str, Any]) -> str | None:
@@ -66,6 +67,11 @@ def template_of(recipe: Mapping[str, Any]) -> str | None:
 
 def _idle(recipe: Mapping[str, Any]) -> bool:
     return bool(recipe.get("ignore_unknown"))
+
+
+def _source(value: Any, at: str) -> str:
+    """The word, or the path of the model."""
+    return value.path if isinstance(value, Reference) else _text(value, at)
 
 
 def _text(value: Any, at: str) -> str:

@@ -68,3 +68,16 @@ def adapter_config(folders: list[Path]) -> bytes | None:
             message = f"expected lists of `{key}` that can be joined, found patterns"
             raise SutureError(f"{files[0]}: {message}", files[0])
     return as_bytes(joined)
+
+
+def own_config(path: Path) -> bytes:
+    """The adapter_config.json of an adapter, as it is.
+
+    Raises:
+        SutureError: if there is none.
+    """
+    folder = Checkpoint(path).folder
+    file = (folder if folder.is_dir() else folder.parent) / "adapter_config.json"
+    if read_config(file.parent, file.name) is None:
+        raise SutureError(f"{file}: is missing, and says what the adapter's factors mean", file)
+    return file.read_bytes()

@@ -18,7 +18,8 @@ def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
     Models go by the names of their folders: the card is for others, who have them elsewhere.
     """
     swap = recipe.get("swap")
-    title = recipe["merge_method"] if swap is None else "revert" if swap.get("revert") else "swap"
+    title = "revert" if swap and swap.get("revert") else "swap" if swap else recipe.get("merge_method")
+    title = title or recipe["copy"]["title"]
     called = [printable(m.resolve().name) for m in models]
     names = "\n".join(f"  - {json.dumps(name)}" for name in called)
     listed = "\n".join(f"* `{name}`" for name in called)

@@ -98,7 +98,7 @@ def prepare(
         SutureError: if an input is not sound.
     """
     try:
-        check_values(recipe.get("swap", recipe))
+        check_values(recipe.get("swap", recipe.get("copy", recipe)))
         plan = _core.Plan(as_json(recipe), settings.shard_bytes, settings.seed, warnings)
     except UsageError as e:
         if settings.dtype is not None and e.at == "out_dtype":

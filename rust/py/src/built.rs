@@ -32,7 +32,10 @@ macro_rules! at_hand {
 fn processor() -> (Vec<&'static str>, Vec<&'static str>) {
     let has: Vec<_> = at_hand!(is_x86_feature_detected:
         "sse4.2" "avx" "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
-    let kernels = ["avx2", "avx2+fma"].into_iter().filter(|k| k.split('+').all(|part| has.contains(&part))).collect();
+    let kernels = ["avx2", "avx2+fma", "avx512f+fma"]
+        .into_iter()
+        .filter(|k| k.split('+').all(|part| has.contains(&part)))
+        .collect();
     (has, kernels)
 }
 

@@ -46,6 +46,13 @@ fn other_names(name: &str) -> Vec<String> {
     suture_core::model::names::other_names(name).collect()
 }
 
+/// The modules of the adapter at `path`, with what their factors mean, as JSON.
+#[pyfunction]
+fn adapter_json(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    let adapter = long(py, None, |_| suture_core::checkpoint::Adapter::open(&path))?;
+    Ok(adapter.to_json().to_string())
+}
+
 /// What this library is built with, and what the processor offers, as JSON.
 #[pyfunction]
 fn build_json() -> String {
@@ -119,6 +126,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<Checkpoint>()?;
     m.add_class::<Plan>()?;
+    m.add_function(wrap_pyfunction!(adapter_json, m)?)?;
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(metrics_json, m)?)?;

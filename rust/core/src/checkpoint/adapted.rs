@@ -3,16 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::adapter::{Adapter, CONFIG, Parts};
 use super::made::{Factor, Made, Product, Sum};
-use super::{Applied, Checkpoint, Tensor, read_json};
+use super::{Applied, Checkpoint, Tensor};
 use crate::error::{Error, Result};
-use crate::model::lora::{Key, LoraConfig, Role};
-
-/// The file that says what an adapter's factors mean.
-const CONFIG: &str = "adapter_config.json";
-
-/// Tensors of an adapter that belong to one module, by what they are.
-type Parts = BTreeMap<Role, Tensor>;
+use crate::model::lora::{LoraConfig, Role};
 
 impl Checkpoint {
     /// Folds an adapter in, without touching what is stored.
@@ -21,18 +16,12 @@ impl Checkpoint {
     /// [`Error::Checkpoint`], [`Error::Tensor`] if it is no adapter, or not one of this model: whatever of it matches nothing,
     /// or has another shape or rank than it should, is named.
     pub(super) fn fold(&mut self, applied: &Applied) -> Result<()> {
-        let adapter = Self::open(&applied.path)?;
-        let path = &adapter.path;
         if let Some(t) = self.tensors.iter().find(|t| t.name.contains(".lora_")) {
             let problem = "is a factor of an adapter, and adapters are folded into models; name the model first";
             return Err(Error::tensor(&self.path, &t.name, problem));
         }
-        let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
-        let said = read_json(&folder.join(CONFIG)).ok_or_else(|| {
-            let problem = format!("is no adapter: {CONFIG}, which says what its factors mean, is missing or not JSON");
-            Error::checkpoint(path, problem)
-        })?;
-        let config = LoraConfig::parse(&said).map_err(|p| Error::checkpoint(&folder.join(CONFIG), p))?;
+        let Adapter { checkpoint: adapter, config, said, mut modules } = Adapter::open(&applied.path)?;
+        let path = &adapter.path;
         let first_file = self.files.len();
         let about = crate::digest::hex(crate::digest::of_bytes(format!("{said} {}", applied.weight()).as_bytes()));
         for mut file in adapter.files.iter().cloned() {
@@ -41,18 +30,7 @@ impl Checkpoint {
             file.metadata.clear();
             self.files.push(file);
         }
-        let mut modules: BTreeMap<(String, usize), Parts> = BTreeMap::new();
-        for t in &adapter.tensors {
-            let key = Key::parse(&t.name);
-            let own = Tensor { file: t.file + first_file, ..t.clone() };
-            if modules.entry((key.module, key.depth)).or_default().insert(key.role, own).is_some() {
-                return Err(Error::tensor(
-                    path,
-                    &t.name,
-                    "is there twice, under two adapters' names; give them files of their own",
-                ));
-            }
-        }
+        modules.values_mut().flat_map(BTreeMap::values_mut).for_each(|t| t.file += first_file);
         let (path, weight) = (path.clone(), applied.weight());
         let mut fold = Fold { path, config, weight, transposed: None, shift: None, changed: 0, missing: vec![] };
         let told = modules.iter().find_map(|((module, _), parts)| fold.tells_transposed(self, module, parts));

@@ -10,20 +10,27 @@ pub enum Made {
 }
 
 impl Made {
-    /// Bytes that stay in memory while it is read, besides what is read at a time.
-    pub fn resident(&self) -> u64 {
+    /// Bits that an element takes as it is read.
+    pub fn read_bits(&self) -> u64 {
         match self {
-            Self::Sum(sum) => sum.resident(),
+            Self::Sum(sum) => sum.parts.iter().map(|(t, _)| t.read_bits()).sum(),
         }
     }
 
-    /// Everything it is made of.
-    pub fn parts(&self) -> Vec<&Tensor> {
+    /// Bits an element of what is read into memory of its own, to be put together.
+    pub fn inner_bits(&self) -> u64 {
         match self {
             Self::Sum(sum) => {
-                let products = sum.products.iter().flat_map(|p| [&p.left.tensor, &p.right.tensor]);
-                sum.parts.iter().map(|(t, _)| t).chain(products).chain(&sum.magnitude).collect()
+                let own = if sum.parts.len() > 1 { self.read_bits() } else { 0 };
+                own + sum.parts.iter().filter_map(|(t, _)| t.made.as_ref()).map(|m| m.inner_bits()).sum::<u64>()
             }
+        }
+    }
+
+    /// Bytes that stay in memory while a tensor of this shape is read, besides what is read at a time.
+    pub fn resident(&self, shape: &[u64]) -> u64 {
+        match self {
+            Self::Sum(sum) => sum.resident(shape),
         }
     }
 }
@@ -70,11 +77,23 @@ pub struct Factor {
     pub step: u64,
 }
 
+/// Bytes of what is formed of a sum at a time, with rows of left factors.
+const FORMED: u64 = 1 << 20;
+
 impl Sum {
-    fn resident(&self) -> u64 {
-        let inner: u64 = self.parts.iter().filter_map(|(t, _)| t.made.as_ref()).map(|m| m.resident()).sum();
-        // The right factor of a block in f64, and what it is read from.
-        let right = |p: &Product| p.rank * p.columns * 8 + p.right.tensor.nbytes.min(64 << 20);
-        inner + self.products.iter().map(right).sum::<u64>()
+    /// Elements of a row: of an array with more dimensions all behind the first.
+    pub fn columns(&self, shape: &[u64]) -> u64 {
+        let behind = || shape.get(1..).map_or(1, |s| s.iter().product());
+        self.products.first().map_or_else(behind, |p| p.columns).max(1)
+    }
+
+    fn resident(&self, shape: &[u64]) -> u64 {
+        let inner: u64 = self.parts.iter().filter_map(|(t, _)| Some(t.made.as_ref()?.resident(&t.shape))).sum();
+        // The right factor of a block in f64, and what it is read from in f64 too.
+        let right = |p: &Product| p.rank * p.columns * 8 + (p.right.tensor.elements() * 8).min(p.rank * p.columns * 64);
+        // Rows that are given lengths are read whole, and their lengths are found in one.
+        let bits: u64 = self.parts.iter().map(|(t, _)| t.read_bits()).sum();
+        let rows = if self.magnitude.is_some() { self.columns(shape) * (8 + 2 * bits.div_ceil(8)) } else { 0 };
+        inner + FORMED + rows + self.products.iter().map(right).sum::<u64>()
     }
 }

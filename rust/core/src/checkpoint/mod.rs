@@ -1,6 +1,7 @@
 //! Checkpoints on disk: opened by their headers, read by byte range, written by position.
 
 mod adapted;
+mod adapter;
 mod folder;
 pub mod header;
 mod index;
@@ -20,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+pub use adapter::Adapter;
 pub use layout::{Layout, Shard, ShardPolicy};
 pub use reference::{Applied, Reference};
 pub use staging::{Staging, WriteMode};
@@ -61,23 +63,14 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Bits that an element takes as it is read: of what is made, those of an f64.
+    /// Bits that an element takes as it is read: of what is made, those of what it is made of.
     pub fn read_bits(&self) -> u64 {
-        if self.made.is_some() { Dtype::F64.bits() } else { self.dtype.bits() }
+        self.made.as_ref().map_or(self.dtype.bits(), |m| m.read_bits())
     }
 
     /// Bytes that reading all of it takes.
     pub fn read_bytes(&self) -> u64 {
         self.elements() * self.read_bits() / 8
-    }
-
-    /// Bits an element of what it is made of takes as it is read.
-    pub fn inner_bits(&self) -> u64 {
-        let Some(made) = &self.made else { return 0 };
-        let Made::Sum(sum) = &**made;
-        // Lengths of rows are given to whole rows, which are kept beside what is asked for.
-        let whole = if sum.magnitude.is_some() { 2 * Dtype::F64.bits() } else { 0 };
-        whole + sum.parts.iter().map(|(t, _)| t.read_bits() + t.inner_bits()).sum::<u64>()
     }
 
     /// Whether it is a buffer that loaders compute again; see [`is_buffer`].
@@ -302,7 +295,7 @@ impl Checkpoint {
     /// What the user should know of it: what was passed over, and where it does not agree with its config.json.
     pub fn told(&self) -> Vec<String> {
         // An adapter need not change every layer.
-        let adapter = self.tensors.iter().any(|t| t.name.contains(".lora_"));
+        let adapter = self.adapter();
         let doubts = if adapter { Vec::new() } else { self.anatomy().doubts() };
         let headless = self.config.as_ref().filter(|_| !adapter && self.headless()).map(|_| {
             "config.json does not tie the head to the embedding, and no head is in the files: a loader makes one at random"
@@ -310,6 +303,11 @@ impl Checkpoint {
         });
         let doubts = doubts.into_iter().chain(headless).map(|d| format!("{}: {d}", self.path.display()));
         self.warnings.iter().cloned().chain(doubts).collect()
+    }
+
+    /// Whether it holds the factors of an adapter.
+    pub fn adapter(&self) -> bool {
+        self.tensors.iter().any(|t| t.name.contains(".lora_"))
     }
 
     /// Whether it has no head over its vocabulary though its config.json says that it has one of its own.

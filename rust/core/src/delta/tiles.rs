@@ -8,7 +8,7 @@ use crate::engine::observer::Progress;
 use crate::error::Result;
 use crate::kernels::arith;
 use crate::sizes::{CHUNK, TILE};
-use crate::view::{Decode, exactly};
+use crate::view::Decode;
 
 /// Elements of one model.
 #[derive(Clone, Copy)]
@@ -58,12 +58,12 @@ pub fn each(
             let piece = at..(at + TILE as u64).min(part.end);
             let bytes = |i: usize| stored[i].bytes(raw[i], &part, &piece);
             let len = (piece.end - piece.start) as usize;
-            let same = |i: usize| stored[i].dtype() == stored[0].dtype() && bytes(i) == bytes(0);
+            let same = |i: usize| stored[i].dtype() == stored[0].dtype() && bytes(i).is_some() && bytes(i) == bytes(0);
             let equal: Vec<bool> = (1..stored.len()).map(same).collect();
             for i in (0..stored.len()).filter(|i| *i == 0 || !equal[*i - 1]) {
                 stored[i].decode(raw[i], &part, &piece, &mut wide[i][..len])?;
                 if exact_too {
-                    exactly(&*stored[i], raw[i], &part, &piece, &mut exact[i][..len])?;
+                    stored[i].decode_exactly(raw[i], &part, &piece, &mut exact[i][..len])?;
                 }
             }
             let of = |i: usize| Elements { values: &wide[i][..len], exact: exact_too.then(|| &exact[i][..len]) };

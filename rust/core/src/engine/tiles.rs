@@ -135,6 +135,9 @@ impl Inputs<'_> {
                     let len = (piece.end - piece.start) as usize;
                     for ((o, raw), wide) in operands.iter().zip(raw).zip(wide.iter_mut()) {
                         o.decode_by(pass.how, raw, &part, &piece, &mut wide[..len])?;
+                        if pass.check && o.bytes(raw, &part, &piece).is_none() {
+                            self.finite_values(*o, &wide[..len], piece.start)?;
+                        }
                     }
                     let all: Vec<&[f32]> = wide[..operands.len()].iter().map(|w| &w[..len]).collect();
                     let (base, inputs) = match base {
@@ -159,13 +162,23 @@ impl Inputs<'_> {
         if self.allow_nonfinite {
             return Ok(());
         }
-        match first_nonfinite(operand.dtype(), bytes) {
-            None => Ok(()),
-            Some(i) => {
-                Err(operand.at_fault(start + i as u64, "is NaN or infinite; mend the checkpoint, or pass --nan allow"))
-            }
-        }
+        first_nonfinite(operand.dtype(), bytes).map_or(Ok(()), |i| Err(at_fault(operand, start + i as u64)))
     }
+
+    /// The same of elements that have no bytes of their own.
+    fn finite_values(&self, operand: &dyn Decode, values: &[f32], start: u64) -> Result<()> {
+        // The largest magnitude by its bits: of floats in order, which the processor compares eight at a time.
+        let largest = values.iter().fold(0, |most: u32, v| most.max(v.to_bits() & 0x7fff_ffff));
+        if self.allow_nonfinite || f32::from_bits(largest).is_finite() {
+            return Ok(());
+        }
+        let at = values.iter().position(|v| !v.is_finite());
+        at.map_or(Ok(()), |i| Err(at_fault(operand, start + i as u64)))
+    }
+}
+
+fn at_fault(operand: &dyn Decode, element: u64) -> Error {
+    operand.at_fault(element, "is NaN or infinite; mend the checkpoint, or pass --nan allow")
 }
 
 /// What two ranges share.

@@ -1,5 +1,6 @@
 //! Surgery: what a recipe asks for becomes a plan. One file, or room, an operation.
 
+pub mod copy;
 pub mod swap;
 
 use serde_json::Value;
@@ -12,7 +13,7 @@ use crate::recipe::Recipe;
 pub const DEFAULT_SHARD: u64 = 5_000_000_000;
 
 /// Compiles a recipe. `seed` feeds random methods. Without a `shard_size` (in bytes) a swap keeps the recipient's
-/// shards and a merge has shards of [`DEFAULT_SHARD`].
+/// shards, a copy the model's, and a merge has shards of [`DEFAULT_SHARD`].
 ///
 /// # Errors
 /// Every mistake that headers and recipe show: names, shapes, dtypes, ranges, parameters.
@@ -20,6 +21,7 @@ pub fn compile(recipe: &Value, shard_size: Option<u64>, seed: u64) -> Result<Pla
     let draft = match Recipe::parse(recipe)? {
         Recipe::Merge(merge) => plan::merge::build(&merge, seed)?,
         Recipe::Swap(swap) => swap::build(&swap, shard_size.is_none())?,
+        Recipe::Copy(copy) => copy::build(&copy, shard_size.is_none())?,
     };
     draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD))
 }

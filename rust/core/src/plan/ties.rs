@@ -45,8 +45,9 @@ impl Draft {
             // A model that ties and stores its head too has no head of its own.
             let of_its_own = || {
                 i.action.places().iter().any(|p| {
-                    let other = self.models.get(p.model);
-                    self.models.tensor(*p).name == i.name && other.tied() != Some(true)
+                    let (other, tensor) = (self.models.get(p.model), self.models.tensor(*p));
+                    // An adapter that changes the head of a model that ties makes it one of its own.
+                    tensor.name == i.name && (other.tied() != Some(true) || tensor.made.is_some())
                 })
             };
             let stored = model.find_alike(&i.name).is_some();

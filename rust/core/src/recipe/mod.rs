@@ -3,6 +3,7 @@
 //! A merge recipe is mergekit's YAML grammar as JSON (see `shared` notes in ARCHITECTURE.md); a swap recipe is the
 //! `swap` verb's options. Model references are paths by the time they arrive here.
 
+mod copy;
 pub mod fields;
 mod filter;
 mod idle;
@@ -10,6 +11,7 @@ mod merge;
 mod setting;
 mod swap;
 
+pub use copy::Copy;
 pub use filter::Filter;
 pub use merge::{Merge, ModelUse, Part, Slice};
 pub use setting::{Rule, Setting, Settings, Shape};
@@ -32,17 +34,20 @@ pub enum Recipe {
     Merge(Merge),
     /// Replace layers of one model by another's.
     Swap(Swap),
+    /// Write one model anew.
+    Copy(Copy),
 }
 
 impl Recipe {
-    /// Reads a recipe: `{"swap": {...}}` or a merge config.
+    /// Reads a recipe: `{"swap": {...}}`, `{"copy": {...}}` or a merge config.
     ///
     /// # Errors
     /// [`Error::Recipe`] with the key path of the mistake and, for a misspelt key, the nearest valid one.
     pub fn parse(value: &Value) -> Result<Self> {
-        match value.get("swap") {
-            Some(swap) => swap::parse(swap).map(Self::Swap),
-            None => merge::parse(value).map(Self::Merge),
+        match (value.get("swap"), value.get("copy")) {
+            (Some(swap), _) => swap::parse(swap).map(Self::Swap),
+            (None, Some(copy)) => copy::parse(copy).map(Self::Copy),
+            (None, None) => merge::parse(value).map(Self::Merge),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A [`View`] is data, part of a plan. [`View::open`] makes a [`Decode`] of it, which reads. A dtype that no view decodes
 //! cannot be computed on.
 
+mod factor;
 mod plain;
 mod runs;
 mod sum;
@@ -94,12 +95,16 @@ impl View {
 
     /// Bytes that stay in memory while it is read, besides what is read at a time.
     pub fn resident(&self, models: &[Arc<Checkpoint>]) -> u64 {
-        self.places().iter().filter_map(|p| p.tensor(models).made.as_ref()).map(|m| m.resident()).sum()
+        self.places()
+            .iter()
+            .filter_map(|p| Some((p, p.tensor(models).made.as_ref()?)))
+            .map(|(p, m)| m.resident(&p.tensor(models).shape))
+            .sum()
     }
 
-    /// What it is put together from, a chunk at a time, besides its own elements: bits an element.
+    /// Bits an element of what is read into memory of its own, to be put together.
     pub fn inner_bits(&self, models: &[Arc<Checkpoint>]) -> u64 {
-        self.places().iter().map(|p| p.tensor(models).inner_bits()).sum()
+        self.places().iter().filter_map(|p| p.tensor(models).made.as_ref()).map(|m| m.inner_bits()).sum()
     }
 
     /// Bytes that reading all of it takes.
@@ -135,8 +140,15 @@ pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8])
         let part = start..(start + CHUNK).min(all);
         let own = (part.start * tensor.dtype.bits() / 8) as usize..(part.end * tensor.dtype.bits() / 8) as usize;
         let raw = view.read(&part, &mut slot)?;
-        if tensor.made.is_none() || tensor.dtype == Dtype::F64 {
+        if tensor.made.is_none() {
             target[own].copy_from_slice(raw);
+            continue;
+        }
+        if tensor.dtype == Dtype::F64 {
+            let mut exact = vec![0f64; (part.end - part.start) as usize];
+            view.decode_exactly(raw, &part, &part, &mut exact)?;
+            let bytes = target[own].as_chunks_mut::<8>().0;
+            bytes.iter_mut().zip(exact).for_each(|(b, v)| *b = v.to_le_bytes());
             continue;
         }
         let element = Element::need(tensor.dtype)?;
@@ -144,26 +156,6 @@ pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8])
         let mut wide = vec![0f32; (part.end - part.start) as usize];
         view.decode_by(how, raw, &part, &part, &mut wide)?;
         narrow(element, &wide, &mut target[own]);
-    }
-    Ok(())
-}
-
-/// Makes numbers of the elements `part` of `raw`, as [`Decode::decode`] does, without rounding those that are f64.
-///
-/// # Errors
-/// As [`Decode::decode`].
-pub fn exactly(view: &dyn Decode, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f64]) -> Result<()> {
-    if let (Dtype::F64, Some(bytes)) = (view.dtype(), view.bytes(raw, of, part)) {
-        out.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(o, b)| *o = f64::from_le_bytes(*b));
-        return Ok(());
-    }
-    const WIDE: usize = 256;
-    let mut wide = [0f32; WIDE];
-    for (i, out) in out.chunks_mut(WIDE).enumerate() {
-        let start = part.start + (i * WIDE) as u64;
-        let wide = &mut wide[..out.len()];
-        view.decode(raw, of, &(start..start + out.len() as u64), wide)?;
-        out.iter_mut().zip(wide).for_each(|(o, w)| *o = f64::from(*w));
     }
     Ok(())
 }
@@ -190,6 +182,11 @@ pub trait Decode: Send + Sync {
     /// The smallest number of elements that decode together.
     fn unit(&self) -> u64 {
         1
+    }
+
+    /// Bytes that reading `elements` gives.
+    fn raw_len(&self, elements: &Range<u64>) -> usize {
+        ((elements.end - elements.start) * self.dtype().bits() / 8) as usize
     }
 
     /// True if its bytes are those of one stored tensor, whose digest is theirs.
@@ -219,6 +216,26 @@ pub trait Decode: Send + Sync {
     /// # Errors
     /// As [`Self::decode`].
     fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()>;
+
+    /// As [`Self::decode`], without rounding what is f64.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    fn decode_exactly(&self, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f64]) -> Result<()> {
+        if let (Dtype::F64, Some(bytes)) = (self.dtype(), self.bytes(raw, of, part)) {
+            out.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(o, b)| *o = f64::from_le_bytes(*b));
+            return Ok(());
+        }
+        const WIDE: usize = 256;
+        let mut wide = [0f32; WIDE];
+        for (i, out) in out.chunks_mut(WIDE).enumerate() {
+            let start = part.start + (i * WIDE) as u64;
+            let wide = &mut wide[..out.len()];
+            self.decode(raw, of, &(start..start + out.len() as u64), wide)?;
+            out.iter_mut().zip(wide).for_each(|(o, w)| *o = f64::from(*w));
+        }
+        Ok(())
+    }
 
     /// Hears which elements will be wanted next.
     fn ahead(&self, _elements: &Range<u64>) {}

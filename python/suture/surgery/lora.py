@@ -1,0 +1,135 @@
+"""Adapters: folded into a model, or merged with each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from suture.errors import SutureError, UsageError
+from suture.reference import Reference, model_of, plain
+from suture.results.report import Report
+from suture.settings import Progress, Settings
+from suture.sidecars.adapter import own_config
+from suture.surgery.run import carry_out, for_output, is_file, prepare
+
+
+def fold(
+    model: str | PathLike[str],
+    adapters: Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    *,
+    weights: Sequence[float] | None = None,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Fold adapters into a model, one after the other, and write the result to the folder `out`.
+
+    Every weight is W + sum w_i s_i B_i A_i, formed in f64 and rounded once to the model's dtype, or `settings.dtype`.
+    What no adapter changes is moved bit for bit.
+
+    Args:
+        model: the model.
+        adapters: the adapters, as PEFT writes them.
+        out: the output folder; or one file, if it ends in ``.safetensors``.
+        weights: what the change of each is multiplied by; 1 each if not given.
+        settings: how to do the work.
+        dry_run: return the plan instead of running it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if there is no adapter, or there are not as many weights.
+        SutureError: if an adapter is not one of the model, an input is not sound, or the output cannot be written.
+    """
+    settings = settings or Settings()
+    scales = _weights(weights, adapters)
+    own = model_of(model)
+    given = own if isinstance(own, Reference) else Reference(own)
+    applied = tuple((plain(a), weight) for a, weight in zip(adapters, scales, strict=True))
+    whole = Reference(given.path, (*given.adapters, *applied), given.name)
+    recipe = {"copy": _without_none({"model": whole, "title": "fold", "dtype": settings.dtype})}
+    return carry_out(prepare(recipe, for_output(out, settings)), out, dry_run, progress)
+
+
+def merge_adapters(
+    adapters: Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    *,
+    weights: Sequence[float] | None = None,
+    rank: int | None = None,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Merge adapters of one model into one, whose change is the sum of theirs, and write it to the folder `out`.
+
+    The factors are put side by side, [w_1 s_1 B_1, w_2 s_2 B_2] and [A_1; A_2], so that the sum is exact but for one
+    rounding of B; where all w_i s_i are equal they go into `lora_alpha`, and the bytes stay. The factors themselves are
+    never averaged: the average of products is not the product of averages.
+
+    Args:
+        adapters: the adapters, as PEFT writes them.
+        out: the output folder.
+        weights: what the change of each is multiplied by; 1 each if not given.
+        rank: the most ranks of a module. The best approximation of so few is taken (QR of both factors, singular
+            values of what remains), and the report tells how much it misses.
+        settings: how to do the work.
+        dry_run: return the plan instead of running it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if there is no adapter, or there are not as many weights, or `rank` is none.
+        SutureError: if they are not of one model, hold what no sum of adapters is, or cannot be read or written.
+    """
+    # NumPy is for those who merge adapters.
+    from suture.surgery.factors import joined
+
+    settings = settings or Settings()
+    scales = _weights(weights, adapters)
+    if rank is not None and rank < 1:
+        raise UsageError(f"rank: expected at least 1, found {rank}")
+    if is_file(out):
+        raise UsageError(f"an adapter is a folder, with its config; found the file `{fspath(out)}`")
+    paths = [plain(a) for a in adapters]
+    if scales == [1.0] and rank is None:
+        # The sum of one is that one, whatever it holds besides factors.
+        copy = {"model": paths[0], "title": "lora merge", "dtype": settings.dtype}
+        beside = [("adapter_config.json", own_config(Path(paths[0])))]
+        return carry_out(prepare({"copy": _without_none(copy)}, settings, beside=beside), out, dry_run, progress)
+    with _temporary() as temporary:
+        folder = Path(temporary) / Path(out).resolve().name
+        made = joined([Path(p) for p in paths], scales, rank, folder)
+        listed = [{"path": str(Path(p).resolve()), "weight": w} for p, w in zip(paths, scales, strict=True)]
+        dtype = settings.dtype or made.dtype
+        recipe = {"copy": _without_none({"model": str(folder), "title": "lora merge", "dtype": dtype, "of": listed})}
+        beside = [("adapter_config.json", made.config)]
+        job = prepare(recipe, settings, beside=beside, warnings=made.told)
+        return carry_out(job, out, dry_run, progress)
+
+
+def _temporary() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="suture-")
+    except OSError as e:
+        raise SutureError(f"no temporary folder to work in: {e.strerror}; set TMPDIR to one") from None
+
+
+def _weights(given: Sequence[float] | None, adapters: Sequence[Any]) -> list[float]:
+    """A weight for each adapter."""
+    if not adapters:
+        raise UsageError("expected at least one adapter, found none")
+    if given is None:
+        return [1.0] * len(adapters)
+    if len(given) != len(adapters):
+        raise UsageError(f"weights: expected one for each of {len(adapters)} adapters, found {len(given)}")
+    if not all(abs(w) < float("inf") for w in given):
+        raise UsageError(f"weights: expected finite numbers, found {json.dumps(list(given))}")
+    return [float(w) for w in given]
+
+
+def _without_none(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if value is not None}

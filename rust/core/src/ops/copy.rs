@@ -1,0 +1,28 @@
+//! A model as it is, written anew: one that is made of others (adapters folded in), or stored in another way.
+
+use crate::error::{Error, Result};
+use crate::plan::{Draft, Models, OutputConfig};
+use crate::recipe::Copy;
+use crate::view::Place;
+
+/// Compiles a copy; `keep_shards` leaves every tensor in the shard it has in the model.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the model is not sound, or holds nothing.
+pub fn build(copy: &Copy, keep_shards: bool) -> Result<Draft> {
+    let mut models = Models::default();
+    let model = models.open(&copy.model)?;
+    let names: Vec<String> = models.get(model).tensors.iter().map(|t| t.name.clone()).collect();
+    if names.is_empty() {
+        return Err(Error::checkpoint(&models.get(model).path, "holds no tensors"));
+    }
+    let adapter = models.get(model).adapter();
+    let mut draft = Draft::new(copy.title.clone(), models, OutputConfig::of(model, copy.dtype));
+    draft.keep_shards_of = keep_shards.then_some(model);
+    draft.stem = if adapter { "adapter_model" } else { "model" };
+    for (tensor, name) in names.into_iter().enumerate() {
+        draft.copy(name, Place { model, tensor }, copy.dtype)?;
+    }
+    draft.settle_head()?;
+    Ok(draft)
+}

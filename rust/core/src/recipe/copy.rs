@@ -1,0 +1,30 @@
+//! The recipe of a copy: one model, written anew.
+
+use serde_json::Value;
+
+use super::fields::Fields;
+use crate::checkpoint::Reference;
+use crate::dtype::Dtype;
+use crate::error::Result;
+
+/// A copy.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The model.
+    pub model: Reference,
+    /// What is done, for people: `fold`, `convert`.
+    pub title: String,
+    /// Dtype of the output, if not the model's.
+    pub dtype: Option<Dtype>,
+}
+
+pub(super) fn parse(value: &Value) -> Result<Copy> {
+    let mut fields = Fields::new("copy", value)?;
+    let model = super::model("copy.model", fields.need("model")?)?;
+    let title = fields.text("title")?.unwrap_or("copy").to_owned();
+    // What it was made of before: told in the report, and read by nobody.
+    let _ = fields.list("of")?;
+    let dtype = fields.text("dtype")?.map(|name| super::parse_dtype("dtype", name)).transpose()?;
+    fields.finish()?;
+    Ok(Copy { model, title, dtype })
+}

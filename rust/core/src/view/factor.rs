@@ -1,0 +1,130 @@
+//! The two factors of a low-rank product, read as they are needed: rows of the left one, a block of the right one.
+
+use std::ops::Range;
+
+use parking_lot::Mutex;
+
+use super::{Decode, Slot, stored};
+use crate::checkpoint::made::{Factor, Product};
+use crate::error::Result;
+use crate::source::Source;
+
+/// The left factor, times the scale.
+pub struct Left<'a> {
+    of: &'a Product,
+    view: Box<dyn Decode + 'a>,
+    /// The rows that were read last, each with all its ranks.
+    kept: Mutex<(Range<u64>, Vec<f64>)>,
+}
+
+/// The right factor.
+pub struct Right<'a> {
+    of: &'a Product,
+    view: Box<dyn Decode + 'a>,
+    /// The block that was read last, rank by rank.
+    kept: Mutex<Option<(u64, Vec<f64>)>>,
+}
+
+impl<'a> Left<'a> {
+    /// Opens it.
+    pub fn new(of: &'a Product, files: &'a [Box<dyn Source>]) -> Self {
+        Self { of, view: stored(&of.left.tensor, files), kept: Mutex::default() }
+    }
+
+    /// Reads `rows`, of any blocks.
+    pub fn fetch(&self, rows: &Range<u64>) -> Result<()> {
+        let mut kept = self.kept.lock();
+        if kept.0.start <= rows.start && rows.end <= kept.0.end {
+            return Ok(());
+        }
+        let (p, rank) = (self.of, self.of.rank as usize);
+        let mut out = std::mem::take(&mut kept.1);
+        out.clear();
+        out.resize((rows.end - rows.start) as usize * rank, 0.0);
+        let mut at = rows.start;
+        while at < rows.end {
+            let block = at / p.rows;
+            let end = ((block + 1) * p.rows).min(rows.end);
+            let inside = at - block * p.rows..end - block * p.rows;
+            let place = (at - rows.start) as usize;
+            gather(&*self.view, &p.left, block, p.rank, &inside, |k, i, v| out[(place + i) * rank + k] = v * p.scale)?;
+            at = end;
+        }
+        *kept = (rows.clone(), out);
+        Ok(())
+    }
+
+    /// Calls `f` with all ranks of a row that was fetched.
+    pub fn with<T>(&self, row: u64, f: impl FnOnce(&[f64]) -> T) -> Result<T> {
+        let kept = self.kept.lock();
+        let rank = self.of.rank as usize;
+        let at = (row - kept.0.start) as usize * rank;
+        Ok(f(&kept.1[at..at + rank]))
+    }
+}
+
+impl<'a> Right<'a> {
+    /// Opens it.
+    pub fn new(of: &'a Product, files: &'a [Box<dyn Source>]) -> Self {
+        Self { of, view: stored(&of.right.tensor, files), kept: Mutex::new(None) }
+    }
+
+    /// Calls `f` with the factor of the block that a row is in, rank by rank.
+    pub fn with<T>(&self, row: u64, f: impl FnOnce(&[f64]) -> T) -> Result<T> {
+        let (p, block) = (self.of, row / self.of.rows);
+        let mut kept = self.kept.lock();
+        let found = match kept.take() {
+            Some((own, right)) if own == block => right,
+            _ => {
+                let columns = p.columns as usize;
+                let mut right = vec![0f64; p.rank as usize * columns];
+                gather(&*self.view, &p.right, block, p.rank, &(0..p.columns), |k, j, v| right[k * columns + j] = v)?;
+                right
+            }
+        };
+        let made = f(&found);
+        *kept = Some((block, found));
+        Ok(made)
+    }
+}
+
+/// Calls `put` with every element of a block's factor, rank by rank: rank, place in `across`, value.
+fn gather(
+    view: &dyn Decode,
+    factor: &Factor,
+    block: u64,
+    rank: u64,
+    across: &Range<u64>,
+    mut put: impl FnMut(usize, usize, f64),
+) -> Result<()> {
+    let n = across.end - across.start;
+    if n == 0 || rank == 0 {
+        return Ok(());
+    }
+    let mut slot = Slot::default();
+    let mut values = Vec::new();
+    let first = block * factor.block + across.start * factor.step;
+    let mut read = |from: u64, to: u64, values: &mut Vec<f64>| -> Result<()> {
+        let range = from..to;
+        values.resize((to - from) as usize, 0.0);
+        let raw = view.read(&range, &mut slot)?;
+        view.decode_exactly(raw, &range, &range, values)
+    };
+    // Lines of one rank where they lie together, else all there is between the first and the last.
+    if factor.step == 1 {
+        for k in 0..rank {
+            let from = first + k * factor.rank;
+            read(from, from + n, &mut values)?;
+            values.iter().enumerate().for_each(|(i, v)| put(k as usize, i, *v));
+        }
+        return Ok(());
+    }
+    let last = first + (rank - 1) * factor.rank + (n - 1) * factor.step;
+    read(first, last + 1, &mut values)?;
+    for k in 0..rank {
+        for i in 0..n {
+            put(k as usize, i as usize, values[(k * factor.rank + i * factor.step) as usize]);
+        }
+    }
+    Ok(())
+}

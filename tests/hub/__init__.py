@@ -1,0 +1,1 @@
+"""Tests of names on a hub; no network but the loopback."""
