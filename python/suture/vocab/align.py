@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from suture.recipe.vocabulary import Tokenizer
 from suture.vocab.choices import Choices, chosen
+from suture.vocab.entries import Added
 from suture.vocab.lead import Lead, lead_of
 from suture.vocab.segments import MEAN, PAD, ZERO, Segment, segments_of
 from suture.vocab.tokens import Vocabulary
@@ -37,7 +38,9 @@ class Aligned:
         counts: for each model how many rows of its new table are of each of `CLASSES`.
         told: what the user should know.
         vocabularies: what was read, by folder; of `lead` too.
-        sources: for each row behind those of `lead`, the model whose token it is, by its place; -1 for the config's.
+        sources: for each token that `lead` lacks, the first model that has it, by its place; -1 for the config's alone.
+        added: those of them that are found in text before it is segmented.
+        hidden: those of them that have a row but no place in the tokenizer, which would segment text otherwise.
     """
 
     same: bool
@@ -51,6 +54,8 @@ class Aligned:
     told: Sequence[str] = ()
     vocabularies: Mapping[Path, Vocabulary] = field(default_factory=dict, repr=False)
     sources: Mapping[str, int] = field(default_factory=dict, repr=False)
+    added: Mapping[str, Added] = field(default_factory=dict, repr=False)
+    hidden: frozenset[str] = field(default=frozenset(), repr=False)
 
     def as_data(self) -> dict[str, Any]:
         """What an engine needs of it, for JSON."""
@@ -99,17 +104,19 @@ def plan(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path | N
         counts.append(_count(m, model, row, own, total - tokens))
     told = told_of(wanted, lead, models, choices, counts, total, rows)
     return Aligned(
-        False,
-        lead.own.folder,
-        lead.union,
-        tokens,
-        total,
-        lead.names,
-        made,
-        counts,
-        told,
-        lead.vocabularies,
-        lead.sources,
+        same=False,
+        lead=lead.own.folder,
+        union=lead.union,
+        tokens=tokens,
+        rows=total,
+        names=lead.names,
+        segments=made,
+        counts=counts,
+        told=told,
+        vocabularies=lead.vocabularies,
+        sources=lead.sources,
+        added=lead.added,
+        hidden=lead.hidden,
     )
 
 
@@ -119,10 +126,11 @@ def _rows_of(lead: Lead, models: Sequence[Path], rows: Sequence[int]) -> list[ND
     found = []
     for folder, count in zip(models, rows, strict=True):
         own = np.full(len(lead.names), -1, dtype=np.int64)
-        pairs = [(places[t], i) for t, i in lead.vocabularies[folder].ids.items() if i < count and t in places]
-        if pairs:
-            at, number = np.array(pairs, dtype=np.int64).T
-            own[at] = number
+        ids = lead.vocabularies[folder].ids
+        at = np.fromiter((places.get(text, -1) for text in ids), dtype=np.int64, count=len(ids))
+        number = np.fromiter(ids.values(), dtype=np.int64, count=len(ids))
+        there = (at >= 0) & (number < count)
+        own[at[there]] = number[there]
         found.append(own)
     return found
 

@@ -78,9 +78,10 @@ def chosen(
         elif asked.model is not None:
             model[at], row[at] = _source(asked, token, lead, models, rows)
     # Where every model has its own row nobody gets the mean.
+    lacked = np.flatnonzero((model == MEAN) & (owners < len(models)))
     means = {
-        int(at): [[m, int(own[at])] for m, own in enumerate(have) if own[at] >= 0]
-        for at in np.flatnonzero((model == MEAN) & (owners < len(models)))
+        at: [[m, number] for m, number in enumerate(numbers) if number >= 0]
+        for at, numbers in zip(lacked.tolist(), table[:, lacked].T.tolist(), strict=True)
     }
     nobody = [str(lead.names[at]) for at in np.flatnonzero(model == ZERO) if at not in told]
     return Choices(model, row, forced, means, nobody)

@@ -10,6 +10,8 @@ from pathlib import Path
 from suture.errors import UsageError
 from suture.recipe.vocabulary import Tokenizer
 from suture.sidecars.tokenizer import TOKENIZER_FILES, same_file
+from suture.vocab.enter import inert_in
+from suture.vocab.entries import Added
 from suture.vocab.tokens import Vocabulary, read
 
 
@@ -23,6 +25,8 @@ class Lead:
         same: whether all models have the same, and as many rows, and nothing else is asked for.
         names: the token of each number; None where a number has none.
         sources: for each token that `own` lacks, the first model that has it, by its place; -1 for the config's alone.
+        added: those of them that are found in text before it is segmented.
+        hidden: those of them that the tokenizer of `own` cannot have without segmenting text otherwise; the last ones.
         vocabularies: the vocabulary of each folder.
     """
 
@@ -31,6 +35,8 @@ class Lead:
     same: bool
     names: list[str | None]
     sources: Mapping[str, int]
+    added: Mapping[str, Added]
+    hidden: frozenset[str]
     vocabularies: Mapping[Path, Vocabulary]
 
 
@@ -52,7 +58,7 @@ def lead_of(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path 
     own = found[folder]
     plain = not wanted.tokens and wanted.pad_to_multiple_of is None
     if plain and len(set(rows)) == 1 and all(_alike(own, one) for one in found.values()):
-        return Lead(own, union, True, [], {}, found)
+        return Lead(own, union, True, [], {}, {}, frozenset(), found)
     for one in found.values():
         if one.form == "slow":
             message = (
@@ -64,14 +70,30 @@ def lead_of(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path 
     for text, number in own.ids.items():
         names[number] = text
     sources: dict[str, int] = {}
+    added: dict[str, Added] = {}
     for m, model in enumerate(models if union else ()):
         one = found[model]
-        new = [text for text in one.names.values() if text not in own.ids and text not in sources]
-        sources.update(dict.fromkeys(new, m))
+        sources.update({text: m for text in one.names.values() if text not in own.ids and text not in sources})
+        for token in one.added.values():
+            if token.text in sources:
+                added.setdefault(token.text, token)
     for text in wanted.tokens:
-        if text not in own.ids:
-            sources.setdefault(text, next((m for m, f in enumerate(models) if text in found[f].ids), -1))
-    return Lead(own, union, False, [*names, *sources], sources, found)
+        if text not in own.ids and text not in sources:
+            m = next((m for m, folder in enumerate(models) if text in found[folder].ids), -1)
+            sources[text] = m
+            added[text] = _entry(text, None if m < 0 else found[models[m]])
+    inert = inert_in(own)
+    hidden = frozenset(text for text in sources if text not in added and not inert(text))
+    # Behind those with a place in the tokenizer, whose numbers must follow one another.
+    sources = dict(sorted(sources.items(), key=lambda pair: pair[0] in hidden))
+    return Lead(own, union, False, [*names, *sources], sources, added, hidden, found)
+
+
+def _entry(text: str, donor: Vocabulary | None) -> Added:
+    """How a token that the config adds is found in text: as the donor finds it, else as it is written."""
+    if donor is not None and (token := donor.added.get(donor.ids[text])) is not None:
+        return token
+    return Added(text)
 
 
 def place_of(folder: Path | None, models: Sequence[Path]) -> int | None:

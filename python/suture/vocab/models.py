@@ -95,16 +95,15 @@ def check_merges(model: Mapping[str, Any], ids: Mapping[str, int], path: Path) -
         raise SutureError(f"{path}: model.merges: expected a list, found {_kind(merges)}", path)
     for i, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
-        match pair:
-            case [str() as left, str() as right]:
-                made = left + right.removeprefix(prefix)
-                if left in ids and right in ids and made in ids:
-                    continue
-                missing = next(text for text in (left, right, made) if text not in ids)
-                message = f"`{left:.40}` and `{right:.40}` are merged, but `{missing:.80}` is no token"
-            case _:
-                message = f"expected two tokens, found {merge!r:.40}"
-        raise SutureError(f"{path}: model.merges[{i}]: {message}", path)
+        # Not `match`, which takes four times as long; there are half a million.
+        if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or type(pair[1]) is not str:
+            raise SutureError(f"{path}: model.merges[{i}]: expected two tokens, found {merge!r:.40}", path)
+        left, right = pair
+        made = left + (right.removeprefix(prefix) if prefix else right)
+        if left not in ids or right not in ids or made not in ids:
+            missing = next(text for text in (left, right, made) if text not in ids)
+            message = f"`{left:.40}` and `{right:.40}` are merged, but `{missing:.80}` is no token"
+            raise SutureError(f"{path}: model.merges[{i}]: {message}", path)
 
 
 def _kind(value: Any) -> str:
