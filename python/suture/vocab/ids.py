@@ -87,24 +87,39 @@ class _Moves:
         return made
 
     def moved(self, key: str, value: Any, theirs: Any) -> Any:
-        """The output's number for one of a config's, or for each in a list."""
+        """The output's number for one of a config's, or for those in a list."""
         if isinstance(value, list):
-            if key == "forced_decoder_ids" and len(value) == 2 and not isinstance(value[0], list):
-                # A place in the text, and what stands there.
-                return [value[0], self.moved(key, value[1], None)]
-            found = [self.moved(key, one, None) for one in value]
-            kept = [one for one, old in zip(found, value, strict=True) if one is not None or old is None]
-            return kept or (theirs if self._known(theirs) else None) if value else value
-        if type(value) is not int or value < 0:
-            return value
-        at = self.places.get(self.own.names.get(value, ""))
-        if at is not None:
+            return self._list(key, value, theirs)
+        if (at := self._place(value)) is not None or value is None:
             return at
         new = theirs if self._known(theirs) else self._role(key)
         if new != value:
             what = "left out" if new is None else f"that of {self.lead.folder}, {new}, is taken"
             self.told.append(f"{self.config}: {key} {value} is a token that the output does not have; {what}")
         return new
+
+    def _list(self, key: str, value: list[Any], theirs: Any) -> Any:
+        """A list without what names a token that the output lacks."""
+        kept = []
+        for one in value:
+            # Of what is forced the first number is a place in the text.
+            first = 1 if key == "forced_decoder_ids" and isinstance(one, list) else 0
+            inner = one[first:] if isinstance(one, list) else [one]
+            places = [self._place(n) for n in inner]
+            if all(at is not None or n is None for at, n in zip(places, inner, strict=True)):
+                kept.append([*one[:first], *places] if isinstance(one, list) else places[0])
+        if len(kept) < len(value):
+            lost = f"{len(value) - len(kept)} of {key} name tokens that the output does not have and are left out"
+            self.told.append(f"{self.config}: {lost}")
+        if kept or not value:
+            return kept
+        return theirs if self._known(theirs) else self._role(key)
+
+    def _place(self, number: Any) -> Any:
+        """The output's number for one of the config's; None if there is none. What is no token's number stays."""
+        if type(number) is not int or number < 0:
+            return number
+        return self.places.get(self.own.names.get(number, ""))
 
     def _known(self, number: Any) -> bool:
         return type(number) is int and number in self.lead.names

@@ -40,9 +40,9 @@ def told_of(
             told.append(f"{folder}: has no rows for {named(beyond)}, which count as absent")
     if choices.nobody:
         told.append(f"{wanted.at}: no model has a row for {named(choices.nobody)}; zeros in the output")
-    if lead.hidden:
-        message = f"have rows, but no text is segmented into them, as the tokenizer of {lead.own.folder} has no place"
-        told.append(f"{wanted.at}: {named([text for text in lead.sources if text in lead.hidden])} {message} for them")
+    if hidden := [text for text in lead.sources if text in lead.hidden]:
+        why = f"rows without a place in the tokenizer of {lead.own.folder}, which would segment text otherwise"
+        told.append(f"{wanted.at}: {why}: {named(hidden)}")
     if new := [text for text, m in lead.sources.items() if m < 0]:
         told.append(f"{wanted.at}: no model has {named(new)}; the config adds {'it' if len(new) == 1 else 'them'}")
     return told
