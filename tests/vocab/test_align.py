@@ -180,6 +180,15 @@ def test_tokens_nobody_has_a_row_for_are_zeros_and_told(tmp_path: Path) -> None:
     assert any("no model has 1 token (`<new>`); the config adds it" in note for note in found.told)
 
 
+def test_other_ways_to_write_a_space_are_told(tmp_path: Path) -> None:
+    """Equal words are then different tokens."""
+    models = [write(tmp_path / form, whole(form, model(form, letters(4)))) for form in ("bytes", "bytes", "pieces")]
+    found = plan(wanted(pad_to_multiple_of=8), models, models[0], None, [4, 4, 4])
+    assert [note for note in found.told if "otherwise" in note] == [
+        f"{models[2]}: writes spaces and bytes otherwise than {models[0]}; words are other tokens there"
+    ]
+
+
 def test_numbers_without_a_token_are_padding(tmp_path: Path) -> None:
     """Of the model whose vocabulary it is too: the row means nothing."""
     data = whole("bytes", bpe(letters(4), []))

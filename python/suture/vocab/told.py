@@ -38,6 +38,10 @@ def told_of(
     for folder, count in zip(models, rows, strict=True):
         if beyond := [text for text, number in lead.vocabularies[folder].ids.items() if number >= count]:
             told.append(f"{folder}: has no rows for {named(beyond)}, which count as absent")
+        if lead.vocabularies[folder].marks != lead.own.marks:
+            told.append(
+                f"{folder}: writes spaces and bytes otherwise than {lead.own.folder}; words are other tokens there"
+            )
     if choices.nobody:
         told.append(f"{wanted.at}: no model has a row for {named(choices.nobody)}; zeros in the output")
     if hidden := [text for text in lead.sources if text in lead.hidden]:
