@@ -138,6 +138,8 @@ HOSTILE: dict[str, Any] = {
     "merge of what is no token": merges(["a", "z"]),
     "merge makes no token": merges(["b", "a"]),
     "merges are no list": whole("bytes", {**bpe(["a"], []), "merges": {"a": "b"}}),
+    "suffix is true": whole("bytes", bpe(["a"], [], end_of_word_suffix=True)),
+    "unknown token is a list": whole("bytes", bpe(["a"], [], unk_token=["a"])),
     "pieces are a mapping": {"model": {"type": "Unigram", "vocab": {"a": 0}}},
     "piece without a score": pieces(["a"]),
     "score is text": pieces(["a", "x"]),

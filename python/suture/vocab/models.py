@@ -23,6 +23,9 @@ def tokens_of(whole: Mapping[str, Any], path: Path) -> tuple[str, dict[str, int]
     if not isinstance(model, dict):
         raise SutureError(f"{path}: expected a mapping `model`, found {_kind(model)}", path)
     form = form_of(model, path)
+    for key in ("continuing_subword_prefix", "end_of_word_suffix", "unk_token"):
+        if not isinstance(model.get(key), str | None):
+            raise SutureError(f"{path}: model.{key}: expected text, found {_kind(model[key])}", path)
     vocab = model.get("vocab")
     if form == "Unigram":
         return form, _pieces(model, vocab, path)
@@ -91,7 +94,7 @@ def check_merges(model: Mapping[str, Any], ids: Mapping[str, int], path: Path) -
     """
     merges = model.get("merges", [])
     prefix = model.get("continuing_subword_prefix") or ""
-    if not isinstance(merges, list) or not isinstance(prefix, str):
+    if not isinstance(merges, list):
         raise SutureError(f"{path}: model.merges: expected a list, found {_kind(merges)}", path)
     for i, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
