@@ -72,7 +72,7 @@ def cases(draw: st.DrawFn) -> Any:
 
 
 @given(case=cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_rows_follow_the_rules(case: Any) -> None:
     """Every form, every source, padding, tokens of the config, tables smaller and larger than their tokens."""
     form, vocabularies, rows, base, source, multiple, zero, row, force = case

@@ -38,7 +38,7 @@ def places(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_files_changed_anywhere(data: st.DataObject) -> None:
     """tokenizer.json of every form, tokenizer_config.json, added_tokens.json, config.json."""
     form = data.draw(st.sampled_from(FORMS))

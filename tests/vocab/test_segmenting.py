@@ -87,7 +87,7 @@ def by_library(data: Any, aligned: Aligned) -> Any:
 
 
 @given(case=cases())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_text_is_segmented_as_the_lead_does(case: Any) -> None:
     """All forms, as leads and as donors; the lead's tokens keep their numbers, and each row is the token it is for."""
     data, texts, source = case
