@@ -43,6 +43,9 @@ def with_models(node: Any, change: Callable[[Any, str], Any], at: str = "") -> A
         path = f"{at}.{key}" if at else key
         if key == "tokenizer_source" or path == "tokenizer.source":
             made[key] = value if value is None or value in WORDS else change(value, path)
+        elif path == "tokenizer.tokens" and isinstance(value, dict):
+            # The keys are tokens, whatever else they are called.
+            made[key] = {token: _row(row, change, f"{path}.{token}") for token, row in value.items()}
         elif key in KEYS:
             made[key] = change(value, path)
         elif key in parameters():
@@ -62,6 +65,18 @@ def _values(value: Any, change: Callable[[Any, str], Any], at: str) -> Any:
             inner["layers"] = {k: _values(v, change, f"{at}.layers.{k}") for k, v in value["layers"].items()}
         return value | inner
     return change(value, at)
+
+
+def _row(value: Any, change: Callable[[Any, str], Any], at: str) -> Any:
+    """The model that a token's row is from: a model, or a mapping with one."""
+    source = value.get("source") if isinstance(value, dict) else None
+    if source is None:
+        return value
+    if not isinstance(source, dict):
+        return value | {"source": change(source, f"{at}.source")}
+    if "model" not in source:
+        return value
+    return value | {"source": source | {"model": change(source["model"], f"{at}.source.model")}}
 
 
 def made_names(recipe: Any) -> set[str]:

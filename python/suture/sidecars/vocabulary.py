@@ -25,6 +25,9 @@ def lender_of(wanted: Tokenizer, folders: Sequence[Path], config: Path, base: Pa
     Raises:
         UsageError: if the source has no tokenizer, or the vocabularies are not one.
     """
+    for key, asked in (("tokens", wanted.tokens), ("pad_to_multiple_of", wanted.pad_to_multiple_of)):
+        if asked:
+            raise UsageError(f"tokenizer.{key}: is not supported yet; remove it", at=f"tokenizer.{key}")
     named = base if wanted.source == "base" else None if wanted.source in WORDS else Path(wanted.source)
     own = config if named is None else named
     if not any((own / name).is_file() for name in _FILES):

@@ -1,0 +1,59 @@
+"""What a user is told of vocabularies that are aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from suture.recipe.vocabulary import Tokenizer
+from suture.vocab.choices import Choices
+from suture.vocab.lead import Lead
+
+#: So many tokens are named.
+_NAMED = 5
+_PARTS = {
+    "own": "its own",
+    "borrowed": "another's",
+    "mean": "the mean of others'",
+    "zero": "zeros",
+    "pad": "padding",
+}
+
+
+def told_of(
+    wanted: Tokenizer,
+    lead: Lead,
+    models: Sequence[Path],
+    choices: Choices,
+    counts: Sequence[Mapping[str, int]],
+    total: int,
+    rows: Sequence[int],
+) -> list[str]:
+    """The notes and warnings of an alignment."""
+    whose = f"tokens of all models, {lead.own.folder} first" if lead.union else f"the tokens of {lead.own.folder}"
+    told = [f"{wanted.at}: the output has {len(lead.names):,} {whose}, and {total:,} rows"]
+    for folder, own in zip(models, counts, strict=True):
+        parts = ", ".join(f"{own[name]:,} {text}" for name, text in _PARTS.items() if own[name])
+        told.append(f"{folder}: of its rows for them {parts}")
+    for folder, count in zip(models, rows, strict=True):
+        if beyond := [text for text, number in lead.vocabularies[folder].ids.items() if number >= count]:
+            told.append(f"{folder}: has no rows for {named(beyond)}, which count as absent")
+        if lead.vocabularies[folder].marks != lead.own.marks:
+            told.append(
+                f"{folder}: writes spaces and bytes otherwise than {lead.own.folder}; words are other tokens there"
+            )
+    if choices.nobody:
+        told.append(f"{wanted.at}: no model has a row for {named(choices.nobody)}; zeros in the output")
+    if hidden := [text for text in lead.sources if text in lead.hidden]:
+        why = f"rows without a place in the tokenizer of {lead.own.folder}, which would segment text otherwise"
+        told.append(f"{wanted.at}: {why}: {named(hidden)}")
+    if new := [text for text, m in lead.sources.items() if m < 0]:
+        told.append(f"{wanted.at}: no model has {named(new)}; the config adds {'it' if len(new) == 1 else 'them'}")
+    return told
+
+
+def named(tokens: Sequence[str]) -> str:
+    """How many tokens, and the first few."""
+    first = ", ".join(f"`{text:.40}`" for text in tokens[:_NAMED])
+    more = f" and {len(tokens) - _NAMED:,} more" if len(tokens) > _NAMED else ""
+    return f"{len(tokens):,} token{'' if len(tokens) == 1 else 's'} ({first}{more})"
