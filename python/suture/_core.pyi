@@ -42,7 +42,12 @@ class Checkpoint:
 @final
 class Plan:
     def __new__(
-        cls, recipe: str, shard_size: int | None = None, seed: int = 0, warnings: Sequence[str] = ...
+        cls,
+        recipe: str,
+        shard_size: int | None = None,
+        seed: int = 0,
+        warnings: Sequence[str] = ...,
+        vocabulary: str | None = None,
     ) -> Plan: ...
     @staticmethod
     def from_json(text: str) -> Plan: ...

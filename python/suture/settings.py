@@ -56,6 +56,8 @@ class Settings:
         allow_mixed: go on where configs say that layers of one model mean something else in another, and tell.
         ignore_unknown: pass over keys and parameters of a config that nobody knows, and tell.
         model_card: write a README.md that says what the output was made from.
+        vocab: what to do where tables of tokens have different numbers of rows and no tokenizer is asked for:
+            ``error``, take as many as the ``base`` has, ``crop`` to the shortest, or ``pad`` to the longest.
     """
 
     memory: str | int | None = None
@@ -70,6 +72,7 @@ class Settings:
     model_card: bool = False
     allow_mixed: bool = False
     ignore_unknown: bool = False
+    vocab: str = "error"
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a plan."""
@@ -79,6 +82,8 @@ class Settings:
             raise UsageError(f"nan: expected error or allow, found `{self.nan}`", at="nan")
         if self.io not in ("auto", "mmap", "pread", "direct"):
             raise UsageError(f"io: expected auto, mmap, pread or direct, found `{self.io}`", at="io")
+        if self.vocab not in ("error", "base", "crop", "pad"):
+            raise UsageError(f"vocab: expected error, base, crop or pad, found `{self.vocab}`", at="vocab")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"seed: expected a number from 0 to 2**64 - 1, found {self.seed}", at="seed")
         for name in ("memory", "shard_size", "chunk"):

@@ -17,6 +17,11 @@ from suture.surgery.merge import merge as run
 @click.argument("config", type=click.Path())
 @click.argument("out", type=click.Path(), required=False)
 @click.option("--ignore-unknown", is_flag=True, help="Pass over keys and parameters of CONFIG that nobody knows")
+@click.option(
+    "--vocab",
+    type=click.Choice(["error", "base", "crop", "pad"]),
+    help="Where tables of tokens differ in rows, and no tokenizer is asked for  [default: error]",
+)
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
 @writing
 @aliases

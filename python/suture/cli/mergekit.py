@@ -52,6 +52,7 @@ def aliases(command: F) -> F:
         click.option("--num-threads", "-j", type=int, hidden=True),
         click.option("--device", hidden=True),
         click.option("--write-model-card", is_flag=True, hidden=True),
+        click.option("--unsafe-truncate-embeddings", is_flag=True, hidden=True),
         click.option("--out-path", type=click.Path(), hidden=True),
         click.option("--intermediate-dir", "-I", hidden=True),
     ]
@@ -110,6 +111,10 @@ def settle(options: dict[str, Any], out: str | None) -> str:
         if value is not None and options.get(ours) is None:
             options[ours] = value
     options["model_card"] |= options.pop("write_model_card")
+    if options.pop("unsafe_truncate_embeddings") and options.get("vocab") is None:
+        options["vocab"] = "crop"
+    if options.get("vocab") is None:
+        options["vocab"] = "error"
     device = options.pop("device")
     if device not in (None, "cpu", "auto"):
         say(f"note: --device `{device}` has no effect: {_CPU}", err=True)

@@ -51,7 +51,12 @@ class Beside:
 
 
 def carried_over(
-    folders: Sequence[Path], change: Mapping[str, Any], *, tokenizer: Path | None = None, mixed: bool = False
+    folders: Sequence[Path],
+    change: Mapping[str, Any],
+    *,
+    tokenizer: Path | None = None,
+    mixed: bool = False,
+    one_vocabulary: bool = False,
 ) -> Beside:
     """What to put beside an output's weights. Nothing is carried over from a lone file.
 
@@ -60,6 +65,7 @@ def carried_over(
         change: what the plan says of their configs.
         tokenizer: the model whose tokenizer goes with the output, if not the one that lends its config.
         mixed: go on where configs do not agree, and tell.
+        one_vocabulary: whether vocabularies that differ were brought to one, so that there is nothing to tell.
 
     Raises:
         SutureError: if a config.json is not valid JSON, cannot say what the layers now are, or does not agree with the
@@ -70,7 +76,7 @@ def carried_over(
         return Beside()
     copied = {str(p.relative_to(source)): str(p) for p in sorted(_carried(source, bool(change["quantised"])))}
     told = _parts(source, folders, copied)
-    told += _tokens(folders, change["from"], tokenizer, copied)
+    told += _tokens([] if one_vocabulary else folders, source, tokenizer, copied)
     config = read_config(source)
     configs = {i: read_config(f) for i, f in enumerate(folders) if f.is_dir()}
     if config is None:
@@ -91,13 +97,13 @@ def _relied(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _IDLE}
 
 
-def _tokens(folders: Sequence[Path], source: int, tokenizer: Path | None, copied: dict[str, str]) -> list[str]:
+def _tokens(folders: Sequence[Path], source: Path, tokenizer: Path | None, copied: dict[str, str]) -> list[str]:
     """Tell of vocabularies that differ; put the files of the tokenizer that goes with the output among those copied."""
     told = []
     for folder in folders:
-        if folder.is_dir() and folder != folders[source] and (differing := other_tokens(folders[source], folder)):
+        if folder.is_dir() and folder != source and (differing := other_tokens(source, folder)):
             ids = "id is another token" if differing == 1 else "ids are other tokens"
-            told.append(f"{folder}: {differing:,} {ids} there than in {folders[source]}; rows of these are other words")
+            told.append(f"{folder}: {differing:,} {ids} there than in {source}; rows of these are other words")
     if tokenizer is not None and tokenizer.is_dir():
         files = [name for name in TOKENIZER_FILES if (tokenizer / name).is_file()]
         if files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,13 +96,14 @@ def template_in(folder: Path) -> str | None:
 
 def with_template(beside: Beside, text: str) -> Beside:
     """What goes beside an output, with a template in the file that its tokenizer has it in."""
-    copied = dict(beside.copied)
+    copied, written = dict(beside.copied), dict(beside.written)
     copied.pop("chat_template.json", None)
     has_file = copied.pop(JINJA, None) is not None
     source = copied.get(CONFIG)
-    if has_file or source is None:
-        return replace(beside, copied=list(copied.items()), written=[*beside.written, (JINJA, text.encode())])
-    del copied[CONFIG]
-    config = read_config(Path(source).parent, CONFIG) or {}
-    made = as_bytes({**config, "chat_template": text})
-    return replace(beside, copied=list(copied.items()), written=[*beside.written, (CONFIG, made)])
+    if has_file or (source is None and CONFIG not in written):
+        written[JINJA] = text.encode()
+    else:
+        copied.pop(CONFIG, None)
+        config = json.loads(written[CONFIG]) if source is None else read_config(Path(source).parent, CONFIG) or {}
+        written[CONFIG] = as_bytes({**config, "chat_template": text})
+    return replace(beside, copied=list(copied.items()), written=list(written.items()))

@@ -13,13 +13,14 @@ from typing import Any
 from suture import _core
 from suture.errors import SutureError, UsageError
 from suture.recipe import Config, as_json, check_values
-from suture.recipe.vocabulary import template_of, tokenizer_of
+from suture.recipe.vocabulary import template_of
 from suture.reference import Reference, plain
 from suture.results.report import Report
 from suture.results.surgery import Budget
 from suture.settings import Progress, Settings
 from suture.sidecars.card import model_card
 from suture.sidecars.carried import Beside, carried_over
+from suture.surgery.aligned import Alignment, alignment, unlike, with_alignment
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,21 @@ def prepare(
     """
     try:
         check_values(recipe.get("swap", recipe.get("copy", recipe)))
-        plan = _core.Plan(as_json(recipe), settings.shard_bytes, settings.seed, warnings)
+        found = alignment(recipe, settings)
+        rows = None if found is None else found.text
+        plan = _core.Plan(as_json(recipe), settings.shard_bytes, settings.seed, warnings, rows)
     except UsageError as e:
         if settings.dtype is not None and e.at == "out_dtype":
             # The dtype was put into the recipe by us: the config does not hold it.
             raise UsageError(f"dtype: {str(e).removeprefix(f'{e.at}: ')}", at="dtype") from None
         raise (config.locate(e) if config else e) from None
+    except SutureError as e:
+        raise unlike(e, recipe) from None
     budget = plan.budget_json(settings.thread_count, settings.memory_bytes, settings.chunk_elements)
     inputs = plan.paths
     lent = None if tokenizer is None else _core.Checkpoint(plain(tokenizer)).path
     try:
-        side = _side_files(recipe, inputs, json.loads(plan.config_json()), lent, settings)
+        side = _side_files(recipe, inputs, json.loads(plan.config_json()), lent, found, settings)
     except UsageError as e:
         raise (config.locate(e) if config else e) from None
     written = [*side.written, *beside]
@@ -119,17 +124,22 @@ def prepare(
 
 
 def _side_files(
-    recipe: Mapping[str, Any], inputs: Sequence[Path], change: Mapping[str, Any], lent: Path | None, settings: Settings
+    recipe: Mapping[str, Any],
+    inputs: Sequence[Path],
+    change: Mapping[str, Any],
+    lent: Path | None,
+    vocabulary: Alignment | None,
+    settings: Settings,
 ) -> Beside:
     """What goes beside the tensors: whose tokenizer, with which chat template."""
     base = Path(plain(recipe["base_model"])) if isinstance(recipe.get("base_model"), str | Reference) else None
     told = []
-    if (wanted := tokenizer_of(recipe)) is not None:
-        from suture.sidecars.vocabulary import lender_of
-
-        lent, text = lender_of(wanted, inputs, inputs[change["from"]], base)
-        told.append(f"{wanted.at}: {text}")
-    side = carried_over(inputs, change, tokenizer=lent, mixed=settings.allow_mixed)
+    if vocabulary is not None:
+        lent, told = vocabulary.lead, [*vocabulary.told]
+    one = vocabulary is not None and vocabulary.files is not None
+    side = carried_over(inputs, change, tokenizer=lent, mixed=settings.allow_mixed, one_vocabulary=one)
+    if vocabulary is not None:
+        side = with_alignment(side, vocabulary, inputs[change["from"]])
     if (asked := template_of(recipe)) is not None:
         from suture.sidecars.template import template, with_template
 

@@ -40,7 +40,7 @@ def changes(aligned: Aligned, config: Path) -> tuple[dict[str, dict[str, Any]], 
             continue
         made = moves.of(data, read_config(aligned.lead, name) or {})
         if name == FILES[0]:
-            made = with_changes(made, _sizes(data, aligned.rows))
+            made = with_changes(made, sizes(data, aligned.rows))
         if made:
             found[name] = made
     return found, moves.told
@@ -54,7 +54,7 @@ def with_changes(data: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str
     return made
 
 
-def _sizes(data: Mapping[str, Any], rows: int) -> dict[str, Any]:
+def sizes(data: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """The size of the vocabulary wherever a config has it."""
     made: dict[str, Any] = {"vocab_size": rows} if "vocab_size" in data else {}
     inner = (key for key in INNER if isinstance(data.get(key), dict) and "vocab_size" in data[key])

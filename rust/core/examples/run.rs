@@ -13,7 +13,7 @@ fn main() {
     let recipe = serde_json::from_str(&std::fs::read_to_string(args.next().unwrap()).unwrap()).unwrap();
     let options =
         Options { threads: 2, io: IoMode::Auto, memory: None, chunk: None, allow_nonfinite: false, overwrite: true };
-    let plan = suture_core::ops::compile(&recipe, None, 0).unwrap();
+    let plan = suture_core::ops::compile(&recipe, None, 0, None).unwrap();
     let start = std::time::Instant::now();
     let target = Target::resolve(Path::new(&args.next().unwrap())).unwrap();
     let means = Means { threads: 2, backend: &Cpu, observer: &Silent };

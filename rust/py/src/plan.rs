@@ -1,6 +1,7 @@
 //! `Plan`: a compiled recipe, to look at or to run.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use serde_json::json;
@@ -21,11 +22,21 @@ pub struct Plan(core::Plan);
 #[pymethods]
 impl Plan {
     #[new]
-    #[pyo3(signature = (recipe, shard_size=None, seed=0, warnings=Vec::new()))]
-    fn new(py: Python<'_>, recipe: &str, shard_size: Option<u64>, seed: u64, warnings: Vec<String>) -> PyResult<Self> {
+    #[pyo3(signature = (recipe, shard_size=None, seed=0, warnings=Vec::new(), vocabulary=None))]
+    fn new(
+        py: Python<'_>,
+        recipe: &str,
+        shard_size: Option<u64>,
+        seed: u64,
+        warnings: Vec<String>,
+        vocabulary: Option<&str>,
+    ) -> PyResult<Self> {
         let value: serde_json::Value = serde_json::from_str(recipe)
             .map_err(|e| to_py(py, &Error::recipe("", format!("the recipe cannot be read: {e}"))))?;
-        let mut plan = long(py, None, |_| suture_core::ops::compile(&value, shard_size, seed))?;
+        let mut plan = long(py, None, |_| {
+            let vocabulary = vocabulary.map(|v| core::Vocabulary::parse(v).map(Arc::new)).transpose()?;
+            suture_core::ops::compile(&value, shard_size, seed, vocabulary)
+        })?;
         plan.warnings.splice(..0, warnings);
         Ok(Self(plan))
     }

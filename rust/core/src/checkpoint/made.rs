@@ -1,12 +1,18 @@
-//! Tensors that are stored nowhere and made of stored ones when they are read: a weight with an adapter's change in it.
+//! Tensors that are stored nowhere and made of stored ones when they are read: a weight with an adapter's change in it, a table
+//! of rows of several.
+
+use std::sync::Arc;
 
 use super::Tensor;
+use super::rows::Rows;
 
 /// What a tensor is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Made {
     /// A sum of tensors and products of small matrices.
     Sum(Sum),
+    /// Rows of several tables.
+    Rows(Rows),
 }
 
 impl Made {
@@ -14,6 +20,7 @@ impl Made {
     pub fn read_bits(&self) -> u64 {
         match self {
             Self::Sum(sum) => sum.parts.iter().map(|(t, _)| t.read_bits()).sum(),
+            Self::Rows(rows) => rows.read_bits(),
         }
     }
 
@@ -24,6 +31,8 @@ impl Made {
                 let own = if sum.parts.len() > 1 { self.read_bits() } else { 0 };
                 own + sum.parts.iter().filter_map(|(t, _)| t.made.as_ref()).map(|m| m.inner_bits()).sum::<u64>()
             }
+            // A run that is read by itself, before it joins the others; it may be made in its turn.
+            Self::Rows(rows) => rows.tables.iter().flatten().map(|t| t.read_bits() + t.inner_bits()).max().unwrap_or(0),
         }
     }
 
@@ -31,6 +40,51 @@ impl Made {
     pub fn resident(&self, shape: &[u64]) -> u64 {
         match self {
             Self::Sum(sum) => sum.resident(shape),
+            Self::Rows(rows) => {
+                let tables = rows.tables.iter().flatten();
+                let inner: u64 = tables.filter_map(|t| Some(t.made.as_ref()?.resident(&t.shape))).sum();
+                // The mean of all rows, and what it is formed of.
+                let mean = if rows.layout.moves() { 0 } else { 8 * (3 * rows.columns + (1 << 17)) };
+                inner + mean
+            }
+        }
+    }
+
+    /// The same, whose tensors lie in files `by` places further on.
+    fn shifted(&self, by: usize) -> Self {
+        let moved = |t: &Tensor| t.shifted(by);
+        let factor = |f: &Factor| Factor { tensor: moved(&f.tensor), ..f.clone() };
+        match self {
+            Self::Sum(sum) => Self::Sum(Sum {
+                parts: sum.parts.iter().map(|(t, c)| (moved(t), *c)).collect(),
+                products: (sum.products.iter())
+                    .map(|p| Product { left: factor(&p.left), right: factor(&p.right), ..p.clone() })
+                    .collect(),
+                magnitude: sum.magnitude.as_ref().map(moved),
+            }),
+            Self::Rows(rows) => Self::Rows(Rows {
+                layout: Arc::clone(&rows.layout),
+                tables: rows.tables.iter().map(|t| t.as_ref().map(moved)).collect(),
+                columns: rows.columns,
+                mean: Default::default(),
+            }),
+        }
+    }
+}
+
+impl Tensor {
+    /// The same tensor of a checkpoint whose files come `by` places further on.
+    pub fn shifted(&self, by: usize) -> Self {
+        let made = self.made.as_ref().map(|m| Arc::new(m.shifted(by)));
+        Self { file: self.file + by, made, ..self.clone() }
+    }
+
+    /// Whether it has bytes of its own, that can be moved: it is stored, or rows of it are.
+    pub fn moves(&self) -> bool {
+        match self.made.as_deref() {
+            None => true,
+            Some(Made::Sum(_)) => false,
+            Some(Made::Rows(rows)) => rows.moves(self),
         }
     }
 }

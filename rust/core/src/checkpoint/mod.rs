@@ -10,6 +10,7 @@ mod layout;
 pub mod made;
 mod reference;
 mod replaceable;
+pub mod rows;
 mod staging;
 mod target;
 
@@ -66,6 +67,11 @@ impl Tensor {
     /// Bits that an element takes as it is read: of what is made, those of what it is made of.
     pub fn read_bits(&self) -> u64 {
         self.made.as_ref().map_or(self.dtype.bits(), |m| m.read_bits())
+    }
+
+    /// Bits an element of what is read into memory of its own, to be put together.
+    pub fn inner_bits(&self) -> u64 {
+        self.made.as_ref().map_or(0, |m| m.inner_bits())
     }
 
     /// Bytes that reading all of it takes.
@@ -190,6 +196,15 @@ impl Checkpoint {
         };
         let own = self.reference.name.clone().unwrap_or_else(|| folder(&self.path));
         self.reference.adapters.iter().fold(own, |name, a| format!("{name}+{}", folder(&a.path)))
+    }
+
+    /// Takes the files of another model among its own, for tensors that are made of both; the place of the first.
+    pub fn lend(&mut self, other: &Self) -> usize {
+        let first = self.files.len();
+        let files = other.files.iter().cloned();
+        // What they say of themselves is not of this model.
+        self.files.extend(files.map(|f| ShardFile { metadata: BTreeMap::new(), ..f }));
+        first
     }
 
     /// Puts a tensor in the place of the one of its name, or behind all others.

@@ -20,7 +20,7 @@ pub fn share(plan: &Plan, sources: &Sources, staging: &Staging) -> Result<Vec<Ra
     for (t, shared) in plan.tensors.iter().zip(&mut shared) {
         let Action::Move { from: View::Plain(from), .. } = &t.action else { continue };
         let source = plan.tensor(*from);
-        if !works || source.begin % ALIGN != t.offset % ALIGN {
+        if !works || source.made.is_some() || source.begin % ALIGN != t.offset % ALIGN {
             continue;
         }
         let first = t.offset.next_multiple_of(ALIGN) - t.offset;

@@ -102,6 +102,25 @@ pub fn is_head(name: &str) -> bool {
     HEADS.iter().any(|h| ends(name, h))
 }
 
+/// How what stands beside a table or a head and has a number for each token ends.
+const BESIDE: [&str; 10] = [
+    "lm_head.bias",
+    "embed_out.bias",
+    "final_logits_bias",
+    "predictions.bias",
+    "predictions.decoder.bias",
+    "lm_head.decoder.bias",
+    "generator_lm_head.bias",
+    "vocab_projector.bias",
+    "pred_layer.proj.bias",
+    "embed_tokens_per_layer.weight",
+];
+
+/// True for the names of all that has a row for each token: tables, heads, their biases.
+pub fn has_row_per_token(name: &str) -> bool {
+    is_table(name) || is_head(name) || BESIDE.iter().any(|b| ends(name, b))
+}
+
 fn ends(name: &str, end: &str) -> bool {
     name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

@@ -118,8 +118,13 @@ fn fixed(plan: &Plan, threads: usize, chunk: u64) -> (u64, u64, usize) {
     }
     let worker = slots.iter().map(|(buffer, spare)| buffer + spare + PAGES).sum::<u64>() + tiles + THREAD;
     let names: u64 = plan.models.iter().map(|m| m.tensors.len() as u64).sum::<u64>() + plan.tensors.len() as u64;
-    let fixed =
-        PROCESS + names * 1500 + threads as u64 * worker + WRITERS as u64 * THREAD + buffers as u64 * (out + PAGES);
+    let rows = plan.vocabulary.as_ref().map_or(0, |v| v.bytes());
+    let fixed = PROCESS
+        + rows
+        + names * 1500
+        + threads as u64 * worker
+        + WRITERS as u64 * THREAD
+        + buffers as u64 * (out + PAGES);
     (fixed, out, buffers)
 }
 

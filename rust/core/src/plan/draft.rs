@@ -375,6 +375,7 @@ impl Draft {
             warnings: self.warnings,
             notes: self.notes,
             config: self.config,
+            vocabulary: None,
             hash: std::sync::OnceLock::new(),
         })
     }

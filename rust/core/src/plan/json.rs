@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Group, OutputConfig, Plan, SCHEMA, TensorPlan, Unused};
+use super::{Action, Group, Models, OutputConfig, Plan, SCHEMA, TensorPlan, Unused, Vocabulary};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
 use crate::checkpoint::{Checkpoint, Reference, Shard, ShardFile};
 use crate::dtype::Dtype;
@@ -26,6 +26,8 @@ struct PlanTold<'a> {
     write_bytes: u64,
     shards: Vec<Value>,
     config: &'a OutputConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vocabulary: Option<Value>,
     warnings: &'a [String],
     notes: &'a [(String, String)],
     unused: &'a [Unused],
@@ -114,6 +116,7 @@ impl Plan {
             write_bytes: self.write_bytes(),
             shards: self.shards.iter().map(shard).collect(),
             config: &self.config,
+            vocabulary: self.vocabulary.as_ref().map(|v| v.to_json()),
             warnings: &self.warnings,
             notes: &self.notes,
             unused: &self.unused,
@@ -169,14 +172,22 @@ impl Plan {
     /// [`Error::Checkpoint`] if an input has changed, [`Error::Recipe`] with the place if `value` is no plan.
     pub fn from_json(value: &Value) -> Result<Self> {
         let models = list(value, "models")?;
-        let opened: Vec<Arc<Checkpoint>> = (models.iter().enumerate())
-            .map(|(i, m)| {
-                let at = format!("models[{i}]");
-                let checkpoint = Checkpoint::of(&crate::recipe::model(&at, &reference(m))?)?;
-                same_files(&checkpoint, list(m, "files")?, &at)?;
-                Ok(Arc::new(checkpoint))
-            })
-            .collect::<Result<_>>()?;
+        let mut all = Models::default();
+        for (i, m) in models.iter().enumerate() {
+            all.open(&crate::recipe::model(&format!("models[{i}]"), &reference(m))?)?;
+        }
+        let vocabulary = Some(&value["vocabulary"]).filter(|v| !v.is_null());
+        let vocabulary = vocabulary.map(|v| Vocabulary::parse(&v.to_string()).map(Arc::new)).transpose()?;
+        if let Some(vocabulary) = &vocabulary {
+            all.align(vocabulary)?;
+        }
+        let opened = all.checkpoints;
+        if opened.len() != models.len() {
+            return Err(wrong("models"));
+        }
+        for (i, (checkpoint, m)) in opened.iter().zip(models).enumerate() {
+            same_files(checkpoint, list(m, "files")?, &format!("models[{i}]"))?;
+        }
         let labels = models.iter().map(|m| text(m, "label").map(str::to_owned)).collect::<Result<Vec<_>>>()?;
         let reader = Reader { models: &opened, labels: &labels };
         let tensors: Vec<TensorPlan> = (list(value, "tensors")?.iter().enumerate())
@@ -210,6 +221,7 @@ impl Plan {
             notes: data(value, "notes")?,
             config,
             labels,
+            vocabulary,
             models: opened.clone(),
             shards,
             tensors,
@@ -237,6 +249,11 @@ pub(super) fn path_json(path: &std::path::Path) -> Value {
 /// The adapters of a model, as a recipe has them.
 fn adapters_json(model: &Reference) -> Value {
     model.adapters.iter().map(|a| json!({"path": path_json(&a.path), "weight": a.weight()})).collect()
+}
+
+/// A model as [`crate::recipe::model`] reads it.
+pub(super) fn model_json(model: &Reference) -> Value {
+    json!({"path": path_json(&model.path), "adapters": adapters_json(model), "name": model.name})
 }
 
 /// What [`crate::recipe::model`] reads, of a model of a plan.

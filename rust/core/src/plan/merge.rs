@@ -7,7 +7,7 @@ use super::models::unclear;
 use super::modules::ByModule;
 use super::select::{InputRules, Position, depth, resolve};
 use super::stage::{Holds, Loose, Source, Stage, one_stack, outside, stage};
-use super::{Computation, Draft, Models, OutputConfig, Relaid, idle, notes};
+use super::{Computation, Draft, Models, OutputConfig, Relaid, Vocabulary, idle, notes};
 use crate::checkpoint::Reference;
 use crate::error::{Error, Result};
 use crate::methods::{Base, Kind, Spec, Value};
@@ -15,11 +15,11 @@ use crate::model::names::split_layer;
 use crate::recipe::{Merge, Part, Slice};
 use crate::view::{Place, View};
 
-/// Compiles a merge; `seed` feeds random methods.
+/// Compiles a merge; `seed` feeds random methods, and `vocabulary` is what models of different ones are brought to.
 ///
 /// # Errors
 /// Every mistake that headers and recipe show: names, shapes, dtypes, ranges, parameters.
-pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
+pub fn build(merge: &Merge, seed: u64, vocabulary: Option<&Vocabulary>) -> Result<Draft> {
     let spec = merge.method.spec();
     let slices = || merge.parts.iter().flat_map(|p| &p.slices);
     refuse_misplaced(slices(), spec)?;
@@ -32,6 +32,9 @@ pub fn build(merge: &Merge, seed: u64) -> Result<Draft> {
     };
     for path in slices().flat_map(|s| s.base.iter().chain(s.sources.iter().map(|m| &m.model))) {
         models.open(path)?;
+    }
+    if let Some(vocabulary) = vocabulary {
+        models.align(vocabulary)?;
     }
     refuse_adapters(&models)?;
     let by_module = ByModule::new(&merge.parts, &models)?;

@@ -13,9 +13,11 @@ mod select;
 mod stage;
 mod ties;
 mod unused;
+mod vocabulary;
 
 pub use draft::{Computation, Draft};
 pub use models::{Models, same_shape};
+pub use vocabulary::Vocabulary;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -246,6 +248,8 @@ pub struct Plan {
     pub notes: Vec<(String, String)>,
     /// Side-file changes.
     pub config: OutputConfig,
+    /// The vocabulary that its models are brought to.
+    pub vocabulary: Option<Arc<Vocabulary>>,
     hash: OnceLock<String>,
 }
 

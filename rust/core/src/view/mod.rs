@@ -5,6 +5,7 @@
 
 mod factor;
 mod plain;
+mod rows;
 mod runs;
 mod sum;
 
@@ -78,9 +79,9 @@ impl View {
         matches!(self, Self::Plain(place) if place.tensor(models).made.is_none())
     }
 
-    /// True if its elements are made of others when they are read, so that it has no bytes to move.
+    /// True if its elements are computed when they are read, so that it has no bytes to move.
     pub fn is_made(&self, models: &[Arc<Checkpoint>]) -> bool {
-        self.places().iter().any(|p| p.tensor(models).made.is_some())
+        self.places().iter().any(|p| !p.tensor(models).moves())
     }
 
     /// Dtype of its elements.
@@ -126,6 +127,7 @@ pub fn stored<'a>(tensor: &'a Tensor, files: &'a [Box<dyn Source>]) -> Box<dyn D
     match tensor.made.as_deref() {
         None => Box::new(Plain { source: &*files[tensor.file], tensor }),
         Some(Made::Sum(sum)) => Box::new(sum::Opened::new(sum, &tensor.shape, files)),
+        Some(Made::Rows(rows)) => Box::new(rows::Opened::new(rows, tensor, files)),
     }
 }
 
@@ -140,7 +142,7 @@ pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8])
         let part = start..(start + CHUNK).min(all);
         let own = (part.start * tensor.dtype.bits() / 8) as usize..(part.end * tensor.dtype.bits() / 8) as usize;
         let raw = view.read(&part, &mut slot)?;
-        if tensor.made.is_none() {
+        if tensor.moves() {
             target[own].copy_from_slice(raw);
             continue;
         }

@@ -1,0 +1,160 @@
+//! Models of different vocabularies, brought to one: their tables of tokens become tables of each other's rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Models;
+use crate::checkpoint::made::Made;
+use crate::checkpoint::rows::{Layout, Rows, Segment};
+use crate::checkpoint::{Checkpoint, Reference, Tensor};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::model::tied;
+
+/// The rows of one vocabulary, for each model.
+#[derive(Debug)]
+pub struct Vocabulary {
+    models: Vec<Reference>,
+    layouts: Vec<Arc<Layout>>,
+}
+
+#[derive(Deserialize)]
+struct Given {
+    models: Vec<Value>,
+    segments: Vec<Vec<Segment>>,
+}
+
+impl Vocabulary {
+    /// Reads a vocabulary: `{"models": [...], "segments": [[...], ...]}`, see [`Segment`].
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = |problem: &str| Error::recipe("vocabulary", problem);
+        let given: Given = serde_json::from_str(text).map_err(|e| wrong(&e.to_string()))?;
+        let models: Vec<Reference> =
+            given.models.iter().map(|m| crate::recipe::model("vocabulary", m)).collect::<Result<_>>()?;
+        let layouts: Vec<Arc<Layout>> = given.segments.into_iter().map(|s| Arc::new(Layout::new(s))).collect();
+        let rows = layouts.first().map_or(0, |l| l.rows);
+        let known = |l: &Layout| l.segments.iter().flat_map(Segment::reads).all(|(model, _)| model < models.len());
+        if layouts.len() != models.len() || layouts.iter().any(|l| l.rows != rows || !known(l)) {
+            return Err(wrong("its models have different numbers of rows, or rows of models that are not listed"));
+        }
+        Ok(Self { models, layouts })
+    }
+
+    /// The vocabulary as [`Self::parse`] reads it.
+    pub fn to_json(&self) -> Value {
+        let segments: Vec<&[Segment]> = self.layouts.iter().map(|l| l.segments.as_slice()).collect();
+        let models: Vec<Value> = self.models.iter().map(super::json::model_json).collect();
+        json!({"models": models, "segments": segments})
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        self.layouts.iter().map(|l| l.bytes()).sum()
+    }
+}
+
+impl Models {
+    /// Opens the models of a vocabulary and gives each the rows it says.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] naming a table that has no such rows, or whose rows are not of one width in all models.
+    pub fn align(&mut self, vocabulary: &Vocabulary) -> Result<()> {
+        let places: Vec<usize> = vocabulary.models.iter().map(|m| self.open(m)).collect::<Result<_>>()?;
+        let before: Vec<Arc<Checkpoint>> = places.iter().map(|i| Arc::clone(&self.checkpoints[*i])).collect();
+        for (own, (place, layout)) in places.iter().zip(&vocabulary.layouts).enumerate() {
+            if let Some(aligned) = aligned(&before, own, layout)? {
+                self.checkpoints[*place] = Arc::new(aligned);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The model at `own` with the rows of `layout`; `None` if these are what it has.
+fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Result<Option<Checkpoint>> {
+    let model = &models[own];
+    let Some(table) = model.tables().first().map(|i| &model.tensors[*i]) else {
+        return Err(Error::checkpoint(
+            &model.path,
+            "has no table of tokens, whose rows are to be those of a vocabulary",
+        ));
+    };
+    let rows = table.shape.first().copied().unwrap_or(0);
+    if matches!(layout.segments[..], [Segment::Rows(count, from, 0)] if count == rows && from == own) {
+        return Ok(None);
+    }
+    let mut out = Checkpoint::clone(model);
+    let mut first_files: BTreeMap<usize, usize> = BTreeMap::from([(own, 0)]);
+    let text = serde_json::to_vec(&layout.segments).unwrap_or_default();
+    let about = crate::digest::hex(crate::digest::of_bytes(&text));
+    for file in &mut out.files {
+        // What is read depends on the rows as it does on the header.
+        file.header_digest.push_str(&about);
+    }
+    for (index, t) in model.tensors.iter().enumerate().filter(|(_, t)| tied::has_row_per_token(&t.name)) {
+        let Some(columns) = width(t, rows) else {
+            let problem = format!("has shape {:?}, expected {rows} rows, as many as `{}` has", t.shape, table.name);
+            return Err(Error::tensor(&model.path, &t.name, problem));
+        };
+        let mut tables: Vec<Option<Tensor>> = vec![None; models.len()];
+        for (from, end) in layout.segments.iter().flat_map(Segment::reads) {
+            if tables[from].is_none() {
+                let donor = donor(models, from, own, t, columns)?;
+                let first = *first_files.entry(from).or_insert_with(|| out.lend(&models[from]));
+                tables[from] = Some(donor.shifted(first));
+            }
+            let have = tables[from].as_ref().map_or(0, |t| t.elements() / columns);
+            if end > have {
+                let problem =
+                    format!("has {have} rows, and row {} is wanted; the tokenizer has more tokens than it", end - 1);
+                return Err(Error::tensor(&models[from].path, &t.name, problem));
+            }
+        }
+        let dtypes = std::iter::once(t.dtype).chain(tables.iter().flatten().map(|t| t.dtype));
+        let dtype = dtypes.reduce(Dtype::promote).unwrap_or(t.dtype);
+        let mut shape = t.shape.clone();
+        let axis = usize::from(shape.len() == 2 && shape[0] == 1 && columns == 1);
+        shape[axis] = layout.rows;
+        let rows = Rows { layout: Arc::clone(layout), tables, columns, mean: Mutex::new(None) };
+        let nbytes = layout.rows * columns * dtype.bits() / 8;
+        out.tensors[index] = Tensor { dtype, shape, nbytes, made: Some(Arc::new(Made::Rows(rows))), ..t.clone() };
+    }
+    Ok(Some(out))
+}
+
+/// Elements of a row of a tensor that has one for each token: [rows, width], [rows] or [1, rows].
+fn width(t: &Tensor, rows: u64) -> Option<u64> {
+    match t.shape[..] {
+        [own, ref rest @ ..] if own == rows => Some(rest.iter().product::<u64>().max(1)),
+        [1, own] if own == rows => Some(1),
+        _ => None,
+    }
+}
+
+/// The table of the model at `from` that stands for `t` of the model at `own`.
+fn donor<'a>(models: &'a [Arc<Checkpoint>], from: usize, own: usize, t: &Tensor, columns: u64) -> Result<&'a Tensor> {
+    let (model, wanted_by) = (&models[from], models[own].path.display());
+    let Some(found) = model.counterpart(&t.name).map(|i| &model.tensors[i]) else {
+        let problem = format!("is missing, and rows of it go into {wanted_by}; write it out first");
+        return Err(Error::tensor(&model.path, &t.name, problem));
+    };
+    if found.elements() % columns != 0 || found.shape.last() != t.shape.last() && t.shape.len() == 2 && columns > 1 {
+        let problem =
+            format!("has shape {:?}, and {:?} in {wanted_by}; rows must be of one width", found.shape, t.shape);
+        return Err(Error::tensor(&model.path, &found.name, problem));
+    }
+    if !found.dtype.computes() || !t.dtype.computes() {
+        let dtype = if found.dtype.computes() { t.dtype } else { found.dtype };
+        let problem =
+            format!("is {}; vocabularies of quantised tables are not aligned: dequantise them first", dtype.name());
+        return Err(Error::tensor(&model.path, &found.name, problem));
+    }
+    Ok(found)
+}

@@ -1,0 +1,285 @@
+//! Rows of several tables, one after the other; some the mean of others, some zeros.
+//!
+//! What is read are the bytes of the rows as they are stored; means are formed in f64 and stand among them as such. Where what
+//! is asked for are rows of one table that lie together, they are read in place.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Decode, Slot, Widen, cut, stored};
+use crate::checkpoint::Tensor;
+use crate::checkpoint::rows::{Rows, Segment};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::kernels::cast::Element;
+use crate::source::{Buffer, Source};
+
+/// A table ready to be read.
+pub struct Opened<'a> {
+    rows: &'a Rows,
+    dtype: Dtype,
+    moves: bool,
+    tables: Vec<Option<Box<dyn Decode + 'a>>>,
+}
+
+/// Elements that come from one place.
+struct Piece<'s> {
+    segment: &'s Segment,
+    /// The elements they are.
+    elements: Range<u64>,
+    /// The first row of the segment.
+    first: u64,
+}
+
+impl<'a> Opened<'a> {
+    /// Opens the tables that `own` is made of.
+    pub fn new(rows: &'a Rows, own: &Tensor, files: &'a [Box<dyn Source>]) -> Self {
+        let tables = rows.tables.iter().map(|t| t.as_ref().map(|t| stored(t, files))).collect();
+        Self { rows, dtype: own.dtype, moves: rows.moves(own), tables }
+    }
+
+    fn table(&self, model: usize) -> Result<&dyn Decode> {
+        let found = self.tables.get(model).and_then(Option::as_deref);
+        found.ok_or_else(|| Error::bug(format!("model {model} has no table that a row is from")))
+    }
+
+    /// The places that `elements` come from, in order.
+    fn pieces(&self, elements: &Range<u64>) -> impl Iterator<Item = Piece<'_>> {
+        let (layout, columns) = (&self.rows.layout, self.rows.columns);
+        let from = layout.starts.partition_point(|s| s * columns <= elements.start).saturating_sub(1);
+        let elements = elements.clone();
+        (from..layout.segments.len())
+            .map(move |i| {
+                let (segment, first) = (&layout.segments[i], layout.starts[i]);
+                let own = first * columns..(first + segment.count()) * columns;
+                Piece { segment, first, elements: own.start.max(elements.start)..own.end.min(elements.end) }
+            })
+            .take_while({
+                let end = elements.end;
+                move |p| p.first * columns < end
+            })
+            .filter(|p| !p.elements.is_empty())
+    }
+
+    /// The elements of a model's table that a piece of its rows is.
+    fn there(&self, piece: &Piece, row: u64) -> Range<u64> {
+        let columns = self.rows.columns;
+        let shift = |e: u64| e - piece.first * columns + row * columns;
+        shift(piece.elements.start)..shift(piece.elements.end)
+    }
+
+    fn len_of(&self, piece: &Piece) -> usize {
+        let n = piece.elements.end - piece.elements.start;
+        match piece.segment {
+            Segment::Rows(_, model, row) => self.table(*model).map_or(0, |t| t.raw_len(&self.there(piece, *row))),
+            Segment::Zero { .. } => (n * self.dtype.bits() / 8) as usize,
+            Segment::Mean { .. } | Segment::Pad { .. } => (n * 8) as usize,
+        }
+    }
+
+    /// Puts the bytes of a piece into `target`.
+    fn fill(&self, piece: &Piece, slot: &mut Slot, target: &mut [u8]) -> Result<()> {
+        let columns = self.rows.columns;
+        match piece.segment {
+            Segment::Rows(_, model, row) => {
+                target.copy_from_slice(self.table(*model)?.read(&self.there(piece, *row), slot)?);
+            }
+            Segment::Zero { .. } => target.fill(0),
+            Segment::Mean { mean } => {
+                let mut sum = vec![0f64; target.len() / 8];
+                for (model, row) in mean {
+                    self.add(*model, &self.there(piece, *row), slot, &mut sum)?;
+                }
+                put(sum.iter().map(|s| s / mean.len() as f64), target);
+            }
+            Segment::Pad { .. } => {
+                let mean = self.mean(slot)?;
+                put(piece.elements.clone().map(|e| mean[(e % columns) as usize]), target);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds elements of a model's table to a sum.
+    fn add(&self, model: usize, elements: &Range<u64>, slot: &mut Slot, sum: &mut [f64]) -> Result<()> {
+        let table = self.table(model)?;
+        let mut values = vec![0f64; sum.len()];
+        let raw = table.read(elements, slot)?;
+        table.decode_exactly(raw, elements, elements, &mut values)?;
+        sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+        Ok(())
+    }
+
+    /// The mean of all rows that are tokens; whoever asks first forms it, and the others wait.
+    fn mean(&self, slot: &mut Slot) -> Result<Arc<Vec<f64>>> {
+        let mut known = self.rows.mean.lock();
+        if let Some(mean) = known.as_ref() {
+            return Ok(Arc::clone(mean));
+        }
+        let (layout, columns) = (&self.rows.layout, self.rows.columns);
+        let mut sum = vec![0f64; columns as usize];
+        let mut values = Vec::new();
+        for (segment, first) in layout.segments.iter().zip(&layout.starts) {
+            if matches!(segment, Segment::Pad { .. } | Segment::Zero { .. }) {
+                continue;
+            }
+            // A few rows at a time.
+            let step = (BLOCK / columns).max(1);
+            for row in (*first..first + segment.count()).step_by(step as usize) {
+                let end = (row + step).min(first + segment.count());
+                let part = row * columns..end * columns;
+                values.resize((part.end - part.start) as usize, 0f64);
+                let piece = Piece { segment, first: *first, elements: part };
+                let mut raw = vec![0u8; self.len_of(&piece)];
+                self.fill(&piece, slot, &mut raw)?;
+                self.numbers(&piece, &raw, &piece.elements, &mut values)?;
+                for row in values.chunks(columns as usize) {
+                    sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+                }
+            }
+        }
+        let mean = Arc::new(sum.iter().map(|s| s / layout.real.max(1) as f64).collect());
+        *known = Some(Arc::clone(&mean));
+        Ok(mean)
+    }
+
+    /// The numbers of the elements `part` of a piece, of which `raw` are the bytes.
+    fn numbers(&self, piece: &Piece, raw: &[u8], part: &Range<u64>, out: &mut [f64]) -> Result<()> {
+        let inside = part.start - piece.elements.start..part.end - piece.elements.start;
+        match piece.segment {
+            Segment::Rows(_, model, row) => {
+                let of = self.there(piece, *row);
+                self.table(*model)?.decode_exactly(raw, &of, &(of.start + inside.start..of.start + inside.end), out)?;
+            }
+            Segment::Zero { .. } => out.fill(0.0),
+            Segment::Mean { .. } | Segment::Pad { .. } => {
+                let bytes = &raw.as_chunks::<8>().0[inside.start as usize..inside.end as usize];
+                out.iter_mut().zip(bytes).for_each(|(o, b)| *o = f64::from_le_bytes(*b));
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `f` with every piece of `part`: its bytes, the elements asked for, and their place in what is asked for.
+    fn each(
+        &self,
+        raw: &[u8],
+        of: &Range<u64>,
+        part: &Range<u64>,
+        mut f: impl FnMut(&Piece, &[u8], &Range<u64>, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let mut rest = raw;
+        for piece in self.pieces(of) {
+            let (own, later) = rest.split_at(self.len_of(&piece));
+            rest = later;
+            let asked = piece.elements.start.max(part.start)..piece.elements.end.min(part.end);
+            if !asked.is_empty() {
+                let place = (asked.start - part.start) as usize..(asked.end - part.start) as usize;
+                f(&piece, own, &asked, place)?;
+            }
+            if piece.elements.end >= part.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Elements of a table that are summed up at a time.
+const BLOCK: u64 = 1 << 16;
+
+fn put(values: impl Iterator<Item = f64>, bytes: &mut [u8]) {
+    for (b, v) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(values) {
+        *b = v.to_le_bytes();
+    }
+}
+
+impl Decode for Opened<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn raw_len(&self, elements: &Range<u64>) -> usize {
+        self.pieces(elements).map(|p| self.len_of(&p)).sum()
+    }
+
+    fn read<'a>(&'a self, elements: &Range<u64>, slot: &'a mut Slot) -> Result<&'a [u8]> {
+        let mut pieces = self.pieces(elements);
+        if let (Some(only), None) = (pieces.next(), pieces.next())
+            && let Segment::Rows(_, model, row) = only.segment
+        {
+            return self.table(*model)?.read(&self.there(&only, *row), slot);
+        }
+        let len = self.raw_len(elements);
+        let Slot { buffer, inner, .. } = slot;
+        inner.resize_with(inner.len().max(1), Slot::default);
+        let target = Buffer::in_slot(buffer, len)?;
+        let mut at = 0;
+        for piece in self.pieces(elements) {
+            let n = self.len_of(&piece);
+            self.fill(&piece, &mut inner[0], &mut target.bytes_mut()[at..at + n])?;
+            at += n;
+        }
+        Ok(&target.bytes()[..len])
+    }
+
+    fn bytes<'r>(&self, raw: &'r [u8], of: &Range<u64>, part: &Range<u64>) -> Option<&'r [u8]> {
+        self.moves.then(|| cut(raw, self.dtype.bits(), of, part))
+    }
+
+    fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
+        self.each(raw, of, part, |piece, own, asked, place| {
+            let out = &mut out[place];
+            let inside = asked.start - piece.elements.start..asked.end - piece.elements.start;
+            match piece.segment {
+                Segment::Rows(_, model, row) => {
+                    let there = self.there(piece, *row);
+                    let asked = there.start + inside.start..there.start + inside.end;
+                    self.table(*model)?.decode_by(how, own, &there, &asked, out)?;
+                }
+                Segment::Zero { .. } => out.fill(0.0),
+                Segment::Mean { .. } | Segment::Pad { .. } => {
+                    how(Element::F64, &own[inside.start as usize * 8..inside.end as usize * 8], out);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn decode_exactly(&self, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f64]) -> Result<()> {
+        self.each(raw, of, part, |piece, own, asked, place| self.numbers(piece, own, asked, &mut out[place]))
+    }
+
+    fn ahead(&self, elements: &Range<u64>) {
+        for piece in self.pieces(elements) {
+            if let Segment::Rows(_, model, row) = piece.segment
+                && let Ok(table) = self.table(*model)
+            {
+                table.ahead(&self.there(&piece, *row));
+            }
+        }
+    }
+
+    fn release(&self, elements: &Range<u64>) {
+        for piece in self.pieces(elements) {
+            if let Segment::Rows(_, model, row) = piece.segment
+                && let Ok(table) = self.table(*model)
+            {
+                table.release(&self.there(&piece, *row));
+            }
+        }
+    }
+
+    fn at_fault(&self, element: u64, problem: &str) -> Error {
+        let row = element / self.rows.columns;
+        let from = self.pieces(&(element..element + 1)).find_map(|p| match p.segment {
+            Segment::Rows(_, model, first) => Some((*model, self.there(&p, *first).start)),
+            Segment::Mean { mean } => mean.first().map(|(model, first)| (*model, self.there(&p, *first).start)),
+            _ => None,
+        });
+        match from.map(|(model, at)| (self.table(model), at)) {
+            Some((Ok(table), at)) => table.at_fault(at, problem),
+            _ => Error::bug(format!("row {row} of a table of zeros and padding {problem}")),
+        }
+    }
+}
