@@ -9,7 +9,10 @@ use pyo3::types::PyBytes;
 use serde_json::json;
 use suture_core::checkpoint as core;
 use suture_core::delta::summary::summarise;
-use suture_core::source::{FileSource, IoMode, Source};
+use suture_core::engine::chunks::{Buffers, each};
+use suture_core::sizes::CHUNK;
+use suture_core::source::{FileSource, IoMode};
+use suture_core::view::Plain;
 
 use crate::errors::to_py;
 use crate::gil::long;
@@ -107,10 +110,15 @@ impl Checkpoint {
         let file = &self.0.files[t.file];
         PyBytes::new_with(py, t.nbytes as usize, |target| {
             let source = FileSource::new(&file.path, file.identity, IoMode::Pread);
-            let mut buffer = None;
-            let bytes = source.read(t.begin..t.begin + t.nbytes, &mut buffer).map_err(|e| to_py(py, &e))?;
-            target.copy_from_slice(bytes);
-            Ok(())
+            let plain = Plain { source: &source, tensor: t };
+            let mut rest = target;
+            let read = each(&[&plain], 0..t.elements(), CHUNK, true, &mut Buffers::default(), |_, raw| {
+                let (own, later) = std::mem::take(&mut rest).split_at_mut(raw[0].len());
+                own.copy_from_slice(raw[0]);
+                rest = later;
+                Ok(())
+            });
+            read.map_err(|e| to_py(py, &e))
         })
     }
 

@@ -3,8 +3,10 @@
 //! A [`View`] is data, part of a plan. [`View::open`] makes a [`Decode`] of it, which reads. A dtype that no view decodes
 //! cannot be computed on.
 
+mod gather;
 mod plain;
 mod runs;
+mod strided;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,6 +74,19 @@ impl View {
     /// True if its bytes are those of one stored tensor.
     pub fn is_stored(&self) -> bool {
         matches!(self, Self::Plain(_))
+    }
+
+    /// The tensor whose bytes in its file are the view's, in that order.
+    pub fn in_place<'a>(&self, models: &'a [Arc<Checkpoint>]) -> Option<&'a Tensor> {
+        match self {
+            Self::Plain(place) => Some(place.tensor(models)).filter(|t| t.is_contiguous()),
+            Self::Runs(_) => None,
+        }
+    }
+
+    /// Whether it is put together from what lies apart, for which [`Slot::spare`] is needed.
+    pub fn is_gathered(&self, models: &[Arc<Checkpoint>]) -> bool {
+        self.in_place(models).is_none()
     }
 
     /// Dtype of its elements.
