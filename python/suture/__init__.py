@@ -6,7 +6,7 @@
 Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff` fine-tunes with their base,
 :func:`compat` of models with each other, :func:`propose` a swap, list :func:`methods`, :func:`verify` an output,
 :func:`init` a merge config, :func:`diff_recipes` of two outputs, :func:`schema` of what goes in and comes out.
-Functions that write: :func:`swap`, :func:`revert`, :func:`merge`; they return a :class:`Report`.
+Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, :func:`convert`; they return a :class:`Report`.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from suture.render.command import command_of
     from suture.results.report import Report
     from suture.settings import Settings
+    from suture.surgery.convert import convert
     from suture.surgery.merge import merge
     from suture.surgery.propose import propose
     from suture.surgery.revert import revert
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "command_of",
     "compat",
+    "convert",
     "diff",
     "diff_recipes",
     "init",
@@ -68,6 +70,7 @@ _HOMES = {
     "TensorInfo": "checkpoint",
     "command_of": "render.command",
     "compat": "analysis.compat",
+    "convert": "surgery.convert",
     "diff": "analysis.diff",
     "diff_recipes": "analysis.recipes",
     "init": "analysis.init",

@@ -18,7 +18,8 @@ def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
     Models go by the names of their folders: the card is for others, who have them elsewhere.
     """
     swap = recipe.get("swap")
-    title = recipe["merge_method"] if swap is None else "revert" if swap.get("revert") else "swap"
+    other = "convert" if "convert" in recipe else recipe.get("merge_method")
+    title = other if swap is None else "revert" if swap.get("revert") else "swap"
     called = [printable(m.resolve().name) for m in models]
     names = "\n".join(f"  - {json.dumps(name)}" for name in called)
     listed = "\n".join(f"* `{name}`" for name in called)

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::folder::Kind;
 use super::{ShardFile, Tensor, header, torch};
 use crate::error::{Error, Result};
 use crate::source::Identity;
@@ -13,6 +14,10 @@ use crate::source::Identity;
 const ZIP: &[u8] = b"PK\x03\x04";
 /// What begins the files that torch wrote before 1.6: a pickle of a number that stands for them.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46";
+
+/// What to do with a file that is not read.
+const AGAIN: &str =
+    "load it where it is trusted and save it again with torch.save (torch 1.6 or later), or as safetensors";
 
 /// A file that was opened: its header is read and checked, its data is not.
 pub(super) struct Opened {
@@ -42,7 +47,9 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
     }
     file.read_exact(&mut first).map_err(|e| Error::io(path, "read", e))?;
     let named = path.extension().is_some_and(|e| e == "safetensors");
-    if let Some(problem) = something_else(&first, size, named).or_else(|| old(&file, &first, size)) {
+    let claimed = u64::from_le_bytes(first);
+    let neither = || no_archive(path, claimed, size).filter(|_| !first.starts_with(ZIP));
+    if let Some(problem) = something_else(&first, size, named).or_else(|| old(&file, &first, size)).or_else(neither) {
         return Err(Error::checkpoint(path, problem));
     }
     let shard =
@@ -51,7 +58,7 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
         let torch::Read { tensors, warning, digest } = torch::read(path, &file, size, index)?;
         return Ok(Opened { shard: shard(digest), tensors, warning });
     }
-    let (json, data_start) = header_of(path, file, u64::from_le_bytes(first), size)?;
+    let (json, data_start) = header_of(path, file, claimed, size)?;
     let header::Parsed { entries, metadata, warning } =
         header::parse(&json, size - data_start).map_err(|p| Error::checkpoint(path, p))?;
     let shard = ShardFile { metadata, ..shard(crate::digest::hex(crate::digest::of_bytes(&json))) };
@@ -118,17 +125,19 @@ fn something_else(first: &[u8; 8], size: u64, named: bool) -> Option<String> {
 /// What a file of an earlier torch is, of which nothing is read.
 fn old(file: &File, first: &[u8; 8], size: u64) -> Option<String> {
     const TAR: (u64, &[u8; 5]) = (257, b"ustar");
-    let advice =
-        "load it where it is trusted and save it again with torch.save (torch 1.6 or later), or as safetensors";
     if first == LEGACY {
-        return Some(format!("is of the form that torch wrote before 1.6, which is not read; {advice}"));
+        return Some(format!("is of the form that torch wrote before 1.6, which is not read; {AGAIN}"));
     }
     let mut magic = [0; 5];
     let tar = size > 512 && file.read_exact_at(&mut magic, TAR.0).is_ok() && &magic == TAR.1;
-    if tar {
-        return Some(format!("is a tar archive, the form that torch wrote before 0.4, which is not read; {advice}"));
-    }
-    // A pickle says its protocol first, and no header is as long as that would say.
-    let pickle = first[0] == 0x80 && (2..=5).contains(&first[1]) && u64::from_le_bytes(*first) > header::MAX_HEADER;
-    pickle.then(|| format!("is a pickle, and not of torch.save: pickles are never executed; {advice}"))
+    tar.then(|| format!("is a tar archive, the form that torch wrote before 0.4, which is not read; {AGAIN}"))
+}
+
+/// What is to be said of a file that is called as those of torch and is none; a pickle need not say that it is one.
+fn no_archive(path: &Path, claimed: u64, size: u64) -> Option<String> {
+    let pickled = path.file_name().and_then(Kind::of) == Some(Kind::Torch);
+    let longer = claimed > header::MAX_HEADER || claimed > size - 8;
+    (pickled && longer).then(|| {
+        format!("is neither an archive of torch.save nor safetensors; a pickle by itself is never executed; {AGAIN}")
+    })
 }

@@ -1,8 +1,9 @@
 //! What the user asked for: one schema for config files and command lines.
 //!
 //! A merge recipe is mergekit's YAML grammar as JSON (see `shared` notes in ARCHITECTURE.md); a swap recipe is the
-//! `swap` verb's options. Model references are paths by the time they arrive here.
+//! `swap` verb's options, a convert recipe those of `convert`. Model references are paths by the time they arrive here.
 
+mod convert;
 pub mod fields;
 mod filter;
 mod idle;
@@ -10,6 +11,7 @@ mod merge;
 mod setting;
 mod swap;
 
+pub use convert::Convert;
 pub use filter::Filter;
 pub use merge::{Merge, ModelUse, Part, Slice};
 pub use setting::{Rule, Setting, Settings, Shape};
@@ -25,6 +27,8 @@ use crate::error::{Error, Result};
 /// A recipe.
 #[derive(Debug, Clone)]
 pub enum Recipe {
+    /// Write a model in safetensors.
+    Convert(Convert),
     /// Merge models by a method.
     Merge(Merge),
     /// Replace layers of one model by another's.
@@ -32,14 +36,15 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    /// Reads a recipe: `{"swap": {...}}` or a merge config.
+    /// Reads a recipe: `{"swap": {...}}`, `{"convert": {...}}` or a merge config.
     ///
     /// # Errors
     /// [`Error::Recipe`] with the key path of the mistake and, for a misspelt key, the nearest valid one.
     pub fn parse(value: &Value) -> Result<Self> {
-        match value.get("swap") {
-            Some(swap) => swap::parse(swap).map(Self::Swap),
-            None => merge::parse(value).map(Self::Merge),
+        match (value.get("swap"), value.get("convert")) {
+            (Some(swap), _) => swap::parse(swap).map(Self::Swap),
+            (None, Some(convert)) => convert::parse(convert).map(Self::Convert),
+            (None, None) => merge::parse(value).map(Self::Merge),
         }
     }
 }
