@@ -68,3 +68,11 @@ def adapter_config(folders: list[Path]) -> bytes | None:
             message = f"expected lists of `{key}` that can be joined, found patterns"
             raise SutureError(f"{files[0]}: {message}", files[0])
     return as_bytes(joined)
+
+
+def own_config(model: Path) -> bytes | None:
+    """The adapter_config.json of an adapter as it is, which stays true of the whole of it; None if there is none."""
+    opened = Checkpoint(model)
+    file = opened.folder / "adapter_config.json"
+    adapter = any(".lora_" in name for name in opened.names)
+    return file.read_bytes() if adapter and file.is_file() else None

@@ -5,12 +5,10 @@ from __future__ import annotations
 from os import PathLike, fspath
 from pathlib import Path
 
-from suture.checkpoint import Checkpoint
 from suture.results.report import Report
 from suture.settings import Progress, Settings
+from suture.sidecars.adapter import own_config
 from suture.surgery.run import carry_out, for_output, prepare
-
-_ADAPTER = "adapter_config.json"
 
 
 def convert(
@@ -39,14 +37,7 @@ def convert(
     settings = settings or Settings()
     asked = {"model": fspath(model), "dtype": settings.dtype}
     recipe = {"convert": {key: value for key, value in asked.items() if value is not None}}
-    job = prepare(recipe, for_output(out, settings), beside=_adapter(Path(model)))
+    config = own_config(Path(model))
+    beside = [] if config is None else [("adapter_config.json", config)]
+    job = prepare(recipe, for_output(out, settings), beside=beside)
     return carry_out(job, out, dry_run, progress)
-
-
-def _adapter(model: Path) -> list[tuple[str, bytes]]:
-    """The config of an adapter, which stays true as long as the adapter stays whole."""
-    opened = Checkpoint(model)
-    file = opened.folder / _ADAPTER
-    if not any(".lora_" in name for name in opened.names) or not file.is_file():
-        return []
-    return [(_ADAPTER, file.read_bytes())]
