@@ -1,5 +1,6 @@
 //! Ranges of a file that lie close together, read as one.
 
+use std::iter::Take;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -10,8 +11,8 @@ pub(super) const GAP: u64 = 64 << 10;
 /// Bytes read as one at most, but for a range that is longer.
 pub(super) const MOST: u64 = 1 << 20;
 
-/// Reads the `range` of every item, the items being in the order of the file as far as they lie close together, and gives its
-/// bytes to `put`. `read` hears what was read as one.
+/// Reads the `range` of every item, the items being in the order of the file as far as they lie close together. Gives `put` items
+/// that were read as one, with all the bytes and the range these are.
 ///
 /// # Errors
 /// As [`Source::read`].
@@ -20,8 +21,7 @@ pub(super) fn gather<I: Iterator + Clone>(
     items: I,
     range: impl Fn(&I::Item) -> Range<u64>,
     spare: &mut Option<Buffer>,
-    mut put: impl FnMut(&I::Item, &[u8]),
-    read: impl Fn(Range<u64>),
+    mut put: impl FnMut(Take<I>, &[u8], Range<u64>),
 ) -> Result<()> {
     let mut rest = items;
     loop {
@@ -39,10 +39,7 @@ pub(super) fn gather<I: Iterator + Clone>(
             count += 1;
         }
         let bytes = source.read(all.clone(), spare)?;
-        for item in rest.by_ref().take(count) {
-            let own = range(&item);
-            put(&item, &bytes[(own.start - all.start) as usize..(own.end - all.start) as usize]);
-        }
-        read(all);
+        put(rest.clone().take(count), bytes, all);
+        rest.by_ref().take(count).for_each(drop);
     }
 }

@@ -111,11 +111,19 @@ impl Decode for Opened<'_> {
             // Ranges of the file in order, each with where it goes.
             let mut wanted: Vec<(Range<u64>, usize)> = pieces.map(|(part, to)| (plain.range(&part), to)).collect();
             wanted.sort_unstable_by_key(|(range, _)| range.start);
-            let put = |(range, to): &&(Range<u64>, usize), bytes: &[u8]| {
-                target.bytes_mut()[*to..*to + (range.end - range.start) as usize].copy_from_slice(bytes);
-            };
-            let release = |all| plain.source.release(all);
-            gather(plain.source, wanted.iter(), |(range, _)| range.clone(), &mut slot.spare, put, release)?;
+            gather(
+                plain.source,
+                wanted.iter(),
+                |(range, _)| range.clone(),
+                &mut slot.spare,
+                |joined, bytes, all| {
+                    for (range, to) in joined {
+                        let own = (range.start - all.start) as usize..(range.end - all.start) as usize;
+                        target.bytes_mut()[*to..*to + own.len()].copy_from_slice(&bytes[own]);
+                    }
+                    plain.source.release(all);
+                },
+            )?;
         }
         Ok(&target.bytes()[..len])
     }

@@ -10,6 +10,9 @@ use crate::checkpoint::Tensor;
 use crate::error::Result;
 use crate::source::{Buffer, Source};
 
+/// Elements of a piece that are put in their places before it is the next piece's turn.
+const TILE: usize = 64;
+
 /// A dimension of a block: how many, the bytes from one to the next in the file, and in what they are put together to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Dimension {
@@ -52,8 +55,15 @@ pub(super) fn fill(
 ) -> Result<()> {
     for block in blocks(tensor, elements) {
         let pieces = (0..block.pieces()).map(|i| block.piece(i));
-        let put = |piece: &Piece, bytes: &[u8]| block.put(piece, bytes, target);
-        gather(source, pieces, |piece| block.range(piece), spare, put, |_| {})?;
+        gather(
+            source,
+            pieces,
+            |piece| block.range(piece),
+            spare,
+            |pieces, bytes, all| {
+                block.put(pieces, bytes, all.start, target);
+            },
+        )?;
     }
     Ok(())
 }
@@ -140,16 +150,30 @@ impl Block {
         piece.from..piece.from + (piece.len - 1) * self.inner.from + self.width
     }
 
-    /// Puts the elements of a piece, of which `bytes` are those it spans, where they belong.
-    fn put(&self, piece: &Piece, bytes: &[u8], target: &mut [u8]) {
-        let target = &mut target[piece.to as usize..];
-        let (from, to, len) = (self.inner.from as usize, self.inner.to as usize, piece.len as usize);
-        match self.width {
-            w if self.inner.from == w && self.inner.to == w => target[..bytes.len()].copy_from_slice(bytes),
-            1 => scatter::<1>(bytes, from, target, to, len),
-            2 => scatter::<2>(bytes, from, target, to, len),
-            4 => scatter::<4>(bytes, from, target, to, len),
-            _ => scatter::<8>(bytes, from, target, to, len),
+    /// Puts the elements of pieces where they belong; `bytes` begin at `start` in the file and hold all of them.
+    fn put(&self, pieces: impl Iterator<Item = Piece> + Clone, bytes: &[u8], start: u64, target: &mut [u8]) {
+        let (from, to) = (self.inner.from as usize, self.inner.to as usize);
+        if (self.inner.from, self.inner.to) == (self.width, self.width) {
+            for piece in pieces {
+                let (here, there) = ((piece.from - start) as usize, piece.to as usize);
+                let len = (piece.len * self.width) as usize;
+                target[there..there + len].copy_from_slice(&bytes[here..here + len]);
+            }
+            return;
+        }
+        // A few elements of every piece in turn: what lies side by side in the target is then written while it is in the cache.
+        for first in (0..self.part).step_by(TILE) {
+            for piece in pieces.clone().filter(|p| p.len > first) {
+                let len = (piece.len - first).min(TILE as u64) as usize;
+                let bytes = &bytes[(piece.from - start) as usize + first as usize * from..];
+                let target = &mut target[piece.to as usize + first as usize * to..];
+                match self.width {
+                    1 => scatter::<1>(bytes, from, target, to, len),
+                    2 => scatter::<2>(bytes, from, target, to, len),
+                    4 => scatter::<4>(bytes, from, target, to, len),
+                    _ => scatter::<8>(bytes, from, target, to, len),
+                }
+            }
         }
     }
 }
