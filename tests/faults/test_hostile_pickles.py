@@ -9,15 +9,19 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import suture
 
+from ..property.test_mutations import damaged
 from ..support.checkpoints import Raw, as_raw
 from ..support.pickles import (
     ROOT,
@@ -313,6 +317,21 @@ def test_every_byte_counts(streamed: bool, tmp_path: Path) -> None:
             file.truncate(at)
             assert everything(path) is None, at
     assert read > 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_random_damage(data: st.DataObject) -> None:
+    """Law 7: bytes changed, put in, taken out and copied, in the archive or in its pickle: SutureError or a read."""
+    good = saved(STATE)
+    if data.draw(st.booleans()):
+        content = data.draw(damaged(good, len(good)))
+    else:
+        content = archive({**GOOD, f"{ROOT}/data.pkl": data.draw(damaged(GOOD[f"{ROOT}/data.pkl"], 200))})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.bin"
+        path.write_bytes(content)
+        everything(path)
 
 
 OPEN = """

@@ -163,6 +163,42 @@ def test_surgery_is_the_same(method: str, pairs: list[tuple[Path, Path]], tmp_pa
     assert sorted(p.name for p in out[1].iterdir()) == sorted(p.name for p in out[0].iterdir())
 
 
+@pytest.mark.parametrize("io", ["mmap", "pread", "direct"])
+def test_every_way_to_read_gives_the_same(io: str, pairs: list[tuple[Path, Path]], tmp_path: Path) -> None:
+    """Law 3: heads cut out of strided tensors, in small chunks, by whatever I/O."""
+    how = suture.Settings(io=io, chunk="4KiB", memory="200MiB")
+    for form in (0, 1):
+        config = {
+            "merge_method": "linear",
+            "models": [{"model": str(p[form]), "parameters": {"weight": 1}} for p in pairs],
+        }
+        suture.merge(config, tmp_path / f"merged{form}", settings=how)
+        suture.convert(pairs[1][form], tmp_path / f"converted{form}", settings=how)
+    for name in ("merged", "converted"):
+        assert read_checkpoint(tmp_path / f"{name}0") == read_checkpoint(tmp_path / f"{name}1")
+
+
+def test_heads_of_strided_tensors_move(tmp_path: Path) -> None:
+    """Law 10: parts of tensors that lie apart in the file are the parts that they are in safetensors."""
+    config = {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 8}
+    names = [f"model.layers.{i}.self_attn.{p}_proj.weight" for i in range(2) for p in "qkvo"]
+    for model in ("into", "donor"):
+        values = {name: RANDOM.standard_normal((8, 8)).astype(np.float32) for name in names}
+        write_checkpoint(tmp_path / f"{model}0", {n: as_raw(v) for n, v in values.items()}, config=config)
+        made = {
+            n: tensor(storage(str(i), "F32", np.ascontiguousarray(v.T).tobytes()), "F32", (8, 8), (1, 8))
+            for i, (n, v) in enumerate(values.items())
+        }
+        (tmp_path / f"{model}1").mkdir()
+        put(tmp_path / f"{model}1" / "pytorch_model.bin", made)
+        write_json(tmp_path / f"{model}1" / "config.json", config)
+    for form in "01":
+        suture.swap(
+            tmp_path / f"into{form}", tmp_path / f"donor{form}", tmp_path / f"out{form}", layers="1", heads="0,2"
+        )
+    assert read_checkpoint(tmp_path / "out0") == read_checkpoint(tmp_path / "out1")
+
+
 def test_readers_see_the_same(pairs: list[tuple[Path, Path]]) -> None:
     """Law 10: statistics and comparisons of both forms are the same figures."""
     (plain, torch), (tuned, other), _ = pairs

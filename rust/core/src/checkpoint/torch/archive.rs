@@ -251,3 +251,72 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// An archive of members, with what may stand between them.
+    fn archive(members: &[(&str, &[u8])], gap: usize) -> Vec<u8> {
+        let (mut out, mut directory) = (Vec::new(), Vec::new());
+        for (name, data) in members {
+            let header = out.len() as u32;
+            let size = (data.len() as u32).to_le_bytes();
+            let lengths = [(name.len() as u16).to_le_bytes(), [0; 2]].concat();
+            out.extend([LOCAL, &[0; 14], &size, &size, &lengths, name.as_bytes(), data, &vec![0; gap]].concat());
+            directory.extend([CENTRAL, &[0; 16], &size, &size, &lengths, &[0; 10], &header.to_le_bytes()].concat());
+            directory.extend(name.as_bytes());
+        }
+        let (at, len, count) = (out.len() as u32, directory.len() as u32, members.len() as u16);
+        out.extend(directory);
+        let count = count.to_le_bytes();
+        out.extend([END, &[0; 4], &count, &count, &len.to_le_bytes(), &at.to_le_bytes(), &[0; 2]].concat());
+        out
+    }
+
+    fn located(bytes: &[u8]) -> Result<Archive, String> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut archive = Archive::read(&file, bytes.len() as u64)?;
+        archive.locate(&file).map(|()| archive)
+    }
+
+    #[test]
+    fn members_are_found_where_they_lie() {
+        let bytes = archive(&[("a/data.pkl", b"pickle"), ("a/data/0", b"1234"), ("a/none", b"")], 0);
+        let found = located(&bytes).unwrap();
+        for (name, data) in [("a/data.pkl", &b"pickle"[..]), ("a/data/0", b"1234"), ("a/none", b"")] {
+            let member = found.find(name.as_bytes()).unwrap();
+            assert_eq!(&bytes[member.bytes.start as usize..member.bytes.end as usize], data);
+        }
+        assert!(found.find(b"a").is_none());
+    }
+
+    #[test]
+    fn gaps_and_members_twice_are_refused() {
+        let gap = located(&archive(&[("a", b"1"), ("b", b"2")], 4)).err().unwrap();
+        assert!(gap.contains("does not lie where"), "{gap}");
+        let twice = located(&archive(&[("a", b"1"), ("a", b"2")], 0)).err().unwrap();
+        assert!(twice.contains("two members are called `a`"), "{twice}");
+    }
+
+    proptest::proptest! {
+        /// Law 7: whatever is damaged, the bytes of a member lie in the file, before its directory.
+        #[test]
+        fn members_lie_in_the_file(edits in proptest::collection::vec((0usize..300, proptest::prelude::any::<u8>()), 0..4), cut in 0usize..40) {
+            let mut bytes = archive(&[("a/data.pkl", b"pickle"), ("a/data/0", b"1234")], 0);
+            for (at, byte) in edits {
+                let len = bytes.len();
+                bytes[at % len] = byte;
+            }
+            bytes.truncate(bytes.len() - if cut < 20 { 0 } else { cut });
+            if let Ok(found) = located(&bytes) {
+                for member in &found.members {
+                    proptest::prop_assert!(member.bytes.start <= member.bytes.end && member.bytes.end <= found.directory);
+                }
+            }
+        }
+    }
+}

@@ -219,3 +219,91 @@ fn long(bytes: &[u8]) -> Value {
     wide[..bytes.len()].copy_from_slice(bytes);
     Value::Int(i64::from_le_bytes(wide))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opcodes that build values, and pieces of what follows them.
+    const PIECES: [&[u8]; 40] = [
+        b"}",
+        b"]",
+        b")",
+        b"(",
+        b"t",
+        b"l",
+        b"d",
+        b"a",
+        b"e",
+        b"s",
+        b"u",
+        b"0",
+        b"1",
+        b"2",
+        b"N",
+        b"R",
+        b"Q",
+        b"b",
+        b".",
+        b"K\x01",
+        b"J\xff\xff\xff\xff",
+        b"\x8a\x02\xff\xff",
+        b"X\x01\0\0\0a",
+        b"\x8c\x07storage",
+        b"C\x01a",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"\x8f",
+        b"\x90",
+        b"\x91",
+        b"\x94",
+        b"h\0",
+        b"q\0",
+        b"\x93",
+        b"ctorch\nFloatStorage\n",
+        b"ctorch\nSize\n",
+        b"ccollections\nOrderedDict\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch._utils\n_rebuild_parameter\n",
+    ];
+
+    proptest::proptest! {
+        /// Law 7: any bytes and any opcodes are an error or a value, and never a panic.
+        #[test]
+        fn nothing_panics(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..60),
+        ) {
+            let _ = read(&bytes);
+            let _ = read(&[b"\x80\x02", &bytes[..]].concat());
+            let _ = read(&[b"\x80\x04", &pieces.concat()[..], b"."].concat());
+        }
+    }
+
+    /// What is built is what was written: a dict of numbers, text and tuples, shared by the memo.
+    #[test]
+    fn values_are_those_that_were_written() {
+        let pickle =
+            read(b"\x80\x02}q\0(X\x01\0\0\0aK\x07X\x01\0\0\0b\x8a\x01\xfe\x85q\x01X\x01\0\0\0ch\x01u.").unwrap();
+        let Value::Dict(top) = pickle.top else { panic!("a dict") };
+        let entries = pickle.dict(top);
+        assert_eq!(entries.iter().filter_map(|e| pickle.text(e.key)).collect::<String>(), "abc");
+        assert_eq!(entries[0].value, Value::Int(7));
+        assert_eq!(pickle.tuple(entries[1].value), Some(&[Value::Int(-2)][..]));
+        assert_eq!(entries[1].value, entries[2].value);
+    }
+
+    /// Law 7: a name that is not known is refused where it is named, before anything could use it.
+    #[test]
+    fn unknown_names_are_refused() {
+        for (code, name) in [
+            (&b"\x80\x02cos\nsystem\n."[..], "`os.system` at byte 2 "),
+            (b"\x80\x02cbuiltins\neval\n.", "`builtins.eval` at byte 2 "),
+            (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "`os.system` at byte 14 "),
+        ] {
+            let problem = read(code).err().unwrap();
+            assert!(problem.starts_with(name) && problem.contains("nothing of it was run"), "{problem}");
+        }
+    }
+}
