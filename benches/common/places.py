@@ -34,7 +34,7 @@ def cold(folders: Sequence[Path]) -> None:
 
 
 def weight_files(folders: Sequence[Path]) -> list[Path]:
-    return sorted(path for folder in folders for path in folder.glob("*.safetensors"))
+    return sorted(path for folder in folders for end in (".safetensors", ".bin") for path in folder.glob(f"*{end}"))
 
 
 def weight_bytes(folders: Sequence[Path]) -> int:

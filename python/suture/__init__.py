@@ -6,7 +6,7 @@
 Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff` fine-tunes with their base,
 :func:`compat` of models with each other, :func:`propose` a swap, list :func:`methods`, :func:`verify` an output,
 :func:`init` a merge config, :func:`diff_recipes` of two outputs, :func:`schema` of what goes in and comes out.
-Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, and of adapters :func:`fold` and
+Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, :func:`convert`, and of adapters :func:`fold` and
 :func:`merge_adapters`; they return a :class:`Report`.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from suture.render.command import command_of
     from suture.results.report import Report
     from suture.settings import Settings
+    from suture.surgery.convert import convert
     from suture.surgery.lora import fold, merge_adapters
     from suture.surgery.merge import merge
     from suture.surgery.propose import propose
@@ -48,6 +49,7 @@ __all__ = [
     "__version__",
     "command_of",
     "compat",
+    "convert",
     "diff",
     "diff_recipes",
     "fold",
@@ -72,6 +74,7 @@ _HOMES = {
     "TensorInfo": "checkpoint",
     "command_of": "render.command",
     "compat": "analysis.compat",
+    "convert": "surgery.convert",
     "diff": "analysis.diff",
     "diff_recipes": "analysis.recipes",
     "fold": "surgery.lora",

@@ -56,7 +56,7 @@ class TensorInfo:
 
 
 class Checkpoint:
-    """A safetensors file or a folder of them, with headers checked and no data read yet.
+    """A file of tensors or a folder of them, safetensors or PyTorch's, with headers checked and no data read yet.
 
     It is also a mapping of names to NumPy arrays, each read when it is asked for: ``checkpoint["lm_head.weight"]``.
 

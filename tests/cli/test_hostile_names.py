@@ -120,6 +120,7 @@ def calls(f: dict[str, Path], place: Path) -> dict[str, list[Any]]:
         "swap modules": [*swap, place / "u", "--layers", "0", "--modules", EVIL],
         "revert": ["revert", f["base"], f["one"], place / "r", "--layers", "1", "-v"],
         "revert dry": ["revert", f["base"], f["one"], place / "r2", "--layers", "1", "-v", "--dry-run"],
+        "convert": ["convert", f["base"], place / "c", "-v"],
         "methods": ["methods", EVIL],
         "no verb": [EVIL],
         "no option": ["inspect", f["base"], f"--{EVIL}"],
@@ -174,7 +175,7 @@ def test_it_is_shown_instead(done: dict[str, subprocess.CompletedProcess[str]]) 
         "merge": 0,
         "verify": 0,
     }
-    expected |= {"merge several": 0, "swap": 0, "revert": 0, "diff odd": 0, "inspect all": 0}
+    expected |= {"merge several": 0, "swap": 0, "revert": 0, "convert": 0, "diff odd": 0, "inspect all": 0}
     assert {name: done[name].returncode for name in expected} == expected
 
 
@@ -182,7 +183,18 @@ def test_json_keeps_the_names_and_harms_nobody(folders: dict[str, Path], tmp_pat
     """With `--json` the names are the same again when they are read, and harmless as text."""
     name = f"model.layers.0.{EVIL}q_proj.weight"
     told = {}
-    for verb in ("inspect", "inspect all", "diff", "merge dry", "merge", "swap dry", "swap", "revert", "verify"):
+    for verb in (
+        "inspect",
+        "inspect all",
+        "diff",
+        "merge dry",
+        "merge",
+        "swap dry",
+        "swap",
+        "revert",
+        "convert",
+        "verify",
+    ):
         command = [sys.executable, "-m", "suture", *map(str, calls(folders, tmp_path)[verb]), "--json"]
         run = subprocess.run(command, capture_output=True, timeout=120, check=False)
         assert harmless(run.stdout.decode()), verb

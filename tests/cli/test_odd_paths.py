@@ -101,6 +101,7 @@ CALLS: dict[str, list[str]] = {
         "{base}",
     ],
     "revert": ["revert", "{base}", "{one}", "{place}/r{odd}", "--layers", "0"],
+    "convert": ["convert", "{one}", "{place}/v{odd}", "--model-card"],
     "merge": ["merge", "{place}/c{odd}.yml", "{place}/m{odd}", "-v", "--model-card"],
     "merge dry": ["merge", "{place}/c{odd}.yml", "{place}/m2{odd}", "-v", "--dry-run"],
     "merge outputs": ["merge", "{place}/o{odd}.yml", "{place}/o{odd}"],
@@ -158,7 +159,7 @@ def test_every_verb_works(folders: list[Path], place: Path) -> None:
         done = run(call, folders, place)
         assert "Traceback" not in done.stderr, (name, done.stderr)
         assert done.returncode == (1 if name == "diff frozen" else 0), (name, done.stderr)
-        if call[0] not in ("merge", "swap", "revert") or name.endswith("dry"):
+        if call[0] not in ("merge", "swap", "revert", "convert") or name.endswith("dry"):
             done = run(call, folders, place, "--json")
             json.loads(done.stdout)
 

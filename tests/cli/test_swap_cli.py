@@ -236,6 +236,7 @@ def test_wrong_reverts_are_refused(options: list[str], said: str, family: dict[s
             ("--auto", "--auto-by", "--tau", "--alpha", "--base", "--donor-base", "--transition-bottom",
              "--transition-top", "--heads"),
         ),
+        ("convert", ("--dtype", "--shard-size", "--dry-run", "--memory", "--overwrite", "--json")),
         ("revert", ("--layers", "--modules", "--outside", "--dry-run", "--memory", "--overwrite", "--json")),
     ],
 )  # fmt: skip

@@ -63,6 +63,7 @@ def calls(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[
         "swap": ["swap", "--into", one, "--from", two, place / "s", "--bottom", "1", "--transition", "1", again],
         "swap dry": ["swap", "--into", one, "--from", two, place / "t", "--auto", base, "--dry-run"],
         "revert": ["revert", base, one, place / "r", "--layers", "1", again],
+        "convert": ["convert", one, place / "c", again],
         "merge": ["merge", config, place / "m", again],
         "merge dry": ["merge", config, place / "n", "--dry-run", "--verbose"],
         "verify": ["verify", place / "s"],
@@ -74,8 +75,8 @@ def calls(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 NAMES = (
-    "inspect", "heat map", "by layer", "by module", "by tensor", "several", "swap", "swap dry", "revert", "merge",
-    "merge dry", "verify", "methods", "method", "demo", "help",
+    "inspect", "heat map", "by layer", "by module", "by tensor", "several", "swap", "swap dry", "revert", "convert",
+    "merge", "merge dry", "verify", "methods", "method", "demo", "help",
 )  # fmt: skip
 
 

@@ -275,7 +275,7 @@ def test_tied_head_meets_its_own(method: str, tied_first: bool, tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth"])
 def test_pickles_are_not_executed(suffix: str, tmp_path: Path) -> None:
-    """Law 7: a folder of pickled weights is refused by name, with what to do; no pickle is opened."""
+    """Law 7: a pickle that is no archive of torch.save is refused by name, with what to do; nothing of it is run."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / f"pytorch_model{suffix}").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
@@ -283,10 +283,10 @@ def test_pickles_are_not_executed(suffix: str, tmp_path: Path) -> None:
         done = run(verb, *[folder] * count, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("error: ")
-        for text in (str(folder), "never executed", "convert them to safetensors"):
+        for text in (str(folder), "never executed", "save it again with torch.save"):
             assert text in done.stderr
     config = {"merge_method": "passthrough", "models": [{"model": str(folder)}]}
-    assert_merge_refused(config, tmp_path / "out", str(folder), "convert them to safetensors")
+    assert_merge_refused(config, tmp_path / "out", str(folder), "save it again with torch.save")
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 

@@ -93,7 +93,7 @@ def test_the_plan_accounts_for_the_same(form: str, world: World, place: Path) ->
 def dry(form: str, world: World, out: Path) -> dict[str, Any]:
     """The plan of a form: the same call as a dry run."""
     with pytest.MonkeyPatch.context() as patch:
-        for verb in ("merge", "swap", "revert"):
+        for verb in ("merge", "swap", "revert", "convert"):
             call = getattr(suture, verb)
             patch.setattr(suture, verb, lambda *a, call=call, **o: call(*a, **o, dry_run=True), raising=False)
         return dict(FORMS[form](world, out, suture.Settings()).data)

@@ -89,6 +89,7 @@ WRITING: dict[str, Verb] = {
         "swap", "--into", m.base, "--from", f"{m.one}=0-9", "--from", f"{m.two}=10-19", "--from", f"{m.three}=20-49", o
     ],
     "revert": lambda m, o: ["revert", m.base, m.one, o, "--layers", "3-40"],
+    "convert": lambda m, o: ["convert", m.one, o],
     "merge": lambda m, o: ["merge", m.config, o],
     "merge into shards": lambda m, o: ["merge", m.config, o, "--shard-size", "200"],
 }  # fmt: skip

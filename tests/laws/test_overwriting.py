@@ -69,6 +69,10 @@ def by_revert(models: list[Path], out: Path, overwrite: bool) -> None:
     suture.revert(models[0], models[1], out, layers=[1], settings=suture.Settings(overwrite=overwrite))
 
 
+def by_convert(models: list[Path], out: Path, overwrite: bool) -> None:
+    suture.convert(models[0], out, settings=suture.Settings(overwrite=overwrite))
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to name outputs, and where below OUT each goes."""
@@ -85,6 +89,7 @@ WAYS = {
     "stages": Way(by_stages),
     "swap": Way(by_swap),
     "revert": Way(by_revert),
+    "convert": Way(by_convert),
 }
 PLACES = [(name, target) for name, way in WAYS.items() for target in way.targets]
 

@@ -88,6 +88,11 @@ def revert(**options: Any) -> Form:
     return lambda world, out, settings: suture.revert(world.base, world.one, out, settings=settings, **options)
 
 
+def convert(model: str) -> Form:
+    """A model as it is."""
+    return lambda world, out, settings: suture.convert(world.path(model), out, settings=settings)
+
+
 def merge(config: Callable[[World], dict[str, Any]]) -> Form:
     """A merge."""
     return lambda world, out, settings: suture.merge(config(world), out, settings=settings)
@@ -205,4 +210,7 @@ FORMS: dict[str, Form] = {
     "revert": revert(layers="0,2"),
     "revert: modules": revert(layers=[1], modules="mlp.*"),
     "revert: outside": revert(layers=[1], outside=True),
+    "convert": convert("one"),
+    "convert: quantised": convert("q-one"),
+    "convert: an adapter": convert("a-one"),
 }

@@ -93,7 +93,7 @@ def test_help_lists_the_functions() -> None:
     code = "import pydoc, suture; print(pydoc.render_doc(suture, renderer=pydoc.plaintext))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     functions = done.stdout.split("\nFUNCTIONS\n")[1].split("\nDATA\n")[0]
-    for name in ("diff", "inspect", "merge", "methods", "open", "propose", "revert", "swap", "verify"):
+    for name in ("convert", "diff", "inspect", "merge", "methods", "open", "propose", "revert", "swap", "verify"):
         assert f"\n    {name}(" in "\n" + functions
         assert f":func:`{name}`" in done.stdout
     for name in ("Checkpoint", "Report", "Settings", "TensorInfo", "SutureError", "UsageError"):

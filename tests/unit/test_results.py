@@ -92,6 +92,7 @@ WRITES: dict[str, Verb] = {
     "swap heads": lambda m, out, dry: suture.swap(m[1], m[2], out, layers="0", heads="0,1", dry_run=dry),
     "swap auto": lambda m, out, dry: suture.swap(m[1], m[2], out, auto="layer", base=m[0], dry_run=dry),
     "revert": lambda m, out, dry: suture.revert(m[0], m[1], out, layers=[0], dry_run=dry),
+    "convert": lambda m, out, dry: suture.convert(m[0], out, dry_run=dry),
 }
 
 

@@ -102,11 +102,15 @@ def _written(path: str) -> str:
 def _inside(folder: Path) -> list[str]:
     """The models in a folder, by name; none if it holds weights itself."""
     try:
-        if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        if not folder.is_dir() or _holds_weights(folder):
             return []
-        return sorted(str(p) for p in folder.iterdir() if p.is_dir() and any(p.glob("*.safetensors")))
+        return sorted(str(p) for p in folder.iterdir() if p.is_dir() and _holds_weights(p))
     except OSError as e:
         raise SutureError(f"{folder}: cannot be read: {e.strerror}", folder) from None
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
 
 
 def _method(name: str | None, count: int, based: bool) -> Spec:

@@ -24,6 +24,7 @@ VERBS = {
     "swap": "Put layers of one model into another",
     "revert": "Reset layers of a fine-tune to its base",
     "merge": "Merge models by a config",
+    "convert": "Write a model in safetensors",
     "lora": "Fold adapters into models, merge and swap them",
     "init": "Write a merge config to edit",
     "methods": "List merge methods, or describe one",
@@ -114,7 +115,7 @@ def main() -> None:
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        writes = {"merge", "swap", "revert", "lora"}.intersection(sys.argv[1:2])
+        writes = {"merge", "swap", "revert", "convert", "lora"}.intersection(sys.argv[1:2])
         kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
         _fail(f"interrupted{kept}", INTERRUPTED, color)
     except BrokenPipeError:

@@ -20,7 +20,8 @@ from suture.render.terminal import emit_json, warn
 def inspect(path: str, tensors: bool, stats: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Show what is in a checkpoint: layers, tensors, dtypes, sizes.
 
-    PATH is a safetensors file or a folder of them. Only headers are read, unless --stats is given.
+    PATH is a safetensors file, one of torch.save, or a folder of them. Only headers are read, unless --stats is
+    given.
     """
     with bar("reading", quiet or not stats) as progress:
         found = run(path, stats=stats, settings=settings(options), progress=progress)

@@ -70,14 +70,9 @@ def adapter_config(folders: list[Path]) -> bytes | None:
     return as_bytes(joined)
 
 
-def own_config(path: Path) -> bytes:
-    """The adapter_config.json of an adapter, as it is.
-
-    Raises:
-        SutureError: if there is none.
-    """
-    folder = Checkpoint(path).folder
-    file = (folder if folder.is_dir() else folder.parent) / "adapter_config.json"
-    if read_config(file.parent, file.name) is None:
-        raise SutureError(f"{file}: is missing, and says what the adapter's factors mean", file)
-    return file.read_bytes()
+def own_config(model: Path) -> bytes | None:
+    """The adapter_config.json of an adapter as it is, which stays true of the whole of it; None if there is none."""
+    opened = Checkpoint(model)
+    file = opened.folder / "adapter_config.json"
+    adapter = any(".lora_" in name for name in opened.names)
+    return file.read_bytes() if adapter and file.is_file() else None

@@ -98,7 +98,10 @@ def merge_adapters(
     if scales == [1.0] and rank is None:
         # The sum of one is that one, whatever it holds besides factors.
         copy = {"model": paths[0], "title": "lora merge", "dtype": settings.dtype}
-        beside = [("adapter_config.json", own_config(Path(paths[0])))]
+        config = own_config(Path(paths[0]))
+        if config is None:
+            raise SutureError(f"{paths[0]}: is no adapter; expected factors, and adapter_config.json", paths[0])
+        beside = [("adapter_config.json", config)]
         return carry_out(prepare({"copy": _without_none(copy)}, settings, beside=beside), out, dry_run, progress)
     with _temporary() as temporary:
         folder = Path(temporary) / Path(out).resolve().name

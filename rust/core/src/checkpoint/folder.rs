@@ -1,5 +1,8 @@
 //! Which files of a folder without an index are its model.
 //!
+//! Files of `torch.save` are looked at where there is no safetensors file, and by the same rules; there the name of the model is
+//! `pytorch_model`, or else `model`, and states of a training run are never the model.
+//!
 //! Files are grouped by stem: `a-00001-of-00002.safetensors` and `a-00002-of-00002.safetensors` are the numbered set
 //! `a`, `b.safetensors` is the single file `b`.
 //!
@@ -15,8 +18,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// The end of every weight file's name.
-const SUFFIX: &[u8] = b".safetensors";
+/// The kinds of files that hold tensors. Where a folder has files of the first, those of the second are not looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    Safetensors,
+    /// What `torch.save` writes.
+    Torch,
+}
+
+impl Kind {
+    /// The ends of such files' names.
+    fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Safetensors => &[".safetensors"],
+            Self::Torch => &[".bin", ".pt", ".pth", ".ckpt"],
+        }
+    }
+
+    /// The end of the names of shards that have an index.
+    pub fn indexed(self) -> &'static str {
+        self.suffixes()[0]
+    }
+
+    /// The file that loaders look for.
+    pub fn single(self) -> &'static str {
+        match self {
+            Self::Safetensors => "model.safetensors",
+            Self::Torch => "pytorch_model.bin",
+        }
+    }
+
+    /// The kind of the file called `name`.
+    pub fn of(name: &OsStr) -> Option<Self> {
+        [Self::Safetensors, Self::Torch].into_iter().find(|k| k.split(name).is_some())
+    }
+
+    /// The stem and the suffix of a name of this kind.
+    fn split(self, name: &OsStr) -> Option<(&[u8], &'static str)> {
+        self.suffixes().iter().find_map(|end| Some((name.as_bytes().strip_suffix(end.as_bytes())?, *end)))
+    }
+}
+
 /// At most so many names are listed in a message.
 const LISTED: usize = 4;
 
@@ -30,6 +72,7 @@ pub(super) struct Choice {
 /// The files that belong together: the parts of a set by number, or a single file.
 struct Group<'a> {
     stem: &'a [u8],
+    suffix: &'static str,
     /// How many parts the set has, in the digits of its first file; `None` for a single file.
     total: Option<&'a [u8]>,
     /// The fewest digits in which a file has its number.
@@ -45,6 +88,12 @@ fn is_stray(stem: &[u8]) -> bool {
     whole.contains(&stem) || begins.iter().any(|b| stem.starts_with(b))
 }
 
+/// True for the names of files of a training run, by stem: these are pickles, and never a model.
+fn is_training(stem: &[u8]) -> bool {
+    let begins: [&[u8]; 6] = [b".", b"optimizer", b"random_states", b"rng_state", b"scheduler", b"training_"];
+    begins.iter().any(|b| stem.starts_with(b))
+}
+
 /// True for the stem of a variant of `of`: `model.fp16` of `model`.
 fn is_variant(stem: &[u8], of: &[u8]) -> bool {
     stem.strip_prefix(of).is_some_and(|rest| rest.first() == Some(&b'.'))
@@ -56,8 +105,8 @@ pub(super) fn is_part(stem: &str) -> bool {
 }
 
 /// True for the `stem` of an index of strays or of a variant, in a folder whose `names` hold something else.
-pub(super) fn is_beside(stem: &[u8], names: &[OsString]) -> bool {
-    let groups = group(names);
+pub(super) fn is_beside(stem: &[u8], names: &[OsString], kind: Kind) -> bool {
+    let groups = group(names, kind);
     groups.iter().any(|g| is_variant(stem, g.stem)) || (is_stray(stem) && groups.iter().any(|g| !is_stray(g.stem)))
 }
 
@@ -65,11 +114,13 @@ pub(super) fn is_beside(stem: &[u8], names: &[OsString]) -> bool {
 ///
 /// # Errors
 /// If the names do not tell, in words without the path.
-pub(super) fn choose(names: &[OsString]) -> Result<Option<Choice>, String> {
-    let groups = group(names);
+pub(super) fn choose(names: &[OsString], kind: Kind) -> Result<Option<Choice>, String> {
+    let groups = group(names, kind);
     let stems: Vec<&[u8]> = groups.iter().map(|g| g.stem).collect();
     let varies = |g: &Group| stems.iter().any(|stem| is_variant(g.stem, stem));
-    let is_model = |g: &Group| g.stem == b"model";
+    let loaded = kind.single().strip_suffix(kind.indexed()).unwrap_or_default().as_bytes();
+    let called = if stems.contains(&loaded) { loaded } else { b"model" };
+    let is_model = |g: &Group| g.stem == called;
     // Where there is a single file of that name, loaders look no further.
     let single = groups.iter().any(|g| is_model(g) && g.total.is_none());
     let is_model = |g: &Group| is_model(g) && (!single || g.total.is_none());
@@ -82,8 +133,9 @@ pub(super) fn choose(names: &[OsString]) -> Result<Option<Choice>, String> {
     if !rest.is_empty() && (only_strays || chosen.iter().any(|g| g.total.is_some())) {
         let listed = labels(&chosen);
         return Err(format!(
-            "expected one model, found {listed}; name one of the files, or write a model.safetensors.index.json that \
-             says which belong together"
+            "expected one model, found {listed}; name one of the files, or write a {}.index.json that says which belong \
+             together",
+            kind.single()
         ));
     }
     first.complete()?;
@@ -92,17 +144,21 @@ pub(super) fn choose(names: &[OsString]) -> Result<Option<Choice>, String> {
     Ok(Some(Choice { files, warning }))
 }
 
-fn group(names: &[OsString]) -> Vec<Group<'_>> {
-    let mut groups: BTreeMap<(&[u8], Option<u64>), Group> = BTreeMap::new();
+fn group(names: &[OsString], kind: Kind) -> Vec<Group<'_>> {
+    let mut groups: BTreeMap<(&[u8], &str, Option<u64>), Group> = BTreeMap::new();
     for name in names {
-        let Some(stem) = name.as_bytes().strip_suffix(SUFFIX) else { continue };
+        let Some((stem, suffix)) = kind.split(name) else { continue };
+        if kind == Kind::Torch && is_training(stem) {
+            continue;
+        }
         let (stem, part) = match split_part(stem) {
             Some((stem, number, total)) => (stem, Some((number, total))),
             None => (stem, None),
         };
         let digits = part.map_or(&[][..], |(number, _)| number);
-        let group = groups.entry((stem, part.and_then(|(_, total)| parse(total)))).or_insert_with(|| Group {
+        let group = groups.entry((stem, suffix, part.and_then(|(_, total)| parse(total)))).or_insert_with(|| Group {
             stem,
+            suffix,
             total: part.map(|(_, total)| total),
             width: digits.len(),
             files: Vec::new(),
@@ -158,8 +214,8 @@ impl Group<'_> {
     /// The name of a part of the set.
     fn part(&self, number: u64) -> String {
         let total = String::from_utf8_lossy(self.total.unwrap_or_default());
-        let (stem, width) = (String::from_utf8_lossy(self.stem), self.width);
-        let name = format!("{stem}-{number:0width$}-of-{total}.safetensors");
+        let (stem, width, suffix) = (String::from_utf8_lossy(self.stem), self.width, self.suffix);
+        let name = format!("{stem}-{number:0width$}-of-{total}{suffix}");
         shown(OsStr::new(&name))
     }
 
@@ -167,7 +223,7 @@ impl Group<'_> {
         match (self.total, self.files.as_slice()) {
             (Some(total), [_, _, ..]) => {
                 let (stem, total) = (String::from_utf8_lossy(self.stem), String::from_utf8_lossy(total));
-                let name = format!("{stem}-*-of-{total}.safetensors");
+                let name = format!("{stem}-*-of-{total}{}", self.suffix);
                 format!("{} ({} files)", shown(OsStr::new(&name)), self.files.len())
             }
             (_, files) => list(files.iter().map(|(_, file)| shown(file)), files.len()),
@@ -200,12 +256,12 @@ mod tests {
     }
 
     fn files(of: &[&str]) -> Vec<String> {
-        let choice = choose(&names(of)).unwrap().unwrap();
+        let choice = choose(&names(of), Kind::Safetensors).unwrap().unwrap();
         choice.files.into_iter().map(|f| f.into_string().unwrap()).collect()
     }
 
     fn refusal(of: &[&str]) -> String {
-        choose(&names(of)).unwrap_err()
+        choose(&names(of), Kind::Safetensors).unwrap_err()
     }
 
     #[test]
@@ -215,7 +271,7 @@ mod tests {
         for model in [&["model.safetensors"][..], &parts] {
             let all = [&others[..2], model, &others[2..]].concat();
             assert_eq!(files(&all), model);
-            let warning = choose(&names(&all)).unwrap().unwrap().warning.unwrap();
+            let warning = choose(&names(&all), Kind::Safetensors).unwrap().unwrap().warning.unwrap();
             assert!(
                 ["`a.safetensors`", "consolidated", "b-1-of-3"].iter().all(|name| warning.contains(name)),
                 "{warning}"
@@ -231,10 +287,10 @@ mod tests {
             let stray = format!("{stray}.safetensors");
             assert_eq!(files(&["weights.safetensors", &stray]), ["weights.safetensors"]);
             assert_eq!(files(&[&stray]), [stray.as_str()]);
-            assert_eq!(choose(&names(&[&stray])).unwrap().unwrap().warning, None);
+            assert_eq!(choose(&names(&[&stray]), Kind::Safetensors).unwrap().unwrap().warning, None);
         }
         assert!(refusal(&["consolidated.safetensors", "adapter_model.safetensors"]).contains("name one of the files"));
-        assert_eq!(choose(&names(&["config.json", "model.bin"])), Ok(None));
+        assert_eq!(choose(&names(&["config.json", "model.bin"]), Kind::Safetensors), Ok(None));
     }
 
     #[test]
@@ -277,6 +333,6 @@ mod tests {
     #[test]
     fn names_need_not_be_text() {
         let odd = OsString::from_vec(b"\xff.safetensors".to_vec());
-        assert_eq!(choose(std::slice::from_ref(&odd)).unwrap().unwrap().files, [odd]);
+        assert_eq!(choose(std::slice::from_ref(&odd), Kind::Safetensors).unwrap().unwrap().files, [odd]);
     }
 }

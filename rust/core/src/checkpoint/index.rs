@@ -7,11 +7,9 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::folder;
+use super::folder::{self, Kind};
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 /// Longest index accepted, in bytes.
 const MAX_INDEX: u64 = 100_000_000;
 
@@ -28,37 +26,44 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
         return Ok(Listing { files: vec![path.to_owned()], weight_map: None, warning: None });
     }
     let names = folder_names(path)?;
+    for kind in [Kind::Safetensors, Kind::Torch] {
+        if let Some(listing) = of_kind(path, &names, kind)? {
+            return Ok(listing);
+        }
+    }
+    let advice = "expected model.safetensors, pytorch_model.bin, or shards with their index";
+    Err(Error::checkpoint(path, format!("no safetensors file in this folder, and none of torch.save; {advice}")))
+}
+
+/// The files of one kind that are the model in the folder `path`, which holds `names`; `None` if there are none.
+fn of_kind(path: &Path, names: &[OsString], kind: Kind) -> Result<Option<Listing>> {
     let of_model = |n: &&OsString| {
-        n.as_bytes().strip_suffix(b".safetensors.index.json").is_some_and(|stem| !folder::is_beside(stem, &names))
+        let stem = n.as_bytes().strip_suffix(b".index.json").and_then(|n| n.strip_suffix(kind.indexed().as_bytes()));
+        stem.is_some_and(|stem| !folder::is_beside(stem, names, kind))
     };
     let mut indexes: Vec<&OsString> = names.iter().filter(of_model).collect();
+    let (single, own) = (kind.single(), format!("{}.index.json", kind.single()));
     // A variant's index stands beside its model's: `model.fp16.safetensors.index.json`.
     if indexes.len() > 1 {
-        indexes.retain(|n| *n == INDEX);
+        indexes.retain(|n| **n == *own);
     }
     if let Some(name) = indexes.first() {
         let listing = from_index(path, &path.join(name));
-        let single = path.join(SINGLE);
-        let listed = listing.as_ref().is_ok_and(|l| l.files.contains(&single));
+        let file = path.join(single);
+        let listed = listing.as_ref().is_ok_and(|l| l.files.contains(&file));
         // Loaders take the single file; the index is of an earlier state, or of shards that were joined.
-        if *name == INDEX && single.is_file() && !listed {
-            let warning = format!("read as `{SINGLE}`, as loaders read it; left out: `{INDEX}` and the files it lists");
-            return Ok(Listing { files: vec![single], weight_map: None, warning: Some(warning) });
+        if **name == *own && file.is_file() && !listed {
+            let warning = format!("read as `{single}`, as loaders read it; left out: `{own}` and the files it lists");
+            return Ok(Some(Listing { files: vec![file], weight_map: None, warning: Some(warning) }));
         }
-        return listing;
+        return listing.map(Some);
     }
-    let Some(choice) = folder::choose(&names).map_err(|problem| Error::checkpoint(path, problem))? else {
-        let pickled = |n: &OsString| [".bin", ".pt", ".pth"].iter().any(|end| n.as_bytes().ends_with(end.as_bytes()));
-        let pickles = names.iter().any(pickled);
-        let advice = if pickles {
-            "it holds pickled weights, which are never executed; convert them to safetensors first"
-        } else {
-            "expected model.safetensors, or shards with their index"
-        };
-        return Err(Error::checkpoint(path, format!("no safetensors file in this folder; {advice}")));
-    };
-    let files = choice.files.iter().map(|name| path.join(name)).collect();
-    Ok(Listing { files, weight_map: None, warning: choice.warning })
+    let choice = folder::choose(names, kind).map_err(|problem| Error::checkpoint(path, problem))?;
+    Ok(choice.map(|choice| Listing {
+        files: choice.files.iter().map(|name| path.join(name)).collect(),
+        weight_map: None,
+        warning: choice.warning,
+    }))
 }
 
 /// The folder that a path stands for: of a repository in a hub's cache (`snapshots/`, `refs/`) the snapshot that `main` names, or the
@@ -68,7 +73,7 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
 /// [`Error::Checkpoint`] if there are several and `main` names none of them.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     let snapshots = path.join("snapshots");
-    let weights = |n: &OsString| n.as_bytes().ends_with(b".safetensors") || n.as_bytes().ends_with(b".json");
+    let weights = |n: &OsString| Kind::of(n).is_some() || n.as_bytes().ends_with(b".json");
     if !snapshots.is_dir() || folder_names(path)?.iter().any(weights) {
         return Ok(path.to_owned());
     }

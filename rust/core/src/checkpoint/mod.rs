@@ -2,6 +2,7 @@
 
 mod adapted;
 mod adapter;
+mod file;
 mod folder;
 pub mod header;
 mod index;
@@ -13,10 +14,9 @@ mod replaceable;
 pub mod rows;
 mod staging;
 mod target;
+mod torch;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -61,9 +61,17 @@ pub struct Tensor {
     pub nbytes: u64,
     /// What it is made of when it is read, if it is not stored as it is. File and first byte are then those of what it stands for.
     pub made: Option<Arc<Made>>,
+    /// Elements from one to the next along each dimension, where the elements do not lie one behind the other. These may lie
+    /// anywhere in the file, some in the same place.
+    pub strides: Option<Vec<u64>>,
 }
 
 impl Tensor {
+    /// Whether its bytes in the file are its elements in order.
+    pub fn is_contiguous(&self) -> bool {
+        self.strides.is_none()
+    }
+
     /// Bits that an element takes as it is read: of what is made, those of what it is made of.
     pub fn read_bits(&self) -> u64 {
         self.made.as_ref().map_or(self.dtype.bits(), |m| m.read_bits())
@@ -90,14 +98,14 @@ impl Tensor {
     }
 }
 
-/// One safetensors file of a checkpoint.
+/// One file of a checkpoint.
 #[derive(Debug, Clone)]
 pub struct ShardFile {
     /// Path.
     pub path: PathBuf,
     /// Which file it was when its header was read.
     pub identity: Identity,
-    /// Digest of the header, as hexadecimal.
+    /// Digest of the header, of whatever says where the tensors lie, as hexadecimal.
     pub header_digest: String,
     /// What it says of itself.
     pub metadata: BTreeMap<String, String>,
@@ -130,12 +138,13 @@ pub struct Checkpoint {
 const MAX_CONFIG: u64 = 16 << 20;
 
 impl Checkpoint {
-    /// Opens a safetensors file, or a folder of them.
+    /// Opens a file of tensors, or a folder of them: safetensors, or what `torch.save` writes.
     ///
     /// Of a folder with an index, the files that the index lists are the checkpoint. Without one it is the group of
     /// files called `model` (`model.safetensors`, or `model-NNNNN-of-NNNNN.safetensors`); or else whatever there is, if
     /// that is one numbered set or single files only. Adapters, states of optimizers and other files known to lie
-    /// beside models count only where there is nothing else. What is left out is in [`Self::warnings`]. Of a repository in a
+    /// beside models count only where there is nothing else. What is left out is in [`Self::warnings`]. Files of `torch.save`
+    /// (`pytorch_model.bin`, ...) count where there is no safetensors file, by the same rules. Of a repository in a
     /// hub's cache its snapshot is opened, and is the checkpoint's path.
     ///
     /// # Errors
@@ -238,25 +247,21 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let (shard, header, data_start) = read_header(path)?;
-        let file = self.files.len();
-        for e in header.entries {
-            if let Some(other) = self.by_name.insert(e.name.clone(), self.tensors.len()) {
-                let other = &self.files[self.tensors[other].file].path;
-                return Err(Error::tensor(path, &e.name, format!("it is also in {}", other.display())));
+        let opened = file::open(path, self.files.len())?;
+        self.files.push(opened.shard);
+        for t in opened.tensors {
+            if let Some(other) = self.by_name.insert(t.name.clone(), self.tensors.len()) {
+                let other = self.tensors[other].file;
+                let also = if other == t.file {
+                    "twice".to_owned()
+                } else {
+                    format!("also in {}", self.files[other].path.display())
+                };
+                return Err(Error::tensor(path, &t.name, format!("it is {also}")));
             }
-            self.tensors.push(Tensor {
-                name: e.name,
-                dtype: e.dtype,
-                shape: e.shape,
-                file,
-                begin: data_start + e.begin,
-                nbytes: e.end - e.begin,
-                made: None,
-            });
+            self.tensors.push(t);
         }
-        self.warnings.extend(header.warning.map(|w| format!("{}: {w}", path.display())));
-        self.files.push(shard);
+        self.warnings.extend(opened.warning.map(|w| format!("{}: {w}", path.display())));
         Ok(())
     }
 
@@ -375,74 +380,4 @@ fn read_json(path: &Path) -> Option<Value> {
     let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_CONFIG);
     let text = if small { std::fs::read(path).ok()? } else { return None };
     serde_json::from_slice::<Value>(&text).ok().filter(Value::is_object)
-}
-
-/// What a file that begins so is, where it is known to be taken for weights.
-fn something_else(first: &[u8; 8], size: u64) -> Option<String> {
-    const PAGE: [&[u8]; 4] = [b"<!DOCTYP", b"<!doctyp", b"<html", b"<HTML"];
-    if first == b"version " && size < 1024 {
-        return Some(
-            "is a Git LFS pointer, not the weights it stands for; fetch them (`git lfs pull`) and try again".to_owned(),
-        );
-    }
-    // All text, and markup behind white space or the mark that some put before text: no header is as long as that would say.
-    let text = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
-    let markup = text.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
-        && (text.trim_ascii_start().starts_with(b"<") || text.trim_ascii_start().is_empty());
-    if markup || PAGE.iter().any(|p| first.starts_with(p)) {
-        return Some(
-            "is an HTML page, not weights; the download was answered by a web page, fetch it again".to_owned(),
-        );
-    }
-    if first.starts_with(b"PK\x03\x04") {
-        return Some(
-            "is a pickled PyTorch file (a zip archive) under another name; convert it to safetensors".to_owned(),
-        );
-    }
-    first.starts_with(b"GGUF").then(|| "is a GGUF file, which is not read yet; convert it to safetensors".to_owned())
-}
-
-fn read_header(path: &Path) -> Result<(ShardFile, header::Parsed, u64)> {
-    // Asked before opening: opening a pipe would wait for ever.
-    let meta = path.metadata().map_err(|e| Error::io(path, "open", e))?;
-    if !meta.is_file() {
-        return Err(Error::checkpoint(path, "is not a file"));
-    }
-    let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let identity = Identity::of(&file.metadata().map_err(|e| Error::io(path, "open", e))?);
-    let size = identity.size;
-    let mut first = [0u8; 8];
-    if size < 8 {
-        return Err(Error::checkpoint(path, format!("{size} bytes are too few for a safetensors file")));
-    }
-    file.read_exact(&mut first).map_err(|e| Error::io(path, "read", e))?;
-    let len = u64::from_le_bytes(first);
-    if let Some(problem) = something_else(&first, size) {
-        return Err(Error::checkpoint(path, problem));
-    }
-    if len > header::MAX_HEADER {
-        return Err(Error::checkpoint(
-            path,
-            format!(
-                "the header claims {len} bytes, more than the {} allowed; not a safetensors file?",
-                header::MAX_HEADER
-            ),
-        ));
-    }
-    if len > size - 8 {
-        return Err(Error::checkpoint(
-            path,
-            format!("the header claims {len} bytes, the file holds {}; it is truncated", size - 8),
-        ));
-    }
-    let mut json = vec![0; len as usize];
-    file.read_exact(&mut json).map_err(|e| Error::io(path, "read", e))?;
-    let mut parsed = header::parse(&json, size - 8 - len).map_err(|p| Error::checkpoint(path, p))?;
-    let shard = ShardFile {
-        path: path.to_owned(),
-        identity,
-        header_digest: crate::digest::hex(crate::digest::of_bytes(&json)),
-        metadata: std::mem::take(&mut parsed.metadata),
-    };
-    Ok((shard, parsed, 8 + len))
 }

@@ -146,7 +146,7 @@ impl Target {
         if self.file().is_some() {
             self.report_vacant(overwrite)?;
             let taken = std::fs::symlink_metadata(&self.path).is_ok();
-            return match super::read_header(&self.path) {
+            return match super::file::open(&self.path, 0) {
                 _ if !taken => Ok(()),
                 _ if !overwrite => fail("exists; pass --overwrite to replace it, or choose another"),
                 Ok(_) => Ok(()),

@@ -8,7 +8,7 @@ use crate::checkpoint::Staging;
 use crate::error::Result;
 use crate::plan::{Action, Plan};
 use crate::sizes::ALIGN;
-use crate::view::{Sources, View};
+use crate::view::Sources;
 
 /// For every output tensor, the bytes of it (from its start) that are shared with its source and need no writing.
 ///
@@ -18,9 +18,9 @@ pub fn share(plan: &Plan, sources: &Sources, staging: &Staging) -> Result<Vec<Ra
     let mut shared = vec![0..0; plan.tensors.len()];
     let mut works = true;
     for (t, shared) in plan.tensors.iter().zip(&mut shared) {
-        let Action::Move { from: View::Plain(from), .. } = &t.action else { continue };
-        let source = plan.tensor(*from);
-        if !works || source.made.is_some() || source.begin % ALIGN != t.offset % ALIGN {
+        let Action::Move { from, .. } = &t.action else { continue };
+        let Some(source) = from.in_place(&plan.models) else { continue };
+        if !works || source.begin % ALIGN != t.offset % ALIGN {
             continue;
         }
         let first = t.offset.next_multiple_of(ALIGN) - t.offset;
@@ -28,7 +28,7 @@ pub fn share(plan: &Plan, sources: &Sources, staging: &Staging) -> Result<Vec<Ra
         if first >= last {
             continue;
         }
-        let Some(file) = sources[from.model][source.file].file() else { continue };
+        let Some(file) = sources[from.like().model][source.file].file() else { continue };
         // The first refusal (another file system, or one that cannot) settles it for the whole run.
         let to = staging.file(t.shard)?;
         works = clone_range(&file, source.begin + first, &to, t.offset + first, last - first);

@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::kernels::select::BINS;
 use crate::methods::Cost;
 use crate::sizes::{ALIGN, CHUNK, MIN_CHUNK, SPAN, TILE, WRITERS};
-use crate::view::View;
 
 /// What the interpreter and the program take before any tensor is touched: 26 MiB measured for the CLI, rounded up.
 const PROCESS: u64 = 40 << 20;
@@ -16,7 +15,7 @@ const PROCESS: u64 = 40 << 20;
 const THREAD: u64 = 1 << 20;
 /// Room at the ends of a buffer for whole pages.
 const PAGES: u64 = 2 * ALIGN;
-/// What the sources of a [`crate::view::Runs`] are read into.
+/// What a view that is put together ([`crate::view::View::is_gathered`]) is read into.
 const SPARE: u64 = (1 << 20) + PAGES;
 
 /// `size` rounded down to whole units, but at least one.
@@ -108,7 +107,7 @@ fn fixed(plan: &Plan, threads: usize, chunk: u64) -> (u64, u64, usize) {
         slots.resize(slots.len().max(views.len()), (0, 0));
         for ((buffer, spare), view) in slots.iter_mut().zip(&views) {
             *buffer = (*buffer).max(elements * view.bits(&plan.models).max(16) / 8);
-            let runs = if matches!(view, View::Runs(_)) { SPARE } else { 0 };
+            let runs = if view.is_gathered(&plan.models) { SPARE } else { 0 };
             *spare = (*spare).max(runs + elements * view.inner_bits(&plan.models) / 8 + PAGES);
         }
         out = out.max(elements * t.dtype.bits().max(16) / 8);

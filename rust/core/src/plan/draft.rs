@@ -314,8 +314,8 @@ impl Draft {
         let entry =
             |i: &Item| Entry { name: i.name.clone(), dtype: i.dtype, shape: i.shape.clone(), begin: 0, end: nbytes(i) };
         let source = |i: &Item| match &i.action {
-            Action::Move { from: View::Plain(place), .. } => Some(self.models.tensor(*place).begin),
-            _ => None,
+            Action::Move { from, .. } => from.in_place(&self.models.checkpoints).map(|t| t.begin),
+            Action::Compute { .. } => None,
         };
         let shard_in =
             |model: usize, i: &Item| self.models.find(model, &i.name).map_or(0, |place| self.models.tensor(place).file);

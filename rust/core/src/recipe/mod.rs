@@ -1,7 +1,7 @@
 //! What the user asked for: one schema for config files and command lines.
 //!
 //! A merge recipe is mergekit's YAML grammar as JSON (see `shared` notes in ARCHITECTURE.md); a swap recipe is the
-//! `swap` verb's options. Model references are paths by the time they arrive here.
+//! `swap` verb's options, a convert recipe those of `convert`. Model references are paths by the time they arrive here.
 
 mod copy;
 pub mod fields;

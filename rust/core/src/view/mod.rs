@@ -4,9 +4,11 @@
 //! cannot be computed on.
 
 mod factor;
+mod gather;
 mod plain;
 mod rows;
 mod runs;
+mod strided;
 mod sum;
 
 use std::ops::Range;
@@ -82,6 +84,19 @@ impl View {
     /// True if its elements are computed when they are read, so that it has no bytes to move.
     pub fn is_made(&self, models: &[Arc<Checkpoint>]) -> bool {
         self.places().iter().any(|p| !p.tensor(models).moves())
+    }
+
+    /// The tensor whose bytes in its file are the view's, in that order.
+    pub fn in_place<'a>(&self, models: &'a [Arc<Checkpoint>]) -> Option<&'a Tensor> {
+        match self {
+            Self::Plain(place) => Some(place.tensor(models)).filter(|t| t.is_contiguous() && t.made.is_none()),
+            Self::Runs(_) => None,
+        }
+    }
+
+    /// Whether it is put together from what lies apart, for which [`Slot::spare`] is needed.
+    pub fn is_gathered(&self, models: &[Arc<Checkpoint>]) -> bool {
+        self.in_place(models).is_none()
     }
 
     /// Dtype of its elements.

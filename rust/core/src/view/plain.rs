@@ -1,14 +1,15 @@
-//! A stored tensor as it is: its bytes are its elements.
+//! A stored tensor as it is: its bytes are its elements, put in order where they are not stored so.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::strided::{self, extent};
 use super::{Decode, Place, Slot, Sources, Widen, cut};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::Element;
-use crate::source::Source;
+use crate::source::{Buffer, Source};
 
 /// A stored tensor and the source it lies in.
 #[derive(Clone, Copy)]
@@ -26,10 +27,18 @@ impl<'a> Plain<'a> {
         Self { source: &*sources[place.model][tensor.file], tensor }
     }
 
-    /// The bytes of `elements` in the file.
+    /// The bytes of `elements` in the file, of a tensor whose elements lie there in order.
     pub fn range(&self, elements: &Range<u64>) -> Range<u64> {
         let bits = self.tensor.dtype.bits();
         self.tensor.begin + elements.start * bits / 8..self.tensor.begin + elements.end * bits / 8
+    }
+
+    /// Puts `elements` of a tensor that has strides together in `target`.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn fill(&self, elements: &Range<u64>, target: &mut [u8], spare: &mut Option<Buffer>) -> Result<()> {
+        strided::fill(self.source, self.tensor, elements, target, spare)
     }
 }
 
@@ -43,7 +52,13 @@ impl Decode for Plain<'_> {
     }
 
     fn read<'a>(&'a self, elements: &Range<u64>, slot: &'a mut Slot) -> Result<&'a [u8]> {
-        self.source.read(self.range(elements), &mut slot.buffer)
+        if self.tensor.is_contiguous() {
+            return self.source.read(self.range(elements), &mut slot.buffer);
+        }
+        let len = ((elements.end - elements.start) * self.tensor.dtype.bits() / 8) as usize;
+        let target = Buffer::in_slot(&mut slot.buffer, len)?;
+        self.fill(elements, &mut target.bytes_mut()[..len], &mut slot.spare)?;
+        Ok(&target.bytes()[..len])
     }
 
     fn bytes<'r>(&self, raw: &'r [u8], of: &Range<u64>, part: &Range<u64>) -> Option<&'r [u8]> {
@@ -56,11 +71,14 @@ impl Decode for Plain<'_> {
     }
 
     fn ahead(&self, elements: &Range<u64>) {
-        self.source.ahead(self.range(elements));
+        if self.tensor.is_contiguous() {
+            self.source.ahead(self.range(elements));
+        }
     }
 
     fn release(&self, elements: &Range<u64>) {
-        self.source.release(self.range(elements));
+        let range = if self.tensor.is_contiguous() { self.range(elements) } else { extent(self.tensor, elements) };
+        self.source.release(range);
     }
 
     fn at_fault(&self, element: u64, problem: &str) -> Error {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::gather::gather;
 use super::{Decode, Place, Plain, Slot, Sources, Widen, cut};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
@@ -34,11 +35,6 @@ pub struct Runs {
     /// Elements by which each repetition begins further on.
     pub stride: u64,
 }
-
-/// Bytes between two ranges of a file up to which they are read as one.
-const GAP: u64 = 64 << 10;
-/// Bytes read as one at most, but for a run that is longer.
-const MOST: u64 = 1 << 20;
 
 impl Runs {
     /// The tensors it takes elements of, each once.
@@ -101,33 +97,33 @@ impl Decode for Opened<'_> {
         let len = ((elements.end - elements.start) * bits / 8) as usize;
         let target = Buffer::in_slot(&mut slot.buffer, len)?;
         for (place, plain) in &self.tensors {
-            // Ranges of the file in order, each with where it goes.
-            let mut wanted: Vec<(Range<u64>, usize)> = (self.runs.pieces(elements.clone()))
-                .filter(|(piece, _)| piece.from == *place)
-                .map(|(piece, at)| {
-                    let to = ((at - elements.start) * bits / 8) as usize;
-                    (plain.range(&(piece.start..piece.start + piece.len)), to)
-                })
-                .collect();
-            wanted.sort_unstable_by_key(|(range, _)| range.start);
-            let mut rest = &wanted[..];
-            while let Some(((first, _), _)) = rest.split_first() {
-                let mut all = first.clone();
-                let joined = rest.iter().take_while(|(range, _)| {
-                    let end = range.end.max(all.end);
-                    let near = range.start <= all.end + GAP && end - all.start <= MOST.max(first.end - first.start);
-                    all.end = if near { end } else { all.end };
-                    near
+            let pieces =
+                self.runs.pieces(elements.clone()).filter(|(piece, _)| piece.from == *place).map(|(piece, at)| {
+                    (piece.start..piece.start + piece.len, ((at - elements.start) * bits / 8) as usize)
                 });
-                let (together, later) = rest.split_at(joined.count());
-                let bytes = plain.source.read(all.clone(), &mut slot.spare)?;
-                for (range, to) in together {
-                    let own = (range.start - all.start) as usize..(range.end - all.start) as usize;
-                    target.bytes_mut()[*to..*to + own.len()].copy_from_slice(&bytes[own]);
+            if !plain.tensor.is_contiguous() {
+                for (part, to) in pieces {
+                    let end = to + ((part.end - part.start) * bits / 8) as usize;
+                    plain.fill(&part, &mut target.bytes_mut()[to..end], &mut slot.spare)?;
                 }
-                plain.source.release(all);
-                rest = later;
+                continue;
             }
+            // Ranges of the file in order, each with where it goes.
+            let mut wanted: Vec<(Range<u64>, usize)> = pieces.map(|(part, to)| (plain.range(&part), to)).collect();
+            wanted.sort_unstable_by_key(|(range, _)| range.start);
+            gather(
+                plain.source,
+                wanted.iter(),
+                |(range, _)| range.clone(),
+                &mut slot.spare,
+                |joined, bytes, all| {
+                    for (range, to) in joined {
+                        let own = (range.start - all.start) as usize..(range.end - all.start) as usize;
+                        target.bytes_mut()[*to..*to + own.len()].copy_from_slice(&bytes[own]);
+                    }
+                    plain.source.release(all);
+                },
+            )?;
         }
         Ok(&target.bytes()[..len])
     }
@@ -163,6 +159,7 @@ mod tests {
             begin: 0,
             nbytes: elements,
             made: None,
+            strides: None,
         };
         Arc::new(Checkpoint::of_tensors(vec![tensor]))
     }
