@@ -121,7 +121,10 @@ CASES: dict[str, Case] = {
     # what is not supported is refused by name
     "tokenizer_source": Case(LINEAR + "tokenizer_source: base  # here\n", ("tokenizer_source: ", "has no tokenizer")),
     "tokenizer_tokens": Case(
-        LINEAR + "tokenizer:\n  tokens: {a: {source: base}}  # here\n", ("tokenizer.tokens: ", "not supported")
+        LINEAR + "tokenizer:\n  tokens: {a: {force: 1}}  # here\n", ("tokenizer.tokens.a.force: ", "true or false")
+    ),
+    "tokenizer_pad": Case(
+        LINEAR + "tokenizer:\n  pad_to_multiple_of: -8  # here\n", ("tokenizer.pad_to_multiple_of: ", "found `-8`")
     ),
     "tokenizer_key": Case(
         LINEAR + "tokenizer:\n  sorce: base  # here\n", ("tokenizer.sorce: ", "expected one of source")

@@ -211,13 +211,13 @@ def test_a_base_that_is_not_merged_lends_its_tokens(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
-    """A model without tokenizer, no base, sources that are no model of the merge or have no such token or row."""
+    """A model without tokenizer, sources that are no model of the merge or have no such token or row."""
     models = three(tmp_path)
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="none has no tokenizer"):
         plan(wanted(), [*models, tmp_path / "none"], models[0], None, [9, 10, 9, 9])
-    with pytest.raises(UsageError, match="needs a `base_model`"):
-        plan(wanted("base"), models, models[0], None, [9, 10, 9])
+    # Without a base, what lends its config is meant.
+    assert plan(wanted("base"), models, models[0], None, [9, 10, 9]).lead == models[0]
     for row, message in (
         (Row("here", str(tmp_path / "none")), "is none of the models that are merged"),
         (Row("here", str(models[2]), "<b>"), "has no token `<b>`"),

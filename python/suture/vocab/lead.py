@@ -44,12 +44,11 @@ def lead_of(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path 
     """Read all vocabularies and find the output's tokens.
 
     Raises:
-        UsageError: if there is no base, or a tokenizer that is needed is not there or cannot be read.
+        UsageError: if a tokenizer that is needed is not there or cannot be read.
         SutureError: if a tokenizer file is not sound.
     """
     union = wanted.source == "union"
-    if wanted.source == "base" and base is None:
-        raise UsageError(f"{wanted.at}: `base` needs a `base_model`; give one, or name a model", at=wanted.at)
+    # Without a base, what lends its config stands for it.
     folder = (base or config) if wanted.source in ("base", "union") else Path(wanted.source)
     found = {one: read(one) for one in dict.fromkeys([folder, *models])}
     for one in found.values():
