@@ -56,6 +56,9 @@ class Settings:
         allow_mixed: go on where configs say that layers of one model mean something else in another, and tell.
         ignore_unknown: pass over keys and parameters of a config that nobody knows, and tell.
         model_card: write a README.md that says what the output was made from.
+        missing: what to do about a tensor that a model of a merge lacks: ``error``; ``base``, whose tensor then stands
+            for it; or ``skip`` that model. None leaves it to the config.
+        routers_from: the model that the routers of experts come from in a merge; None merges them as all else.
         vocab: what to do where tables of tokens have different numbers of rows and no tokenizer is asked for:
             ``error``, take as many as the ``base`` has, ``crop`` to the shortest, or ``pad`` to the longest.
     """
@@ -73,6 +76,8 @@ class Settings:
     allow_mixed: bool = False
     ignore_unknown: bool = False
     vocab: str = "error"
+    missing: str | None = None
+    routers_from: str | None = None
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a plan."""
@@ -84,6 +89,8 @@ class Settings:
             raise UsageError(f"io: expected auto, mmap, pread or direct, found `{self.io}`", at="io")
         if self.vocab not in ("error", "base", "crop", "pad"):
             raise UsageError(f"vocab: expected error, base, crop or pad, found `{self.vocab}`", at="vocab")
+        if self.missing not in (None, "error", "base", "skip"):
+            raise UsageError(f"missing: expected error, base or skip, found `{self.missing}`", at="missing")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"seed: expected a number from 0 to 2**64 - 1, found {self.seed}", at="seed")
         for name in ("memory", "shard_size", "chunk"):

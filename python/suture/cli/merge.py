@@ -22,6 +22,12 @@ from suture.surgery.merge import merge as run
     type=click.Choice(["error", "base", "crop", "pad"]),
     help="Where tables of tokens differ in rows, and no tokenizer is asked for  [default: error]",
 )
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "base", "skip"]),
+    help="A tensor that a model lacks: stop, take the base's, or leave that model out  [default: error]",
+)
+@click.option("--routers-from", type=click.Path(), metavar="MODEL", help="Keep MODEL's routers of experts")
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
 @writing
 @aliases

@@ -73,6 +73,7 @@ from suture.surgery.swap import swap as run
 @click.option(
     "--donor-base", type=click.Path(), help="Model the donor was tuned from: move its change, not its weights"
 )
+@click.option("--chat-template", metavar="NAME", help="Chat template of OUT: auto, a name such as chatml, or Jinja")
 @writing
 def swap(
     into: str,

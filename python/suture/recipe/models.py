@@ -15,7 +15,7 @@ from suture.recipe.vocabulary import WORDS
 from suture.reference import Reference, changed, written
 
 #: Keys whose value is a model: those of merge configs, and of a swap.
-KEYS = frozenset({"model", "base_model", "into", "from", "base"})
+KEYS = frozenset({"model", "base_model", "routers_from", "into", "from", "base"})
 
 
 @dataclass(frozen=True)

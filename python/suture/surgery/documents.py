@@ -12,6 +12,7 @@ from typing import Any
 
 from suture.errors import SutureError, UsageError
 from suture.recipe import OUTPUTS, Config, made_names, with_made, with_models
+from suture.reference import model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.hollow import write_hollow
@@ -48,8 +49,10 @@ class Step:
 
 def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
     """A config's recipe, with the settings that decide what a tensor becomes."""
-    dtype = {} if settings.dtype is None else {"out_dtype": settings.dtype}
-    return {**config.recipe, **dtype, **({"ignore_unknown": True} if settings.ignore_unknown else {})}
+    routers = None if settings.routers_from is None else model_of(settings.routers_from)
+    given: dict[str, Any] = {"out_dtype": settings.dtype, "missing": settings.missing, "routers_from": routers}
+    given |= {"ignore_unknown": settings.ignore_unknown or None}
+    return {**config.recipe, **{key: value for key, value in given.items() if value is not None}}
 
 
 def merge_documents(

@@ -83,6 +83,7 @@ def prepare(
     beside: Sequence[tuple[str, bytes]] = (),
     warnings: Sequence[str] = (),
     tokenizer: str | PathLike[str] | None = None,
+    template: str | None = None,
 ) -> Job:
     """Compile a recipe.
 
@@ -93,6 +94,7 @@ def prepare(
         beside: further files of the output, and their bytes.
         warnings: what the user should know besides what the plan says.
         tokenizer: the model whose tokenizer goes with the output, if not the one that lends its config.
+        template: the chat template asked for, where the recipe does not say.
 
     Raises:
         UsageError: if the recipe is wrong, with its line in the config, or a setting, without one.
@@ -114,7 +116,9 @@ def prepare(
     inputs = plan.paths
     lent = None if tokenizer is None else _core.Checkpoint(plain(tokenizer)).path
     try:
-        side = _side_files(recipe, inputs, json.loads(plan.config_json()), lent, found, settings)
+        change = json.loads(plan.config_json())
+        asked = template if template is not None else template_of(recipe)
+        side = _side_files(recipe, inputs, change, lent, found, asked, settings)
     except UsageError as e:
         raise (config.locate(e) if config else e) from None
     written = [*side.written, *beside]
@@ -129,6 +133,7 @@ def _side_files(
     change: Mapping[str, Any],
     lent: Path | None,
     vocabulary: Alignment | None,
+    asked: str | None,
     settings: Settings,
 ) -> Beside:
     """What goes beside the tensors: whose tokenizer, with which chat template."""
@@ -140,7 +145,7 @@ def _side_files(
     side = carried_over(inputs, change, tokenizer=lent, mixed=settings.allow_mixed, one_vocabulary=one)
     if vocabulary is not None:
         side = with_alignment(side, vocabulary, inputs[change["from"]])
-    if (asked := template_of(recipe)) is not None:
+    if asked is not None:
         from suture.sidecars.template import template, with_template
 
         found, text = template(asked, inputs, base)

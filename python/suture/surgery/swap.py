@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.sidecars.adapter import adapter_config
 from suture.surgery.auto import auto_donors
-from suture.surgery.run import carry_out, for_output, prepare
+from suture.surgery.run import carry_out, for_output, is_file, prepare
 
 
 def swap(
@@ -41,6 +41,7 @@ def swap(
     auto: str | None = None,
     tau: float | None = None,
     alpha: float | None = None,
+    chat_template: str | None = None,
     settings: Settings | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -74,6 +75,8 @@ def swap(
             outside the layers, or ``edges`` for bottom, top and transitions.
         tau: for `auto`, as in :func:`propose`.
         alpha: for `auto`, as in :func:`propose`.
+        chat_template: the output's, if not the recipient's: ``auto`` (what most of the models have), a name such as
+            ``chatml``, or Jinja.
         settings: how to do the work.
         dry_run: return the plan instead of running it; with `auto`, its ``proposal`` tells scores and margins.
         progress: called with the bytes done and the bytes in all, a few times a second.
@@ -114,7 +117,7 @@ def swap(
         "stack": stack,
         "ignore": ignore,
     }
-    report = exchange(options, out, settings, dry_run, progress)
+    report = exchange(options, out, settings, dry_run, progress, chat_template)
     if proposal is not None and dry_run:
         report = replace(report, text=json.dumps({**report.data, "proposal": proposal}))
     return replace(report, proposal=proposal)
@@ -126,6 +129,7 @@ def exchange(
     settings: Settings,
     dry_run: bool,
     progress: Progress | None,
+    template: str | None = None,
 ) -> Report:
     """Carry out the recipe of a swap, which `options` are but for what is None, or show its plan.
 
@@ -133,6 +137,9 @@ def exchange(
         UsageError, SutureError: as :func:`swap`.
     """
     ignore, donors = options["ignore"], options["donors"]
+    if template is not None and is_file(out):
+        message = f"a single file has no tokenizer; give a folder instead of `{fspath(out)}`"
+        raise UsageError(f"chat_template: {message}", at="chat_template")
     adapter = adapter_config([Path(plain(m)) for m in dict.fromkeys([options["into"], *(d["from"] for d in donors)])])
     options = {
         **options,
@@ -143,7 +150,7 @@ def exchange(
     recipe = {"swap": {k: v for k, v in options.items() if v is not None}}
     beside = [] if adapter is None else [("adapter_config.json", adapter)]
     lender = donors[0]["from"] if options["non_layer"] == "from" and adapter is None else None
-    job = prepare(recipe, for_output(out, settings), beside=beside, tokenizer=lender)
+    job = prepare(recipe, for_output(out, settings), beside=beside, tokenizer=lender, template=template)
     return carry_out(job, out, dry_run, progress)
 
 

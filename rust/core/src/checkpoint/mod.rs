@@ -10,6 +10,7 @@ mod json;
 mod layout;
 pub mod made;
 mod reference;
+mod renamed;
 mod replaceable;
 pub mod rows;
 mod staging;
@@ -25,6 +26,7 @@ use serde_json::Value;
 pub use adapter::Adapter;
 pub use layout::{Layout, Shard, ShardPolicy};
 pub use reference::{Applied, Reference};
+pub use renamed::Prefixes;
 pub use staging::{Staging, WriteMode};
 pub use target::{Target, report_of};
 

@@ -270,6 +270,9 @@ pub fn compare(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Comparison> {
+    let named: Vec<Option<Checkpoint>> = tuned.iter().map(|t| t.named_as(base).map(|(named, ..)| named)).collect();
+    let tuned: Vec<&Checkpoint> = named.iter().zip(tuned).map(|(named, own)| named.as_ref().unwrap_or(own)).collect();
+    let tuned = tuned.as_slice();
     let open = Open {
         base,
         tuned,

@@ -132,6 +132,25 @@ pub fn other_names(name: &str) -> impl Iterator<Item = String> {
     })
 }
 
+/// Whether the tensor called `name` is of a router, which sends tokens to experts.
+pub fn is_router(name: &str) -> bool {
+    let parts: Vec<&str> = name.rsplit('.').take(3).collect();
+    let of_module = |word: &str| ["gate", "router"].contains(&word);
+    match parts[..] {
+        // Of a feed-forward module, not a gate of attention or of a shared expert.
+        ["weight" | "bias" | "e_score_correction_bias", own, of] => {
+            own == "router"
+                || (of_module(own) && ["mlp", "block_sparse_moe", "feed_forward", "moe", "ffn"].contains(&of))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the tensor called `name` is of one expert of several, or of all stacked.
+pub fn is_expert(name: &str) -> bool {
+    name.contains(".experts.")
+}
+
 /// Whether the tensor called `name` is a buffer that loaders compute again: it need not be there, nor be alike.
 pub fn is_buffer(name: &str, dimensions: usize) -> bool {
     const ENDS: [&str; 8] = [

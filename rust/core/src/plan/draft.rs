@@ -75,6 +75,8 @@ pub struct Draft {
     rounded: bool,
     /// Casts that nobody asked for: from which dtype to which, how often, and the first tensor.
     casts: BTreeMap<(&'static str, &'static str), (usize, String)>,
+    /// Tensors that some models lack, by which models.
+    lacking: BTreeMap<Vec<String>, Vec<String>>,
     /// Buffers that some models lack, or have otherwise, and that stay as one has them.
     buffers: Vec<String>,
 }
@@ -97,6 +99,7 @@ impl Draft {
             by_name: HashMap::new(),
             rounded: false,
             casts: BTreeMap::new(),
+            lacking: BTreeMap::new(),
             buffers: Vec::new(),
         }
     }
@@ -151,6 +154,17 @@ impl Draft {
         if !self.buffers.iter().any(|b| b == name) {
             self.buffers.push(name.to_owned());
         }
+    }
+
+    /// Notes that some models lack a tensor.
+    pub fn lacking(&mut self, name: &str, models: &[String]) {
+        self.lacking.entry(models.to_vec()).or_default().push(name.to_owned());
+    }
+
+    /// Names of the tensors that are computed.
+    pub fn computed(&self) -> impl Iterator<Item = &str> + Clone {
+        let computed = |i: &&Item| matches!(i.action, Action::Compute { .. });
+        self.items.iter().filter(computed).map(|i| i.name.as_str())
     }
 
     fn cast(&mut self, name: String, from: View, dtype: Dtype) -> Result<()> {
@@ -335,6 +349,8 @@ impl Draft {
         };
         let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem, &said)?;
         drop(lead);
+        let named = std::mem::take(&mut self.models.named).into_iter();
+        self.notes.extend(named.map(|(model, told)| ("names".to_owned(), format!("{model}: {told}"))));
         let folded = self.models.checkpoints.iter().flat_map(|c| &c.folded);
         self.notes.extend(folded.map(|told| ("adapter".to_owned(), told.clone())));
         let unused = unused::list(&self.models, self.items.iter().map(|i| (i.name.as_str(), i.action.places())));
@@ -387,6 +403,10 @@ impl Draft {
             self.warnings.push(format!(
                 "{count} {tensors} {are} cast from {from} to {to}, the dtype in the model they go into (first: `{first}`)"
             ));
+        }
+        for (models, tensors) in &self.lacking {
+            let (n, are) = (tensors.len(), if tensors.len() == 1 { "tensor is" } else { "tensors are" });
+            self.warnings.push(format!("{n} {are} missing in {} (first: `{}`)", models.join(", "), tensors[0]));
         }
         if let [first, ..] = self.buffers.as_slice() {
             let (n, are) = (self.buffers.len(), if self.buffers.len() == 1 { "buffer is" } else { "buffers are" });

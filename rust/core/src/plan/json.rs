@@ -176,6 +176,9 @@ impl Plan {
         for (i, m) in models.iter().enumerate() {
             all.open(&crate::recipe::model(&format!("models[{i}]"), &reference(m))?)?;
         }
+        if let Some(lead) = value["config"]["from"].as_u64().filter(|lead| (*lead as usize) < models.len()) {
+            all.named_by(lead as usize);
+        }
         let vocabulary = Some(&value["vocabulary"]).filter(|v| !v.is_null());
         let vocabulary = vocabulary.map(|v| Vocabulary::parse(&v.to_string()).map(Arc::new)).transpose()?;
         if let Some(vocabulary) = &vocabulary {

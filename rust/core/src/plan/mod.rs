@@ -1,6 +1,7 @@
 //! Plans: what happens to every output tensor, decided from recipe and headers before any weight is read.
 
 pub mod budget;
+mod builder;
 mod draft;
 mod idle;
 mod json;

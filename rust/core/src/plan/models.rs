@@ -19,6 +19,10 @@ pub struct Models {
     by_name: HashMap<Reference, usize>,
     /// The quantised weights of each.
     families: Vec<OnceLock<Families>>,
+    /// The model whose tensors' names those of the others are brought to.
+    lead: Option<usize>,
+    /// What was done to them, for people: the model, and what its names have in front.
+    pub named: Vec<(String, String)>,
 }
 
 impl Models {
@@ -35,7 +39,34 @@ impl Models {
         self.checkpoints.push(Arc::new(Checkpoint::of(model)?));
         self.families.push(OnceLock::new());
         self.by_name.insert(real, self.checkpoints.len() - 1);
+        self.name(self.checkpoints.len() - 1);
         Ok(self.checkpoints.len() - 1)
+    }
+
+    /// Brings the tensors of all other models, those opened later too, to the names that the model at `lead` has them by,
+    /// where one prefix makes the difference.
+    pub fn named_by(&mut self, lead: usize) {
+        self.lead = Some(lead);
+        (0..self.checkpoints.len()).for_each(|model| self.name(model));
+    }
+
+    fn name(&mut self, model: usize) {
+        let Some(lead) = self.lead.filter(|lead| *lead != model) else { return };
+        let other = &self.checkpoints[lead];
+        // Adapters name the parts of a model, and are compared with each other.
+        if other.adapter() != self.checkpoints[model].adapter() {
+            return;
+        }
+        if let Some((named, prefixes, n)) = self.checkpoints[model].named_as(other) {
+            let text = match (prefixes.ours.as_str(), prefixes.theirs.as_str()) {
+                (ours, "") => format!("{n} without `{ours}`, as in {}", other.name()),
+                ("", theirs) => format!("{n} with `{theirs}` in front, as in {}", other.name()),
+                (ours, theirs) => format!("{n} with `{theirs}` for `{ours}`, as in {}", other.name()),
+            };
+            self.named.push((named.name(), text));
+            self.checkpoints[model] = Arc::new(named);
+            self.families[model] = OnceLock::new();
+        }
     }
 
     /// The index of a model, if it was opened.
@@ -77,8 +108,8 @@ impl Models {
                     tables.join(", ")
                 ),
                 Ok(_) => format!(
-                    "is missing, and {other} has it{}; models must have the same tensors, and what is to be left out is \
-                     named (--ignore, `exclude`)",
+                    "is missing, and {other} has it{}; models must have the same tensors; what is to be left out is \
+                     named (--ignore, `exclude`), and in a merge --missing base or skip goes on",
                     self.unlike(model, wanted_by)
                 ),
             };

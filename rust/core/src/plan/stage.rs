@@ -103,6 +103,11 @@ pub fn stage<'a>(
         let model = models.open(&entry.model)?;
         let stack = decide(models, model);
         let layers = stack.as_ref().map_or(0, |s| s.layers);
+        if entry.layers.is_none() && !part.whole {
+            let problem =
+                format!("is missing; say which layers of {} the slice takes, [first, one past the last]", entry.model);
+            return Err(Error::recipe(format!("{}.layer_range", entry.at), problem));
+        }
         let (start, end) = entry.layers.unwrap_or((0, layers));
         if let (Some(_), Err(problem)) = (entry.layers, &stack) {
             return Err(unclear(models.get(model), problem.clone()));
@@ -151,14 +156,15 @@ pub fn stage<'a>(
             (None, sources)
         }
         (_, Err(model)) => {
-            // A base that is not listed lends the layers that the models start from.
-            let start = sources[0].start;
-            if sources.iter().any(|s| s.start != start) {
-                return Err(Error::recipe(
-                    &slice.at,
-                    "the sources take different layers; list the base among them with the layers it gives",
-                ));
+            if !part.whole {
+                let base = base_path.map(ToString::to_string).unwrap_or_default();
+                let problem = format!(
+                    "the base, {base}, is not among the sources of this slice; list it too, with the layers that the others were \
+                     tuned from"
+                );
+                return Err(Error::recipe(&slice.at, problem));
             }
+            let start = sources[0].start;
             let entry = sources[0].entry;
             let base = Source { entry, model, start, stack: decide(models, model) };
             match spec.base {
@@ -182,6 +188,11 @@ fn checked<'a>(
     first: usize,
 ) -> Result<Stage<'a>> {
     let (least, most) = spec.inputs;
+    // A base to which nothing is added is the base: so people fold adapters by a merge.
+    let alone = inputs.is_empty() && base.is_some() && spec.base == Base::Required && least == 1;
+    if alone {
+        return Ok(Stage { slice, base, inputs, count: count.unwrap_or(0), first });
+    }
     if inputs.len() < least || inputs.len() > most {
         let want = if least == most { format!("exactly {least}") } else { format!("at least {least}") };
         let but = if base.is_some() { " besides the base" } else { "" };

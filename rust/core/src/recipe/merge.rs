@@ -69,8 +69,23 @@ pub struct Merge {
     pub parameters: Settings,
     /// Dtype of the output, if not the inputs'.
     pub dtype: Option<Dtype>,
+    /// What to do about a tensor that a model lacks.
+    pub missing: Missing,
+    /// The model that routers of experts come from, if they are not merged.
+    pub routers: Option<Reference>,
     /// What it says and nobody reads, a sentence each.
     pub idle: Vec<String>,
+}
+
+/// What to do about a tensor that one of the models lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Refuse the merge.
+    Error,
+    /// The base's stands for it: that model has changed nothing of it.
+    Base,
+    /// The models that lack it have no part in it.
+    Skip,
 }
 
 impl std::fmt::Debug for Merge {
@@ -107,6 +122,16 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     let dtype = |fields: &mut Fields, key| -> Result<Option<Dtype>> {
         fields.text(key)?.map(|name| super::parse_dtype(key, name)).transpose()
     };
+    let missing = match fields.text("missing")? {
+        None | Some("error") => Missing::Error,
+        Some("base") if base.is_none() => {
+            return Err(Error::recipe("missing", "`base` needs a base_model, whose tensors stand for what is missing"));
+        }
+        Some("base") => Missing::Base,
+        Some("skip") => Missing::Skip,
+        Some(other) => return Err(Error::recipe("missing", format!("expected error, base or skip, found `{other}`"))),
+    };
+    let routers = fields.get("routers_from").map(|v| super::model("routers_from", v)).transpose()?;
     let compute = dtype(&mut fields, "dtype")?;
     let out = dtype(&mut fields, "out_dtype")?;
     let (include, exclude) = (filters(&mut fields, "include")?, filters(&mut fields, "exclude")?);
@@ -139,7 +164,8 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         return Err(Error::recipe("modules", "is empty; give at least one module"));
     }
     let exclude = exclude.unwrap_or_default();
-    Ok(Merge { method, base, parts, include, exclude, parameters, dtype: out.or(compute), idle: idle.told() })
+    let (dtype, idle) = (out.or(compute), idle.told());
+    Ok(Merge { method, base, parts, include, exclude, parameters, dtype, missing, routers, idle })
 }
 
 fn filters(fields: &mut Fields, key: &'static str) -> Result<Option<Vec<Filter>>> {

@@ -13,7 +13,7 @@ mod swap;
 
 pub use copy::Copy;
 pub use filter::Filter;
-pub use merge::{Merge, ModelUse, Part, Slice};
+pub use merge::{Merge, Missing, ModelUse, Part, Slice};
 pub use setting::{Rule, Setting, Settings, Shape};
 pub use swap::{Blend, Donor, Modules, NonLayer, Swap};
 
