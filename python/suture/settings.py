@@ -59,6 +59,8 @@ class Settings:
         missing: what to do about a tensor that a model of a merge lacks: ``error``; ``base``, whose tensor then stands
             for it; or ``skip`` that model. None leaves it to the config.
         routers_from: the model that the routers of experts come from in a merge; None merges them as all else.
+        experts: how the output of a merge stores experts: ``packed`` in one tensor, ``apart``, or ``as-base``; None
+            leaves it to the config.
         vocab: what to do where tables of tokens have different numbers of rows and no tokenizer is asked for:
             ``error``, take as many as the ``base`` has, ``crop`` to the shortest, or ``pad`` to the longest.
     """
@@ -78,6 +80,7 @@ class Settings:
     vocab: str = "error"
     missing: str | None = None
     routers_from: str | None = None
+    experts: str | None = None
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a plan."""
@@ -91,6 +94,8 @@ class Settings:
             raise UsageError(f"vocab: expected error, base, crop or pad, found `{self.vocab}`", at="vocab")
         if self.missing not in (None, "error", "base", "skip"):
             raise UsageError(f"missing: expected error, base or skip, found `{self.missing}`", at="missing")
+        if self.experts not in (None, "packed", "apart", "as-base"):
+            raise UsageError(f"experts: expected packed, apart or as-base, found `{self.experts}`", at="experts")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"seed: expected a number from 0 to 2**64 - 1, found {self.seed}", at="seed")
         for name in ("memory", "shard_size", "chunk"):

@@ -27,6 +27,11 @@ from suture.surgery.merge import merge as run
     type=click.Choice(["error", "base", "skip"]),
     help="A tensor that a model lacks: stop, take the base's, or leave that model out  [default: error]",
 )
+@click.option(
+    "--experts",
+    type=click.Choice(["packed", "apart", "as-base"]),
+    help="How OUT stores experts: in one tensor, each by itself, or as the base  [default: as-base]",
+)
 @click.option("--routers-from", type=click.Path(), metavar="MODEL", help="Keep MODEL's routers of experts")
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
 @writing

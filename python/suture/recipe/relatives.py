@@ -29,7 +29,8 @@ def refuse_relatives(recipe: Mapping[str, Any], at: str = "", *, alone: bool = T
             message = f"{key}: unknown key; that is done by `suture {verb}`, not by a config"
             raise UsageError(message, at=f"{inside}{key}")
     for tool, (what, keys) in _TOOLS.items():
-        found = next((key for key in keys if key in recipe), None)
+        # `experts: packed` is ours; those of other tools are lists.
+        found = next((key for key in keys if key in recipe and not isinstance(recipe[key], str)), None)
         if found is None and (tool, recipe.get("merge_method")) == ("mergekit-moe", "moe"):
             found = "merge_method"
         if found is not None:

@@ -51,7 +51,7 @@ def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
     """A config's recipe, with the settings that decide what a tensor becomes."""
     routers = None if settings.routers_from is None else model_of(settings.routers_from)
     given: dict[str, Any] = {"out_dtype": settings.dtype, "missing": settings.missing, "routers_from": routers}
-    given |= {"ignore_unknown": settings.ignore_unknown or None}
+    given |= {"ignore_unknown": settings.ignore_unknown or None, "experts": settings.experts}
     return {**config.recipe, **{key: value for key, value in given.items() if value is not None}}
 
 

@@ -2,6 +2,7 @@
 
 mod adapted;
 mod adapter;
+mod experts;
 mod file;
 mod folder;
 pub mod header;
@@ -24,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 pub use adapter::Adapter;
+pub use experts::Packing;
 pub use layout::{Layout, Shard, ShardPolicy};
 pub use reference::{Applied, Reference};
 pub use renamed::Prefixes;

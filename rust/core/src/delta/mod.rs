@@ -270,8 +270,8 @@ pub fn compare(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Comparison> {
-    let named: Vec<Option<Checkpoint>> = tuned.iter().map(|t| t.named_as(base).map(|(named, ..)| named)).collect();
-    let tuned: Vec<&Checkpoint> = named.iter().zip(tuned).map(|(named, own)| named.as_ref().unwrap_or(own)).collect();
+    let alike: Vec<Checkpoint> = tuned.iter().map(|t| alike(t, base)).collect::<Result<_>>()?;
+    let tuned: Vec<&Checkpoint> = alike.iter().collect();
     let tuned = tuned.as_slice();
     let open = Open {
         base,
@@ -328,6 +328,15 @@ pub fn compare(
     }
     open.base_files.iter().chain(open.tuned_files.iter().flatten()).try_for_each(|s| s.check())?;
     Ok(Comparison { base: base.written(), anatomy: anatomy.clone(), options: options.clone(), models, pairs })
+}
+
+/// A fine-tune under the names that the base has, its experts stored as the base's.
+fn alike(tuned: &Checkpoint, base: &Checkpoint) -> Result<Checkpoint> {
+    let packed = match (tuned.packing(), base.packing()) {
+        (Some(own), Some(form)) if own != form => tuned.with_experts(form, base)?,
+        _ => tuned.clone(),
+    };
+    Ok(packed.named_as(base).map(|(named, ..)| named).unwrap_or(packed))
 }
 
 /// Every two of `n`.

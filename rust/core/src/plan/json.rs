@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Action, Group, Models, OutputConfig, Plan, SCHEMA, TensorPlan, Unused, Vocabulary};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
-use crate::checkpoint::{Checkpoint, Reference, Shard, ShardFile};
+use crate::checkpoint::{Checkpoint, Packing, Reference, Shard, ShardFile};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Parameter, Params, Value as Param, registry};
@@ -177,7 +177,8 @@ impl Plan {
             all.open(&crate::recipe::model(&format!("models[{i}]"), &reference(m))?)?;
         }
         if let Some(lead) = value["config"]["from"].as_u64().filter(|lead| (*lead as usize) < models.len()) {
-            all.named_by(lead as usize);
+            let experts = value["recipe"]["experts"].as_str().and_then(Packing::from_name);
+            all.named_by(lead as usize, experts)?;
         }
         let vocabulary = Some(&value["vocabulary"]).filter(|v| !v.is_null());
         let vocabulary = vocabulary.map(|v| Vocabulary::parse(&v.to_string()).map(Arc::new)).transpose()?;

@@ -28,7 +28,7 @@ pub fn build(merge: &Merge, seed: u64, vocabulary: Option<&Vocabulary>) -> Resul
     for path in slices().flat_map(|s| s.base.iter().chain(s.sources.iter().map(|m| &m.model))) {
         models.open(path)?;
     }
-    models.named_by(from);
+    models.named_by(from, merge.experts)?;
     if let Some(vocabulary) = vocabulary {
         models.align(vocabulary)?;
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::{Counted, TensorPlan};
-use crate::checkpoint::{Checkpoint, Reference, Tensor};
+use crate::checkpoint::{Checkpoint, Packing, Reference, Tensor};
 use crate::error::{Error, Result};
 use crate::model::anatomy::{Anatomy, Stack};
 use crate::model::families::Families;
@@ -39,24 +39,44 @@ impl Models {
         self.checkpoints.push(Arc::new(Checkpoint::of(model)?));
         self.families.push(OnceLock::new());
         self.by_name.insert(real, self.checkpoints.len() - 1);
-        self.name(self.checkpoints.len() - 1);
+        self.name(self.checkpoints.len() - 1)?;
         Ok(self.checkpoints.len() - 1)
     }
 
     /// Brings the tensors of all other models, those opened later too, to the names that the model at `lead` has them by,
-    /// where one prefix makes the difference.
-    pub fn named_by(&mut self, lead: usize) {
+    /// where one prefix makes the difference, and their experts to the form that it stores them in; or to `experts`, which
+    /// then holds for it too.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::with_experts`].
+    pub fn named_by(&mut self, lead: usize, experts: Option<Packing>) -> Result<()> {
+        let own = Arc::clone(&self.checkpoints[lead]);
+        if let (Some(form), Some(found)) = (experts, own.packing())
+            && form != found
+        {
+            self.checkpoints[lead] = Arc::new(own.with_experts(form, &own)?);
+        }
         self.lead = Some(lead);
-        (0..self.checkpoints.len()).for_each(|model| self.name(model));
+        (0..self.checkpoints.len()).try_for_each(|model| self.name(model))
     }
 
-    fn name(&mut self, model: usize) {
-        let Some(lead) = self.lead.filter(|lead| *lead != model) else { return };
-        let other = &self.checkpoints[lead];
+    fn name(&mut self, model: usize) -> Result<()> {
+        let Some(lead) = self.lead.filter(|lead| *lead != model) else { return Ok(()) };
+        let other = Arc::clone(&self.checkpoints[lead]);
         // Adapters name the parts of a model, and are compared with each other.
         if other.adapter() != self.checkpoints[model].adapter() {
-            return;
+            return Ok(());
         }
+        let own = &self.checkpoints[model];
+        if let (Some(form), Some(found)) = (other.packing(), own.packing())
+            && form != found
+        {
+            let how = if form == Packing::Packed { "packed" } else { "taken apart" };
+            self.named.push((own.name(), format!("experts are {how}, as in {}", other.name())));
+            self.checkpoints[model] = Arc::new(own.with_experts(form, &other)?);
+            self.families[model] = OnceLock::new();
+        }
+        let other = &*other;
         if let Some((named, prefixes, n)) = self.checkpoints[model].named_as(other) {
             let text = match (prefixes.ours.as_str(), prefixes.theirs.as_str()) {
                 (ours, "") => format!("{n} without `{ours}`, as in {}", other.name()),
@@ -67,6 +87,7 @@ impl Models {
             self.checkpoints[model] = Arc::new(named);
             self.families[model] = OnceLock::new();
         }
+        Ok(())
     }
 
     /// The index of a model, if it was opened.

@@ -6,7 +6,7 @@ use super::Filter;
 use super::fields::{Fields, wrong};
 use super::idle::Idle;
 use super::setting::{self, Settings};
-use crate::checkpoint::Reference;
+use crate::checkpoint::{Packing, Reference};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, nearest};
 use crate::methods::{Method, registry};
@@ -71,6 +71,8 @@ pub struct Merge {
     pub dtype: Option<Dtype>,
     /// What to do about a tensor that a model lacks.
     pub missing: Missing,
+    /// How the output stores experts, if not as the model that lends its config.
+    pub experts: Option<Packing>,
     /// The model that routers of experts come from, if they are not merged.
     pub routers: Option<Reference>,
     /// What it says and nobody reads, a sentence each.
@@ -131,6 +133,13 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         Some("skip") => Missing::Skip,
         Some(other) => return Err(Error::recipe("missing", format!("expected error, base or skip, found `{other}`"))),
     };
+    let experts =
+        match fields.text("experts")? {
+            None | Some("as-base") => None,
+            Some(name) => Some(Packing::from_name(name).ok_or_else(|| {
+                Error::recipe("experts", format!("expected packed, apart or as-base, found `{name}`"))
+            })?),
+        };
     let routers = fields.get("routers_from").map(|v| super::model("routers_from", v)).transpose()?;
     let compute = dtype(&mut fields, "dtype")?;
     let out = dtype(&mut fields, "out_dtype")?;
@@ -165,7 +174,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     }
     let exclude = exclude.unwrap_or_default();
     let (dtype, idle) = (out.or(compute), idle.told());
-    Ok(Merge { method, base, parts, include, exclude, parameters, dtype, missing, routers, idle })
+    Ok(Merge { method, base, parts, include, exclude, parameters, dtype, missing, experts, routers, idle })
 }
 
 fn filters(fields: &mut Fields, key: &'static str) -> Result<Option<Vec<Filter>>> {

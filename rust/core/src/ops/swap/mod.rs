@@ -56,7 +56,7 @@ struct Builder<'a> {
 pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
     let mut models = Models::default();
     let into = models.open(&swap.into)?;
-    models.named_by(into);
+    models.named_by(into, None)?;
     let mut stack = models.stack(into, swap.stack.as_deref())?.clone();
     for donor in &swap.donors {
         let model = models.open(&donor.from)?;
