@@ -39,6 +39,9 @@ const GATED: [[&str; 3]; 2] = [["gate_proj", "up_proj", "down_proj"], ["w1", "w3
 const GATE_UP: &str = "gate_up_proj";
 const DOWN: &str = "down_proj";
 
+/// What modules of experts, and the routers in them, are called at different times.
+const MODULES: [&str; 2] = [".block_sparse_moe.", ".mlp."];
+
 /// The experts of a module that stores them apart: by number gate, up and down.
 type Experts = BTreeMap<u64, [Option<usize>; 3]>;
 
@@ -58,11 +61,11 @@ impl Checkpoint {
     /// [`Error::Tensor`] if experts are not of one shape, one is missing, or they are packed in another order.
     pub fn with_experts(&self, form: Packing, like: &Self) -> Result<Self> {
         let made = match form {
-            Packing::Packed => self.packed(),
-            Packing::Apart => self.apart(like),
-        }?;
+            _ if self.packing() == Some(form) => self.tensors.clone(),
+            Packing::Packed => self.packed()?,
+            Packing::Apart => self.apart(like)?,
+        };
         let mut out = self.clone();
-        out.by_name = made.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         out.tensors = made;
         out.rename_modules(like);
         (out.anatomy, out.tables) = Default::default();
@@ -198,19 +201,47 @@ impl Checkpoint {
         out
     }
 
-    /// Gives modules of experts, and the routers beside them, the name that another model has for them: Mixtral's
-    /// `block_sparse_moe` is `mlp` in later files.
-    fn rename_modules(&mut self, like: &Self) {
-        const NAMES: [&str; 2] = [".block_sparse_moe.", ".mlp."];
-        let has =
-            |c: &Self, name: &str| c.tensors.iter().any(|t| t.name.contains(name) && t.name.contains(".experts."));
-        for (own, theirs) in [(NAMES[0], NAMES[1]), (NAMES[1], NAMES[0])] {
-            if has(self, own) && !has(like, own) && has(like, theirs) {
-                self.tensors.iter_mut().for_each(|t| t.name = t.name.replace(own, theirs));
-                self.by_name = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-            }
+    /// Whether another model stores its experts otherwise, or calls them so.
+    pub fn stores_experts_unlike(&self, other: &Self) -> bool {
+        let called = |c: &Self| {
+            let first = c.tensors.iter().find_map(|t| Some((t, expert(&t.name)?.2)));
+            first.map(|(t, which)| (is_called(t, 1, which), t.name.contains(MODULES[0])))
+        };
+        match (self.packing(), other.packing()) {
+            (Some(own), Some(form)) => own != form || (own == Packing::Apart && called(self) != called(other)),
+            _ => false,
         }
     }
+
+    /// Gives experts, their modules and the routers beside them the names that another model has for them: Mixtral's
+    /// `block_sparse_moe` is `mlp` in later files.
+    fn rename_modules(&mut self, like: &Self) {
+        let words = |c: &Self| {
+            let own = |t: &Tensor| expert(&t.name).map(|(_, _, which)| is_called(t, 1, which));
+            c.tensors.iter().find_map(own)
+        };
+        if let (Some(own), Some(theirs)) = (words(self), words(like))
+            && own != theirs
+        {
+            for t in &mut self.tensors {
+                let Some((module, number, which)) = expert(&t.name) else { continue };
+                t.name = format!("{module}.{number}.{}.weight", GATED[usize::from(theirs)][which]);
+            }
+        }
+        let has =
+            |c: &Self, name: &str| c.tensors.iter().any(|t| t.name.contains(name) && t.name.contains(".experts."));
+        for (own, theirs) in [(MODULES[0], MODULES[1]), (MODULES[1], MODULES[0])] {
+            if has(self, own) && !has(like, own) && has(like, theirs) {
+                self.tensors.iter_mut().for_each(|t| t.name = t.name.replace(own, theirs));
+            }
+        }
+        self.by_name = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+    }
+}
+
+/// Whether a matrix of an expert is called as in these names.
+fn is_called(t: &Tensor, names: usize, which: usize) -> bool {
+    t.name.ends_with(&format!(".{}.weight", GATED[names][which]))
 }
 
 /// The module of experts, the number and which of its matrices a tensor's name means.

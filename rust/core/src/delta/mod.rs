@@ -332,8 +332,8 @@ pub fn compare(
 
 /// A fine-tune under the names that the base has, its experts stored as the base's.
 fn alike(tuned: &Checkpoint, base: &Checkpoint) -> Result<Checkpoint> {
-    let packed = match (tuned.packing(), base.packing()) {
-        (Some(own), Some(form)) if own != form => tuned.with_experts(form, base)?,
+    let packed = match base.packing() {
+        Some(form) if tuned.stores_experts_unlike(base) => tuned.with_experts(form, base)?,
         _ => tuned.clone(),
     };
     Ok(packed.named_as(base).map(|(named, ..)| named).unwrap_or(packed))

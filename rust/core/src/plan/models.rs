@@ -68,11 +68,13 @@ impl Models {
             return Ok(());
         }
         let own = &self.checkpoints[model];
-        if let (Some(form), Some(found)) = (other.packing(), own.packing())
-            && form != found
-        {
-            let how = if form == Packing::Packed { "packed" } else { "taken apart" };
-            self.named.push((own.name(), format!("experts are {how}, as in {}", other.name())));
+        if let (Some(form), true) = (other.packing(), own.stores_experts_unlike(&other)) {
+            let how = match form {
+                Packing::Packed if own.packing() != Some(form) => "packed",
+                Packing::Apart if own.packing() != Some(form) => "taken apart",
+                _ => "called",
+            };
+            self.named.push((own.name(), format!("experts are {how} as in {}", other.name())));
             self.checkpoints[model] = Arc::new(own.with_experts(form, &other)?);
             self.families[model] = OnceLock::new();
         }
