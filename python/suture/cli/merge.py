@@ -10,6 +10,7 @@ from suture.cli.mergekit import aliases, settle
 from suture.cli.options import settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
+from suture.render.terminal import say, warn
 from suture.surgery.merge import merge as run
 
 
@@ -33,11 +34,19 @@ from suture.surgery.merge import merge as run
     help="How OUT stores experts: in one tensor, each by itself, or as the base  [default: as-base]",
 )
 @click.option("--routers-from", type=click.Path(), metavar="MODEL", help="Keep MODEL's routers of experts")
+@click.option("--explain", is_flag=True, help="Say in words what CONFIG does to which tensors; write nothing")
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
 @writing
 @aliases
 def merge(
-    config: str, out: str | None, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any
+    config: str,
+    out: str | None,
+    explain: bool,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Merge models by CONFIG, a YAML file in mergekit's grammar, and write the result to OUT.
 
@@ -45,8 +54,16 @@ def merge(
     tensor is shown with its parameters and the lines they come from. The flags of mergekit-yaml are understood.
     See `suture methods` for what there is.
     """
-    out = settle(options, out)
+    out = settle(options, "merged" if explain and out is None and options["out_path"] is None else out)
     how = settings(options)
-    with bar("merging", quiet or dry_run) as progress:
-        report = run(config, out, settings=how, dry_run=dry_run, progress=progress)
+    with bar("merging", quiet or dry_run or explain) as progress:
+        report = run(config, out, settings=how, dry_run=dry_run or explain, progress=progress)
+    if explain and not as_json:
+        from suture.analysis.methods import methods
+        from suture.render.explain import explained
+
+        warn(*report.warnings)
+        for line in explained(report, {spec["name"]: spec for spec in methods()}):
+            say(line, hang=len(line) - len(line.lstrip(" ")) + 4)
+        return
     present(report, as_json=as_json, quiet=quiet, verbose=verbose)

@@ -32,6 +32,9 @@ class Model(TypedDict, total=False):
 
     label: str
     path: str | dict[str, str]
+    #: Adapters folded into it, in a plan; of a model that is named otherwise than its folder the name.
+    adapters: list[Any]
+    name: str | None
     files: list[InputFile]
     tensors: int
     bytes: int
@@ -140,6 +143,8 @@ class Planned(TypedDict, total=False):
     groups: list[str]
     config: dict[str, Any]
     budget: Budget
+    #: The rows that models of other vocabularies give, by model.
+    vocabulary: dict[str, Any]
     sidecars: list[str]
     proposal: Proposal
 

@@ -40,6 +40,13 @@ fn is_vocabulary(name: &str) -> bool {
     tied::is_table(name) || tied::is_head(name)
 }
 
+/// The stack that the tensor called `name` is in, the number of its layer, and its name inside that.
+#[pyfunction]
+fn layer_of(name: &str) -> Option<(String, usize, String)> {
+    let found = suture_core::model::names::split_layer(name)?;
+    Some((found.stack().to_owned(), found.layer, found.inside().into_owned()))
+}
+
 /// Other names that a tensor has had in its family, or other beginnings of names.
 #[pyfunction]
 fn other_names(name: &str) -> Vec<String> {
@@ -133,6 +140,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(staging_folder, m)?)?;
     m.add_function(wrap_pyfunction!(is_buffer, m)?)?;
     m.add_function(wrap_pyfunction!(is_vocabulary, m)?)?;
+    m.add_function(wrap_pyfunction!(layer_of, m)?)?;
     m.add_function(wrap_pyfunction!(other_names, m)?)?;
     m.add_function(wrap_pyfunction!(compare_json, m)?)?;
     m.add_function(wrap_pyfunction!(compare_bytes, m)?)?;
