@@ -20,7 +20,7 @@ use crate::source::{Buffer, Source};
 /// factor is used many times.
 pub const BLOCK: u64 = 1 << 16;
 /// Columns of a tile: of 16 ranks in f64 they fit the first-level cache.
-const COLUMNS: usize = 128;
+const COLUMNS: usize = 1024;
 
 /// A sum ready to be read.
 pub struct Opened<'a> {
