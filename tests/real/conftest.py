@@ -44,5 +44,10 @@ def rxnfp(torch: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rxnfp_published() -> Path:
+    return _fetched(fetch.rxnfp_published)
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Path:
     return _fetched(fetch.minilm)

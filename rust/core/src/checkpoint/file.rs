@@ -1,4 +1,4 @@
-//! Opening one file of tensors, by its first bytes: a safetensors header, or an archive of `torch.save`.
+//! Opening one file of tensors, by its first bytes: a safetensors header, or what `torch.save` writes.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,8 +12,6 @@ use crate::source::Identity;
 
 /// What begins a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
-/// What begins the files that torch wrote before 1.6: a pickle of a number that stands for them.
-const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46";
 
 /// What to do with a file that is not read.
 const AGAIN: &str =
@@ -48,14 +46,21 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
     file.read_exact(&mut first).map_err(|e| Error::io(path, "read", e))?;
     let named = path.extension().is_some_and(|e| e == "safetensors");
     let claimed = u64::from_le_bytes(first);
-    let neither = || no_archive(path, claimed, size).filter(|_| !first.starts_with(ZIP));
-    if let Some(problem) = something_else(&first, size, named).or_else(|| old(&file, &first, size)).or_else(neither) {
+    let legacy = torch::is_legacy(&file, size).map_err(|e| Error::io(path, "read", e))?;
+    let pickled = legacy || first.starts_with(ZIP);
+    let problem = if pickled {
+        named.then(|| misnamed(!legacy))
+    } else {
+        something_else(&first, size).or_else(|| tar(&file, size)).or_else(|| no_archive(path, claimed, size))
+    };
+    if let Some(problem) = problem {
         return Err(Error::checkpoint(path, problem));
     }
     let shard =
         |header_digest| ShardFile { path: path.to_owned(), identity, header_digest, metadata: Default::default() };
-    if first.starts_with(ZIP) {
-        let torch::Read { tensors, warning, digest } = torch::read(path, &file, size, index)?;
+    if pickled {
+        let read = if legacy { torch::read_legacy } else { torch::read };
+        let torch::Read { tensors, warning, digest } = read(path, &file, size, index)?;
         return Ok(Opened { shard: shard(digest), tensors, warning });
     }
     let (json, data_start) = header_of(path, file, claimed, size)?;
@@ -97,8 +102,8 @@ fn header_of(path: &Path, mut file: File, len: u64, size: u64) -> Result<(Vec<u8
     Ok((json, 8 + len))
 }
 
-/// What a file that begins so is, where it is known to be taken for weights; `named` if it is called a safetensors file.
-fn something_else(first: &[u8; 8], size: u64, named: bool) -> Option<String> {
+/// What a file that begins so is, where it is known to be taken for weights.
+fn something_else(first: &[u8; 8], size: u64) -> Option<String> {
     const PAGE: [&[u8]; 4] = [b"<!DOCTYP", b"<!doctyp", b"<html", b"<HTML"];
     if first == b"version " && size < 1024 {
         return Some(
@@ -114,23 +119,20 @@ fn something_else(first: &[u8; 8], size: u64, named: bool) -> Option<String> {
             "is an HTML page, not weights; the download was answered by a web page, fetch it again".to_owned(),
         );
     }
-    if first.starts_with(ZIP) && named {
-        return Some(
-            "is a pickled PyTorch file (a zip archive) under the name of a safetensors file; rename it to end in .bin"
-                .to_owned(),
-        );
-    }
     first.starts_with(b"GGUF").then(|| "is a GGUF file, which is not read yet; convert it to safetensors".to_owned())
 }
 
-/// What a file of an earlier torch is, of which nothing is read.
-fn old(file: &File, first: &[u8; 8], size: u64) -> Option<String> {
-    const TAR: (u64, &[u8; 5]) = (257, b"ustar");
-    if first == LEGACY {
-        return Some(format!("is of the form that torch wrote before 1.6, which is not read; {AGAIN}"));
-    }
+/// What a file of torch, an archive if `zip`, is under the name of a safetensors file.
+fn misnamed(zip: bool) -> String {
+    let what = if zip { " (a zip archive)" } else { "" };
+    format!("is a pickled PyTorch file{what} under the name of a safetensors file; rename it to end in .bin")
+}
+
+/// What a file of the first torch is, of which nothing is read.
+fn tar(file: &File, size: u64) -> Option<String> {
+    const USTAR: (u64, &[u8; 5]) = (257, b"ustar");
     let mut magic = [0; 5];
-    let tar = size > 512 && file.read_exact_at(&mut magic, TAR.0).is_ok() && &magic == TAR.1;
+    let tar = size > 512 && file.read_exact_at(&mut magic, USTAR.0).is_ok() && &magic == USTAR.1;
     tar.then(|| format!("is a tar archive, the form that torch wrote before 0.4, which is not read; {AGAIN}"))
 }
 
@@ -139,6 +141,6 @@ fn no_archive(path: &Path, claimed: u64, size: u64) -> Option<String> {
     let pickled = path.file_name().and_then(Kind::of) == Some(Kind::Torch);
     let longer = claimed > header::MAX_HEADER || claimed > size - 8;
     (pickled && longer).then(|| {
-        format!("is neither an archive of torch.save nor safetensors; a pickle by itself is never executed; {AGAIN}")
+        format!("is neither what torch.save writes nor safetensors; a pickle by itself is never executed; {AGAIN}")
     })
 }

@@ -3,7 +3,7 @@
 //! Every value takes 16 bytes, and there are at most [`MOST`] of them, so that no pickle takes more than 256 MiB.
 
 use super::global::{Global, Rebuild};
-use super::pickle::{Entry, Value};
+use super::pickle::{Entry, Form, Value};
 
 /// Values that a pickle may make, wherever it puts them; a tensor takes some fifty.
 const MOST: usize = 8 << 20;
@@ -15,6 +15,9 @@ pub(super) type Result<T> = std::result::Result<T, String>;
 #[derive(Default)]
 pub(super) struct Machine<'p> {
     pub(super) bytes: &'p [u8],
+    pub(super) form: Form,
+    /// Where the pickle begins.
+    pub(super) begin: usize,
     /// The byte that comes next.
     pub(super) at: usize,
     /// Where the opcode stands that is carried out.
@@ -25,30 +28,49 @@ pub(super) struct Machine<'p> {
     pub(super) memo: Vec<Value>,
     pub(super) items: Vec<Value>,
     pub(super) entries: Vec<Entry>,
-    /// The number of entries of every dict.
+    /// The number of entries of every dict, and of every list.
     pub(super) dicts: Vec<u32>,
+    /// Where the values are of every storage, unless the file is an archive.
+    pub(super) storages: Vec<u32>,
     /// How many values were made.
     pub(super) made: usize,
+    /// Whether it went wrong because the bytes end.
+    pub(super) short: bool,
 }
 
 impl<'p> Machine<'p> {
     pub(super) fn wrong<T>(&self, what: &str) -> Result<T> {
-        Err(format!("its pickle is not sound at byte {}: {what}; load it and save it again with torch.save", self.op))
+        let place = self.place();
+        Err(format!("its pickle is not sound at {place}: {what}; load it and save it again with torch.save"))
+    }
+
+    /// Refuses what ends before it is whole.
+    pub(super) fn ends<T>(&mut self) -> Result<T> {
+        self.short = true;
+        self.wrong("it ends too early")
+    }
+
+    /// Where the opcode stands, for a message.
+    fn place(&self) -> String {
+        match self.form {
+            Form::Archive => format!("byte {}", self.op),
+            Form::Stream => format!("byte {} of the file", self.op),
+        }
     }
 
     /// Refuses what would run something.
     pub(super) fn refuse<T>(&self, what: &str) -> Result<T> {
         let shown: String = what.chars().take(SHOWN).collect();
+        let place = self.place() + if self.form == Form::Archive { " of its pickle" } else { "" };
         Err(format!(
-            "{shown} at byte {} of its pickle is none of what weights are made of, and nothing of it was run; if you trust the \
-             file, load it where it was made and save its state dict alone",
-            self.op
+            "{shown} at {place} is none of what weights are made of, and nothing of it was run; if you trust the file, load it \
+             where it was made and save its state dict alone"
         ))
     }
 
     pub(super) fn take(&mut self, len: u64) -> Result<&'p [u8]> {
         let taken = usize::try_from(len).ok().and_then(|len| self.bytes[self.at..].get(..len));
-        let Some(taken) = taken else { return self.wrong("it ends too early") };
+        let Some(taken) = taken else { return self.ends() };
         self.at += taken.len();
         Ok(taken)
     }
@@ -60,7 +82,7 @@ impl<'p> Machine<'p> {
 
     pub(super) fn line(&mut self) -> Result<&'p str> {
         let Some(len) = self.bytes[self.at..].iter().position(|b| *b == b'\n') else {
-            return self.wrong("it ends too early");
+            return self.ends();
         };
         let line = self.take(len as u64)?;
         self.at += 1;
@@ -134,6 +156,12 @@ impl<'p> Machine<'p> {
         Ok(Value::Dict(self.dicts.len() as u32 - 1))
     }
 
+    pub(super) fn list(&mut self) -> Result<Value> {
+        self.count(1)?;
+        self.dicts.push(0);
+        Ok(Value::List(self.dicts.len() as u32 - 1))
+    }
+
     /// Puts the keys and values from `first` up into the dict below them.
     pub(super) fn set_items(&mut self, first: usize) -> Result<()> {
         let len = self.stack.len().saturating_sub(first);
@@ -151,12 +179,21 @@ impl<'p> Machine<'p> {
         Ok(())
     }
 
-    /// Drops the items from `first` up, which would go into the list or, unless `list`, the set below them.
-    pub(super) fn drop_items(&mut self, first: usize, list: bool) -> Result<()> {
-        let into = first.checked_sub(1).and_then(|i| self.stack.get(i));
+    /// Takes the items from `first` up, which go into the list or, unless `list`, the set below them; the form says what is kept.
+    pub(super) fn add_items(&mut self, first: usize, list: bool) -> Result<()> {
+        let into = first.checked_sub(1).and_then(|i| self.stack.get(i).copied());
         let floor = self.marks.last().map_or(0, |m| *m as usize);
-        if first <= floor || into != Some(if list { &Value::List } else { &Value::Other }) {
-            return self.wrong("it puts items into what cannot hold them");
+        match into.filter(|_| first > floor) {
+            Some(Value::List(number)) if list && self.form == Form::Stream => {
+                let len = self.stack.len() - first;
+                self.count(len * 2)?;
+                let items = self.stack[first..].iter();
+                self.entries.extend(items.map(|value| Entry { dict: number, key: Value::None, value: *value }));
+                self.dicts[number as usize] += len as u32;
+            }
+            Some(Value::List(_)) if list => {}
+            Some(Value::Other) if !list => {}
+            _ => return self.wrong("it puts items into what cannot hold them"),
         }
         self.stack.truncate(first);
         Ok(())
@@ -211,7 +248,7 @@ impl<'p> Machine<'p> {
         let args = self.items[start as usize..(start + len) as usize].to_vec();
         let made = match (global, &args[..]) {
             (Global::Dict, []) => self.dict()?,
-            (Global::Set, [] | [Value::List]) | (Global::Idle, _) => Value::Other,
+            (Global::Set, [] | [Value::List(_)]) | (Global::Idle, _) => Value::Other,
             (Global::Size, [Value::Tuple(..)]) => args[0],
             (Global::Parameter(count), [tensor @ Value::Tensor(..), ..]) if args.len() == count => *tensor,
             (Global::Tensor(how), _) if self.makes_tensor(how, &args) => Value::Tensor(start, how),
@@ -241,18 +278,30 @@ impl<'p> Machine<'p> {
         }
     }
 
-    /// A storage by its persistent id: `('storage', type, key, location, elements)`.
+    /// A storage by its persistent id: `('storage', type, key, location, elements)`, before torch 1.6 with one value more: None,
+    /// or which part of the storage it is.
     pub(super) fn storage(&mut self) -> Result<()> {
         let id = self.pop()?;
         let is_text = |value: &Value, text: &str| match value {
             Value::Text(start, len) => &self.bytes[*start as usize..(*start + *len) as usize] == text.as_bytes(),
             _ => false,
         };
-        if let Value::Tuple(start, 5) = id
+        let whole = match (self.form, id) {
+            (Form::Archive, Value::Tuple(start, 5)) | (Form::Stream, Value::Tuple(start, 6)) => Some(start),
+            _ => None,
+        };
+        if let Some(start) = whole
             && let [what, Value::Global(Global::Storage(_)), Value::Text(..), Value::Text(..), Value::Int(_)] =
                 &self.items[start as usize..start as usize + 5]
             && is_text(what, "storage")
         {
+            if self.form == Form::Stream {
+                if self.items[start as usize + 5] != Value::None {
+                    return self.refuse("a part of a storage that is called one of its own");
+                }
+                self.count(1)?;
+                self.storages.push(start);
+            }
             return self.push(Value::Storage(start));
         }
         self.refuse("a persistent id that names no storage")

@@ -1,8 +1,9 @@
-//! Files that `torch.save` writes: a zip archive of a pickle and the storages it names, which are read where they lie. The pickle is
-//! never run: see [`opcodes`].
+//! Files that `torch.save` writes: a zip archive of a pickle and the storages it names, or what torch wrote before 1.6 ([`legacy`]).
+//! Storages are read where they lie. The pickle is never run: see [`opcodes`].
 
 mod archive;
 mod global;
+mod legacy;
 mod machine;
 mod opcodes;
 mod pickle;
@@ -14,6 +15,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use archive::{Archive, Member, shown};
+pub(super) use legacy::{is_legacy, read as read_legacy};
+use tensors::Storages;
 
 use super::Tensor;
 use crate::digest::{self, Leaves};
@@ -50,7 +53,7 @@ pub(super) fn read(path: &Path, file: &File, size: u64, index: usize) -> Result<
     let text = contents(file, member).map_err(failed)?;
     let pickle = opcodes::read(&text).map_err(failed)?;
     let state::Found { tensors, warning } = state::weights(&pickle).map_err(failed)?;
-    let tensors = tensors::place(&pickle, &archive, &root, tensors, index);
+    let tensors = tensors::place(&pickle, &Storages::Members(&archive, &root), tensors, index);
     let tensors = tensors.map_err(|(name, problem)| Error::tensor(path, &name, problem))?;
     let mut leaves = Leaves::new();
     leaves.update(&text);

@@ -10,22 +10,39 @@ use super::pickle::{Pickle, Value};
 /// What of it is no weights, or is not sound, in words without the path.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle<'_>> {
     let mut machine = Machine { bytes, ..Machine::default() };
-    let top = loop {
-        if let Some(top) = machine.step()? {
-            break top;
-        }
-    };
-    let Machine { items, mut entries, .. } = machine;
-    entries.sort_by_key(|e| e.dict);
-    Ok(Pickle { bytes, top, items, entries })
+    let top = machine.pickle()?;
+    if machine.at != bytes.len() {
+        return machine.wrong(LEFT_OVER);
+    }
+    Ok(machine.finish(top))
 }
 
-impl Machine<'_> {
+const LEFT_OVER: &str = "it ends with something left over";
+
+impl<'p> Machine<'p> {
+    /// Reads the pickle that comes next, to its end; returns what it is of.
+    pub(super) fn pickle(&mut self) -> Result<Value> {
+        self.begin = self.at;
+        self.memo.clear();
+        loop {
+            if let Some(top) = self.step()? {
+                return Ok(top);
+            }
+        }
+    }
+
+    /// What was read, of which this is asked.
+    pub(super) fn finish(self, top: Value) -> Pickle<'p> {
+        let Self { bytes, items, mut entries, storages, .. } = self;
+        entries.sort_by_key(|e| e.dict);
+        Pickle { bytes, top, items, entries, storages }
+    }
+
     /// Carries out an opcode; returns what the pickle is of at its end.
     fn step(&mut self) -> Result<Option<Value>> {
         self.op = self.at;
         let code = self.take(1)?[0];
-        if self.op == 0 && code != 0x80 {
+        if self.op == self.begin && code != 0x80 {
             return self.wrong("it is of protocol 0 or 1, expected 2 to 5");
         }
         match code {
@@ -37,13 +54,13 @@ impl Machine<'_> {
             0x95 => {
                 let len = self.number(8)?;
                 if len > (self.bytes.len() - self.at) as u64 {
-                    return self.wrong("it ends too early");
+                    return self.ends();
                 }
             }
             b'.' => {
                 let top = self.pop()?;
-                if !self.stack.is_empty() || !self.marks.is_empty() || self.at != self.bytes.len() {
-                    return self.wrong("it ends with something left over");
+                if !self.stack.is_empty() || !self.marks.is_empty() {
+                    return self.wrong(LEFT_OVER);
                 }
                 return Ok(Some(top));
             }
@@ -64,7 +81,7 @@ impl Machine<'_> {
             }
             // NONE, NEWTRUE, NEWFALSE, BINFLOAT.
             b'N' => self.push(Value::None)?,
-            0x88 | 0x89 => self.push(Value::Other)?,
+            0x88 | 0x89 => self.push(Value::Bool(code == 0x88))?,
             b'G' => self.skip(8)?,
             // BININT, BININT1, BININT2, LONG1, LONG4.
             b'J' => {
@@ -101,16 +118,21 @@ impl Machine<'_> {
                 None => return self.wrong("it takes a value that is not there"),
             },
             // EMPTY_LIST, LIST, APPEND, APPENDS.
-            b']' => self.push(Value::List)?,
+            b']' => {
+                let list = self.list()?;
+                self.push(list)?;
+            }
             b'l' => {
                 let mark = self.mark()?;
-                self.stack.truncate(mark);
-                self.push(Value::List)?;
+                let list = self.list()?;
+                self.count(1)?;
+                self.stack.insert(mark, list);
+                self.add_items(mark + 1, true)?;
             }
-            b'a' => self.drop_items(self.stack.len().saturating_sub(1), true)?,
+            b'a' => self.add_items(self.stack.len().saturating_sub(1), true)?,
             b'e' => {
                 let mark = self.mark()?;
-                self.drop_items(mark, true)?;
+                self.add_items(mark, true)?;
             }
             // EMPTY_DICT, DICT, SETITEM, SETITEMS.
             b'}' => {
@@ -133,7 +155,7 @@ impl Machine<'_> {
             0x8f => self.push(Value::Other)?,
             0x90 => {
                 let mark = self.mark()?;
-                self.drop_items(mark, false)?;
+                self.add_items(mark, false)?;
             }
             0x91 => {
                 let mark = self.mark()?;

@@ -13,8 +13,8 @@ pub(super) enum Value {
     Tuple(u32, u32),
     /// The dict of this number.
     Dict(u32),
-    /// A list. What it holds is in no dict, and so no weight.
-    List,
+    /// The list of this number; lists and dicts are numbered together. What it holds is in no dict, and so no weight.
+    List(u32),
     /// A name that the reader knows.
     Global(super::global::Global),
     /// A storage, and where the values are that say which.
@@ -23,6 +23,8 @@ pub(super) enum Value {
     Tensor(u32, Rebuild),
     /// None, and what else no empty argument may be told from.
     None,
+    /// A truth value.
+    Bool(bool),
     /// Anything else: numbers that are not whole, bytes, sets.
     Other,
 }
@@ -34,8 +36,21 @@ pub(super) struct Pickle<'p> {
     pub top: Value,
     /// The values of all tuples, one behind the other.
     pub items: Vec<Value>,
-    /// What all dicts hold, dict by dict, each in the order in which it was put there.
+    /// What all dicts hold, dict by dict, each in the order in which it was put there; lists as [`Form`] says.
     pub entries: Vec<Entry>,
+    /// Where in [`Self::items`] the values are of every storage; none in an archive.
+    pub storages: Vec<u32>,
+}
+
+/// How a file holds its pickles.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) enum Form {
+    /// One pickle, a member of an archive.
+    #[default]
+    Archive,
+    /// Several, one behind the other, as torch wrote them before 1.6. A storage is told by a value more, and it matters what
+    /// lists hold: they are kept as dicts whose keys are none.
+    Stream,
 }
 
 /// A key and its value in the dict of this number.

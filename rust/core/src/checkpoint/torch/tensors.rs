@@ -1,6 +1,9 @@
-//! Tensors of a pickle, each held against the member that its storage is.
+//! Tensors of a pickle, each held against the bytes of its storage.
 
-use super::archive::{Archive, Member, shown};
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::archive::{Archive, shown};
 use super::global::{Global, Rebuild};
 use super::pickle::{Pickle, Value};
 use crate::checkpoint::Tensor;
@@ -12,20 +15,46 @@ const MOST_DIMENSIONS: usize = 64;
 /// Most bytes of all tensors together, 256 TiB: strides of 0 make much of few bytes.
 const MOST_BYTES: u64 = 1 << 48;
 
-/// Places the tensors called so in the archive's file, in the order of their bytes.
+/// Where storages lie in a file, by their keys.
+pub(super) enum Storages<'a> {
+    /// Members of an archive, in this folder of it.
+    Members(&'a Archive, &'a [u8]),
+    /// Behind the pickles.
+    Behind(&'a HashMap<&'a str, Range<u64>>),
+}
+
+impl Storages<'_> {
+    /// What a storage is called in its file, for a message, and its bytes.
+    fn find(&self, key: &str) -> Result<(String, Range<u64>), String> {
+        let name = match self {
+            Self::Members(_, root) => [*root, &b"/data/"[..], key.as_bytes()].concat(),
+            Self::Behind(_) => key.as_bytes().to_vec(),
+        };
+        let bytes = match self {
+            Self::Members(archive, _) => archive.find(&name).map(|member| member.bytes.clone()),
+            Self::Behind(storages) => storages.get(key).cloned(),
+        };
+        let name = shown(&name);
+        match bytes {
+            Some(bytes) => Ok((name, bytes)),
+            None => Err(format!("its storage, {name}, is not in the file; was it cut short?")),
+        }
+    }
+}
+
+/// Places the tensors called so in their file, in the order of their bytes.
 ///
 /// # Errors
 /// The name of a tensor that is not sound, and what is wrong with it.
 pub(super) fn place(
     pickle: &Pickle,
-    archive: &Archive,
-    root: &[u8],
+    storages: &Storages,
     named: Vec<(String, Value)>,
     file: usize,
 ) -> Result<Vec<Tensor>, (String, String)> {
     let (mut tensors, mut bytes) = (Vec::with_capacity(named.len()), 0u64);
     for (name, value) in named {
-        let at = || place_one(pickle, archive, root, value);
+        let at = || place_one(pickle, storages, value);
         let (dtype, shape, strides, begin) = match at() {
             Ok(found) => found,
             Err(problem) => return Err((name, problem)),
@@ -45,7 +74,7 @@ pub(super) fn place(
 /// Dtype, shape, strides (none where nothing depends on them) and first byte of a tensor.
 type Placed = (Dtype, Vec<u64>, Option<Vec<u64>>, u64);
 
-fn place_one(pickle: &Pickle, archive: &Archive, root: &[u8], value: Value) -> Result<Placed, String> {
+fn place_one(pickle: &Pickle, storages: &Storages, value: Value) -> Result<Placed, String> {
     let unsound = || "its entry in the pickle is not sound".to_owned();
     let Value::Tensor(args, how) = value else { return Err(unsound()) };
     let Some([Value::Storage(id), offset, shape, strides, rest @ ..]) = pickle.items.get(args as usize..) else {
@@ -61,15 +90,13 @@ fn place_one(pickle: &Pickle, archive: &Archive, root: &[u8], value: Value) -> R
         (Some(dtype), Rebuild::First | Rebuild::Second, _) => *dtype,
         _ => return Err("its storage has no dtype, or two".to_owned()),
     };
-    let member = member(pickle, archive, root, *key)?;
-    let (size, width) = (member.bytes.end - member.bytes.start, dtype.bits() / 8);
-    // A storage of bytes counts bytes, others elements.
-    let unit = if kind.is_some() { width } else { 1 };
+    let (storage, bytes) = storages.find(pickle.text(*key).unwrap_or_default())?;
+    let (size, width) = (bytes.end - bytes.start, dtype.bits() / 8);
+    let unit = unit(*kind);
     let whole = u64::try_from(*numel).ok().and_then(|n| n.checked_mul(unit)) == Some(size);
     if !whole {
         return Err(format!(
-            "its storage has {numel} elements of {unit} bytes, and {} has {size} bytes; was the file cut short?",
-            shown(&member.name)
+            "its storage has {numel} elements of {unit} bytes, and {storage} has {size} bytes; was the file cut short?"
         ));
     }
     let (shape, strides) = (sizes(pickle, *shape)?, sizes(pickle, *strides)?);
@@ -82,7 +109,7 @@ fn place_one(pickle: &Pickle, archive: &Archive, root: &[u8], value: Value) -> R
         ));
     }
     if shape.contains(&0) {
-        return Ok((dtype, shape, None, member.bytes.start));
+        return Ok((dtype, shape, None, bytes.start));
     }
     let reach = |at: u64, (n, stride): (&u64, &u64)| at.checked_add((n - 1).checked_mul(*stride)?);
     let last = shape.iter().zip(&strides).try_fold(offset, reach);
@@ -91,16 +118,12 @@ fn place_one(pickle: &Pickle, archive: &Archive, root: &[u8], value: Value) -> R
             "with shape {shape:?}, strides {strides:?} and offset {offset} it reaches beyond the {size} bytes of its storage"
         ));
     }
-    Ok((dtype, shape, Some(strides), member.bytes.start + offset * width))
+    Ok((dtype, shape, Some(strides), bytes.start + offset * width))
 }
 
-/// The member that is the storage called `key`.
-fn member<'a>(pickle: &Pickle, archive: &'a Archive, root: &[u8], key: Value) -> Result<&'a Member, String> {
-    let key = pickle.text(key).unwrap_or_default();
-    let name = [root, b"/data/", key.as_bytes()].concat();
-    archive
-        .find(&name)
-        .ok_or_else(|| format!("its storage, {}, is not in the archive; was it cut short?", shown(&name)))
+/// Bytes of what a class of storages counts: elements, or bytes if it has no dtype.
+pub(super) fn unit(kind: Option<Dtype>) -> u64 {
+    kind.map_or(1, |dtype| dtype.bits() / 8)
 }
 
 fn sizes(pickle: &Pickle, value: Value) -> Result<Vec<u64>, String> {
