@@ -21,7 +21,10 @@ Matrix = npt.NDArray[np.float64]
 #: Dtypes of factors, and what a config calls them; the later ones hold the earlier.
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 #: What of a config says how the change was made, of which the sum knows nothing.
-_GONE = ("rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "loftq_config", "modules_to_save")
+_GONE = (
+    "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "exclude_modules", "loftq_config",
+    "modules_to_save",
+)  # fmt: skip
 
 
 @dataclass
@@ -48,8 +51,10 @@ class _Term:
     scale: float
 
 
-def joined(folders: Sequence[Path], weights: Sequence[float], rank: int | None, out: Path) -> Joined:
-    """Write the sum of adapters into the new folder `out`, without its config.
+def joined(
+    folders: Sequence[Path], weights: Sequence[float], rank: int | None, out: Path, *, finite: bool = True
+) -> Joined:
+    """Write the sum of adapters into the new folder `out`, without its config; `finite` refuses NaN and infinities.
 
     Raises:
         SutureError: if they are not of one model, or hold what no sum of adapters is.
@@ -60,15 +65,13 @@ def joined(folders: Sequence[Path], weights: Sequence[float], rank: int | None, 
     terms: dict[tuple[str, int], list[_Term]] = {}
     for checkpoint, modules, weight in zip(opened, listed, weights, strict=True):
         for module in modules:
-            _check(checkpoint, module)
+            _check(checkpoint, module, finite=finite or rank is not None)
             term = _Term(checkpoint, module, weight * module["scale"])
             terms.setdefault((module["module"], module["depth"]), []).append(term)
     if not terms:
         raise SutureError(f"{folders[0]}: holds no factors, and is no adapter", folders[0])
     config = dict(configs[0] or {})
     dtypes = {c.info(name).dtype for c in opened for name in c.names}
-    if strange := sorted(dtypes - _DTYPES.keys()):
-        raise SutureError(f"{folders[0]}: factors are {strange[0]}; expected float32, bfloat16 or float16", folders[0])
     dtype = dtypes.pop() if len(dtypes) == 1 else "F64" if "F64" in dtypes else "F32"
     scales = {term.scale for each in terms.values() for term in each}
     kept = rank is None and len(scales) == 1
@@ -91,7 +94,7 @@ def joined(folders: Sequence[Path], weights: Sequence[float], rank: int | None, 
     return Joined(as_bytes(config), _DTYPES[dtype], told=told)
 
 
-def _check(checkpoint: Checkpoint, module: Mapping[str, Any]) -> None:
+def _check(checkpoint: Checkpoint, module: Mapping[str, Any], *, finite: bool) -> None:
     """Refuse what no sum of adapters is.
 
     Raises:
@@ -105,6 +108,14 @@ def _check(checkpoint: Checkpoint, module: Mapping[str, Any]) -> None:
         name = module["a"] or module["b"] or module["bias"]
         message = "has no partner; the adapter is not whole"
         raise SutureError(f"{checkpoint.path}: tensor `{name}`: {message}", checkpoint.path, name)
+    for name in (module[key] for key in ("a", "b", "bias") if module[key] is not None):
+        if (dtype := checkpoint.info(name).dtype) not in _DTYPES:
+            message = f"is {dtype}; expected F64, F32, F16 or BF16"
+            raise SutureError(f"{checkpoint.path}: tensor `{name}`: {message}", checkpoint.path, name)
+        odd = np.flatnonzero(~np.isfinite(checkpoint.numpy(name))) if finite else np.empty(0)
+        if odd.size:
+            message = f"element {odd[0]} is NaN or infinite; mend the adapter"
+            raise SutureError(f"{checkpoint.path}: tensor `{name}`: {message}", checkpoint.path, name)
 
 
 def _exact(term: _Term, key: str) -> Matrix:

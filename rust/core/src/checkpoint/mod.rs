@@ -2,6 +2,7 @@
 
 mod adapted;
 mod adapter;
+mod fitting;
 mod folder;
 pub mod header;
 mod index;
