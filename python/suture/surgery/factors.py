@@ -27,6 +27,10 @@ _GONE = (
 )  # fmt: skip
 
 
+#: What keeps modules out that `target_modules` would take.
+_LIMITS = ("layers_to_transform", "exclude_modules")
+
+
 @dataclass
 class Joined:
     """An adapter that was made of others.
@@ -62,6 +66,7 @@ def joined(
     opened = [Checkpoint(f) for f in folders]
     listed = [json.loads(_core.adapter_json(str(f))) for f in folders]
     configs = [read_config(c.folder if c.folder.is_dir() else c.folder.parent, "adapter_config.json") for c in opened]
+    _agreed(folders, configs)
     terms: dict[tuple[str, int], list[_Term]] = {}
     for checkpoint, modules, weight in zip(opened, listed, weights, strict=True):
         for module in modules:
@@ -77,21 +82,26 @@ def joined(
     kept = rank is None and len(scales) == 1
     tensors: dict[str, Any] = {}
     ranks: dict[str, int] = {}
+    sums: dict[tuple[str, int], tuple[Matrix, Matrix]] = {}
     lost: list[tuple[float, float, str]] = []
-    for (module, _), each in sorted(terms.items()):
+    for key, each in sorted(terms.items()):
         a, b = _side_by_side(each, scaled=not kept)
         if rank is not None and a.shape[1] > rank:
             a, b, missed, of = _best(a, b, rank)
-            lost.append((missed, of, module))
-        first = each[0].module
-        ranks[module] = a.shape[1]
-        tensors[first["a"]], tensors[first["b"]] = _stored(a, b)
-        if any(t.module["bias"] for t in each):
-            tensors[next(t.module["bias"] for t in each if t.module["bias"])] = _bias(each, scaled=not kept)
+            lost.append((missed, of, key[0]))
+        ranks[key[0]] = max(a.shape[1], ranks.get(key[0], 0))
+        sums[key] = a, b
+    biased = any(t.module["bias"] for each in terms.values() for t in each)
+    for key, (a, b) in sums.items():
+        each = terms[key]
+        tensors[each[0].module["a"]], tensors[each[0].module["b"]] = _stored(*_wider(a, b, ranks[key[0]]))
+        if biased:
+            tensors[_bias_name(each)] = _bias(each, b.shape[0], scaled=not kept)
     write_tensors(out, tensors)
     config = _config(config, configs, ranks, next(iter(scales)) if kept else 1.0)
+    config["lora_bias"] = biased or bool(config.get("lora_bias"))
     told = [_told(lost)] if lost else []
-    return Joined(as_bytes(config), _DTYPES[dtype], told=told)
+    return Joined(as_bytes(config), _DTYPES[dtype], told=[*_bases(folders, configs), *told])
 
 
 def _check(checkpoint: Checkpoint, module: Mapping[str, Any], *, finite: bool) -> None:
@@ -170,9 +180,24 @@ def _stored(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix]:
     return a.reshape(-1, *a.shape[2:]), b.reshape(b.shape[0], -1, *b.shape[3:])
 
 
-def _bias(each: Sequence[_Term], *, scaled: bool) -> Matrix:
+def _wider(a: Matrix, b: Matrix, rank: int) -> tuple[Matrix, Matrix]:
+    """The factors with so many ranks: two parameters of one module have one rank."""
+    more = rank - a.shape[1]
+    if more == 0:
+        return a, b
+    none_a, none_b = np.zeros((a.shape[0], more, *a.shape[2:])), np.zeros((b.shape[0], more, *b.shape[2:]))
+    return np.concatenate([a, none_a], axis=1), np.concatenate([b, none_b], axis=1)
+
+
+def _bias_name(each: Sequence[_Term]) -> str:
+    given = [str(t.module["bias"]) for t in each if t.module["bias"]]
+    return given[0] if given else f"{str(each[0].module['b']).removesuffix('.weight')}.bias"
+
+
+def _bias(each: Sequence[_Term], outputs: int, *, scaled: bool) -> Matrix:
+    """The sum of the biases of products; PEFT has one in every module, or in none."""
     given = [_exact(t, "bias") * (t.scale if scaled else 1.0) for t in each if t.module["bias"]]
-    total: Matrix = np.sum(given, axis=0)
+    total: Matrix = np.sum(given, axis=0) if given else np.zeros(outputs)
     return total
 
 
@@ -189,13 +214,51 @@ def _config(
     joined: dict[str, Any] = {"r": most, "lora_alpha": _number(scale * most), "use_rslora": False, "use_dora": False}
     joined |= {"rank_pattern": _patterns(pattern), "alpha_pattern": _patterns(alphas), "init_lora_weights": True}
     joined["inference_mode"] = True
-    for key in ("target_modules", "target_parameters"):
-        given: list[Any] = [c[key] for c in configs if c is not None and c.get(key) is not None]
-        if all(isinstance(g, list) for g in given) and given:
-            joined[key] = sorted({item for g in given for item in g})
-        elif given and key == "target_modules":
-            joined[key] = sorted({module.rpartition(".")[2] for module in ranks})
+    parameters = [c["target_parameters"] for c in configs if c is not None and c.get("target_parameters")]
+    if parameters:
+        joined["target_parameters"] = parameters[0]
+    joined["target_modules"] = _targets(configs, ranks, parameters[0] if parameters else [])
     return config | joined
+
+
+def _targets(configs: Sequence[Mapping[str, Any] | None], ranks: Mapping[str, int], parameters: list[str]) -> list[str]:
+    """The modules that PEFT is to adapt: by the words of the configs where these are lists, else each by its name."""
+    given: list[Any] = [c.get("target_modules") for c in configs if c is not None]
+    limited = any(c is not None and any(c.get(k) for k in _LIMITS) for c in configs)
+    if not limited and all(isinstance(g, list) for g in given):
+        return sorted({item for g in given for item in g})
+    holders = {parameter.rpartition(".")[0] for parameter in parameters}
+    return sorted(m for m in ranks if not any(m == h or m.endswith(f".{h}") for h in holders))
+
+
+def _agreed(folders: Sequence[Path], configs: Sequence[Mapping[str, Any] | None]) -> None:
+    """Refuse adapters whose factors do not lie the same way in one model.
+
+    Raises:
+        SutureError: naming the key.
+    """
+    for key in ("fan_in_fan_out", "target_parameters"):
+        found = [(f, c[key]) for f, c in zip(folders, configs, strict=True) if c is not None and c.get(key) is not None]
+        for folder, value in found:
+            if value != found[0][1]:
+                message = f"`{key}` is {json.dumps(value)}, and {json.dumps(found[0][1])} in {found[0][0]}"
+                raise SutureError(f"{folder}: {message}; fold the adapters into their model instead", folder)
+
+
+def _bases(folders: Sequence[Path], configs: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """Tell of adapters that name another model than the first."""
+
+    def called(path: Path) -> str:
+        # Not where they lie, which is nobody's business who gets the output.
+        return path.parent.name if path.suffix == ".safetensors" else path.name
+
+    given = [(f, c.get("base_model_name_or_path")) for f, c in zip(folders, configs, strict=True) if c is not None]
+    named = [(called(f), name) for f, name in given if name]
+    return [
+        f"{folder}: is of {json.dumps(name)}, and {named[0][0]} of {json.dumps(named[0][1])}; the sum is of one model"
+        for folder, name in named
+        if name != named[0][1]
+    ]
 
 
 def _patterns(values: Mapping[str, float]) -> dict[str, float]:

@@ -103,7 +103,7 @@ def merge_adapters(
     with _temporary() as temporary:
         folder = Path(temporary) / Path(out).resolve().name
         made = joined([Path(p) for p in paths], scales, rank, folder, finite=settings.nan != "allow")
-        listed = [{"path": str(Path(p).resolve()), "weight": w} for p, w in zip(paths, scales, strict=True)]
+        listed = [{"model": str(Path(p).resolve()), "weight": w} for p, w in zip(paths, scales, strict=True)]
         dtype = settings.dtype or made.dtype
         recipe = {"copy": _without_none({"model": str(folder), "title": "lora merge", "dtype": dtype, "of": listed})}
         beside = [("adapter_config.json", made.config)]

@@ -56,7 +56,9 @@ impl Checkpoint {
         }
         let n = fold.changed;
         let times = if applied.weight() == 1.0 { String::new() } else { format!(", {} times", applied.weight()) };
-        self.folded.push(format!("{}{times}: {n} tensor{}", fold.path.display(), if n == 1 { "" } else { "s" }));
+        // Not where it lies, which is nobody's business who gets the output.
+        let name = fold.path.file_name().unwrap_or(fold.path.as_os_str()).display();
+        self.folded.push(format!("{name}{times}: {n} tensor{}", if n == 1 { "" } else { "s" }));
         self.warnings.extend(adapter.warnings);
         Ok(())
     }
