@@ -50,7 +50,7 @@ class Model(torch.nn.Module):  # type: ignore[name-defined, misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = torch.nn.ModuleList([Block(), Block()])
+        self.model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([Block(), Block()])})
         self.lm_head = torch.nn.Linear(12, 30, bias=False)
 
 
@@ -60,7 +60,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "patterns": {
         "target_modules": ["q_proj", "k_proj"],
         "rank_pattern": {"layers.0.q_proj": 2, "k_proj": 6},
-        "alpha_pattern": {"k_proj": 5, "0.k_proj": 7},
+        "alpha_pattern": {"0.k_proj": 7, "k_proj": 5},
     },
     "regex": {"target_modules": r".*\.0\.[qk]_proj"},
     "one layer": {"target_modules": ["q_proj"], "layers_to_transform": [1]},
@@ -74,6 +74,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora": {"target_modules": ["q_proj", "k_proj"], "use_dora": True},
     "experts": {"target_modules": [], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
     "experts, inputs first": {"target_modules": [], "target_parameters": ["turned.gate_up_proj", "turned.down_proj"]},
+    "experts, patterns": {
+        "target_modules": [],
+        "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+        "rank_pattern": {"down_proj": 2},
+        "alpha_pattern": {"experts.gate_up_proj": 9},
+    },
     "experts, one of two": {"target_modules": ["k_proj"], "target_parameters": ["turned.down_proj"]},
 }
 
@@ -84,7 +90,8 @@ def trained(folder: Path, model: Any, seed: int, **config: Any) -> Any:
     made = peft.get_peft_model(model, peft.LoraConfig(**{"r": 4, "lora_alpha": 6} | config))
     with torch.no_grad():
         for name, value in made.named_parameters():
-            if "lora_" in name or "modules_to_save" in name or (config.get("bias") and name.endswith("bias")):
+            own = "bias" in config and name.endswith("q_proj.base_layer.bias")
+            if "lora_" in name or "modules_to_save" in name or own:
                 value.copy_(torch.randn_like(value) * 0.3)
     made.save_pretrained(folder)
     return made
@@ -125,8 +132,9 @@ MERGED = [
     ("embedding", "rslora"),
     ("transposed", "transposed"),
     ("convolution", "linear"),
-    ("bias of the product", "linear"),
+    ("bias of the product", "rslora"),
     ("experts", "experts"),
+    ("experts", "experts, patterns"),
     ("experts, one of two", "linear"),
 ]
 

@@ -89,12 +89,15 @@ def joined(
         if rank is not None and a.shape[1] > rank:
             a, b, missed, of = _best(a, b, rank)
             lost.append((missed, of, key[0]))
-        ranks[key[0]] = max(a.shape[1], ranks.get(key[0], 0))
+        known = each[0].module["key"]
+        ranks[known] = max(a.shape[1], ranks.get(known, 0))
         sums[key] = a, b
     biased = any(t.module["bias"] for each in terms.values() for t in each)
     for key, (a, b) in sums.items():
         each = terms[key]
-        tensors[each[0].module["a"]], tensors[each[0].module["b"]] = _stored(*_wider(a, b, ranks[key[0]]))
+        tensors[each[0].module["a"]], tensors[each[0].module["b"]] = _stored(
+            *_wider(a, b, ranks[each[0].module["key"]])
+        )
         if biased:
             tensors[_bias_name(each)] = _bias(each, b.shape[0], scaled=not kept)
     write_tensors(out, tensors)
@@ -181,7 +184,7 @@ def _stored(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _wider(a: Matrix, b: Matrix, rank: int) -> tuple[Matrix, Matrix]:
-    """The factors with so many ranks: two parameters of one module have one rank."""
+    """The factors with so many ranks: two parameters that go by one name have one rank."""
     more = rank - a.shape[1]
     if more == 0:
         return a, b
@@ -228,7 +231,8 @@ def _targets(configs: Sequence[Mapping[str, Any] | None], ranks: Mapping[str, in
     if not limited and all(isinstance(g, list) for g in given):
         return sorted({item for g in given for item in g})
     holders = {parameter.rpartition(".")[0] for parameter in parameters}
-    return sorted(m for m in ranks if not any(m == h or m.endswith(f".{h}") for h in holders))
+    held = {m for m in ranks if any(f".{m.rpartition('.')[0]}".endswith(f".{h}") for h in holders)}
+    return sorted(ranks.keys() - held)
 
 
 def _agreed(folders: Sequence[Path], configs: Sequence[Mapping[str, Any] | None]) -> None:

@@ -149,7 +149,10 @@ impl Fold {
         for (t, of) in [(a, "the adapter"), (b, "the adapter"), (&target, "the model")] {
             self.computes(t, a, of)?;
         }
-        let product = self.product(model, &target, module, a, b, embedding)?;
+        // Patterns know a parameter by its own name.
+        let own = target.name.rsplit('.').next().filter(|_| target.shape.len() == 3);
+        let key = own.map_or_else(|| self.config.key(module, depth), |own| format!("{module}.{own}"));
+        let product = self.product(model, &target, &key, a, b, embedding)?;
         let scale = product.scale;
         let mut sum = Sum { parts: vec![(target.clone(), 1.0)], products: vec![], magnitude: None };
         // Products of several adapters join into one sum, but for what was given lengths in between.
@@ -211,7 +214,7 @@ impl Fold {
         &self,
         model: &Checkpoint,
         target: &Tensor,
-        module: &str,
+        key: &str,
         a: &Tensor,
         b: &Tensor,
         embedding: bool,
@@ -225,12 +228,12 @@ impl Fold {
         };
         let factor = |t: &Tensor, block, rank, step| Factor { tensor: t.clone(), block, rank, step };
         let inner = |t: &Tensor| t.shape.get(1..).map_or(1, |s| s.iter().product::<u64>());
-        let scale = self.config.scale(module) * self.weight;
+        let scale = self.config.scale(key) * self.weight;
         let (Some(across), Some(outputs)) = (a.shape.first(), b.shape.first()) else { return Err(misfit(0)) };
         if let Some((experts, old)) = experts(model, target, &a.shape, &b.shape) {
             let (rows, columns) = (target.shape[1], target.shape[2]);
             let rank = across / experts;
-            self.same_rank(a, module, rank)?;
+            self.same_rank(a, key, rank)?;
             // [rank * experts, columns] and [rows, rank * experts], the experts outermost in the one, innermost in the other.
             let of_a = |n| factor(a, rank * n, n, 1);
             let of_b = factor(b, 1, experts, *across);
@@ -240,9 +243,9 @@ impl Fold {
         let rank = *across;
         let (inputs, outputs) = (inner(a), *outputs);
         if inner(b) != rank || target.shape.is_empty() {
-            return Err(misfit(self.config.rank(module)));
+            return Err(misfit(self.config.rank(key)));
         }
-        self.same_rank(a, module, rank)?;
+        self.same_rank(a, key, rank)?;
         let (rows, columns) = (target.shape[0], inner(target));
         let plain = rows == outputs && a.shape.get(1..) == target.shape.get(1..);
         let turned = (rows, columns) == (inputs, outputs) && target.shape.len() == 2 && a.shape.len() == 2;
@@ -259,8 +262,8 @@ impl Fold {
         Ok(Product { left, right, rank, rows, columns, scale })
     }
 
-    fn same_rank(&self, a: &Tensor, module: &str, rank: u64) -> Result<()> {
-        let said = self.config.rank(module);
+    fn same_rank(&self, a: &Tensor, key: &str, rank: u64) -> Result<()> {
+        let said = self.config.rank(key);
         if said == rank && rank > 0 {
             return Ok(());
         }

@@ -65,17 +65,19 @@ impl Adapter {
     pub fn to_json(&self) -> Value {
         let one = |((module, depth), parts): (&(String, usize), &Parts)| {
             let named = |roles: &[Role]| roles.iter().find_map(|r| parts.get(r)).map(|t| t.name.as_str());
+            let key = self.config.key(module, *depth);
             json!({
                 "module": module,
                 "depth": depth,
+                "key": key,
                 "a": named(&[Role::A, Role::EmbeddingA]),
                 "b": named(&[Role::B, Role::EmbeddingB]),
                 "embedding": parts.contains_key(&Role::EmbeddingA),
                 "magnitude": named(&[Role::Magnitude]),
                 "bias": named(&[Role::ProductBias]),
                 "whole": named(&[Role::Whole]),
-                "rank": self.config.rank(module),
-                "scale": self.config.scale(module),
+                "rank": self.config.rank(&key),
+                "scale": self.config.scale(&key),
             })
         };
         self.modules.iter().map(one).collect()

@@ -94,7 +94,24 @@ impl LoraConfig {
         })
     }
 
-    /// The rank that a module's factors have.
+    /// What patterns know a module's factors by: the module, or the parameter of it that they change, if it can be told;
+    /// of two parameters the one of gates and ups is wrapped first.
+    pub fn key(&self, module: &str, depth: usize) -> String {
+        let of_module = |p: &&String| {
+            let Some((holder, _)) = p.rsplit_once('.') else { return false };
+            module == holder || module.strip_suffix(holder).is_some_and(|before| before.ends_with('.'))
+        };
+        let listed: Vec<&String> = self.parameters.iter().filter(of_module).collect();
+        let last = |p: &&&String| p.ends_with("down_proj") == (depth == 0);
+        let found = match listed[..] {
+            [only] => Some(only),
+            [_, _] => listed.iter().find(last).copied(),
+            _ => None,
+        };
+        found.and_then(|p| p.rsplit('.').next()).map_or_else(|| module.to_owned(), |own| format!("{module}.{own}"))
+    }
+
+    /// The rank that a module's factors have, by what patterns know it by.
     pub fn rank(&self, module: &str) -> u64 {
         pattern(&self.ranks, module).map_or(self.rank, |r| r as u64)
     }
