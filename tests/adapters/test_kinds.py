@@ -19,14 +19,18 @@ DTYPES = [("F32", "F32"), ("BF16", "F32"), ("BF16", "BF16"), ("F16", "F32"), ("F
 NEW = "score.weight"
 
 
-def check(folder: Path, kind: Kind, base: str, adapter: str, weight: float = 1.0) -> None:
-    """Every tensor of the model with the adapter in it."""
+def check(folder: Path, kind: Kind, base: str, adapter: str) -> None:
+    """Every tensor of the model with the adapter in it, as it is read and as it is written."""
     model = write_checkpoint(folder / "base", kind.base)
     lora = write_lora(folder / "lora", kind.adapter, **kind.config)
     found = suture.open(f"{model}+{lora}")
     assert set(found.names) == {*kind.base, *kind.changed}
     plain = suture.open(model)
+    suture.fold(model, [lora], folder / "out")
+    written = suture.open(folder / "out")
+    assert set(written.names) == set(found.names)
     for name in found.names:
+        np.testing.assert_array_equal(written.numpy(name), found.numpy(name), err_msg=name)
         if name not in kind.changed:
             np.testing.assert_array_equal(found.numpy(name), plain.numpy(name), err_msg=name)
             continue
