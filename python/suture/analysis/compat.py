@@ -14,6 +14,7 @@ from suture.analysis.compat_tensors import tensor_rows
 from suture.analysis.seen import Seen, look
 from suture.errors import SutureError, UsageError
 from suture.recipe import as_json
+from suture.reference import model_of
 from suture.results.compat import Answer, Compatibility, Finding
 from suture.sidecars.adapter import adapter_config
 from suture.sidecars.agreement import disagreements
@@ -57,7 +58,7 @@ def compat(*models: str | PathLike[str]) -> Compatibility:
 
 def _merge_fails(seen: Sequence[Seen]) -> list[str]:
     """What a plan of the plainest merge says against it."""
-    listed = [{"model": s.path, "parameters": {"weight": 1.0}} for s in seen]
+    listed = [{"model": model_of(s.path), "parameters": {"weight": 1.0}} for s in seen]
     return _fails({"merge_method": "linear", "models": listed})
 
 
@@ -69,8 +70,8 @@ def _swap_fails(seen: Sequence[Seen]) -> list[str]:
     for donor in donors:
         failed: list[str] = []
         for stack in stacks:
-            entry = {"from": donor.path, "layers": list(range(stack["layers"]))}
-            swap = {"into": into.path, "donors": [entry], "stack": stack["name"]}
+            entry = {"from": model_of(donor.path), "layers": list(range(stack["layers"]))}
+            swap = {"into": model_of(into.path), "donors": [entry], "stack": stack["name"]}
             failed = _fails({"swap": swap | ({"adapters": True} if into.adapter else {})})
             if not failed:
                 # Any stack that could be named will do.

@@ -84,7 +84,10 @@ def look(paths: Sequence[str | PathLike[str]]) -> list[Seen]:
     """
     with ThreadPoolExecutor() as threads:
         found = list(threads.map(opened, paths))
-    labels = labels_of([Path(c.path) for c in found])
+    # One model with several adapters lies in one place.
+    places = list(dict.fromkeys(Path(c.path) for c in found))
+    named = dict(zip(places, labels_of(places), strict=True))
+    labels = [named[Path(c.path)] for c in found]
     adapted = [model_of(p) for p in paths]
     labels = [a.label(name) if isinstance(a, Reference) else name for a, name in zip(adapted, labels, strict=True)]
     known: dict[str, dict[str, Header]] = {}

@@ -70,9 +70,23 @@ def adapter_config(folders: list[Path]) -> bytes | None:
     return as_bytes(joined)
 
 
+def adapter_path(path: Path) -> Path:
+    """Where the adapter at `path` is: of a folder that holds a model too, the file beside it.
+
+    Raises:
+        SutureError: if nothing can be read there.
+    """
+    if not path.is_dir():
+        return path
+    opened = Checkpoint(path)
+    beside = opened.folder / "adapter_model.safetensors"
+    return beside if beside.is_file() and not any(".lora_" in name for name in opened.names) else path
+
+
 def own_config(model: Path) -> bytes | None:
     """The adapter_config.json of an adapter as it is, which stays true of the whole of it; None if there is none."""
     opened = Checkpoint(model)
-    file = opened.folder / "adapter_config.json"
+    folder = opened.folder if opened.folder.is_dir() else opened.folder.parent
+    file = folder / "adapter_config.json"
     adapter = any(".lora_" in name for name in opened.names)
     return file.read_bytes() if adapter and file.is_file() else None

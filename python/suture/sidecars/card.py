@@ -9,7 +9,8 @@ from typing import Any
 
 from suture._core import __version__
 from suture.escape import json_text, printable
-from suture.recipe import with_names
+from suture.recipe import with_models, with_names
+from suture.reference import Reference
 
 
 def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
@@ -20,7 +21,13 @@ def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
     swap = recipe.get("swap")
     title = "revert" if swap and swap.get("revert") else "swap" if swap else recipe.get("merge_method")
     title = title or recipe["copy"]["title"]
-    called = [printable(m.resolve().name) for m in models]
+    copied = recipe.get("copy") or {}
+    merged = [Path(entry["model"]) for entry in copied.get("of") or ()]
+    adapters = [Path(path) for path in _adapters(recipe)]
+    count = f"{len(merged)} adapters" if merged else f"{len(models)} model{'' if len(models) == 1 else 's'}"
+    if adapters:
+        count += f" and {len(adapters)} adapter{'' if len(adapters) == 1 else 's'}"
+    called = [printable(m.resolve().name) for m in [*(merged or models), *adapters]]
     names = "\n".join(f"  - {json.dumps(name)}" for name in called)
     listed = "\n".join(f"* `{name}`" for name in called)
     body = json_text(with_names(recipe), indent=2)
@@ -32,7 +39,7 @@ tags:
   - suture
 ---
 
-# {title} of {len(models)} models
+# {title} of {count}
 
 Made by suture {__version__} from
 
@@ -45,3 +52,17 @@ by this recipe; `suture.json` beside it holds the digest of every tensor.
 ```
 """
     return text.encode()
+
+
+def _adapters(recipe: dict[str, Any]) -> list[str]:
+    """The adapters that models are named with, each once."""
+    found: dict[str, None] = {}
+
+    def note(model: Any, _: str) -> Any:
+        given = model.data() if isinstance(model, Reference) else model
+        if isinstance(given, dict):
+            found.update(dict.fromkeys(a["path"] for a in given.get("adapters") or ()))
+        return model
+
+    with_models(recipe, note)
+    return list(found)

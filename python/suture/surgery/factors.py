@@ -21,7 +21,14 @@ Matrix = npt.NDArray[np.float64]
 #: Dtypes of factors, and what a config calls them; the later ones hold the earlier.
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 #: What of a config says how the change was made, of which the sum knows nothing.
-_GONE = ("rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "loftq_config", "modules_to_save")
+_GONE = (
+    "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "exclude_modules", "loftq_config",
+    "modules_to_save",
+)  # fmt: skip
+
+
+#: What keeps modules out that `target_modules` would take.
+_LIMITS = ("layers_to_transform", "exclude_modules")
 
 
 @dataclass
@@ -48,8 +55,10 @@ class _Term:
     scale: float
 
 
-def joined(folders: Sequence[Path], weights: Sequence[float], rank: int | None, out: Path) -> Joined:
-    """Write the sum of adapters into the new folder `out`, without its config.
+def joined(
+    folders: Sequence[Path], weights: Sequence[float], rank: int | None, out: Path, *, finite: bool = True
+) -> Joined:
+    """Write the sum of adapters into the new folder `out`, without its config; `finite` refuses NaN and infinities.
 
     Raises:
         SutureError: if they are not of one model, or hold what no sum of adapters is.
@@ -57,41 +66,48 @@ def joined(folders: Sequence[Path], weights: Sequence[float], rank: int | None, 
     opened = [Checkpoint(f) for f in folders]
     listed = [json.loads(_core.adapter_json(str(f))) for f in folders]
     configs = [read_config(c.folder if c.folder.is_dir() else c.folder.parent, "adapter_config.json") for c in opened]
+    _agreed(folders, configs)
     terms: dict[tuple[str, int], list[_Term]] = {}
     for checkpoint, modules, weight in zip(opened, listed, weights, strict=True):
         for module in modules:
-            _check(checkpoint, module)
+            _check(checkpoint, module, finite=finite or rank is not None)
             term = _Term(checkpoint, module, weight * module["scale"])
             terms.setdefault((module["module"], module["depth"]), []).append(term)
     if not terms:
         raise SutureError(f"{folders[0]}: holds no factors, and is no adapter", folders[0])
     config = dict(configs[0] or {})
     dtypes = {c.info(name).dtype for c in opened for name in c.names}
-    if strange := sorted(dtypes - _DTYPES.keys()):
-        raise SutureError(f"{folders[0]}: factors are {strange[0]}; expected float32, bfloat16 or float16", folders[0])
     dtype = dtypes.pop() if len(dtypes) == 1 else "F64" if "F64" in dtypes else "F32"
     scales = {term.scale for each in terms.values() for term in each}
     kept = rank is None and len(scales) == 1
     tensors: dict[str, Any] = {}
     ranks: dict[str, int] = {}
+    sums: dict[tuple[str, int], tuple[Matrix, Matrix]] = {}
     lost: list[tuple[float, float, str]] = []
-    for (module, _), each in sorted(terms.items()):
+    for key, each in sorted(terms.items()):
         a, b = _side_by_side(each, scaled=not kept)
         if rank is not None and a.shape[1] > rank:
             a, b, missed, of = _best(a, b, rank)
-            lost.append((missed, of, module))
-        first = each[0].module
-        ranks[module] = a.shape[1]
-        tensors[first["a"]], tensors[first["b"]] = _stored(a, b)
-        if any(t.module["bias"] for t in each):
-            tensors[next(t.module["bias"] for t in each if t.module["bias"])] = _bias(each, scaled=not kept)
+            lost.append((missed, of, key[0]))
+        known = each[0].module["key"]
+        ranks[known] = max(a.shape[1], ranks.get(known, 0))
+        sums[key] = a, b
+    biased = any(t.module["bias"] for each in terms.values() for t in each)
+    for key, (a, b) in sums.items():
+        each = terms[key]
+        tensors[each[0].module["a"]], tensors[each[0].module["b"]] = _stored(
+            *_wider(a, b, ranks[each[0].module["key"]])
+        )
+        if biased:
+            tensors[_bias_name(each)] = _bias(each, b.shape[0], scaled=not kept)
     write_tensors(out, tensors)
     config = _config(config, configs, ranks, next(iter(scales)) if kept else 1.0)
+    config["lora_bias"] = biased or bool(config.get("lora_bias"))
     told = [_told(lost)] if lost else []
-    return Joined(as_bytes(config), _DTYPES[dtype], told=told)
+    return Joined(as_bytes(config), _DTYPES[dtype], told=[*_bases(folders, configs), *told])
 
 
-def _check(checkpoint: Checkpoint, module: Mapping[str, Any]) -> None:
+def _check(checkpoint: Checkpoint, module: Mapping[str, Any], *, finite: bool) -> None:
     """Refuse what no sum of adapters is.
 
     Raises:
@@ -105,6 +121,14 @@ def _check(checkpoint: Checkpoint, module: Mapping[str, Any]) -> None:
         name = module["a"] or module["b"] or module["bias"]
         message = "has no partner; the adapter is not whole"
         raise SutureError(f"{checkpoint.path}: tensor `{name}`: {message}", checkpoint.path, name)
+    for name in (module[key] for key in ("a", "b", "bias") if module[key] is not None):
+        if (dtype := checkpoint.info(name).dtype) not in _DTYPES:
+            message = f"is {dtype}; expected F64, F32, F16 or BF16"
+            raise SutureError(f"{checkpoint.path}: tensor `{name}`: {message}", checkpoint.path, name)
+        odd = np.flatnonzero(~np.isfinite(checkpoint.numpy(name))) if finite else np.empty(0)
+        if odd.size:
+            message = f"element {odd[0]} is NaN or infinite; mend the adapter"
+            raise SutureError(f"{checkpoint.path}: tensor `{name}`: {message}", checkpoint.path, name)
 
 
 def _exact(term: _Term, key: str) -> Matrix:
@@ -159,9 +183,24 @@ def _stored(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix]:
     return a.reshape(-1, *a.shape[2:]), b.reshape(b.shape[0], -1, *b.shape[3:])
 
 
-def _bias(each: Sequence[_Term], *, scaled: bool) -> Matrix:
+def _wider(a: Matrix, b: Matrix, rank: int) -> tuple[Matrix, Matrix]:
+    """The factors with so many ranks: two parameters that go by one name have one rank."""
+    more = rank - a.shape[1]
+    if more == 0:
+        return a, b
+    none_a, none_b = np.zeros((a.shape[0], more, *a.shape[2:])), np.zeros((b.shape[0], more, *b.shape[2:]))
+    return np.concatenate([a, none_a], axis=1), np.concatenate([b, none_b], axis=1)
+
+
+def _bias_name(each: Sequence[_Term]) -> str:
+    given = [str(t.module["bias"]) for t in each if t.module["bias"]]
+    return given[0] if given else f"{str(each[0].module['b']).removesuffix('.weight')}.bias"
+
+
+def _bias(each: Sequence[_Term], outputs: int, *, scaled: bool) -> Matrix:
+    """The sum of the biases of products; PEFT has one in every module, or in none."""
     given = [_exact(t, "bias") * (t.scale if scaled else 1.0) for t in each if t.module["bias"]]
-    total: Matrix = np.sum(given, axis=0)
+    total: Matrix = np.sum(given, axis=0) if given else np.zeros(outputs)
     return total
 
 
@@ -178,13 +217,52 @@ def _config(
     joined: dict[str, Any] = {"r": most, "lora_alpha": _number(scale * most), "use_rslora": False, "use_dora": False}
     joined |= {"rank_pattern": _patterns(pattern), "alpha_pattern": _patterns(alphas), "init_lora_weights": True}
     joined["inference_mode"] = True
-    for key in ("target_modules", "target_parameters"):
-        given: list[Any] = [c[key] for c in configs if c is not None and c.get(key) is not None]
-        if all(isinstance(g, list) for g in given) and given:
-            joined[key] = sorted({item for g in given for item in g})
-        elif given and key == "target_modules":
-            joined[key] = sorted({module.rpartition(".")[2] for module in ranks})
+    parameters = [c["target_parameters"] for c in configs if c is not None and c.get("target_parameters")]
+    if parameters:
+        joined["target_parameters"] = parameters[0]
+    joined["target_modules"] = _targets(configs, ranks, parameters[0] if parameters else [])
     return config | joined
+
+
+def _targets(configs: Sequence[Mapping[str, Any] | None], ranks: Mapping[str, int], parameters: list[str]) -> list[str]:
+    """The modules that PEFT is to adapt: by the words of the configs where these are lists, else each by its name."""
+    given: list[Any] = [c.get("target_modules") for c in configs if c is not None]
+    limited = any(c is not None and any(c.get(k) for k in _LIMITS) for c in configs)
+    if not limited and all(isinstance(g, list) for g in given):
+        return sorted({item for g in given for item in g})
+    holders = {parameter.rpartition(".")[0] for parameter in parameters}
+    held = {m for m in ranks if any(f".{m.rpartition('.')[0]}".endswith(f".{h}") for h in holders)}
+    return sorted(ranks.keys() - held)
+
+
+def _agreed(folders: Sequence[Path], configs: Sequence[Mapping[str, Any] | None]) -> None:
+    """Refuse adapters whose factors do not lie the same way in one model.
+
+    Raises:
+        SutureError: naming the key.
+    """
+    for key in ("fan_in_fan_out", "target_parameters"):
+        found = [(f, c[key]) for f, c in zip(folders, configs, strict=True) if c is not None and c.get(key) is not None]
+        for folder, value in found:
+            if value != found[0][1]:
+                message = f"`{key}` is {json.dumps(value)}, and {json.dumps(found[0][1])} in {found[0][0]}"
+                raise SutureError(f"{folder}: {message}; fold the adapters into their model instead", folder)
+
+
+def _bases(folders: Sequence[Path], configs: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """Tell of adapters that name another model than the first."""
+
+    def called(path: Path) -> str:
+        # Not where they lie, which is nobody's business who gets the output.
+        return path.parent.name if path.suffix == ".safetensors" else path.name
+
+    given = [(f, c.get("base_model_name_or_path")) for f, c in zip(folders, configs, strict=True) if c is not None]
+    named = [(called(f), name) for f, name in given if name]
+    return [
+        f"{folder}: is of {json.dumps(name)}, and {named[0][0]} of {json.dumps(named[0][1])}; the sum is of one model"
+        for folder, name in named
+        if name != named[0][1]
+    ]
 
 
 def _patterns(values: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from suture.errors import SutureError
 from suture.recipe import with_models, with_places
+from suture.reference import Reference
 from suture.results.report import Report
 from suture.settings import Settings
 
@@ -115,7 +116,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _digest(recipe: dict[str, Any], settings: Settings) -> str:
-    text = json.dumps([with_places(recipe), settings.seed], sort_keys=True)
+    text = json.dumps([with_places(recipe), settings.seed], sort_keys=True, default=Reference.data)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

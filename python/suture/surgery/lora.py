@@ -13,7 +13,7 @@ from suture.errors import SutureError, UsageError
 from suture.reference import Reference, model_of, plain
 from suture.results.report import Report
 from suture.settings import Progress, Settings
-from suture.sidecars.adapter import own_config
+from suture.sidecars.adapter import adapter_path, own_config
 from suture.surgery.run import carry_out, for_output, is_file, prepare
 
 
@@ -94,7 +94,7 @@ def merge_adapters(
         raise UsageError(f"rank: expected at least 1, found {rank}")
     if is_file(out):
         raise UsageError(f"an adapter is a folder, with its config; found the file `{fspath(out)}`")
-    paths = [plain(a) for a in adapters]
+    paths = [str(adapter_path(Path(plain(a)))) for a in adapters]
     if scales == [1.0] and rank is None:
         # The sum of one is that one, whatever it holds besides factors.
         copy = {"model": paths[0], "title": "lora merge", "dtype": settings.dtype}
@@ -105,8 +105,8 @@ def merge_adapters(
         return carry_out(prepare({"copy": _without_none(copy)}, settings, beside=beside), out, dry_run, progress)
     with _temporary() as temporary:
         folder = Path(temporary) / Path(out).resolve().name
-        made = joined([Path(p) for p in paths], scales, rank, folder)
-        listed = [{"path": str(Path(p).resolve()), "weight": w} for p, w in zip(paths, scales, strict=True)]
+        made = joined([Path(p) for p in paths], scales, rank, folder, finite=settings.nan != "allow")
+        listed = [{"model": str(Path(p).resolve()), "weight": w} for p, w in zip(paths, scales, strict=True)]
         dtype = settings.dtype or made.dtype
         recipe = {"copy": _without_none({"model": str(folder), "title": "lora merge", "dtype": dtype, "of": listed})}
         beside = [("adapter_config.json", made.config)]

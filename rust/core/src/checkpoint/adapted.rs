@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::adapter::{Adapter, CONFIG, Parts};
+use super::fitting::{experts, told_by, told_by_model};
 use super::made::{Factor, Made, Product, Sum};
 use super::{Applied, Checkpoint, Tensor};
 use crate::error::{Error, Result};
@@ -32,9 +33,13 @@ impl Checkpoint {
         }
         modules.values_mut().flat_map(BTreeMap::values_mut).for_each(|t| t.file += first_file);
         let (path, weight) = (path.clone(), applied.weight());
-        let mut fold = Fold { path, config, weight, transposed: None, shift: None, changed: 0, missing: vec![] };
+        let shift = modules.keys().take(SOUGHT).find_map(|(module, _)| self.shifted(&format!("{module}.weight")));
+        let mut fold = Fold { path, config, weight, transposed: None, shift, changed: 0, missing: vec![] };
         let told = modules.iter().find_map(|((module, _), parts)| fold.tells_transposed(self, module, parts));
-        fold.transposed = told;
+        fold.transposed = told.or_else(|| told_by_model(self));
+        if modules.values().all(|parts| parts.contains_key(&Role::Whole)) {
+            return Err(Error::checkpoint(&fold.path, "changes nothing: it holds no factors"));
+        }
         // What was saved whole first: of a table that is adapted too PEFT saves the table itself beside the factors.
         let (whole, factors): (Vec<_>, Vec<_>) = modules.iter().partition(|(_, p)| p.contains_key(&Role::Whole));
         for ((module, depth), parts) in whole.into_iter().chain(factors) {
@@ -49,18 +54,20 @@ impl Checkpoint {
             );
             return Err(Error::tensor(&fold.path, first, problem));
         }
-        if fold.changed == 0 {
-            return Err(Error::checkpoint(&fold.path, "changes nothing: it holds no factors"));
-        }
         let n = fold.changed;
         let times = if applied.weight() == 1.0 { String::new() } else { format!(", {} times", applied.weight()) };
-        self.folded.push(format!("{}{times}: {n} tensor{}", fold.path.display(), if n == 1 { "" } else { "s" }));
+        // Not where it lies, which is nobody's business who gets the output.
+        let name = fold.path.file_name().unwrap_or(fold.path.as_os_str()).display();
+        self.folded.push(format!("{name}{times}: {n} tensor{}", if n == 1 { "" } else { "s" }));
         self.warnings.extend(adapter.warnings);
         Ok(())
     }
 
     /// The only tensor whose name differs from `name` by a prefix: what `name` has in front, and what is there instead.
     fn shifted(&self, name: &str) -> Option<(String, String)> {
+        if self.find_alike(name).is_some() {
+            return None;
+        }
         let before = |longer: &str, shorter: &str| {
             let before = longer.strip_suffix(shorter)?;
             (before.ends_with('.') && shorter.contains('.')).then(|| before.to_owned())
@@ -73,6 +80,9 @@ impl Checkpoint {
         found.next().filter(|_| found.next().is_none())
     }
 }
+
+/// So many modules are looked for under another prefix: it is one for all, and a model may lack thousands.
+const SOUGHT: usize = 8;
 
 /// An adapter being folded in.
 struct Fold {
@@ -96,27 +106,20 @@ impl Fold {
 
     /// The tensor of the model that the adapter means by `name`: one of that name, or another of its family, or one that differs
     /// by a prefix.
-    fn meant(&mut self, model: &Checkpoint, name: &str) -> Option<usize> {
-        let by =
-            |(ours, theirs): &(String, String)| model.find(&format!("{theirs}{}", name.strip_prefix(ours.as_str())?));
-        if let Some(found) = model.find_alike(name).or_else(|| self.shift.as_ref().and_then(by)) {
-            return Some(found);
-        }
-        // One answer for all names: a thousand modules that the model lacks are not looked for a thousand times.
-        if self.shift.is_none() && self.missing.len() < 8 {
-            self.shift = model.shifted(name);
-        }
-        self.shift.as_ref().and_then(by)
+    fn meant(&self, model: &Checkpoint, name: &str) -> Option<usize> {
+        model.find_alike(name).or_else(|| model.find(&self.named(name)))
+    }
+
+    /// The name that a tensor has in the model, as far as prefixes go.
+    fn named(&self, name: &str) -> String {
+        let by = |(ours, theirs): &(String, String)| Some(format!("{theirs}{}", name.strip_prefix(ours.as_str())?));
+        self.shift.as_ref().and_then(by).unwrap_or_else(|| name.to_owned())
     }
 
     /// Whether a module's weight is kept as [in, out], if its shape tells.
-    fn tells_transposed(&mut self, model: &Checkpoint, module: &str, parts: &Parts) -> Option<bool> {
+    fn tells_transposed(&self, model: &Checkpoint, module: &str, parts: &Parts) -> Option<bool> {
         let (a, b) = (parts.get(&Role::A)?, parts.get(&Role::B)?);
-        let weight = &model.tensors[self.meant(model, &format!("{module}.weight"))?];
-        let ([rows, columns], [_, inputs], [outputs, _]) = (&weight.shape[..], &a.shape[..], &b.shape[..]) else {
-            return None;
-        };
-        (rows != columns).then_some((rows, columns) == (inputs, outputs))
+        told_by(module, &model.tensors[self.meant(model, &format!("{module}.weight"))?], a, b)
     }
 
     fn module(&mut self, model: &mut Checkpoint, module: &str, depth: usize, parts: &Parts) -> Result<()> {
@@ -143,7 +146,13 @@ impl Fold {
             return Ok(());
         };
         let target = model.tensors[index].clone();
-        let product = self.product(&target, module, a, b, embedding)?;
+        for (t, of) in [(a, "the adapter"), (b, "the adapter"), (&target, "the model")] {
+            self.computes(t, a, of)?;
+        }
+        // Patterns know a parameter by its own name.
+        let own = target.name.rsplit('.').next().filter(|_| target.shape.len() == 3);
+        let key = own.map_or_else(|| self.config.key(module, depth), |own| format!("{module}.{own}"));
+        let product = self.product(model, &target, &key, a, b, embedding)?;
         let scale = product.scale;
         let mut sum = Sum { parts: vec![(target.clone(), 1.0)], products: vec![], magnitude: None };
         // Products of several adapters join into one sum, but for what was given lengths in between.
@@ -154,11 +163,14 @@ impl Fold {
         }
         sum.products.push(product);
         if let Some(lengths) = parts.get(&Role::Magnitude) {
-            self.lengths(&target, lengths, embedding)?;
+            self.lengths(&target, lengths, sum.products.last().is_some_and(|p| p.left.tensor.name == a.name))?;
             sum.magnitude = Some(lengths.clone());
+        } else if self.config.lengths {
+            return self.wrong(a, format!("has no lengths of rows beside it, and {CONFIG} says that it is of DoRA"));
         }
-        let name =
-            if weight.is_none() && target.shape.len() < 3 { format!("{module}.weight") } else { target.name.clone() };
+        // The head of a model that ties is its table until now.
+        let head = weight.is_none() && target.shape.len() < 3;
+        let name = if head { self.named(&format!("{module}.weight")) } else { target.name.clone() };
         self.put(model, Tensor { name, made: Some(Arc::new(Made::Sum(sum))), ..target });
         match parts.get(&Role::ProductBias) {
             Some(bias) => self.bias(model, module, bias, scale),
@@ -178,7 +190,7 @@ impl Fold {
         };
         let fits: Vec<usize> = (0..model.tensors.len())
             .filter(|i| inside(&model.tensors[*i].name).is_some())
-            .filter(|i| experts(&model.tensors[*i].shape, &a.shape, &b.shape).is_some())
+            .filter(|i| experts(model, &model.tensors[*i], &a.shape, &b.shape).is_some())
             .collect();
         match fits[..] {
             [only] => Ok(Some(only)),
@@ -198,7 +210,15 @@ impl Fold {
     }
 
     /// The product that a module's factors are, laid as the weight is.
-    fn product(&self, target: &Tensor, module: &str, a: &Tensor, b: &Tensor, embedding: bool) -> Result<Product> {
+    fn product(
+        &self,
+        model: &Checkpoint,
+        target: &Tensor,
+        key: &str,
+        a: &Tensor,
+        b: &Tensor,
+        embedding: bool,
+    ) -> Result<Product> {
         let misfit = |rank: u64| {
             let problem = format!(
                 "{:?} and {:?} of its partner are no factors of rank {rank} of `{}`, {:?}; the adapter is of another model",
@@ -208,12 +228,12 @@ impl Fold {
         };
         let factor = |t: &Tensor, block, rank, step| Factor { tensor: t.clone(), block, rank, step };
         let inner = |t: &Tensor| t.shape.get(1..).map_or(1, |s| s.iter().product::<u64>());
-        let scale = self.config.scale(module) * self.weight;
+        let scale = self.config.scale(key) * self.weight;
         let (Some(across), Some(outputs)) = (a.shape.first(), b.shape.first()) else { return Err(misfit(0)) };
-        if let Some((experts, old)) = experts(&target.shape, &a.shape, &b.shape) {
+        if let Some((experts, old)) = experts(model, target, &a.shape, &b.shape) {
             let (rows, columns) = (target.shape[1], target.shape[2]);
             let rank = across / experts;
-            self.same_rank(a, module, rank)?;
+            self.same_rank(a, key, rank)?;
             // [rank * experts, columns] and [rows, rank * experts], the experts outermost in the one, innermost in the other.
             let of_a = |n| factor(a, rank * n, n, 1);
             let of_b = factor(b, 1, experts, *across);
@@ -223,12 +243,12 @@ impl Fold {
         let rank = *across;
         let (inputs, outputs) = (inner(a), *outputs);
         if inner(b) != rank || target.shape.is_empty() {
-            return Err(misfit(self.config.rank(module)));
+            return Err(misfit(self.config.rank(key)));
         }
-        self.same_rank(a, module, rank)?;
+        self.same_rank(a, key, rank)?;
         let (rows, columns) = (target.shape[0], inner(target));
-        let plain = (rows, columns) == (outputs, inputs);
-        let turned = (rows, columns) == (inputs, outputs) && target.shape.len() == 2;
+        let plain = rows == outputs && a.shape.get(1..) == target.shape.get(1..);
+        let turned = (rows, columns) == (inputs, outputs) && target.shape.len() == 2 && a.shape.len() == 2;
         let turn =
             if embedding || !plain { turned } else { turned && self.transposed.unwrap_or(self.config.transposed) };
         if !turn && (!plain || embedding) {
@@ -242,18 +262,27 @@ impl Fold {
         Ok(Product { left, right, rank, rows, columns, scale })
     }
 
-    fn same_rank(&self, a: &Tensor, module: &str, rank: u64) -> Result<()> {
-        let said = self.config.rank(module);
+    fn same_rank(&self, a: &Tensor, key: &str, rank: u64) -> Result<()> {
+        let said = self.config.rank(key);
         if said == rank && rank > 0 {
             return Ok(());
         }
         self.wrong(a, format!("has rank {rank}, and {CONFIG} says {said}; the scale of the change is not known"))
     }
 
+    /// Refuses what no arithmetic is done on: the factor `a` belongs to it.
+    fn computes(&self, tensor: &Tensor, a: &Tensor, of: &str) -> Result<()> {
+        if tensor.dtype.computes() {
+            return Ok(());
+        }
+        let name = if tensor.name == a.name { String::new() } else { format!("`{}` ", tensor.name) };
+        self.wrong(a, format!("{name}is {} in {of}; expected F64, F32, F16 or BF16", tensor.dtype.name()))
+    }
+
     /// Refuses lengths of rows that are none.
-    fn lengths(&self, target: &Tensor, lengths: &Tensor, embedding: bool) -> Result<()> {
-        let turned = self.transposed.unwrap_or(self.config.transposed) && target.shape.len() == 2;
-        if embedding || turned || target.shape.len() != 2 || self.weight != 1.0 {
+    fn lengths(&self, target: &Tensor, lengths: &Tensor, turned: bool) -> Result<()> {
+        self.computes(lengths, lengths, "the adapter")?;
+        if turned || target.shape.len() != 2 || self.weight != 1.0 {
             let what = if self.weight != 1.0 { "a weight other than 1" } else { "weights other than [out, in]" };
             return self
                 .wrong(lengths, format!("is of DoRA, which is not folded here with {what}; fold it with PEFT first"));
@@ -269,11 +298,13 @@ impl Fold {
 
     /// A bias that belongs to the product: scaled as it is, and added.
     fn bias(&mut self, model: &mut Checkpoint, module: &str, bias: &Tensor, scale: f64) -> Result<()> {
+        self.computes(bias, bias, "the adapter")?;
         let mut parts = Vec::new();
         let mut like = bias.clone();
-        like.name = format!("{module}.bias");
-        if let Some(i) = self.meant(model, &like.name) {
+        like.name = self.named(&format!("{module}.bias"));
+        if let Some(i) = self.meant(model, &format!("{module}.bias")) {
             like = model.tensors[i].clone();
+            self.computes(&like, bias, "the model")?;
             if like.shape != bias.shape {
                 return self
                     .wrong(bias, format!("has shape {:?}, and `{}` has {:?}", bias.shape, like.name, like.shape));
@@ -294,7 +325,7 @@ impl Fold {
                 self.missing.push(trained.name.clone());
                 return Ok(());
             }
-            self.put(model, Tensor { name: name.to_owned(), ..trained.clone() });
+            self.put(model, Tensor { name: self.named(name), ..trained.clone() });
             return Ok(());
         };
         let own = model.tensors[index].clone();
@@ -324,16 +355,4 @@ impl Fold {
         self.changed += 1;
         model.put(tensor);
     }
-}
-
-/// The number of experts, and whether rows are inputs as PEFT had them at first, if a weight [experts, rows, columns] and
-/// factors A [rank * experts, ...] and B [..., rank * experts] fit each other.
-fn experts(weight: &[u64], a: &[u64], b: &[u64]) -> Option<(u64, bool)> {
-    let (&[experts, rows, columns], &[across, inputs], &[outputs, ranks]) = (weight, a, b) else { return None };
-    if experts == 0 || across % experts != 0 || across != ranks {
-        return None;
-    }
-    let new = (outputs, inputs) == (rows, columns);
-    let old = (outputs, inputs) == (columns, rows);
-    (new || old).then_some((experts, !new))
 }

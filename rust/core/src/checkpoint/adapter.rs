@@ -5,12 +5,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Checkpoint, Tensor, read_json};
+use super::{Checkpoint, Tensor, index, read_json};
 use crate::error::{Error, Result};
 use crate::model::lora::{Key, LoraConfig, Role};
 
 /// The file that says what an adapter's factors mean.
 pub(super) const CONFIG: &str = "adapter_config.json";
+
+/// The file of its factors, where they are one.
+const FILE: &str = "adapter_model.safetensors";
 
 /// Tensors of an adapter that belong to one module, by what they are.
 pub(super) type Parts = BTreeMap<Role, Tensor>;
@@ -33,7 +36,13 @@ impl Adapter {
     /// # Errors
     /// [`Error::Checkpoint`] if it is none, or one whose change is no sum of products.
     pub fn open(path: &Path) -> Result<Self> {
-        let checkpoint = Checkpoint::open(path)?;
+        let folder = index::resolve(path)?;
+        // A folder may hold a model too, whose tensors are no change of another.
+        let beside = folder.join(FILE);
+        let mut checkpoint = Checkpoint::open(if beside.is_file() { &beside } else { path })?;
+        if beside.is_file() {
+            checkpoint.path = folder;
+        }
         let path = &checkpoint.path;
         let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
         let said = read_json(&folder.join(CONFIG)).ok_or_else(|| {
@@ -56,17 +65,19 @@ impl Adapter {
     pub fn to_json(&self) -> Value {
         let one = |((module, depth), parts): (&(String, usize), &Parts)| {
             let named = |roles: &[Role]| roles.iter().find_map(|r| parts.get(r)).map(|t| t.name.as_str());
+            let key = self.config.key(module, *depth);
             json!({
                 "module": module,
                 "depth": depth,
+                "key": key,
                 "a": named(&[Role::A, Role::EmbeddingA]),
                 "b": named(&[Role::B, Role::EmbeddingB]),
                 "embedding": parts.contains_key(&Role::EmbeddingA),
                 "magnitude": named(&[Role::Magnitude]),
                 "bias": named(&[Role::ProductBias]),
                 "whole": named(&[Role::Whole]),
-                "rank": self.config.rank(module),
-                "scale": self.config.scale(module),
+                "rank": self.config.rank(&key),
+                "scale": self.config.scale(&key),
             })
         };
         self.modules.iter().map(one).collect()

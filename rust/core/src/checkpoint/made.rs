@@ -131,8 +131,19 @@ pub struct Factor {
     pub step: u64,
 }
 
-/// Bytes of what is formed of a sum at a time, with rows of left factors.
-const FORMED: u64 = 1 << 20;
+/// Elements that are formed together: in f64 they fit the second-level cache, and there are rows enough that a tile of a right
+/// factor is used many times.
+pub const BLOCK: u64 = 1 << 16;
+
+/// Elements of a factor that are read at a time where they do not lie together, if those of one row are not further apart.
+pub const GATHERED: u64 = 1 << 16;
+
+impl Factor {
+    /// Elements from the first of one row or column to the last.
+    pub fn apart(&self, ranks: u64) -> u64 {
+        if self.step == 1 { 1 } else { ranks.saturating_sub(1) * self.rank + 1 }
+    }
+}
 
 impl Sum {
     /// Elements of a row: of an array with more dimensions all behind the first.
@@ -143,11 +154,15 @@ impl Sum {
 
     fn resident(&self, shape: &[u64]) -> u64 {
         let inner: u64 = self.parts.iter().filter_map(|(t, _)| Some(t.made.as_ref()?.resident(&t.shape))).sum();
-        // The right factor of a block in f64, and what it is read from in f64 too.
-        let right = |p: &Product| p.rank * p.columns * 8 + (p.right.tensor.elements() * 8).min(p.rank * p.columns * 64);
+        let products = |p: &Product| {
+            // The rows of the left factor and the block of the right one, in f64; and what they are read from, twice.
+            let rows = BLOCK / p.columns.max(1) + 2;
+            let gathered = GATHERED.max(p.left.apart(p.rank)).max(p.right.apart(p.rank)).max(p.columns);
+            p.rank * (rows + p.columns) * 8 + gathered * 16
+        };
         // Rows that are given lengths are read whole, and their lengths are found in one.
         let bits: u64 = self.parts.iter().map(|(t, _)| t.read_bits()).sum();
         let rows = if self.magnitude.is_some() { self.columns(shape) * (8 + 2 * bits.div_ceil(8)) } else { 0 };
-        inner + FORMED + rows + self.products.iter().map(right).sum::<u64>()
+        inner + BLOCK * 8 + rows + self.products.iter().map(products).sum::<u64>()
     }
 }

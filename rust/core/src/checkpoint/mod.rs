@@ -4,6 +4,7 @@ mod adapted;
 mod adapter;
 mod experts;
 mod file;
+mod fitting;
 mod folder;
 pub mod header;
 mod index;

@@ -7,11 +7,10 @@ use crate::engine::chunks;
 use crate::engine::observer::{Observer, Progress};
 use crate::engine::spans;
 use crate::error::Result;
-use crate::kernels::cast::{Element, widen};
 use crate::kernels::reduce;
 use crate::sizes::{CHUNK, TILE};
 use crate::source::IoMode;
-use crate::view::Plain;
+use crate::view::stored;
 
 /// Figures of one tensor; NaN and infinite elements are counted and left out of the rest.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -101,16 +100,15 @@ pub fn summarise(
     let elements = checkpoint.tensors.iter().map(|t| if t.dtype.computes() { t.elements() } else { 0 });
     let figures = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
         let tensor = &checkpoint.tensors[i];
-        let stored = Plain { source: &*sources[tensor.file], tensor };
-        let element = Element::need(tensor.dtype)?;
+        let view = stored(tensor, &sources);
         let mut summary = Summary::EMPTY;
         let mut wide = [0f32; TILE];
-        chunks::each(&[&stored], elements, CHUNK, true, buffers, |_, raw| {
+        chunks::each(&[&*view], elements, CHUNK, true, buffers, |part, raw| {
             progress.alive()?;
-            let width = element.bytes();
-            for bytes in raw[0].chunks(TILE * width) {
-                let wide = &mut wide[..bytes.len() / width];
-                widen(element, bytes, wide);
+            for start in part.clone().step_by(TILE) {
+                let piece = start..(start + TILE as u64).min(part.end);
+                let wide = &mut wide[..(piece.end - start) as usize];
+                view.decode(raw[0], &part, &piece, wide)?;
                 summary.add(wide);
             }
             progress.add(raw[0].len() as u64);

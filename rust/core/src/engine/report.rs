@@ -136,15 +136,22 @@ pub(super) fn render(
 }
 
 /// Paths as others may see them: where a model lies on this machine is nobody's business who gets the output.
-struct Local<'a> {
+struct Local {
     /// Absolute paths and the labels that stand for them, the longest first.
-    models: Vec<(String, &'a str)>,
+    models: Vec<(String, String)>,
 }
 
-impl<'a> Local<'a> {
-    fn of(plan: &'a Plan) -> Self {
+impl Local {
+    fn of(plan: &Plan) -> Self {
         let all = plan.models.iter().zip(&plan.labels).filter(|(m, _)| m.path.is_absolute());
-        let mut models: Vec<_> = all.map(|(m, l)| (m.path.to_string_lossy().into_owned(), l.as_str())).collect();
+        let mut models: Vec<_> = all.map(|(m, l)| (m.path.to_string_lossy().into_owned(), l.clone())).collect();
+        // Adapters lie elsewhere.
+        let folders = plan.models.iter().flat_map(|m| &m.files).filter_map(|f| f.path.parent());
+        let known = |p: &Path| plan.models.iter().any(|m| p.starts_with(&m.path) || m.path.starts_with(p));
+        for folder in folders.filter(|p| p.is_absolute() && !known(p)) {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            models.push((folder.to_string_lossy().into_owned(), name));
+        }
         models.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         Self { models }
     }
@@ -168,7 +175,12 @@ impl<'a> Local<'a> {
             }
             Value::Array(items) => items.iter().map(|v| self.value(v)).collect(),
             Value::Object(map) => {
-                map.iter().map(|(k, v)| (k.clone(), self.value(v))).collect::<serde_json::Map<_, _>>().into()
+                // A model that is named with adapters: the label of its path has them too.
+                let with_adapters = |k: &str| k == "path" && map.contains_key("adapters");
+                let last = |v: &Value| Some(Path::new(v.as_str()?).file_name()?.to_string_lossy().into_owned().into());
+                let own = |k: &str, v: &Value| if with_adapters(k) { last(v) } else { None };
+                let one = |(k, v): (&String, &Value)| (k.clone(), own(k, v).unwrap_or_else(|| self.value(v)));
+                map.iter().map(one).collect::<serde_json::Map<_, _>>().into()
             }
             other => other.clone(),
         }

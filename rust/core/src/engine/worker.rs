@@ -9,10 +9,12 @@ use super::output::{Output, Pool};
 use super::queue::Task;
 use super::tiles::{Inputs, Pass, Scratch, overlap};
 use crate::digest::Leaves;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, first_nonfinite, narrow, widen, widen_to_odd};
 use crate::methods::{Kernel, Stats, Tile};
 use crate::plan::{Action, TensorPlan, budget};
+use crate::sizes::TILE;
 use crate::view::{Decode, View};
 
 /// Bytes moved at a time: digested, checked and copied while they are in the cache.
@@ -111,6 +113,11 @@ impl Worker<'_> {
         let lock = task.job.kernel.read();
         let Some(kernel) = lock.as_ref() else { return Err(Error::bug(format!("`{}` has no method", t.name))) };
         let mut ranks = task.job.ranks_before(task.span);
+        let views = t.action.views();
+        if t.dtype == Dtype::F64 && kernel.casts() && views[0].is_made(&self.inputs.plan.models) {
+            drop(lock);
+            return self.form(task, t, &views[0], scratch);
+        }
         let element = Element::need(t.dtype)?;
         let (width, elements) = (element.bytes(), t.elements_of(task.span));
         let mut leaves = Leaves::new();
@@ -149,6 +156,33 @@ impl Worker<'_> {
         for (i, leaves) in digests.iter().enumerate() {
             task.job.digested(i + 1, task.span, leaves);
         }
+        task.job.digested(0, task.span, &leaves.finish());
+        Ok(())
+    }
+
+    /// Writes in f64 what is made in f64: tiles are f32.
+    fn form(&self, task: &Task, t: &TensorPlan, from: &View, scratch: &mut Scratch) -> Result<()> {
+        let Inputs { plan, sources, chunk, progress, .. } = self.inputs;
+        let opened = from.open(&plan.models, sources);
+        let (elements, none) = (t.elements_of(task.span), 0..0);
+        let mut leaves = Leaves::new();
+        let mut out = Output::new(&self.pool, progress, &task.job, t, &none, elements.start * 8);
+        let mut values = vec![0f64; TILE];
+        chunks::each(&[&*opened], elements, chunk, true, &mut scratch.buffers, |part, raw| {
+            progress.alive()?;
+            for start in part.clone().step_by(TILE) {
+                let piece = start..(start + TILE as u64).min(part.end);
+                let values = &mut values[..(piece.end - start) as usize];
+                opened.decode_exactly(raw[0], &part, &piece, values)?;
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                self.inputs.finite(&*opened, &bytes, start)?;
+                leaves.update(&bytes);
+                out.push(&bytes)?;
+            }
+            progress.add(raw[0].len() as u64);
+            Ok(())
+        })?;
+        out.send()?;
         task.job.digested(0, task.span, &leaves.finish());
         Ok(())
     }

@@ -11,6 +11,8 @@ pub struct LoraConfig {
     rank: u64,
     alpha: f64,
     rslora: bool,
+    /// Whether rows are given lengths (DoRA).
+    pub lengths: bool,
     /// Whether weights are [in, out], where their shape does not tell.
     pub transposed: bool,
     ranks: Vec<(Regex, f64)>,
@@ -24,15 +26,16 @@ pub struct LoraConfig {
 /// Ways to initialise that change the base, of which the adapter is then no change.
 const OTHER_BASE: [&str; 7] = ["pissa", "olora", "corda", "loftq", "lora_ga", "eva_whiten", "mifa"];
 /// Kinds of adapters of the same family whose change is another function of the factors.
-const OTHER_KINDS: [&str; 8] = [
+const OTHER_KINDS: [&str; 9] = [
     "use_qalora",
     "alora_invocation_tokens",
     "arrow_config",
     "kasa_config",
-    "monte_carlo_config",
-    "bdlora_config",
+    "monteclora_config",
+    "use_bdlora",
     "velora_config",
     "trainable_token_indices",
+    "layer_replication",
 ];
 
 impl LoraConfig {
@@ -61,13 +64,18 @@ impl LoraConfig {
             |v: &Value| !matches!(v, Value::Null | Value::Bool(false)) && v.as_object().is_none_or(|o| !o.is_empty());
         if let Some(key) = OTHER_KINDS.iter().find(|k| map.get(**k).is_some_and(told)) {
             return Err(format!(
-                "has `{key}`, whose change is no plain low-rank one; fold it into its model with PEFT first"
+                "has `{key}`, with which it is more than low-rank changes of the model's tensors; fold it into its model with PEFT first"
             ));
         }
         let whole = |key: &str| map.get(key).and_then(Value::as_u64).filter(|n| *n > 0);
         let flag = |key: &str| map.get(key).and_then(Value::as_bool).unwrap_or(false);
         let rank = whole("r").ok_or("`r` is missing, or is no rank")?;
         let alpha = map.get("lora_alpha").map_or(Some(8.0), Value::as_f64).filter(|a| a.is_finite());
+        let alpha = alpha.ok_or("`lora_alpha` is not a number")?;
+        let (ranks, alphas) = (patterns(map, "rank_pattern")?, patterns(map, "alpha_pattern")?);
+        if alpha == 0.0 && alphas.is_empty() {
+            return Err("`lora_alpha` is 0: the adapter changes nothing".to_owned());
+        }
         let names = |key: &str| match map.get(key) {
             Some(Value::Array(list)) => list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
             Some(Value::String(one)) => vec![one.clone()],
@@ -75,17 +83,35 @@ impl LoraConfig {
         };
         Ok(Self {
             rank,
-            alpha: alpha.ok_or("`lora_alpha` is not a number")?,
+            alpha,
             rslora: flag("use_rslora"),
+            lengths: flag("use_dora"),
             transposed: flag("fan_in_fan_out"),
-            ranks: patterns(map, "rank_pattern")?,
-            alphas: patterns(map, "alpha_pattern")?,
+            ranks,
+            alphas,
             parameters: names("target_parameters"),
             saved: names("modules_to_save"),
         })
     }
 
-    /// The rank that a module's factors have.
+    /// What patterns know a module's factors by: the module, or the parameter of it that they change, if it can be told;
+    /// of two parameters the one of gates and ups is wrapped first.
+    pub fn key(&self, module: &str, depth: usize) -> String {
+        let of_module = |p: &&String| {
+            let Some((holder, _)) = p.rsplit_once('.') else { return false };
+            module == holder || module.strip_suffix(holder).is_some_and(|before| before.ends_with('.'))
+        };
+        let listed: Vec<&String> = self.parameters.iter().filter(of_module).collect();
+        let last = |p: &&&String| p.ends_with("down_proj") == (depth == 0);
+        let found = match listed[..] {
+            [only] => Some(only),
+            [_, _] => listed.iter().find(last).copied(),
+            _ => None,
+        };
+        found.and_then(|p| p.rsplit('.').next()).map_or_else(|| module.to_owned(), |own| format!("{module}.{own}"))
+    }
+
+    /// The rank that a module's factors have, by what patterns know it by.
     pub fn rank(&self, module: &str) -> u64 {
         pattern(&self.ranks, module).map_or(self.rank, |r| r as u64)
     }
@@ -115,8 +141,9 @@ fn patterns(map: &Map<String, Value>, key: &str) -> Result<Vec<(Regex, f64)>, St
         Some(value) => value.as_object().ok_or_else(|| format!("`{key}` is not a mapping"))?,
     };
     let one = |(name, value): (&String, &Value)| {
-        let wrong = || format!("`{key}`: `{name}` has no number above 0");
-        let value = value.as_f64().filter(|v| v.is_finite() && *v > 0.0).ok_or_else(wrong)?;
+        let (whole, what) = if key == "rank_pattern" { (true, "whole number above 0") } else { (false, "number") };
+        let is = |v: &f64| v.is_finite() && (!whole || (*v >= 1.0 && v.fract() == 0.0));
+        let value = value.as_f64().filter(is).ok_or_else(|| format!("`{key}`: `{name}` has no {what}"))?;
         let found = Regex::new(&format!("^(?:.*\\.)?(?:{name})$"));
         Ok((found.map_err(|_| format!("`{key}`: `{name}` is not a regular expression that is read here"))?, value))
     };

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use parking_lot::Mutex;
 
-use super::{Decode, Slot, stored};
-use crate::checkpoint::made::{Factor, Product};
-use crate::error::Result;
+use super::{Decode, Slot, fault, stored};
+use crate::checkpoint::made::{Factor, GATHERED, Product};
+use crate::error::{Error, Result};
 use crate::source::Source;
 
 /// The left factor, times the scale.
@@ -54,6 +54,13 @@ impl<'a> Left<'a> {
         Ok(())
     }
 
+    /// The error about an element of a row that is what is wrong with it.
+    pub fn fault(&self, row: u64, problem: &str) -> Option<Error> {
+        let (factor, block) = (&self.of.left, row / self.of.rows);
+        let first = block * factor.block + (row - block * self.of.rows) * factor.step;
+        (0..self.of.rank).find_map(|k| fault(&*self.view, first + k * factor.rank, problem))
+    }
+
     /// Calls `f` with all ranks of a row that was fetched.
     pub fn with<T>(&self, row: u64, f: impl FnOnce(&[f64]) -> T) -> Result<T> {
         let kept = self.kept.lock();
@@ -67,6 +74,13 @@ impl<'a> Right<'a> {
     /// Opens it.
     pub fn new(of: &'a Product, files: &'a [Box<dyn Source>]) -> Self {
         Self { of, view: stored(&of.right.tensor, files), kept: Mutex::new(None) }
+    }
+
+    /// The error about an element of a column that is what is wrong with it.
+    pub fn fault(&self, row: u64, column: u64, problem: &str) -> Option<Error> {
+        let (factor, block) = (&self.of.right, row / self.of.rows);
+        let first = block * factor.block + column * factor.step;
+        (0..self.of.rank).find_map(|k| fault(&*self.view, first + k * factor.rank, problem))
     }
 
     /// Calls `f` with the factor of the block that a row is in, rank by rank.
@@ -119,11 +133,17 @@ fn gather(
         }
         return Ok(());
     }
-    let last = first + (rank - 1) * factor.rank + (n - 1) * factor.step;
-    read(first, last + 1, &mut values)?;
-    for k in 0..rank {
-        for i in 0..n {
-            put(k as usize, i as usize, values[(k * factor.rank + i * factor.step) as usize]);
+    // Rows of a factor may lie far apart: so many at a time that what is read fits the memory that is counted for it.
+    let ranks = factor.apart(rank);
+    let rows = (GATHERED.saturating_sub(ranks) / factor.step).max(1);
+    for begin in (0..n).step_by(rows as usize) {
+        let count = rows.min(n - begin);
+        let from = first + begin * factor.step;
+        read(from, from + (count - 1) * factor.step + ranks, &mut values)?;
+        for k in 0..rank {
+            for i in 0..count {
+                put(k as usize, (begin + i) as usize, values[(k * factor.rank + i * factor.step) as usize]);
+            }
         }
     }
     Ok(())

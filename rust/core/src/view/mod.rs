@@ -177,6 +177,15 @@ pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8])
     Ok(())
 }
 
+/// The error about an element, if it is what is wrong.
+fn fault(view: &dyn Decode, element: u64, problem: &str) -> Option<Error> {
+    let (range, mut value) = (element..element + 1, [0f64]);
+    let mut slot = Slot::default();
+    let raw = view.read(&range, &mut slot).ok()?;
+    view.decode_exactly(raw, &range, &range, &mut value).ok()?;
+    (!value[0].is_finite()).then(|| view.at_fault(element, problem))
+}
+
 /// Memory of one operand of one thread, grown on first use and kept.
 #[derive(Default)]
 pub struct Slot {

@@ -8,17 +8,14 @@ use std::ops::Range;
 use parking_lot::Mutex;
 
 use super::factor::{Left, Right};
-use super::{Decode, Slot, Widen, stored};
-use crate::checkpoint::made::Sum;
+use super::{Decode, Slot, Widen, fault, stored};
+use crate::checkpoint::made::{BLOCK, Sum};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::Element;
 use crate::kernels::low_rank::add_row;
 use crate::source::{Buffer, Source};
 
-/// Elements that are formed together: in f64 they fit the second-level cache, and there are rows enough that a tile of a right
-/// factor is used many times.
-pub const BLOCK: u64 = 1 << 16;
 /// Columns of a tile: of 16 ranks in f64 they fit the first-level cache.
 const COLUMNS: usize = 1024;
 
@@ -170,7 +167,7 @@ impl<'a> Opened<'a> {
     }
 }
 
-impl Decode for Opened<'_> {
+impl<'a> Decode for Opened<'a> {
     fn dtype(&self) -> Dtype {
         Dtype::F64
     }
@@ -180,7 +177,7 @@ impl Decode for Opened<'_> {
         self.parts.iter().map(|(p, _)| p.raw_len(&whole)).sum()
     }
 
-    fn read<'a>(&'a self, elements: &Range<u64>, slot: &'a mut Slot) -> Result<&'a [u8]> {
+    fn read<'r>(&'r self, elements: &Range<u64>, slot: &'r mut Slot) -> Result<&'r [u8]> {
         // What is read is new, though its elements may have the numbers of those before.
         self.formed.lock().elements = 0..0;
         let whole = self.whole(elements);
@@ -228,6 +225,16 @@ impl Decode for Opened<'_> {
     }
 
     fn at_fault(&self, element: u64, problem: &str) -> Error {
+        let row = element / self.columns;
+        let of_part = |(part, _): &(Box<dyn Decode + 'a>, f64)| fault(&**part, element, problem);
+        let of_product = |(left, right): &(Left, Right)| {
+            left.fault(row, problem).or_else(|| right.fault(row, element % self.columns, problem))
+        };
+        let of_length = || self.magnitude.as_ref().and_then(|m| fault(&**m, row, problem));
+        let found = self.parts.iter().find_map(of_part);
+        if let Some(error) = found.or_else(|| self.products.iter().find_map(of_product)).or_else(of_length) {
+            return error;
+        }
         match self.parts.first() {
             Some((part, _)) => part.at_fault(element, &format!("(with its adapters) {problem}")),
             None => Error::bug(format!("element {element} of a sum of nothing {problem}")),
