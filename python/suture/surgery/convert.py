@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -40,5 +41,8 @@ def convert(
     recipe = {"copy": {key: value for key, value in asked.items() if value is not None}}
     config = own_config(Path(plain(model)))
     beside = [] if config is None else [("adapter_config.json", config)]
-    job = prepare(recipe, for_output(out, settings), beside=beside)
+    how = for_output(out, settings)
+    # Other files than the model's: shards as merges have them.
+    how = how if how.shard_size is not None else replace(how, shard_size="5GB")
+    job = prepare(recipe, how, beside=beside)
     return carry_out(job, out, dry_run, progress)
