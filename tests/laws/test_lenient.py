@@ -215,3 +215,13 @@ def test_anchors_stand_for_what_they_name(models: list[Path], tmp_path: Path) ->
     path.write_text(text.replace("0.25}", "0.25, wieght: 1}"))
     with pytest.raises(suture.UsageError, match=r"c\.yml:3: .*wieght"):
         suture.merge(path, tmp_path / "out", dry_run=True)
+
+
+@pytest.mark.parametrize("form", ["models", "slices"])
+def test_a_base_alone_is_the_base(form: str, tmp_path: Path) -> None:
+    """So people fold adapters by a merge: a method of changes with no model besides the base gives the base back."""
+    base, *_ = llama_family(tmp_path / "models", layers=2, n=1, hidden=8, heads=2, kv_heads=1, ff=8, vocab=16)
+    entry = {"model": str(base), "parameters": {"weight": 1}}
+    listed = {"models": [entry]} if form == "models" else {"slices": [{"sources": [entry | {"layer_range": [0, 2]}]}]}
+    report = suture.merge({"merge_method": "task_arithmetic", "base_model": str(base), **listed}, tmp_path / "out")
+    assert {t.action for t in report.tensors} == {"copy"}

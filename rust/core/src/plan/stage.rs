@@ -46,7 +46,8 @@ pub struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// The source whose tensors name and order the output's.
     pub fn lead(&self) -> &Source<'a> {
-        self.base.as_ref().unwrap_or(&self.inputs[0])
+        // One of them is there; a base may be alone.
+        self.base.as_ref().unwrap_or_else(|| &self.inputs[0])
     }
 
     /// The base, if there is one, and the inputs.
