@@ -156,13 +156,14 @@ def test_published_weights(torch: Any, rxnfp: Path, rxnfp_published: Path, tmp_p
         assert {added + n: r for n, r in expected.items()} == read_checkpoint(rxnfp / "whole" / name)
 
 
+@pytest.mark.parametrize("other", ["ft", "ft_10k_25s"])
 @pytest.mark.parametrize("method", ["linear", "ties", "swap"])
-def test_surgery_on_published_weights(method: str, rxnfp_published: Path, tmp_path: Path) -> None:
+def test_surgery_on_published_weights(method: str, other: str, rxnfp_published: Path, tmp_path: Path) -> None:
     """Law 10: straight from the published files the result is that of the same models in safetensors.
 
-    Of `ft` the names differ by a prefix from those of the two others, which are used here.
+    Of `ft` the names differ by a prefix from those of the two others, and are matched.
     """
-    published = [rxnfp_published / name for name in ("base", "ft_10k_25s")]
+    published = [rxnfp_published / name for name in ("base", other)]
     converted = [tmp_path / model.name for model in published]
     for model, out in zip(published, converted, strict=True):
         suture.convert(model, out)

@@ -1,11 +1,12 @@
 """Recipes: from a YAML config or a dict to the JSON that the core compiles."""
 
 from suture.recipe.config import OUTPUTS, Config, check_values, load
-from suture.recipe.models import as_json, made_names, with_made, with_models, with_names, with_places
+from suture.recipe.models import adapters_of, as_json, made_names, with_made, with_models, with_names, with_places
 
 __all__ = [
     "OUTPUTS",
     "Config",
+    "adapters_of",
     "as_json",
     "check_values",
     "load",

@@ -97,6 +97,20 @@ def with_made(recipe: Any, places: Mapping[str, Path]) -> Any:
     return with_models(recipe, lambda v, _: str(places[v.name]) if isinstance(v, Made) else v)
 
 
+def adapters_of(recipe: Any) -> list[str]:
+    """Where the adapters lie that models are named with, each once."""
+    found: dict[str, None] = {}
+
+    def note(model: Any, _: str) -> Any:
+        given = model.data() if isinstance(model, Reference) else model
+        if isinstance(given, dict):
+            found.update(dict.fromkeys(a["path"] for a in given.get("adapters") or ()))
+        return model
+
+    with_models(recipe, note)
+    return list(found)
+
+
 def with_names(recipe: Any) -> Any:
     """A recipe with its models by the names of their folders: where they lie is nobody else's business."""
     return with_models(recipe, lambda v, _: written(changed(v, lambda path: Path(path).resolve().name)))

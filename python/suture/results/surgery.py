@@ -23,6 +23,13 @@ class InputFile(TypedDict, total=False):
     identity: dict[str, int]
 
 
+class Applied(TypedDict):
+    """An adapter that is folded into a model, and what its change is multiplied by."""
+
+    path: str | dict[str, str]
+    weight: float
+
+
 class Model(TypedDict, total=False):
     """A model that is read; `tensors` and `bytes` stand in a plan.
 
@@ -32,8 +39,8 @@ class Model(TypedDict, total=False):
 
     label: str
     path: str | dict[str, str]
-    #: Adapters folded into it, in a plan; of a model that is named otherwise than its folder the name.
-    adapters: list[Any]
+    #: Of a plan: the adapters in it, and what it is called if not by its folder.
+    adapters: list[Applied]
     name: str | None
     files: list[InputFile]
     tensors: int

@@ -9,8 +9,7 @@ from typing import Any
 
 from suture._core import __version__
 from suture.escape import json_text, printable
-from suture.recipe import with_models, with_names
-from suture.reference import Reference
+from suture.recipe import adapters_of, with_names
 
 
 def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
@@ -23,7 +22,7 @@ def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
     title = title or recipe["copy"]["title"]
     copied = recipe.get("copy") or {}
     merged = [Path(entry["model"]) for entry in copied.get("of") or ()]
-    adapters = [Path(path) for path in _adapters(recipe)]
+    adapters = [Path(path) for path in adapters_of(recipe)]
     count = f"{len(merged)} adapters" if merged else f"{len(models)} model{'' if len(models) == 1 else 's'}"
     if adapters:
         count += f" and {len(adapters)} adapter{'' if len(adapters) == 1 else 's'}"
@@ -52,17 +51,3 @@ by this recipe; `suture.json` beside it holds the digest of every tensor.
 ```
 """
     return text.encode()
-
-
-def _adapters(recipe: dict[str, Any]) -> list[str]:
-    """The adapters that models are named with, each once."""
-    found: dict[str, None] = {}
-
-    def note(model: Any, _: str) -> Any:
-        given = model.data() if isinstance(model, Reference) else model
-        if isinstance(given, dict):
-            found.update(dict.fromkeys(a["path"] for a in given.get("adapters") or ()))
-        return model
-
-    with_models(recipe, note)
-    return list(found)

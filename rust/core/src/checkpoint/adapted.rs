@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::adapter::{Adapter, CONFIG, Parts};
-use super::fitting::{experts, told_by, told_by_model};
+use super::fitting::{experts, stacks, told_by, told_by_model};
 use super::made::{Factor, Made, Product, Sum};
 use super::{Applied, Checkpoint, Tensor};
 use crate::error::{Error, Result};
@@ -34,7 +34,8 @@ impl Checkpoint {
         modules.values_mut().flat_map(BTreeMap::values_mut).for_each(|t| t.file += first_file);
         let (path, weight) = (path.clone(), applied.weight());
         let shift = modules.keys().take(SOUGHT).find_map(|(module, _)| self.shifted(&format!("{module}.weight")));
-        let mut fold = Fold { path, config, weight, transposed: None, shift, changed: 0, missing: vec![] };
+        let stacks = stacks(self, &config);
+        let mut fold = Fold { path, config, weight, transposed: None, stacks, shift, changed: 0, missing: vec![] };
         let told = modules.iter().find_map(|((module, _), parts)| fold.tells_transposed(self, module, parts));
         fold.transposed = told.or_else(|| told_by_model(self));
         if modules.values().all(|parts| parts.contains_key(&Role::Whole)) {
@@ -91,6 +92,8 @@ struct Fold {
     weight: f64,
     /// Whether matrices are kept as [in, out], as far as the shapes of the others tell.
     transposed: Option<bool>,
+    /// The model's tensors of stacked experts that it may change.
+    stacks: Vec<usize>,
     /// What its names have in front, and what the model's have instead, once that is known.
     shift: Option<(String, String)>,
     /// Tensors changed.
@@ -172,7 +175,11 @@ impl Fold {
         let head = weight.is_none() && target.shape.len() < 3;
         let name = if head { self.named(&format!("{module}.weight")) } else { target.name.clone() };
         self.put(model, Tensor { name, made: Some(Arc::new(Made::Sum(sum))), ..target });
-        match parts.get(&Role::ProductBias) {
+        let bias = parts.get(&Role::ProductBias);
+        if let Some(bias) = bias.filter(|bias| bias.shape != b.shape[..1]) {
+            return self.wrong(bias, format!("has shape {:?}, expected one number for each row of B", bias.shape));
+        }
+        match bias {
             Some(bias) => self.bias(model, module, bias, scale),
             None => Ok(()),
         }
@@ -180,16 +187,15 @@ impl Fold {
 
     /// The tensor of stacked experts that a module's factors belong to: the one whose shape they fit.
     fn stacked(&self, model: &Checkpoint, module: &str, depth: usize, a: &Tensor, b: &Tensor) -> Result<Option<usize>> {
-        let inside = |name: &str| {
-            let (before, last) = name.rsplit_once('.')?;
-            let listed =
-                |p: &String| p == name || name.ends_with(&format!(".{p}")) || p.rsplit('.').next() == Some(last);
-            let same =
-                before == module || before.ends_with(&format!(".{module}")) || module.ends_with(&format!(".{before}"));
-            (same && self.config.parameters.iter().any(listed)).then_some(())
+        let inside = |i: &usize| {
+            let before = model.tensors[*i].name.rsplit_once('.').map_or("", |(before, _)| before);
+            before == module || before.ends_with(&format!(".{module}")) || module.ends_with(&format!(".{before}"))
         };
-        let fits: Vec<usize> = (0..model.tensors.len())
-            .filter(|i| inside(&model.tensors[*i].name).is_some())
+        let fits: Vec<usize> = self
+            .stacks
+            .iter()
+            .copied()
+            .filter(inside)
             .filter(|i| experts(model, &model.tensors[*i], &a.shape, &b.shape).is_some())
             .collect();
         match fits[..] {

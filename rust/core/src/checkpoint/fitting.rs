@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, Tensor};
 use crate::model::attention::Attention;
+use crate::model::lora::LoraConfig;
 use crate::model::names::split_layer;
 
 /// Whether a module's weight is kept as [in, out], if its shape tells. Only layers speak for each other: a head is
@@ -17,6 +18,16 @@ pub(super) fn told_by(module: &str, weight: &Tensor, a: &Tensor, b: &Tensor) -> 
 /// Whether a model keeps the matrices of its layers as [in, out], if one that no adapter need change tells.
 pub(super) fn told_by_model(model: &Checkpoint) -> Option<bool> {
     model.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape)).then_some(true)
+}
+
+/// The stacks of experts that an adapter's config lists, found once for all its modules.
+pub(super) fn stacks(model: &Checkpoint, config: &LoraConfig) -> Vec<usize> {
+    let listed = |name: &str| {
+        let last = name.rsplit('.').next();
+        config.parameters.iter().any(|p| p == name || name.ends_with(&format!(".{p}")) || p.rsplit('.').next() == last)
+    };
+    let stacked = |i: &usize| model.tensors[*i].shape.len() == 3 && listed(&model.tensors[*i].name);
+    (0..model.tensors.len()).filter(stacked).collect()
 }
 
 /// The number of experts, and whether rows are inputs, if a weight [experts, rows, columns] and factors A [rank * experts,
