@@ -30,7 +30,8 @@ def entry(model: Path, weight: Any = 0.5, **more: Any) -> dict[str, Any]:
 
 def sliced(models: Sequence[Path], *cuts: tuple[int, int], **more: Any) -> dict[str, Any]:
     """Slices of two models."""
-    slices = [{"sources": [entry(m, layer_range=[a, b]) for m in models[1:3]]} for a, b in cuts]
+    base = [Path(more["base_model"])] if "base_model" in more else []
+    slices = [{"sources": [entry(m, layer_range=[a, b]) for m in (*base, *models[1:3])]} for a, b in cuts]
     return {"merge_method": "linear", "slices": slices, **more}
 
 

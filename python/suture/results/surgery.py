@@ -151,7 +151,7 @@ class Planned(TypedDict, total=False):
     config: dict[str, Any]
     budget: Budget
     #: The rows that models of other vocabularies give, by model.
-    vocabulary: dict[str, Any]
+    vocabulary: dict[str, Any] | None
     sidecars: list[str]
     proposal: Proposal
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Checkpoint, Tensor};
+use crate::model::tied;
 
 /// What names of a model have in front, and what those of another have instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +21,11 @@ impl Checkpoint {
     /// Names that both have stay as they are. It must be one prefix that explains most of those that differ, and no name may
     /// come to be there twice.
     pub fn named_as(&self, other: &Self) -> Option<(Self, Prefixes, usize)> {
-        let lacks = |t: &&Tensor| !t.is_buffer() && self.counterpart(&t.name).is_none();
+        // A head that is tied, or the copy of a table, stands for itself: looking for it in every model would take long.
+        let tied = |t: &Tensor| tied::is_head(&t.name) || tied::is_table(&t.name);
+        let lacks = |t: &&Tensor| {
+            self.find_alike(&t.name).is_none() && !t.is_buffer() && !(tied(t) && self.counterpart(&t.name).is_some())
+        };
         let missing: Vec<&Tensor> = other.tensors.iter().filter(lacks).collect();
         let prefixes = missing.iter().take(LOOKED).find_map(|t| self.prefixes(&t.name))?;
         let own = |t: &Tensor| {

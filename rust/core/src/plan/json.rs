@@ -26,7 +26,6 @@ struct PlanTold<'a> {
     write_bytes: u64,
     shards: Vec<Value>,
     config: &'a OutputConfig,
-    #[serde(skip_serializing_if = "Option::is_none")]
     vocabulary: Option<Value>,
     warnings: &'a [String],
     notes: &'a [(String, String)],
