@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,46 +11,51 @@ import pytest
 
 import suture
 
-torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    peft = pytest.importorskip("peft")
-    Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-class Experts(torch.nn.Module):  # type: ignore[name-defined, misc]
+def library(name: str) -> Any:
+    """A package, imported when it is needed: others' tests set up what these read when they are first imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(name)
+
+
+def experts(*, turned: bool) -> Any:
     """Stacked experts, rows outputs; `turned` as gpt-oss keeps them."""
+    torch = library("torch")
+    made = torch.nn.Module()
+    made.is_transposed = turned
+    for name, (count, out, into) in {"gate_up_proj": (3, 16, 8), "down_proj": (3, 8, 8)}.items():
+        shape = (count, into, out) if turned else (count, out, into)
+        made.register_parameter(name, torch.nn.Parameter(torch.randn(shape)))
+    return made
 
-    def __init__(self, *, turned: bool) -> None:
-        super().__init__()
-        self.is_transposed = turned
-        shapes = {"gate_up_proj": (3, 16, 8), "down_proj": (3, 8, 8)}
-        for name, (count, out, into) in shapes.items():
-            shape = (count, into, out) if turned else (count, out, into)
-            self.register_parameter(name, torch.nn.Parameter(torch.randn(shape)))
 
-
-class Block(torch.nn.Module):  # type: ignore[name-defined, misc]
+def block() -> Any:
     """A module of every kind."""
+    torch, conv = library("torch"), library("transformers.pytorch_utils").Conv1D
+    return torch.nn.ModuleDict(
+        {
+            "q_proj": torch.nn.Linear(12, 20),
+            "k_proj": torch.nn.Linear(12, 20, bias=False),
+            "c_attn": conv(36, 12),
+            "c_proj": conv(12, 12),
+            "embed_tokens": torch.nn.Embedding(30, 12),
+            "patch": torch.nn.Conv2d(3, 10, (4, 5)),
+            "experts": experts(turned=False),
+            "turned": experts(turned=True),
+        }
+    )
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.q_proj = torch.nn.Linear(12, 20)
-        self.k_proj = torch.nn.Linear(12, 20, bias=False)
-        self.c_attn, self.c_proj = Conv1D(36, 12), Conv1D(12, 12)
-        self.embed_tokens = torch.nn.Embedding(30, 12)
-        self.patch = torch.nn.Conv2d(3, 10, (4, 5))
-        self.experts, self.turned = Experts(turned=False), Experts(turned=True)
 
-
-class Model(torch.nn.Module):  # type: ignore[name-defined, misc]
+def build() -> Any:
     """Two layers and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([Block(), Block()])})
-        self.lm_head = torch.nn.Linear(12, 30, bias=False)
+    torch = library("torch")
+    made = torch.nn.Module()
+    made.model = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([block(), block()])})
+    made.lm_head = torch.nn.Linear(12, 30, bias=False)
+    return made
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -86,6 +90,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def trained(folder: Path, model: Any, seed: int, **config: Any) -> Any:
     """An adapter with random factors, written by PEFT."""
+    torch, peft = library("torch"), library("peft")
     torch.manual_seed(seed)
     made = peft.get_peft_model(model, peft.LoraConfig(**{"r": 4, "lora_alpha": 6} | config))
     with torch.no_grad():
@@ -99,12 +104,10 @@ def trained(folder: Path, model: Any, seed: int, **config: Any) -> Any:
 
 def base(folder: Path) -> Any:
     """The model, written as one file."""
-    torch.manual_seed(0)
-    model = Model()
+    library("torch").manual_seed(0)
+    model = build()
     folder.mkdir()
-    from safetensors.torch import save_file
-
-    save_file(model.state_dict(), folder / "model.safetensors")
+    library("safetensors.torch").save_file(model.state_dict(), folder / "model.safetensors")
     return model
 
 
@@ -143,7 +146,6 @@ MERGED = [
 @pytest.mark.parametrize("turn", [1, -1])
 def test_a_merge_is_loaded_by_peft(kinds: tuple[str, str], turn: int, tmp_path: Path) -> None:
     """PEFT finds every tensor of a merged adapter, and makes the sum of it: what folding the parts gives."""
-    build: Callable[[], Any] = Model
     base(tmp_path / "base")
     parts = []
     for i, kind in enumerate(kinds[::turn]):
@@ -151,10 +153,8 @@ def test_a_merge_is_loaded_by_peft(kinds: tuple[str, str], turn: int, tmp_path: 
         trained(parts[-1], build(), i, **KINDS[kind])
     suture.merge_adapters(parts, tmp_path / "sum", weights=[0.7, -0.4])
     suture.fold(tmp_path / "base", parts, tmp_path / "folded", weights=[0.7, -0.4])
-    from safetensors.torch import load_file
-
     model = build()
-    model.load_state_dict(load_file(tmp_path / "base" / "model.safetensors"))
-    loaded = peft.PeftModel.from_pretrained(model, tmp_path / "sum")
+    model.load_state_dict(library("safetensors.torch").load_file(tmp_path / "base" / "model.safetensors"))
+    loaded = library("peft").PeftModel.from_pretrained(model, tmp_path / "sum")
     agree(suture.open(tmp_path / "folded"), loaded.merge_and_unload().state_dict())
     agree(suture.open(f"{tmp_path / 'base'}+{tmp_path / 'sum'}"), model.state_dict())
