@@ -13,7 +13,7 @@ import suture
 
 from ..support.catalogue import CASES, DEFAULTS, Case, Config, differing, merge
 from ..support.checkpoints import Raw, encode, read_checkpoint, write_checkpoint
-from ..support.layered import settled, sources, with_depth, write_layered
+from ..support.layered import listed, settled, sources, with_depth, write_layered
 from ..support.refusals import refusal
 
 
@@ -40,7 +40,7 @@ def by_module(config: Config, named: str, *, slices: tuple[tuple[int, int], ...]
     """A config of whole models as one of two modules: what `named` says, and the rest, which may be sliced."""
     rest = {key: value for key, value in config.items() if key != "models"}
     whole: dict[str, Any] = {"models": config["models"]}
-    layers = {"slices": [{"sources": sources(config["models"], a, b)} for a, b in slices]} if slices else whole
+    layers = {"slices": [{"sources": sources(listed(config), a, b)} for a, b in slices]} if slices else whole
     return rest | {"modules": {named: whole, "default": layers}}
 
 

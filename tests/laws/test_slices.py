@@ -15,7 +15,18 @@ import suture
 from ..reference.linear import linear
 from ..support.catalogue import CASES, Case, Config, differing, merge
 from ..support.checkpoints import Raw, encode, read_checkpoint, write_checkpoint
-from ..support.layered import LAYERS, STACK, of_layers, renamed, settled, sliced, sources, with_depth, write_layered
+from ..support.layered import (
+    LAYERS,
+    STACK,
+    listed,
+    of_layers,
+    renamed,
+    settled,
+    sliced,
+    sources,
+    with_depth,
+    write_layered,
+)
 from ..support.refusals import left_behind, refusal
 
 
@@ -88,7 +99,8 @@ def apart(case: Case, models: list[Path], place: Path) -> tuple[Config, list[dic
     else:
         other = configure_other(entries, models)
         first, second = entries, other
-    parts = [sources(first, 0, 2), sources(second, 2, 4)]
+    based = listed({**config, "models": []})
+    parts = [sources([*based, *first], 0, 2), sources([*based, *second], 2, 4)]
     both = rest | {"slices": [{"sources": part} for part in parts]}
     alone = [merge(rest | {"slices": [{"sources": part}]}, place / f"alone-{i}") for i, part in enumerate(parts)]
     return both, alone
@@ -143,7 +155,7 @@ def test_masks_follow_the_source_layer(place: Path) -> None:
     base, a = constant(place / "base", [0] * 4), constant(place / "a", [1] * 4)
     masks = {f"{STACK}{i}.w": encode(np.full((4, 4), i in (0, 3)), "BOOL") for i in range(4)}
     entry = {"model": str(a), "parameters": {"masks": str(write_checkpoint(place / "masks", masks))}}
-    slices = [{"sources": [entry | {"layer_range": [2, 4]}]}]
+    slices = [{"sources": [{"model": str(base), "layer_range": [2, 4]}, entry | {"layer_range": [2, 4]}]}]
     suture.merge({"merge_method": "mask", "base_model": str(base), "slices": slices}, place / "out")
     assert found_values(place / "out") == [0.0, 1.0]
 

@@ -116,8 +116,17 @@ def ties(world: World, **more: Any) -> dict[str, Any]:
 
 def by_slices(world: World, *cuts: tuple[int, int], method: str = "linear") -> dict[str, Any]:
     """Slices of the same two models."""
-    slices = [{"sources": [entry(world, n, layer_range=[a, b]) for n in ("one", "two")]} for a, b in cuts]
-    more = {} if method == "linear" else {"base_model": str(world.base)}
+    of_base = [] if method == "linear" else [{"model": str(world.base)}]
+    slices = [
+        {
+            "sources": [
+                *({**b, "layer_range": [i, j]} for b in of_base),
+                *(entry(world, n, layer_range=[i, j]) for n in ("one", "two")),
+            ]
+        }
+        for i, j in cuts
+    ]
+    more = {"base_model": str(world.base)} if of_base else {}
     return {"merge_method": method, "slices": slices, **more}
 
 

@@ -62,7 +62,13 @@ def renamed(source: Path, target: Path, layers: Sequence[int]) -> Path:
 def sliced(config: Config, ranges: Iterable[tuple[int, int]]) -> Config:
     """A config of whole models as one of slices, all of the same models."""
     rest = {key: value for key, value in config.items() if key != "models"}
-    return rest | {"slices": [{"sources": sources(config["models"], a, b)} for a, b in ranges]}
+    return rest | {"slices": [{"sources": sources(listed(config), a, b)} for a, b in ranges]}
+
+
+def listed(config: Config) -> list[dict[str, Any]]:
+    """The models of a config, and in front of them the base, which slices have to list too."""
+    base = [{"model": config["base_model"]}] if "base_model" in config else []
+    return [*base, *config["models"]]
 
 
 def sources(models: Iterable[Mapping[str, Any]], first: int, last: int) -> list[dict[str, Any]]:

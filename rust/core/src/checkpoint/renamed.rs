@@ -21,21 +21,20 @@ impl Checkpoint {
     /// Names that both have stay as they are. It must be one prefix that explains most of those that differ, and no name may
     /// come to be there twice.
     pub fn named_as(&self, other: &Self) -> Option<(Self, Prefixes, usize)> {
-        // A head that is tied, or the copy of a table, stands for itself: looking for it in every model would take long.
-        let tied = |t: &Tensor| tied::is_head(&t.name) || tied::is_table(&t.name);
-        let lacks = |t: &&Tensor| {
-            self.find_alike(&t.name).is_none() && !t.is_buffer() && !(tied(t) && self.counterpart(&t.name).is_some())
-        };
+        let lacks = |t: &&Tensor| self.find_alike(&t.name).is_none() && !t.is_buffer();
         let missing: Vec<&Tensor> = other.tensors.iter().filter(lacks).collect();
-        let prefixes = missing.iter().take(LOOKED).find_map(|t| self.prefixes(&t.name))?;
+        // A head that is tied, or the copy of a table, need not be there: its name says nothing of the others'.
+        let telling = || missing.iter().filter(|t| !tied::is_head(&t.name) && !tied::is_table(&t.name));
+        let prefixes = telling().take(LOOKED).find_map(|t| self.prefixes(&t.name))?;
         let own = |t: &Tensor| {
             let rest = t.name.strip_prefix(&prefixes.theirs)?;
             self.find(&format!("{}{rest}", prefixes.ours)).map(|i| (i, t.name.clone()))
         };
         let found: Vec<(usize, String)> = missing.iter().filter_map(|t| own(t)).collect();
         let free = found.iter().all(|(i, _)| other.find_alike(&self.tensors[*i].name).is_none());
+        let told = found.iter().filter(|(_, name)| !tied::is_head(name) && !tied::is_table(name)).count();
         let once: HashSet<usize> = found.iter().map(|(i, _)| *i).collect();
-        if found.len() * 2 < missing.len() || !free || once.len() < found.len() {
+        if told * 2 < telling().count() || !free || once.len() < found.len() {
             return None;
         }
         let mut out = self.clone();

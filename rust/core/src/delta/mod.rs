@@ -270,8 +270,8 @@ pub fn compare(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<Comparison> {
-    let alike: Vec<Checkpoint> = tuned.iter().map(|t| alike(t, base)).collect::<Result<_>>()?;
-    let tuned: Vec<&Checkpoint> = alike.iter().collect();
+    let alike: Vec<Option<Checkpoint>> = tuned.iter().map(|t| alike(t, base)).collect::<Result<_>>()?;
+    let tuned: Vec<&Checkpoint> = alike.iter().zip(tuned).map(|(alike, own)| alike.as_ref().unwrap_or(own)).collect();
     let tuned = tuned.as_slice();
     let open = Open {
         base,
@@ -330,13 +330,14 @@ pub fn compare(
     Ok(Comparison { base: base.written(), anatomy: anatomy.clone(), options: options.clone(), models, pairs })
 }
 
-/// A fine-tune under the names that the base has, its experts stored as the base's.
-fn alike(tuned: &Checkpoint, base: &Checkpoint) -> Result<Checkpoint> {
+/// A fine-tune under the names that the base has, its experts stored as the base's; `None` if it is so as it is.
+fn alike(tuned: &Checkpoint, base: &Checkpoint) -> Result<Option<Checkpoint>> {
     let packed = match base.packing() {
-        Some(form) if tuned.stores_experts_unlike(base) => tuned.with_experts(form, base)?,
-        _ => tuned.clone(),
+        Some(form) if tuned.stores_experts_unlike(base) => Some(tuned.with_experts(form, base)?),
+        _ => None,
     };
-    Ok(packed.named_as(base).map(|(named, ..)| named).unwrap_or(packed))
+    let named = packed.as_ref().unwrap_or(tuned).named_as(base).map(|(named, ..)| named);
+    Ok(named.or(packed))
 }
 
 /// Every two of `n`.

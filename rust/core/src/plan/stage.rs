@@ -157,7 +157,7 @@ pub fn stage<'a>(
             (None, sources)
         }
         (_, Err(model)) => {
-            if !part.whole {
+            if !part.whole && spec.base != Base::Input {
                 let base = base_path.map(ToString::to_string).unwrap_or_default();
                 let problem = format!(
                     "the base, {base}, is not among the sources of this slice; list it too, with the layers that the others were \
