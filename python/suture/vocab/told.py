@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from suture.escape import printable
 from suture.recipe.vocabulary import Tokenizer
 from suture.vocab.choices import Choices
 from suture.vocab.lead import Lead
@@ -30,11 +31,11 @@ def told_of(
     rows: Sequence[int],
 ) -> list[str]:
     """The notes and warnings of an alignment."""
-    whose = f"tokens of all models, {lead.own.folder} first" if lead.union else f"the tokens of {lead.own.folder}"
-    told = [f"{wanted.at}: the output has {len(lead.names):,} {whose}, and {total:,} rows"]
+    whose = f"those of all models, {lead.own.folder} first" if lead.union else f"those of {lead.own.folder}"
+    told = [f"{wanted.at}: the output has {len(lead.names):,} tokens ({whose}) and {total:,} rows"]
     for folder, own in zip(models, counts, strict=True):
         parts = ", ".join(f"{own[name]:,} {text}" for name, text in _PARTS.items() if own[name])
-        told.append(f"{folder}: of its rows for them {parts}")
+        told.append(f"{folder}: rows for them: {parts}")
     for folder, count in zip(models, rows, strict=True):
         if beyond := [text for text, number in lead.vocabularies[folder].ids.items() if number >= count]:
             told.append(f"{folder}: has no rows for {named(beyond)}, which count as absent")
@@ -54,6 +55,6 @@ def told_of(
 
 def named(tokens: Sequence[str]) -> str:
     """How many tokens, and the first few."""
-    first = ", ".join(f"`{text:.40}`" for text in tokens[:_NAMED])
+    first = ", ".join(f"`{printable(text)[:40]}`" for text in tokens[:_NAMED])
     more = f" and {len(tokens) - _NAMED:,} more" if len(tokens) > _NAMED else ""
     return f"{len(tokens):,} token{'' if len(tokens) == 1 else 's'} ({first}{more})"

@@ -52,6 +52,11 @@ impl Adapter {
         let config = LoraConfig::parse(&said).map_err(|p| Error::checkpoint(&folder.join(CONFIG), p))?;
         let mut modules: BTreeMap<(String, usize), Parts> = BTreeMap::new();
         for t in &checkpoint.tensors {
+            // PEFT may save what was there before training beside what came of it, and that under two names.
+            let trained = t.name.replace(".modules_to_save.", ".");
+            if t.name.contains(".original_module.") || (trained != t.name && checkpoint.find(&trained).is_some()) {
+                continue;
+            }
             let key = Key::parse(&t.name);
             if modules.entry((key.module, key.depth)).or_default().insert(key.role, t.clone()).is_some() {
                 let problem = "is there twice, under two adapters' names; give them files of their own";

@@ -129,6 +129,8 @@ pub struct Checkpoint {
     pub warnings: Vec<String>,
     /// The config.json beside its files, if there is one that can be read.
     pub config: Option<Value>,
+    /// How many of the files are its own, and no adapter's.
+    pub own_files: usize,
     /// Adapters that are folded in, and how many tensors each changes.
     pub folded: Vec<String>,
     /// How it was named.
@@ -164,6 +166,7 @@ impl Checkpoint {
             tensors: Vec::new(),
             warnings: listing.warning.map(|w| format!("{}: {w}", path.display())).into_iter().collect(),
             config: read_json(&path.join("config.json")),
+            own_files: 0,
             folded: Vec::new(),
             reference,
             by_name: HashMap::new(),
@@ -173,6 +176,7 @@ impl Checkpoint {
         for file in &listing.files {
             out.add_file(file)?;
         }
+        out.own_files = out.files.len();
         if let Some(map) = &listing.weight_map {
             for (name, file) in map {
                 let found = out.by_name.get(name).map(|i| &out.files[out.tensors[*i].file].path);
@@ -222,7 +226,7 @@ impl Checkpoint {
     }
 
     /// Puts a tensor in the place of the one of its name, or behind all others.
-    fn put(&mut self, tensor: Tensor) {
+    pub fn put(&mut self, tensor: Tensor) {
         match self.by_name.get(&tensor.name) {
             Some(i) => self.tensors[*i] = tensor,
             None => {
@@ -243,6 +247,7 @@ impl Checkpoint {
             tensors,
             warnings: Vec::new(),
             config: None,
+            own_files: 1,
             folded: Vec::new(),
             reference: PathBuf::new().into(),
             by_name,

@@ -68,7 +68,11 @@ impl LoraConfig {
             ));
         }
         let whole = |key: &str| map.get(key).and_then(Value::as_u64).filter(|n| *n > 0);
-        let flag = |key: &str| map.get(key).and_then(Value::as_bool).unwrap_or(false);
+        let flag = |key: &str| match map.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(said)) => Ok(*said),
+            Some(other) => Err(format!("`{key}` is {other}; expected true or false")),
+        };
         let rank = whole("r").ok_or("`r` is missing, or is no rank")?;
         let alpha = map.get("lora_alpha").map_or(Some(8.0), Value::as_f64).filter(|a| a.is_finite());
         let alpha = alpha.ok_or("`lora_alpha` is not a number")?;
@@ -84,9 +88,9 @@ impl LoraConfig {
         Ok(Self {
             rank,
             alpha,
-            rslora: flag("use_rslora"),
-            lengths: flag("use_dora"),
-            transposed: flag("fan_in_fan_out"),
+            rslora: flag("use_rslora")?,
+            lengths: flag("use_dora")?,
+            transposed: flag("fan_in_fan_out")?,
             ranks,
             alphas,
             parameters: names("target_parameters"),

@@ -21,6 +21,13 @@ pub(super) struct Item {
     pub(super) action: Action,
 }
 
+impl Item {
+    /// The same under another name.
+    pub(super) fn named(&self, name: String) -> Self {
+        Self { name, dtype: self.dtype, shape: self.shape.clone(), action: self.action.clone() }
+    }
+}
+
 /// A tensor to be computed.
 pub struct Computation {
     /// Its name in the output.
@@ -331,8 +338,11 @@ impl Draft {
             Action::Move { from, .. } => from.in_place(&self.models.checkpoints).map(|t| t.begin),
             Action::Compute { .. } => None,
         };
-        let shard_in =
-            |model: usize, i: &Item| self.models.find(model, &i.name).map_or(0, |place| self.models.tensor(place).file);
+        // What comes of an adapter's files goes where the model's last tensors are.
+        let own_files = self.keep_shards_of.map_or(1, |model| self.models.get(model).own_files.max(1));
+        let shard_in = |model: usize, i: &Item| {
+            self.models.find(model, &i.name).map_or(0, |place| self.models.tensor(place).file.min(own_files - 1))
+        };
         let policy = match self.keep_shards_of {
             Some(model) => ShardPolicy::Given(self.items.iter().map(|i| shard_in(model, i)).collect()),
             // Adapters are looked for in one file.

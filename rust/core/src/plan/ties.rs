@@ -21,6 +21,29 @@ fn alike(a: &Action, b: &Action) -> bool {
 }
 
 impl Draft {
+    /// Where the model that lends its config has a head of its own, and those merged tie theirs: the output has none, and no loader
+    /// would make one of the table. What is made of the table is written as the head too.
+    fn write_head_out(&mut self) {
+        let model = self.models.get(self.config.from);
+        let Some(head) = model.tensors.iter().map(|t| &t.name).find(|n| tied::is_head(n)) else { return };
+        if self.items.iter().any(|i| tied::is_head(&i.name)) {
+            return;
+        }
+        let Some(table) = self.items.iter().find(|i| tied::is_table(&i.name)) else { return };
+        let from = table.action.places();
+        if from.is_empty() || from.iter().any(|p| self.models.get(p.model).tied() != Some(true)) {
+            return;
+        }
+        let told = format!(
+            "the models that are merged tie their head to their table, and {} does not: what `{}` becomes is written as `{head}` too",
+            model.name(),
+            table.name
+        );
+        let item = table.named(head.clone());
+        self.warnings.push(told);
+        self.items.push(item);
+    }
+
     /// Notes whether the output has a head of its own though the model its config comes from ties it to the embedding.
     ///
     /// # Errors
@@ -28,6 +51,7 @@ impl Draft {
     pub fn settle_head(&mut self) -> Result<()> {
         let model = self.models.get(self.config.from);
         if model.tied() == Some(false) {
+            self.write_head_out();
             return Ok(());
         }
         let by_name: HashMap<&str, &Item> = self.items.iter().map(|i| (i.name.as_str(), i)).collect();

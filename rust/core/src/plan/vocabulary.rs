@@ -98,7 +98,7 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Resu
         // What is read depends on the rows as it does on the header.
         file.header_digest.push_str(&about);
     }
-    for (index, t) in model.tensors.iter().enumerate().filter(|(_, t)| tied::has_row_per_token(&t.name)) {
+    for t in &with_heads(models, own, layout) {
         let Some(columns) = width(t, rows) else {
             let problem = format!("has shape {:?}, expected {rows} rows, as many as `{}` has", t.shape, table.name);
             return Err(Error::tensor(&model.path, &t.name, problem));
@@ -124,9 +124,26 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Resu
         shape[axis] = layout.rows;
         let rows = Rows { layout: Arc::clone(layout), tables, columns, mean: Mutex::new(None) };
         let nbytes = layout.rows * columns * dtype.bits() / 8;
-        out.tensors[index] = Tensor { dtype, shape, nbytes, made: Some(Arc::new(Made::Rows(rows))), ..t.clone() };
+        out.put(Tensor { dtype, shape, nbytes, made: Some(Arc::new(Made::Rows(rows))), ..t.clone() });
     }
     Ok(Some(out))
+}
+
+/// The tensors of the model at `own` that have a row for each token; and the heads that it ties to its table where others, of which
+/// it takes rows, have heads of their own: its head is then its table's rows and the heads' of these.
+fn with_heads(models: &[Arc<Checkpoint>], own: usize, layout: &Layout) -> Vec<Tensor> {
+    let model = &models[own];
+    let mut found: Vec<Tensor> = model.tensors.iter().filter(|t| tied::has_row_per_token(&t.name)).cloned().collect();
+    let mut donors: Vec<usize> = layout.segments.iter().flat_map(Segment::reads).map(|(from, _)| from).collect();
+    donors.sort_unstable();
+    donors.dedup();
+    for head in donors.iter().flat_map(|d| &models[*d].tensors).filter(|t| tied::is_head(&t.name)) {
+        let known = found.iter().any(|t| t.name == head.name) || model.find_alike(&head.name).is_some();
+        if let (false, Some(table)) = (known, model.counterpart(&head.name)) {
+            found.push(Tensor { name: head.name.clone(), ..model.tensors[table].clone() });
+        }
+    }
+    found
 }
 
 /// Elements of a row of a tensor that has one for each token: [rows, width], [rows] or [1, rows].

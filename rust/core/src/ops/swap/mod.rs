@@ -196,6 +196,11 @@ impl Builder<'_> {
             );
         }
         if self.swap.donors.iter().all(|d| d.modules_text.is_none() && d.heads.is_none()) {
+            if self.swap.ignore.is_empty() {
+                let problem =
+                    "nothing is swapped: the donor gives nothing that the recipient has not; are they the same?";
+                return Error::recipe("", problem);
+            }
             let filters = self.swap.ignore.iter().map(|f| f.text()).collect::<Vec<_>>().join(", ");
             return Error::recipe(
                 "ignore",

@@ -61,7 +61,9 @@ impl Builder<'_> {
             let elsewhere = anatomy.place(&name).is_some() || !anatomy.beside(&name, own);
             // A copy of what the recipient has, in a model that ties as it does.
             let into = self.draft.models.get(self.into);
-            let copy = into.original(&name).is_some() && self.draft.models.get(lender).tied() == Some(true);
+            let theirs = self.draft.models.get(lender);
+            let made = theirs.tensors[tensor].made.is_some();
+            let copy = into.original(&name).is_some() && theirs.tied() == Some(true) && !made;
             let there = elsewhere || copy || into.find_alike(&name).is_some();
             if there || self.ignored(&name) || !known.insert(name.clone()) {
                 continue;
