@@ -25,8 +25,8 @@ pub struct Opened<'a> {
     last: Mutex<Last>,
 }
 
-/// Where the last tile ended: the next one begins there. Looked for from the beginning of a chunk, rows in another order took a
-/// merge 0.78 s of processor time and not 0.68 (with `bytes` decoded at once; `benches/made.py`, `permuted`).
+/// Where the last tile ended: the next one begins there and does not look from the beginning of a chunk. With `bytes` decoded at
+/// once a merge of rows in another order took 0.68 s of user time and not 0.78 (medians of three, `benches/made.py`).
 #[derive(Default)]
 struct Last {
     /// What was read.
