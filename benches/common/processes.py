@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ class Sample:
     rep: int
     command: str
     seconds: float
+    cpu_seconds: float
     peak_anon_mib: float
     exit_code: int
 
@@ -52,6 +54,12 @@ def anonymous_kib(pid: int) -> int:
         return 0
     found = re.search(r"^RssAnon:\s+(\d+)", status, re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def cpu_of_children() -> float:
+    """Seconds that processes have taken which have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @dataclass
@@ -102,6 +110,7 @@ class Workplace:
         """One whole process, from start to exit; its output goes to a log."""
         log = self.folder("logs") / f"{case}-{tool}-{rep}.log".replace(" ", "-").replace("/", "-")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        before = cpu_of_children()
         with open(log, "wb") as out:
             start = time.perf_counter()
             process = subprocess.Popen(
@@ -120,7 +129,8 @@ class Workplace:
                 seconds = time.perf_counter() - start
                 peak.stop.set()
                 poller.join()
-        sample = Sample(tool, case, rep, self.shown(command.line), seconds, peak.kib / 1024, code)
+        cpu = cpu_of_children() - before
+        sample = Sample(tool, case, rep, self.shown(command.line), seconds, cpu, peak.kib / 1024, code)
         say(f"{case:>16} {tool:<24} {seconds:8.2f} s {sample.peak_anon_mib:8.0f} MiB" + " FAILED" * (code != 0))
         if code:
             say(log.read_text(errors="replace")[-2000:])

@@ -49,7 +49,7 @@ class Vocabulary:
     @cached_property
     def names(self) -> dict[int, str]:
         """The text of each token, by its number, in the order of numbers."""
-        return dict(sorted((number, text) for text, number in self.ids.items()))
+        return dict(sorted(zip(self.ids.values(), self.ids, strict=True)))
 
     @property
     def size(self) -> int:

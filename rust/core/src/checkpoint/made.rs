@@ -1,6 +1,7 @@
 //! Tensors that are stored nowhere and made of stored ones when they are read: a weight with an adapter's change in it, a table
 //! of rows of several.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Tensor;
@@ -117,6 +118,15 @@ pub struct Product {
     pub scale: f64,
 }
 
+impl Product {
+    /// The blocks that rows are in, and which of the rows.
+    pub fn blocks(&self, rows: &Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+        let (each, rows) = (self.rows.max(1), rows.clone());
+        (rows.start / each..rows.end.div_ceil(each))
+            .map(move |b| (b, (b * each).max(rows.start)..((b + 1) * each).min(rows.end)))
+    }
+}
+
 /// A factor, by where its elements lie: element `across` of rank `k` of block `b` is stored at
 /// `b * block + k * rank + across * step`.
 #[derive(Debug, Clone)]
@@ -131,12 +141,17 @@ pub struct Factor {
     pub step: u64,
 }
 
-/// Elements that are formed together: in f64 they fit the second-level cache, and there are rows enough that a tile of a right
-/// factor is used many times.
+/// Elements of products that are formed together, at least four rows of them or a part of one row: they fit the second-level
+/// cache, and there are rows enough that a panel of a right factor is used many times.
 pub const BLOCK: u64 = 1 << 16;
 
 /// Elements of a factor that are read at a time where they do not lie together, if those of one row are not further apart.
 pub const GATHERED: u64 = 1 << 16;
+
+/// Rows of products that are formed together, all of their columns unless a row is longer than [`BLOCK`].
+pub fn rows_together(columns: u64) -> u64 {
+    if columns > BLOCK { 1 } else { (BLOCK / columns.max(1) / 4).max(1) * 4 }
+}
 
 impl Factor {
     /// Elements from the first of one row or column to the last.
@@ -156,13 +171,14 @@ impl Sum {
         let inner: u64 = self.parts.iter().filter_map(|(t, _)| Some(t.made.as_ref()?.resident(&t.shape))).sum();
         let products = |p: &Product| {
             // The rows of the left factor and the block of the right one, in f64; and what they are read from, twice.
-            let rows = BLOCK / p.columns.max(1) + 2;
+            let rows = rows_together(p.columns);
             let gathered = GATHERED.max(p.left.apart(p.rank)).max(p.right.apart(p.rank)).max(p.columns);
-            p.rank * (rows + p.columns) * 8 + gathered * 16
+            p.rank * (rows + p.columns.next_multiple_of(16)) * 8 + gathered * 16
         };
         // Rows that are given lengths are read whole, and their lengths are found in one.
         let bits: u64 = self.parts.iter().map(|(t, _)| t.read_bits()).sum();
         let rows = if self.magnitude.is_some() { self.columns(shape) * (8 + 2 * bits.div_ceil(8)) } else { 0 };
-        inner + BLOCK * 8 + rows + self.products.iter().map(products).sum::<u64>()
+        let columns = self.columns(shape);
+        inner + rows_together(columns) * columns.min(BLOCK) * 8 + rows + self.products.iter().map(products).sum::<u64>()
     }
 }

@@ -15,7 +15,7 @@ use super::threads;
 use super::tiles::{Inputs, Pass, Scratch};
 use super::worker::begun;
 use crate::error::Result;
-use crate::kernels::cast::widen;
+use crate::kernels::cast::Widen;
 use crate::kernels::select::BINS;
 use crate::methods::Stats;
 
@@ -71,7 +71,7 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
             release: Some(true),
             check: pass == 0,
             digest: false,
-            how: widen,
+            how: Widen::ToCompute,
         };
         begun(inputs, means.backend, &own, kernel, &mut stats, (&mut scratch.buffers, &mut scratch.wide))?;
         scratch.trim(t);

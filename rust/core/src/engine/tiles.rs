@@ -6,13 +6,13 @@ use super::chunks::{self, Buffers};
 use super::observer::Progress;
 use crate::digest::Leaves;
 use crate::error::{Error, Result};
-use crate::kernels::cast::first_nonfinite;
+use crate::kernels::cast::{Widen, any_nonfinite, first_nonfinite};
 use crate::kernels::rng;
 use crate::methods::{Stats, Tile};
 use crate::plan::budget::{self, whole};
 use crate::plan::{Action, Plan, TensorPlan};
 use crate::sizes::TILE;
-use crate::view::{Decode, Sources, View, Widen};
+use crate::view::{Decode, Sources, View};
 
 /// Elements handled together from digest to rounding, so that each is fetched into the cache once.
 const TOGETHER: u64 = 4 * TILE as u64;
@@ -71,7 +71,7 @@ pub struct Pass<'t> {
     pub check: bool,
     /// Whether to digest the operands.
     pub digest: bool,
-    /// How to widen stored elements.
+    /// What the elements are widened for.
     pub how: Widen,
 }
 
@@ -167,9 +167,7 @@ impl Inputs<'_> {
 
     /// The same of elements that have no bytes of their own.
     fn finite_values(&self, operand: &dyn Decode, values: &[f32], start: u64) -> Result<()> {
-        // The largest magnitude by its bits: of floats in order, which the processor compares eight at a time.
-        let largest = values.iter().fold(0, |most: u32, v| most.max(v.to_bits() & 0x7fff_ffff));
-        if self.allow_nonfinite || f32::from_bits(largest).is_finite() {
+        if self.allow_nonfinite || !any_nonfinite(values) {
             return Ok(());
         }
         let at = values.iter().position(|v| !v.is_finite());

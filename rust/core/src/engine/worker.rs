@@ -11,7 +11,7 @@ use super::tiles::{Inputs, Pass, Scratch, overlap};
 use crate::digest::Leaves;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, first_nonfinite, narrow, widen, widen_to_odd};
+use crate::kernels::cast::{Element, Widen, first_nonfinite, narrow};
 use crate::methods::{Kernel, Stats, Tile};
 use crate::plan::{Action, TensorPlan, budget};
 use crate::sizes::TILE;
@@ -99,8 +99,14 @@ impl Worker<'_> {
         let Scratch { buffers, wide, stats, .. } = scratch;
         stats.reset(wanted);
         stats.before = task.job.ranks_before(task.span);
-        let pass =
-            Pass { tensor: t, own: t.elements_of(task.span), release: None, check: first, digest: first, how: widen };
+        let pass = Pass {
+            tensor: t,
+            own: t.elements_of(task.span),
+            release: None,
+            check: first,
+            digest: first,
+            how: Widen::ToCompute,
+        };
         let digests = begun(&self.inputs, self.backend, &pass, kernel, stats, (buffers, wide))?;
         drop(lock);
         for (i, leaves) in digests.iter().enumerate() {
@@ -125,7 +131,11 @@ impl Worker<'_> {
         let none = 0..0;
         let mut out = Output::new(&self.pool, self.inputs.progress, &task.job, t, &none, start);
         let first = task.job.unscanned();
-        let how = if kernel.casts() && width == 2 { widen_to_odd } else { widen };
+        let how = match (kernel.casts(), width) {
+            (false, _) => Widen::ToCompute,
+            (true, 2) => Widen::ToOdd,
+            (true, _) => Widen::ToNearest,
+        };
         let pass = Pass { tensor: t, own: elements.clone(), release: Some(true), check: first, digest: first, how };
         let Scratch { buffers, wide, out: values, .. } = scratch;
         let digests = self.inputs.tiles(&pass, (buffers, wide), |tile, len| {

@@ -54,6 +54,27 @@ impl Element {
     }
 }
 
+/// What numbers are widened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Widen {
+    /// To compute with in f32: what is made may be formed in f32 where it is of 16 bits.
+    ToCompute,
+    /// To be as near as f32 can be: f64 is rounded to nearest.
+    ToNearest,
+    /// To be rounded to 16 bits and nothing else: f64 is rounded to odd.
+    ToOdd,
+}
+
+impl Widen {
+    /// Widens the stored elements in `bytes`, which holds exactly `out.len()`.
+    pub fn widen(self, element: Element, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Self::ToCompute | Self::ToNearest => widen(element, bytes, out),
+            Self::ToOdd => widen_to_odd(element, bytes, out),
+        }
+    }
+}
+
 /// Widens the stored elements in `bytes` into `out`.
 ///
 /// `bytes` holds exactly `out.len()` elements; f64 is rounded to f32.
@@ -203,6 +224,13 @@ fn any_32(bytes: &[u8]) -> bool {
         bad |= u32::from(u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000);
     }
     bad != 0
+}
+
+/// Whether a value is NaN or infinite.
+#[multiversion(targets("x86_64+avx2"))]
+pub fn any_nonfinite(values: &[f32]) -> bool {
+    let largest = values.iter().fold(0, |most: u32, v| most.max(v.to_bits() & 0x7fff_ffff));
+    largest >= 0x7f80_0000
 }
 
 #[cfg(test)]

@@ -2,55 +2,42 @@
 
 use std::ops::Range;
 
-use parking_lot::Mutex;
-
 use super::{Decode, Slot, fault, stored};
 use crate::checkpoint::made::{Factor, GATHERED, Product};
 use crate::error::{Error, Result};
+use crate::kernels::low_rank::{Panels, Real};
 use crate::source::Source;
 
 /// The left factor, times the scale.
 pub struct Left<'a> {
     of: &'a Product,
     view: Box<dyn Decode + 'a>,
-    /// The rows that were read last, each with all its ranks.
-    kept: Mutex<(Range<u64>, Vec<f64>)>,
 }
 
 /// The right factor.
 pub struct Right<'a> {
     of: &'a Product,
     view: Box<dyn Decode + 'a>,
-    /// The block that was read last, rank by rank.
-    kept: Mutex<Option<(u64, Vec<f64>)>>,
 }
 
 impl<'a> Left<'a> {
     /// Opens it.
     pub fn new(of: &'a Product, files: &'a [Box<dyn Source>]) -> Self {
-        Self { of, view: stored(&of.left.tensor, files), kept: Mutex::default() }
+        Self { of, view: stored(&of.left.tensor, files) }
     }
 
-    /// Reads `rows`, of any blocks.
-    pub fn fetch(&self, rows: &Range<u64>) -> Result<()> {
-        let mut kept = self.kept.lock();
-        if kept.0.start <= rows.start && rows.end <= kept.0.end {
-            return Ok(());
-        }
+    /// Reads `rows`, of any blocks, each with all its ranks.
+    pub fn read<T: Real>(&self, rows: &Range<u64>, out: &mut Vec<T>) -> Result<()> {
         let (p, rank) = (self.of, self.of.rank as usize);
-        let mut out = std::mem::take(&mut kept.1);
         out.clear();
-        out.resize((rows.end - rows.start) as usize * rank, 0.0);
-        let mut at = rows.start;
-        while at < rows.end {
-            let block = at / p.rows;
-            let end = ((block + 1) * p.rows).min(rows.end);
-            let inside = at - block * p.rows..end - block * p.rows;
-            let place = (at - rows.start) as usize;
-            gather(&*self.view, &p.left, block, p.rank, &inside, |k, i, v| out[(place + i) * rank + k] = v * p.scale)?;
-            at = end;
+        out.resize((rows.end - rows.start) as usize * rank, T::default());
+        for (block, own) in p.blocks(rows) {
+            let inside = own.start - block * p.rows..own.end - block * p.rows;
+            let place = (own.start - rows.start) as usize;
+            gather(&*self.view, &p.left, block, p.rank, &inside, |k, i, v| {
+                out[(place + i) * rank + k] = T::nearest(v * p.scale);
+            })?;
         }
-        *kept = (rows.clone(), out);
         Ok(())
     }
 
@@ -60,20 +47,20 @@ impl<'a> Left<'a> {
         let first = block * factor.block + (row - block * self.of.rows) * factor.step;
         (0..self.of.rank).find_map(|k| fault(&*self.view, first + k * factor.rank, problem))
     }
-
-    /// Calls `f` with all ranks of a row that was fetched.
-    pub fn with<T>(&self, row: u64, f: impl FnOnce(&[f64]) -> T) -> Result<T> {
-        let kept = self.kept.lock();
-        let rank = self.of.rank as usize;
-        let at = (row - kept.0.start) as usize * rank;
-        Ok(f(&kept.1[at..at + rank]))
-    }
 }
 
 impl<'a> Right<'a> {
     /// Opens it.
     pub fn new(of: &'a Product, files: &'a [Box<dyn Source>]) -> Self {
-        Self { of, view: stored(&of.right.tensor, files), kept: Mutex::new(None) }
+        Self { of, view: stored(&of.right.tensor, files) }
+    }
+
+    /// Reads the factor of a block.
+    pub fn read<T: Real>(&self, block: u64) -> Result<Panels<T>> {
+        let p = self.of;
+        let mut panels = Panels::new(p.rank as usize, p.columns as usize);
+        gather(&*self.view, &p.right, block, p.rank, &(0..p.columns), |k, j, v| panels.put(k, j, T::nearest(v)))?;
+        Ok(panels)
     }
 
     /// The error about an element of a column that is what is wrong with it.
@@ -81,24 +68,6 @@ impl<'a> Right<'a> {
         let (factor, block) = (&self.of.right, row / self.of.rows);
         let first = block * factor.block + column * factor.step;
         (0..self.of.rank).find_map(|k| fault(&*self.view, first + k * factor.rank, problem))
-    }
-
-    /// Calls `f` with the factor of the block that a row is in, rank by rank.
-    pub fn with<T>(&self, row: u64, f: impl FnOnce(&[f64]) -> T) -> Result<T> {
-        let (p, block) = (self.of, row / self.of.rows);
-        let mut kept = self.kept.lock();
-        let found = match kept.take() {
-            Some((own, right)) if own == block => right,
-            _ => {
-                let columns = p.columns as usize;
-                let mut right = vec![0f64; p.rank as usize * columns];
-                gather(&*self.view, &p.right, block, p.rank, &(0..p.columns), |k, j, v| right[k * columns + j] = v)?;
-                right
-            }
-        };
-        let made = f(&found);
-        *kept = Some((block, found));
-        Ok(made)
     }
 }
 

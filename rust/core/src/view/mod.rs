@@ -6,6 +6,7 @@
 mod factor;
 mod gather;
 mod plain;
+mod products;
 mod rows;
 mod runs;
 mod strided;
@@ -18,7 +19,7 @@ use crate::checkpoint::made::Made;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, narrow, widen, widen_to_odd};
+use crate::kernels::cast::{Element, Widen, narrow};
 use crate::sizes::CHUNK;
 use crate::source::{Buffer, Source};
 
@@ -169,7 +170,7 @@ pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8])
             continue;
         }
         let element = Element::need(tensor.dtype)?;
-        let how = if element.bytes() == 2 { widen_to_odd } else { widen };
+        let how = if element.bytes() == 2 { Widen::ToOdd } else { Widen::ToNearest };
         let mut wide = vec![0f32; (part.end - part.start) as usize];
         view.decode_by(how, raw, &part, &part, &mut wide)?;
         narrow(element, &wide, &mut target[own]);
@@ -196,9 +197,6 @@ pub struct Slot {
     /// The same, of each of several.
     pub inner: Vec<Slot>,
 }
-
-/// A way to widen stored elements: [`widen`] or [`crate::kernels::cast::widen_to_odd`].
-pub type Widen = fn(Element, &[u8], &mut [f32]);
 
 /// A view that is read: its bytes and the elements they stand for.
 pub trait Decode: Send + Sync {
@@ -234,10 +232,10 @@ pub trait Decode: Send + Sync {
     /// # Errors
     /// [`Error::Bug`] for a dtype that nothing decodes; a plan refuses it.
     fn decode(&self, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
-        self.decode_by(widen, raw, of, part, out)
+        self.decode_by(Widen::ToNearest, raw, of, part, out)
     }
 
-    /// As [`Self::decode`], with another way to widen stored elements.
+    /// As [`Self::decode`], for another purpose.
     ///
     /// # Errors
     /// As [`Self::decode`].

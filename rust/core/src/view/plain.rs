@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::strided::{self, extent};
-use super::{Decode, Place, Slot, Sources, Widen, cut};
+use super::{Decode, Place, Slot, Sources, cut};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::Element;
+use crate::kernels::cast::{Element, Widen};
 use crate::source::{Buffer, Source};
 
 /// A stored tensor and the source it lies in.
@@ -66,7 +66,7 @@ impl Decode for Plain<'_> {
     }
 
     fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
-        how(Element::need(self.tensor.dtype)?, cut(raw, self.tensor.dtype.bits(), of, part), out);
+        how.widen(Element::need(self.tensor.dtype)?, cut(raw, self.tensor.dtype.bits(), of, part), out);
         Ok(())
     }
 

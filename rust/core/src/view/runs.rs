@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::gather::gather;
-use super::{Decode, Place, Plain, Slot, Sources, Widen, cut};
+use super::{Decode, Place, Plain, Slot, Sources, cut};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::Element;
+use crate::kernels::cast::{Element, Widen};
 use crate::source::Buffer;
 
 /// A range of elements of a stored tensor.
@@ -133,7 +133,7 @@ impl Decode for Opened<'_> {
     }
 
     fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()> {
-        how(Element::need(self.dtype())?, cut(raw, self.dtype().bits(), of, part), out);
+        how.widen(Element::need(self.dtype())?, cut(raw, self.dtype().bits(), of, part), out);
         Ok(())
     }
 
