@@ -17,7 +17,15 @@ from suture.vocab.tokens import read
 from ..reference.rows import applied
 from ..support import catalogue
 from ..support.catalogue import DEFAULTS, configure, differing
-from ..support.checkpoints import TOLERANCE, encode, llama_family, read_checkpoint, write_checkpoint
+from ..support.checkpoints import (
+    TOLERANCE,
+    encode,
+    llama_config,
+    llama_family,
+    llama_shapes,
+    read_checkpoint,
+    write_checkpoint,
+)
 from ..support.peer_rows import CASES, GOLDENS, Case, config_of, make_models, values
 
 Config = dict[str, Any]
@@ -186,3 +194,39 @@ def test_tables_of_other_lengths_are_cut_or_padded_when_asked(how: str, tmp_path
     lacking = {"base": a[10:], "crop": a[:0], "pad": np.broadcast_to(b.mean(axis=0), (2, 8))}[how]
     want = 0.5 * a[:rows] + 0.5 * np.concatenate([b, lacking])
     np.testing.assert_allclose(suture.open(tmp_path / "out")[name], want, rtol=1e-2, atol=1e-4)
+
+
+def _tiny(folder: Path, tokens: str, *, tied: bool, seed: int) -> Path:
+    """A model with a word for each letter."""
+    rng = np.random.default_rng(seed)
+    shapes = llama_shapes(1, 8, 2, 1, 8, len(tokens), tied)
+    tensors = {name: encode(rng.normal(size=shape).astype(np.float32), "F32") for name, shape in shapes.items()}
+    made = write_checkpoint(folder, tensors, config=llama_config(1, 8, 2, 1, 8, len(tokens), tied, "F32"))
+    vocab = {letter: i for i, letter in enumerate(tokens)}
+    (made / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": vocab, "merges": []}}))
+    return made
+
+
+def test_a_head_that_is_tied_takes_rows_of_heads(tmp_path: Path) -> None:
+    """A model that ties lends its table as its head; of a token that it lacks it gets the head's row of who has it."""
+    a, b = _tiny(tmp_path / "a", "abcd", tied=False, seed=1), _tiny(tmp_path / "b", "abcdZ", tied=False, seed=2)
+    c = _tiny(tmp_path / "c", "abcd", tied=True, seed=3)
+    listed = [{"model": str(m), "parameters": {"weight": w}} for m, w in ((a, 0.5), (b, 0.25), (c, 0.25))]
+    suture.merge({"merge_method": "linear", "models": listed, "tokenizer_source": "union"}, tmp_path / "out")
+    out, heads = suture.open(tmp_path / "out"), [suture.open(m)["lm_head.weight"] for m in (a, b)]
+    table = suture.open(c)["model.embed_tokens.weight"]
+    want = 0.5 * heads[0] + 0.25 * heads[1][:4] + 0.25 * table
+    np.testing.assert_allclose(out["lm_head.weight"], [*want, heads[1][4]], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["linear", "passthrough"])
+def test_tied_models_under_a_config_that_does_not_tie(method: str, tmp_path: Path) -> None:
+    """Their table is written as the head too: no loader would make one of it; and it is told."""
+    lender = _tiny(tmp_path / "lender", "abcd", tied=False, seed=1)
+    models = [_tiny(tmp_path / f"m{i}", "abcd", tied=True, seed=i + 2) for i in range(2 if method == "linear" else 1)]
+    listed = [{"model": str(m), "parameters": {"weight": 0.5} if method == "linear" else {}} for m in models]
+    config = {"merge_method": method, "base_model": str(lender), "models": listed}
+    report = suture.merge(config, tmp_path / "out")
+    out = suture.open(tmp_path / "out")
+    np.testing.assert_array_equal(out["lm_head.weight"], out["model.embed_tokens.weight"])
+    assert any("written as `lm_head.weight` too" in w for w in report.warnings)

@@ -155,7 +155,8 @@ def unlike(error: SutureError, recipe: Mapping[str, Any]) -> SutureError:
 
     Any other error is given back as it is.
     """
-    if "swap" in recipe or "copy" in recipe or error.tensor is None or not _core.is_vocabulary(error.tensor):
+    asked = "swap" in recipe or "copy" in recipe or tokenizer_of(recipe) is not None
+    if asked or error.tensor is None or not _core.is_vocabulary(error.tensor) or "has shape" not in str(error):
         return error
     try:
         models = _models(recipe)

@@ -123,6 +123,8 @@ def _temporary() -> TemporaryDirectory[str]:
 
 def _weights(given: Sequence[float] | None, adapters: Sequence[Any]) -> list[float]:
     """A weight for each adapter."""
+    if isinstance(adapters, str | PathLike):
+        raise UsageError(f"expected a list of adapters, found `{fspath(adapters)}`; write [{fspath(adapters)!r}]")
     if not adapters:
         raise UsageError("expected at least one adapter, found none")
     if given is None:

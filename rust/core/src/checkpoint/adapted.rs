@@ -9,6 +9,7 @@ use super::made::{Factor, Made, Product, Sum};
 use super::{Applied, Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::model::lora::{LoraConfig, Role};
+use crate::model::tied;
 
 impl Checkpoint {
     /// Folds an adapter in, without touching what is stored.
@@ -336,7 +337,14 @@ impl Fold {
         };
         let own = model.tensors[index].clone();
         if own.shape != trained.shape {
-            let problem = format!("has shape {:?}, and {:?} in {}", trained.shape, own.shape, model.path.display());
+            let way = if tied::is_table(&own.name) || tied::is_head(&own.name) {
+                "; the adapter was trained on another vocabulary: resize the model's tables to its first (transformers' \
+                 resize_token_embeddings), with the adapter's tokenizer"
+            } else {
+                ""
+            };
+            let problem =
+                format!("has shape {:?}, and {:?} in {}{way}", trained.shape, own.shape, model.path.display());
             return self.wrong(trained, problem);
         }
         let parts = if self.weight == 1.0 {
