@@ -98,7 +98,10 @@ def _explained(first: Seen, other: Seen, missing: list[str], more: list[str]) ->
             whole = set(theirs)
             explained = sum(n.removeprefix(prefix) in whole for n in own if n.startswith(prefix))
             text = f"{counted}, {2 * explained:,} of them by the prefix `{prefix}` in {model.label}"
-            return text, f"rename: take `{prefix}` off the names in {model.label}"
+            return (
+                text,
+                f"none where that is all: merges and swaps match it; else take `{prefix}` off the names in {model.label}",
+            )
     lengths = {s["prefix"]: s["layers"] for s in first.stacks}
     longer = [s for s in other.stacks if s["prefix"] in lengths and s["layers"] != lengths[s["prefix"]]]
     unequal = [s["prefix"] for s in longer]
@@ -147,7 +150,7 @@ def _shapes(seen: Sequence[Seen]) -> Finding:
     told = f"{len(names):,} of {len(first.tensors):,} tensors, such as `{names[0]}`"
     remedy = left_out(names)
     if all(map(is_vocabulary, names)):
-        remedy = "bring the vocabularies to one size first, or " + remedy
+        remedy = "align them in the merge (`tokenizer_source: union`; by numbers alone --vocab), or " + remedy
     return row("shapes", values, same=False, blocks=blocks, told=told, remedy=remedy)
 
 

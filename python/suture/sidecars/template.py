@@ -69,7 +69,8 @@ def template(wanted: str, folders: Sequence[Path], first: Path | None) -> tuple[
         most = [text for text, n in counts.items() if n == max(counts.values())]
         own = None if first is None else template_in(first)
         chosen = own if own in most else most[0]
-        return chosen, f"chat_template: that of {counts[str(chosen)]} of {len(folders)} models"
+        whose = next(folder for folder in folders if template_in(folder) == chosen)
+        return chosen, f"chat_template: that of {whose} ({counts[str(chosen)]} of {len(folders)} models have it)"
     if wanted in NAMED:
         return NAMED[wanted], f"chat_template: {wanted}"
     if len(wanted) < _SHORTEST or "{" not in wanted:
