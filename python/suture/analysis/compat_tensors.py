@@ -98,10 +98,7 @@ def _explained(first: Seen, other: Seen, missing: list[str], more: list[str]) ->
             whole = set(theirs)
             explained = sum(n.removeprefix(prefix) in whole for n in own if n.startswith(prefix))
             text = f"{counted}, {2 * explained:,} of them by the prefix `{prefix}` in {model.label}"
-            return (
-                text,
-                f"none where that is all: merges and swaps match it; else take `{prefix}` off the names in {model.label}",
-            )
+            return text, f"merges and swaps match it; for other tools take `{prefix}` off the names in {model.label}"
     lengths = {s["prefix"]: s["layers"] for s in first.stacks}
     longer = [s for s in other.stacks if s["prefix"] in lengths and s["layers"] != lengths[s["prefix"]]]
     unequal = [s["prefix"] for s in longer]
