@@ -167,8 +167,8 @@ CASES: dict[str, Case] = {
         ("passthrough takes exactly 1", "found 2"),
     ),
     "nothing_besides_the_base": Case(
-        "merge_method: ties\nbase_model: base\nmodels:  # here\n- model: base\nparameters: {weight: 1}\n",
-        ("ties takes at least 1", "found 0"),
+        "merge_method: model_stock\nbase_model: base\nmodels:  # here\n- model: base\n",
+        ("model_stock takes at least 2", "found 0"),
     ),
     "same_model_twice": Case(
         LINEAR + "- model: tuned-1  # here\n  parameters: {weight: 1}\n", ("tuned-1", "listed twice")
