@@ -348,6 +348,10 @@ WRONG: dict[str, list[Any]] = {
     "nan": ["maybe"],
     "chunk": ["0.1B"],
     "seed": [-1, 2**64],
+    "vocab": ["cut"],
+    "missing": ["ignore"],
+    "experts": ["stacked"],
+    "routers_from": ["nowhere"],
 }
 #: Settings that are on or off.
 SWITCHES = {"overwrite", "model_card", "allow_mixed", "ignore_unknown"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from suture.errors import SutureError, UsageError
 from suture.recipe import OUTPUTS, Config, made_names, with_made, with_models
-from suture.reference import model_of
+from suture.reference import existing, model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.hollow import write_hollow
@@ -50,6 +50,8 @@ class Step:
 def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
     """A config's recipe, with the settings that decide what a tensor becomes."""
     routers = None if settings.routers_from is None else model_of(settings.routers_from)
+    if isinstance(routers, str) and existing(routers, None) is None:
+        raise UsageError(f"routers_from: no such file or folder: {routers}", at="routers_from")
     given: dict[str, Any] = {"out_dtype": settings.dtype, "missing": settings.missing, "routers_from": routers}
     given |= {"ignore_unknown": settings.ignore_unknown or None, "experts": settings.experts}
     return {**config.recipe, **{key: value for key, value in given.items() if value is not None}}
