@@ -1,7 +1,8 @@
 //! What the user asked for: one schema for config files and command lines.
 //!
 //! A merge recipe is mergekit's YAML grammar as JSON (see `shared` notes in ARCHITECTURE.md); a swap recipe is the
-//! `swap` verb's options, a convert recipe those of `convert`. Model references are paths by the time they arrive here.
+//! `swap` verb's options, a copy recipe those of `convert` and of what writes one model again. Model references are
+//! folders or files by the time they arrive here, with the folder of an adapter where one is added.
 
 mod copy;
 pub mod fields;
