@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from suture import _core
-
-Schema = dict[str, Any]
+from suture.recipe.grammar import DTYPE, MODEL, PATH, SOURCE, TEMPLATE, TOKENIZER, WHOLE, Schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: Bounds that are none: the ends of what a number can be.
 _ENDLESS = 1e300
 _WHOLE = 2**53
+_CLOSED: Schema = {"additionalProperties": False}
+_PARAMETERS: Schema = {"type": ["object", "null"]}
+_AT_MODEL: Schema = {"$ref": "#/$defs/model"}
+#: A number that YAML 1.1 reads as text.
+_NUMBER = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
 _FILTER = "part of a name (`mlp`), `glob:model.layers.*`, or `regex:layers\\.[0-3]\\.`; `!` before one turns it round"
 
 
@@ -21,28 +25,23 @@ def config_schema() -> Schema:
     """The schema of a document of a merge config. A file may hold several, each of which it holds for."""
     specs = json.loads(_core.methods_json())
     kinds: dict[str, Schema] = {}
+    unread = sorted({p["name"] for spec in specs for p in spec["parameters"]}.union(_core.unread_keys()))
     defs: Schema = {
-        "model": _MODEL,
-        "dtype": _DTYPE,
+        "model": MODEL,
+        "dtype": DTYPE,
         "filters": _one_or_more({"type": "string", "description": _FILTER}),
-        "source": _source(),
-        "slice": _slice(),
-        "module": {
-            **_part("a module of models that have several", {"parameters": {"type": ["object", "null"]}}),
-            "additionalProperties": False,
-        },
-        "merge": _merge([spec["name"] for spec in specs]),
+        "source": _with(_source(), unread) | _CLOSED,
+        "slice": _with(_slice(), unread) | _CLOSED,
+        "module": _with(_part("a module of models that have several", {"parameters": _PARAMETERS}), unread) | _CLOSED,
+        "merge": _with(_merge([spec["name"] for spec in specs]), unread),
     }
     for spec in specs:
         name = spec["name"]
         parameters = {p["name"]: _parameter(p, kinds) for p in spec["parameters"]}
-        own: Schema = {"type": ["object", "null"], "properties": parameters, "additionalProperties": False}
+        own = _with({**_PARAMETERS, "properties": parameters}, unread) | _CLOSED
         defs[f"parameters of {name}"] = {"description": f"{spec['summary']}: {spec['formula']}", **own}
         defs[f"with {name}"] = _everywhere({"$ref": _at(f"parameters of {name}")})
-    return {
-        "$schema": DIALECT,
-        "title": "a merge config of suture",
-        "description": "mergekit's YAML, and what suture adds to it; docs/config.md says what it means",
+    defs["document"] = {
         "$ref": "#/$defs/merge",
         "properties": {
             "name": _null({"type": "string", "description": "what other documents of the file call the result"}),
@@ -58,8 +57,21 @@ def config_schema() -> Schema:
         "then": {"required": ["merge_method"], "oneOf": [{"required": [k]} for k in ("models", "slices", "modules")]},
         "allOf": [_by_method(spec["name"]) for spec in specs],
         "unevaluatedProperties": False,
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "a merge config of suture",
+        "description": "mergekit's YAML, and what suture adds to it; docs/config.md says what it means",
+        "if": {"required": ["ignore_unknown"], "properties": {"ignore_unknown": {"const": True}}},
+        "else": {"$ref": "#/$defs/document"},
         "$defs": defs | kinds,
     }
+
+
+def _with(schema: Schema, unread: Sequence[str]) -> Schema:
+    """The schema of an object where other names that somebody knows pass unread."""
+    passed = {"deprecated": True, "description": "not read here, which the plan tells"}
+    return {**schema, "properties": {**dict.fromkeys(unread, passed), **schema["properties"]}}
 
 
 def _at(name: str) -> str:
@@ -75,49 +87,21 @@ def _one_or_more(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "array", "items": schema}, {"type": "null"}]}
 
 
-_PATH: Schema = {"type": "string", "minLength": 1}
-_MODEL: Schema = {
-    "description": "the path of a model, from the current folder or the config's; or the name of another document",
-    "anyOf": [
-        _PATH,
-        {
-            "type": "object",
-            "required": ["model"],
-            "properties": {
-                "model": {"type": "object", "required": ["path"], "properties": {"path": _PATH}},
-                "lora": {"type": "null"},
-                "override_architecture": {},
-            },
-            "additionalProperties": False,
-        },
-    ],
-}
-#: Names of the dtypes, whatever their case, with or without `torch.` before them.
-_DTYPE: Schema = {
-    "type": ["string", "null"],
-    "description": "dtype of every float tensor written",
-    "examples": ["bfloat16", "float16", "float32", "float64"],
-    "pattern": "^(torch\\.)*(?i:float64|f64|double|float32|f32|float|float16|f16|fp16|half|bfloat16|bf16)$",
-}
-
-
 def _source() -> Schema:
-    layers = {"type": "integer", "minimum": 0}
     return {
         "type": "object",
         "required": ["model"],
         "properties": {
-            "model": {"$ref": "#/$defs/model"},
-            "parameters": {"type": ["object", "null"]},
+            "model": _AT_MODEL,
+            "parameters": _PARAMETERS,
             "layer_range": {
                 "type": ["array", "null"],
                 "description": "first layer, and one past the last; under `slices` alone",
-                "items": layers,
+                "items": WHOLE,
                 "minItems": 2,
                 "maxItems": 2,
             },
         },
-        "additionalProperties": False,
     }
 
 
@@ -127,11 +111,10 @@ def _slice() -> Schema:
         "required": ["sources"],
         "properties": {
             "sources": {"type": "array", "items": {"$ref": "#/$defs/source"}, "minItems": 1},
-            "base_model": _null({"$ref": "#/$defs/model"}),
-            "parameters": {"type": ["object", "null"]},
+            "base_model": _null(_AT_MODEL),
+            "parameters": _PARAMETERS,
             "residual_weight": {"description": "accepted for mergekit's sake, and not read, there or here"},
         },
-        "additionalProperties": False,
     }
 
 
@@ -154,33 +137,30 @@ def _merge(methods: list[str]) -> Schema:
         "a merge",
         {
             "merge_method": {"description": "the method; `suture methods` lists them", "enum": methods},
-            "base_model": _null({"$ref": "#/$defs/model"}),
+            "base_model": _null(_AT_MODEL),
             "modules": _null(
                 {"type": "object", "additionalProperties": {"$ref": "#/$defs/module"}, "minProperties": 1}
             ),
-            "parameters": {"type": ["object", "null"], "description": "parameters of the method, for all models"},
+            "parameters": {**_PARAMETERS, "description": "parameters of the method, for all models"},
             "dtype": {"$ref": "#/$defs/dtype"},
             "out_dtype": {"$ref": "#/$defs/dtype"},
             "include": {"$ref": "#/$defs/filters", "description": "tensors that are merged, if not all"},
             "exclude": {"$ref": "#/$defs/filters", "description": "tensors that stay the base's or the first model's"},
-            "tokenizer_source": _null(_SOURCE),
-            "tokenizer": {
-                "type": ["object", "null"],
-                "description": "the tokenizer of the output; all models must have its vocabulary",
-                "properties": {
-                    "source": _null(_SOURCE),
-                    "tokens": {"enum": [None, {}], "description": "not built yet"},
-                    "pad_to_multiple_of": {"enum": [None, 0], "description": "not built yet"},
-                },
-                "additionalProperties": False,
+            "tokenizer_source": _null(SOURCE),
+            "tokenizer": TOKENIZER,
+            "chat_template": TEMPLATE,
+            "missing": {
+                "description": "what to do about a tensor that a model lacks: take the base's, or leave the model out",
+                "enum": [None, "error", "base", "skip"],
             },
-            "chat_template": {"type": ["string", "null"], "description": _TEMPLATE, "minLength": 1},
+            "experts": {
+                "description": "experts in one tensor, one by one, or as in the model that lends config.json",
+                "enum": [None, "packed", "apart", "as-base"],
+            },
+            "routers_from": _null({"description": "the model whose routers of experts stay as they are", **_AT_MODEL}),
+            "ignore_unknown": {"type": ["boolean", "null"], "description": "pass over names that nobody knows"},
         },
     )
-
-
-_SOURCE: Schema = {"type": "string", "minLength": 1, "description": "base, union, or a model"}
-_TEMPLATE = "auto (the one that most models have), alpaca, chatml, exaone, llama3, mistral, or Jinja"
 
 
 def _by_method(name: str) -> Schema:
@@ -228,7 +208,7 @@ def _named(kind: Mapping[str, Any]) -> str:
 
 def _single(kind: Mapping[str, Any]) -> Schema:
     if kind["kind"] == "checkpoint":
-        return {"$ref": "#/$defs/model"}
+        return _AT_MODEL
     if kind["kind"] == "switch":
         return {"enum": [True, False, 0, 1]}
     if kind["kind"] == "choice":
@@ -236,7 +216,8 @@ def _single(kind: Mapping[str, Any]) -> Schema:
         return {"enum": [*kind["words"], *([True, False] if "none" in kind["words"] else [])]}
     bounds = {"minimum": kind["min"], "maximum": kind["max"]}
     most = _WHOLE if kind["kind"] == "integer" else _ENDLESS
-    return {"type": kind["kind"], **{key: bound for key, bound in bounds.items() if abs(bound) < most}}
+    number = {"type": kind["kind"], **{key: bound for key, bound in bounds.items() if abs(bound) < most}}
+    return {"anyOf": [number, {"type": "string", "pattern": _NUMBER}]}
 
 
 def _forms(single: Schema, name: str) -> Schema:
@@ -256,7 +237,7 @@ def _forms(single: Schema, name: str) -> Schema:
         "type": "object",
         "description": "a value for each layer, from JSON, YAML or CSV",
         "required": ["file"],
-        "properties": {"file": _PATH, "default": {"anyOf": [single, {"type": "null"}]}},
+        "properties": {"file": PATH, "default": {"anyOf": [single, {"type": "null"}]}},
         "additionalProperties": False,
     }
     plain: Schema = {"anyOf": [single, gradient, layers, file]}

@@ -28,6 +28,12 @@ fn methods_json() -> String {
     serde_json::to_string(&specs).unwrap_or_default()
 }
 
+/// Keys of a recipe that pass unread where they are not read, besides the parameters of methods.
+#[pyfunction]
+fn unread_keys() -> Vec<&'static str> {
+    suture_core::recipe::idle::KEYS.to_vec()
+}
+
 /// Whether the tensor called `name`, of so many dimensions, is one that loaders compute again.
 #[pyfunction]
 fn is_buffer(name: &str, dimensions: usize) -> bool {
@@ -136,6 +142,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(adapter_json, m)?)?;
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
+    m.add_function(wrap_pyfunction!(unread_keys, m)?)?;
     m.add_function(wrap_pyfunction!(metrics_json, m)?)?;
     m.add_function(wrap_pyfunction!(staging_folder, m)?)?;
     m.add_function(wrap_pyfunction!(is_buffer, m)?)?;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::methods::registry;
 
 /// Keys that mergekit or one of its relatives reads somewhere, besides the parameters of methods.
-const KEYS: [&str; 49] = [
+pub const KEYS: [&str; 49] = [
     "allow_crimes",
     "allow_negative_weights",
     "base_model",

@@ -7,7 +7,7 @@
 mod copy;
 pub mod fields;
 mod filter;
-mod idle;
+pub mod idle;
 mod merge;
 mod setting;
 mod swap;
