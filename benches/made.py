@@ -8,11 +8,9 @@ and once more with all ids in another order. Then what it takes to open 1,000 sh
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +20,8 @@ from typing import Any
 import numpy as np
 from common.agreement import Agreement, compare
 from common.facts import Results, facts
-from common.peers import beside_python
-from common.places import HERE, warm
+from common.options import options
+from common.places import warm
 from common.processes import Command, Sample, Workplace, medians, peaks, side_by_side
 from common.tables import against, number, show
 from family import SIZES, TUNES, Family, Tensor, header, make, tensors
@@ -129,12 +127,7 @@ def merge(place: Workplace, suture: str, name: str, models: Sequence[str], **mor
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "suture-bench")
-    parser.add_argument("--suture", default=beside_python("suture"), help="the command to measure")
-    parser.add_argument("--results", type=Path, default=HERE / "runs")
-    parser.add_argument("--reps", type=int, default=5)
-    parser.add_argument("--size", choices=list(SIZES), default="0.4")
+    parser = options(__doc__, reps=5)
     args = parser.parse_args()
     place = Workplace(args.work.resolve())
     family = Family(SIZES[args.size], TUNES, shards=1)

@@ -8,11 +8,9 @@ that it has to be put together. All forms are merged to the same bytes, which is
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +20,8 @@ from typing import Any
 import numpy as np
 from common.agreement import compare
 from common.facts import Results, facts
-from common.peers import beside_python
-from common.places import HERE, cold, warm, weight_files
+from common.options import options
+from common.places import cold, warm, weight_files
 from common.processes import Command, Sample, Workplace, medians, peaks, side_by_side
 from common.tables import against, number, show
 from family import SIZES, TUNES, Family, make
@@ -117,12 +115,7 @@ def same(one: Path, two: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "suture-bench")
-    parser.add_argument("--suture", default=beside_python("suture"), help="the command to measure")
-    parser.add_argument("--results", type=Path, default=HERE / "runs")
-    parser.add_argument("--reps", type=int, default=7)
-    parser.add_argument("--size", choices=list(SIZES), default="0.4")
+    parser = options(__doc__, reps=7)
     parser.add_argument("--cold", action="store_true", help="inputs out of the page cache before every run")
     args = parser.parse_args()
     place = Workplace(args.work.resolve())

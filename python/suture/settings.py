@@ -102,6 +102,17 @@ class Settings:
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name), name)
 
+    def refuse_those_of_merges(self) -> None:
+        """Check that nothing is asked for that only merges do.
+
+        Raises:
+            UsageError: if it is, with its name.
+        """
+        plain = Settings()
+        for name in ("vocab", "missing", "routers_from", "experts", "ignore_unknown"):
+            if getattr(self, name) != getattr(plain, name):
+                raise UsageError(f"{name}: only merges do that; leave it out", at=name)
+
     @property
     def thread_count(self) -> int:
         """Threads that compute."""

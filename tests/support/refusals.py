@@ -22,6 +22,15 @@ def refusal(call: Callable[..., Any], *arguments: Any, **options: Any) -> str | 
     return None
 
 
+def refuses_to_open(path: Path, says: str) -> None:
+    """Check that a model is refused in one line, which names the file and says what it should."""
+    text = refusal(suture.open, path)
+    assert text is not None
+    assert str(path) in text
+    assert says in text
+    assert "\n" not in text
+
+
 def names_dtype(text: str, dtype: str) -> bool:
     """Whether a message names a dtype as the format spells it, or as torch does."""
     words = [dtype, SPELT.get(dtype, dtype)]

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 
 import suture
 from suture.cli.merge import merge as verb
-from suture.recipe import Config, load
+from suture.recipe import Config
 
 from ..support.checkpoints import Raw, llama_family, read_checkpoint, write_checkpoint
+from ..support.configs import config, soup, write
 
 SIZES: dict[str, Any] = {"layers": 4, "hidden": 8, "heads": 2, "kv_heads": 1, "ff": 12, "vocab": 10}
 
@@ -26,12 +27,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A base and three fine-tunes of four layers, in f32."""
     folders = llama_family(tmp_path_factory.mktemp("models"), n=3, tied=False, dtype="f32", seed=3, **SIZES)
     return dict(zip(("base", "math", "lang", "code"), folders, strict=True))
-
-
-def config(models: Mapping[str, Path], weight: Any, **more: Any) -> dict[str, Any]:
-    """Task arithmetic with one model, whose weight is looked at."""
-    listed = [{"model": str(models["math"]), "parameters": {"weight": weight}}]
-    return {"merge_method": "task_arithmetic", "base_model": str(models["base"]), "models": listed, **more}
 
 
 def shares(out: Path, models: Mapping[str, Path], tuned: str = "math") -> dict[str, float]:
@@ -153,16 +148,6 @@ parameters:
     assert "weight=[0.5, 0.75] (9, 13)" in rows["model.layers.0.self_attn.q_proj.weight"]
     assert "density=[0.5, 1.0] (10, default)" in rows["model.layers.0.self_attn.q_proj.weight"]
     assert not (tmp_path / "out").exists()
-
-
-def write(path: Path, *documents: Mapping[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump_all([dict(d) for d in documents]))
-    return path
-
-
-def soup(models: Mapping[str, Path], *names: str) -> dict[str, Any]:
-    listed = [{"model": str(models.get(n, n)), "parameters": {"weight": 1.0}} for n in names]
-    return {"merge_method": "linear", "models": listed}
 
 
 def test_documents_use_each_other(models: dict[str, Path], tmp_path: Path) -> None:
@@ -338,53 +323,6 @@ def test_parameters_out_of_range(
     assert not (tmp_path / "out").exists()
 
 
-#: Wrong values of every setting there is, and those that only the plan can refuse.
-WRONG: dict[str, list[Any]] = {
-    "memory": ["lots", "0", "1MiB"],
-    "threads": [0, 5000],
-    "io": ["tape"],
-    "dtype": ["int4", ""],
-    "shard_size": ["-5", "0B"],
-    "nan": ["maybe"],
-    "chunk": ["0.1B"],
-    "seed": [-1, 2**64],
-    "vocab": ["cut"],
-    "missing": ["ignore"],
-    "experts": ["stacked"],
-    "routers_from": ["nowhere"],
-}
-#: Settings that are on or off.
-SWITCHES = {"overwrite", "model_card", "allow_mixed", "ignore_unknown"}
-
-
-def test_every_setting_is_asked_for() -> None:
-    """The test of the test: no setting is left out."""
-    assert WRONG.keys() | SWITCHES == set(suture.Settings.__dataclass_fields__)
-
-
-@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in WRONG.items() for v in values])
-@pytest.mark.parametrize("several", [False, True])
-def test_a_setting_is_no_fault_of_the_config(
-    name: str, value: Any, several: bool, models: dict[str, Path], tmp_path: Path
-) -> None:
-    """Law 8: what a setting is refused for names the setting, and neither the config nor a line of it."""
-    recipe = config(models, 1.0, dtype="float32", out_dtype="float32")
-    path = write(tmp_path / "c.yml", recipe | ({"outputs": {"a": {}, "b": {}}} if several else {}))
-    for dry_run in (False, True):
-        with pytest.raises(suture.UsageError, match=f"^{name}: ") as caught:
-            suture.merge(path, tmp_path / "out", settings=suture.Settings(**{name: value}), dry_run=dry_run)
-        assert "c.yml" not in str(caught.value)
-        assert caught.value.at == name
-    assert [p.name for p in tmp_path.iterdir()] == ["c.yml"]
-
-
-def test_the_dtype_of_the_config_is_one(models: dict[str, Path], tmp_path: Path) -> None:
-    """Without the setting it is the config's line that is wrong."""
-    path = write(tmp_path / "c.yml", config(models, 1.0, out_dtype="int4"))
-    with pytest.raises(suture.UsageError, match=r"c\.yml:\d+: out_dtype"):
-        suture.merge(path, tmp_path / "out")
-
-
 @pytest.mark.parametrize("place", ["top", "outputs", "second document", "mapping"])
 def test_a_stray_swap_is_refused(place: str, models: dict[str, Path], tmp_path: Path) -> None:
     """`swap` is a verb, not a key: a config that has it is refused with its line, whatever else it says."""
@@ -404,67 +342,6 @@ def test_a_stray_swap_is_refused(place: str, models: dict[str, Path], tmp_path: 
     with pytest.raises(suture.UsageError, match=r"^swap: "):
         suture.merge(documents[place][0] if len(documents[place]) == 1 else stray, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-#: Parameters that are checkpoints, over the whole registry.
-CHECKPOINTS = sorted(
-    {(s["name"], p["name"]) for s in suture.methods() for p in s["parameters"] if p["kind"]["kind"] == "checkpoint"}
-)
-#: Every form that a value of a config may have.
-FORMS: dict[str, Any] = {
-    "plain": lambda v: v,
-    "rule": lambda v: {"value": v},
-    "rules": lambda v: [{"filter": "mlp", "value": v}, {"filter": "*", "value": v}],
-    "rules and one": lambda v: [{"filter": "mlp", "value": v}, v],
-    "gradient": lambda v: [v, v],
-    "layers": lambda v: {"layers": {"0": v, "1": v}, "default": v},
-    "rule of layers": lambda v: [{"filter": "*", "value": {"layers": {"0": v}, "default": v}}],
-    "file": lambda v: {"file": "models.json", "default": v},
-    "mapping": lambda v: {"model": {"path": v}},
-}
-
-
-def leaves(value: Any) -> list[str]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return [value] if inner is None else [leaf for item in inner for leaf in leaves(item)]
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("method", "parameter"), CHECKPOINTS)
-@pytest.mark.parametrize("whose", ["model", "file"])
-def test_paths_of_parameters_are_those_of_models(
-    whose: str, method: str, parameter: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A relative path is looked for in the current folder, then beside the config, in every form of a value."""
-    configs, here = tmp_path / "configs", tmp_path / "here"
-    for folder in (configs / "m", configs / "f", here / "f2"):
-        folder.mkdir(parents=True)
-    (configs / "models.json").write_text('{"0": "f", "1": "f2"}')
-    monkeypatch.chdir(here)
-    for named, found in (("f", configs / "f"), ("f2", Path("f2")), (str(configs / "f"), configs / "f")):
-        value = {parameter: FORMS[form](named)}
-        recipe: dict[str, Any] = {"merge_method": method, "models": [{"model": "m"}]}
-        (recipe if whose == "file" else recipe["models"][0])["parameters"] = value
-        (read,) = load(write(configs / "c.yml", recipe))
-        holder = read.recipe if whose == "file" else read.recipe["models"][0]
-        told = [leaf for leaf in leaves(holder["parameters"][parameter]) if leaf not in ("mlp", "*")]
-        assert str(found) in told
-        assert set(told) <= {str(found), str(configs / "f"), "f2"}
-    value[parameter] = FORMS[form]("nowhere")
-    with pytest.raises(suture.UsageError, match=rf"{parameter}.*`nowhere`"):
-        load(write(configs / "c.yml", recipe))
-
-
-def test_what_another_document_makes_may_be_a_parameter(models: dict[str, Path], tmp_path: Path) -> None:
-    """A name stands for its document in every form of a value, too."""
-    entries = [
-        {"model": str(models["math"]), "parameters": {"fisher": [{"filter": "mlp", "value": "pair"}, "pair"]}},
-        {"model": str(models["lang"]), "parameters": {"fisher": "pair"}},
-    ]
-    pair = {"name": "pair", **soup(models, "math", "lang")}
-    path = write(tmp_path / "c.yml", {"merge_method": "fisher", "models": entries}, pair)
-    suture.merge(path, tmp_path / "out")
-    assert read_checkpoint(tmp_path / "out").keys() == read_checkpoint(models["math"]).keys()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from suture.reference import model_of, plain
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.sidecars.adapter import own_config
-from suture.surgery.run import carry_out, for_output, prepare
+from suture.surgery.run import carry_out, copy_of, for_output, prepare
 
 
 def convert(
@@ -37,8 +37,7 @@ def convert(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     settings = settings or Settings()
-    asked = {"model": model_of(model), "title": "convert", "dtype": settings.dtype}
-    recipe = {"copy": {key: value for key, value in asked.items() if value is not None}}
+    recipe = copy_of(model_of(model), "convert", settings.dtype)
     config = own_config(Path(plain(model)))
     beside = [] if config is None else [("adapter_config.json", config)]
     how = for_output(out, settings)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from suture.errors import SutureError, UsageError
@@ -17,7 +16,7 @@ from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.hollow import write_hollow
 from suture.surgery.ledger import Ledger, remove_output, write_whole
-from suture.surgery.room import check_inputs, check_room
+from suture.surgery.room import check_inputs, check_room, temporary_folder
 from suture.surgery.run import Job, prepare, with_warnings
 
 
@@ -125,7 +124,7 @@ def _look(steps: list[Step], settings: Settings, ledger: Ledger) -> tuple[dict[s
     looks: dict[str, Report] = {}
     jobs: list[tuple[Step, Job]] = []
     problems: list[SutureError] = []
-    with _temporary() as temporary:
+    with temporary_folder() as temporary:
         folder = Path(temporary).resolve()
         # Under the same last names: models are called by these.
         stand_ins = {str(s.place): str(folder / s.place.parent.name / s.name) for s in steps if s.name}
@@ -148,13 +147,6 @@ def _look(steps: list[Step], settings: Settings, ledger: Ledger) -> tuple[dict[s
         known = [(s.name, s.place, [p for p in j.inputs if folder not in p.parents]) for s, j in jobs]
         room = [(s.place, j.plan.write_bytes) for s, j in jobs]
         return looks, [*problems, *check_inputs(known), *check_room(room)]
-
-
-def _temporary() -> TemporaryDirectory[str]:
-    try:
-        return TemporaryDirectory(prefix="suture-")
-    except OSError as e:
-        raise SutureError(f"no temporary folder to plan in: {e.strerror}; set TMPDIR to one") from None
 
 
 def _told_of(error: SutureError, stand_ins: Mapping[str, str]) -> SutureError:

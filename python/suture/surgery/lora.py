@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from suture.errors import SutureError, UsageError
@@ -14,7 +13,8 @@ from suture.reference import Reference, model_of, plain
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.sidecars.adapter import adapter_path, own_config
-from suture.surgery.run import carry_out, for_output, is_file, prepare
+from suture.surgery.room import temporary_folder
+from suture.surgery.run import carry_out, copy_of, for_output, is_file, prepare
 
 
 def fold(
@@ -51,8 +51,7 @@ def fold(
     given = own if isinstance(own, Reference) else Reference(own)
     applied = tuple((plain(a), weight) for a, weight in zip(adapters, scales, strict=True))
     whole = Reference(given.path, (*given.adapters, *applied), given.name)
-    recipe = {"copy": _without_none({"model": whole, "title": "fold", "dtype": settings.dtype})}
-    return carry_out(prepare(recipe, for_output(out, settings)), out, dry_run, progress)
+    return carry_out(prepare(copy_of(whole, "fold", settings.dtype), for_output(out, settings)), out, dry_run, progress)
 
 
 def merge_adapters(
@@ -89,6 +88,7 @@ def merge_adapters(
     from suture.surgery.factors import joined
 
     settings = settings or Settings()
+    settings.refuse_those_of_merges()
     scales = _weights(weights, adapters)
     if rank is not None and rank < 1:
         raise UsageError(f"rank: expected at least 1, found {rank}")
@@ -97,28 +97,21 @@ def merge_adapters(
     paths = [str(adapter_path(Path(plain(a)))) for a in adapters]
     if scales == [1.0] and rank is None:
         # The sum of one is that one, whatever it holds besides factors.
-        copy = {"model": paths[0], "title": "lora merge", "dtype": settings.dtype}
+        copy = copy_of(paths[0], "lora merge", settings.dtype)
         config = own_config(Path(paths[0]))
         if config is None:
             raise SutureError(f"{paths[0]}: is no adapter; expected factors, and adapter_config.json", paths[0])
         beside = [("adapter_config.json", config)]
-        return carry_out(prepare({"copy": _without_none(copy)}, settings, beside=beside), out, dry_run, progress)
-    with _temporary() as temporary:
+        return carry_out(prepare(copy, settings, beside=beside), out, dry_run, progress)
+    with temporary_folder() as temporary:
         folder = Path(temporary) / Path(out).resolve().name
         made = joined([Path(p) for p in paths], scales, rank, folder, finite=settings.nan != "allow")
         listed = [{"model": str(Path(p).resolve()), "weight": w} for p, w in zip(paths, scales, strict=True)]
         dtype = settings.dtype or made.dtype
-        recipe = {"copy": _without_none({"model": str(folder), "title": "lora merge", "dtype": dtype, "of": listed})}
+        recipe = copy_of(str(folder), "lora merge", dtype, of=listed)
         beside = [("adapter_config.json", made.config)]
         job = prepare(recipe, settings, beside=beside, warnings=made.told)
         return carry_out(job, out, dry_run, progress)
-
-
-def _temporary() -> TemporaryDirectory[str]:
-    try:
-        return TemporaryDirectory(prefix="suture-")
-    except OSError as e:
-        raise SutureError(f"no temporary folder to work in: {e.strerror}; set TMPDIR to one") from None
 
 
 def _weights(given: Sequence[float] | None, adapters: Sequence[Any]) -> list[float]:
@@ -134,7 +127,3 @@ def _weights(given: Sequence[float] | None, adapters: Sequence[Any]) -> list[flo
     if not all(abs(w) < float("inf") for w in given):
         raise UsageError(f"weights: expected finite numbers, found {json.dumps(list(given))}")
     return [float(w) for w in given]
-
-
-def _without_none(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in recipe.items() if value is not None}

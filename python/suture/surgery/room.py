@@ -1,10 +1,11 @@
-"""Checks over all outputs of a config together."""
+"""Room on disks: for all outputs of a config together, and for what is needed on the way."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from suture._core import staging_folder
 from suture.errors import SutureError
@@ -62,3 +63,15 @@ def _taken(folder: Path) -> int:
                 # Gone since it was listed.
                 continue
     return found
+
+
+def temporary_folder() -> TemporaryDirectory[str]:
+    """A folder to work in that is gone at the end.
+
+    Raises:
+        SutureError: if none can be made.
+    """
+    try:
+        return TemporaryDirectory(prefix="suture-")
+    except OSError as e:
+        raise SutureError(f"no temporary folder to work in: {e.strerror}; set TMPDIR to one") from None

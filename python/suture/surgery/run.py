@@ -100,6 +100,8 @@ def prepare(
         UsageError: if the recipe is wrong, with its line in the config, or a setting, without one.
         SutureError: if an input is not sound.
     """
+    if "swap" in recipe or "copy" in recipe:
+        settings.refuse_those_of_merges()
     try:
         check_values(recipe.get("swap", recipe.get("copy", recipe)))
         found = alignment(recipe, settings)
@@ -152,6 +154,12 @@ def _side_files(
         told.append(text)
         side = side if found is None else with_template(side, found)
     return replace(side, told=[*told, *side.told])
+
+
+def copy_of(model: str | Reference, title: str, dtype: str | None, **more: Any) -> dict[str, Any]:
+    """The recipe of a model as it is, its adapters folded in, under the `title` of its report."""
+    asked = {"model": model, "title": title, "dtype": dtype}
+    return {"copy": {key: value for key, value in asked.items() if value is not None} | more}
 
 
 def is_file(out: str | PathLike[str]) -> bool:

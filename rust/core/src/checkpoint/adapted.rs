@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::adapter::{Adapter, CONFIG, Parts};
 use super::fitting::{experts, stacks, told_by, told_by_model};
 use super::made::{Factor, Made, Product, Sum};
+use super::renamed::Prefixes;
 use super::{Applied, Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::model::lora::{LoraConfig, Role};
@@ -18,7 +19,7 @@ impl Checkpoint {
     /// [`Error::Checkpoint`], [`Error::Tensor`] if it is no adapter, or not one of this model: whatever of it matches nothing,
     /// or has another shape or rank than it should, is named.
     pub(super) fn fold(&mut self, applied: &Applied) -> Result<()> {
-        if let Some(t) = self.tensors.iter().find(|t| t.name.contains(".lora_")) {
+        if let Some(t) = self.factor() {
             let problem = "is a factor of an adapter, and adapters are folded into models; name the model first";
             return Err(Error::tensor(&self.path, &t.name, problem));
         }
@@ -34,7 +35,8 @@ impl Checkpoint {
         }
         modules.values_mut().flat_map(BTreeMap::values_mut).for_each(|t| t.file += first_file);
         let (path, weight) = (path.clone(), applied.weight());
-        let shift = modules.keys().take(SOUGHT).find_map(|(module, _)| self.shifted(&format!("{module}.weight")));
+        let weights = modules.keys().take(SOUGHT).map(|(module, _)| format!("{module}.weight"));
+        let shift = weights.filter(|w| self.find_alike(w).is_none()).find_map(|w| self.prefixes(&w));
         let stacks = stacks(self, &config);
         let mut fold = Fold { path, config, weight, transposed: None, stacks, shift, changed: 0, missing: vec![] };
         let told = modules.iter().find_map(|((module, _), parts)| fold.tells_transposed(self, module, parts));
@@ -64,23 +66,6 @@ impl Checkpoint {
         self.warnings.extend(adapter.warnings);
         Ok(())
     }
-
-    /// The only tensor whose name differs from `name` by a prefix: what `name` has in front, and what is there instead.
-    fn shifted(&self, name: &str) -> Option<(String, String)> {
-        if self.find_alike(name).is_some() {
-            return None;
-        }
-        let before = |longer: &str, shorter: &str| {
-            let before = longer.strip_suffix(shorter)?;
-            (before.ends_with('.') && shorter.contains('.')).then(|| before.to_owned())
-        };
-        let shift = |t: &Tensor| match before(&t.name, name) {
-            Some(theirs) => Some((String::new(), theirs)),
-            None => before(name, &t.name).map(|ours| (ours, String::new())),
-        };
-        let mut found = self.tensors.iter().filter_map(shift);
-        found.next().filter(|_| found.next().is_none())
-    }
 }
 
 /// So many modules are looked for under another prefix: it is one for all, and a model may lack thousands.
@@ -95,8 +80,8 @@ struct Fold {
     transposed: Option<bool>,
     /// The model's tensors of stacked experts that it may change.
     stacks: Vec<usize>,
-    /// What its names have in front, and what the model's have instead, once that is known.
-    shift: Option<(String, String)>,
+    /// What its names have in front, and what the model's have instead, where these differ.
+    shift: Option<Prefixes>,
     /// Tensors changed.
     changed: usize,
     /// Names of modules, or tensors, that the model lacks.
@@ -116,8 +101,7 @@ impl Fold {
 
     /// The name that a tensor has in the model, as far as prefixes go.
     fn named(&self, name: &str) -> String {
-        let by = |(ours, theirs): &(String, String)| Some(format!("{theirs}{}", name.strip_prefix(ours.as_str())?));
-        self.shift.as_ref().and_then(by).unwrap_or_else(|| name.to_owned())
+        self.shift.as_ref().and_then(|p| p.ours_of(name)).unwrap_or_else(|| name.to_owned())
     }
 
     /// Whether a module's weight is kept as [in, out], if its shape tells.

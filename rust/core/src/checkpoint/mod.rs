@@ -92,6 +92,11 @@ impl Tensor {
         self.elements() * self.read_bits() / 8
     }
 
+    /// Whether it is a factor of an adapter.
+    pub fn is_factor(&self) -> bool {
+        self.name.contains(".lora_")
+    }
+
     /// Whether it is a buffer that loaders compute again; see [`is_buffer`].
     pub fn is_buffer(&self) -> bool {
         is_buffer(&self.name, self.shape.len())
@@ -337,7 +342,12 @@ impl Checkpoint {
 
     /// Whether it holds the factors of an adapter.
     pub fn adapter(&self) -> bool {
-        self.tensors.iter().any(|t| t.name.contains(".lora_"))
+        self.factor().is_some()
+    }
+
+    /// The first tensor that is a factor of an adapter.
+    pub fn factor(&self) -> Option<&Tensor> {
+        self.tensors.iter().find(|t| t.is_factor())
     }
 
     /// Whether it has no head over its vocabulary though its config.json says that it has one of its own.

@@ -14,6 +14,13 @@ pub struct Prefixes {
     pub theirs: String,
 }
 
+impl Prefixes {
+    /// The model's name of what the other calls `name`.
+    pub fn ours_of(&self, name: &str) -> Option<String> {
+        Some(format!("{}{}", self.ours, name.strip_prefix(self.theirs.as_str())?))
+    }
+}
+
 impl Checkpoint {
     /// The model with its tensors under the names that `other` has them by, and the difference; `None` where no name differs,
     /// or they do not differ by one prefix alone.
@@ -26,10 +33,7 @@ impl Checkpoint {
         // A head that is tied, or the copy of a table, need not be there: its name says nothing of the others'.
         let telling = || missing.iter().filter(|t| !tied::is_head(&t.name) && !tied::is_table(&t.name));
         let prefixes = telling().take(LOOKED).find_map(|t| self.prefixes(&t.name))?;
-        let own = |t: &Tensor| {
-            let rest = t.name.strip_prefix(&prefixes.theirs)?;
-            self.find(&format!("{}{rest}", prefixes.ours)).map(|i| (i, t.name.clone()))
-        };
+        let own = |t: &Tensor| Some((self.find(&prefixes.ours_of(&t.name)?)?, t.name.clone()));
         let found: Vec<(usize, String)> = missing.iter().filter_map(|t| own(t)).collect();
         let free = found.iter().all(|(i, _)| other.find_alike(&self.tensors[*i].name).is_none());
         let told = found.iter().filter(|(_, name)| !tied::is_head(name) && !tied::is_table(name)).count();
@@ -48,10 +52,10 @@ impl Checkpoint {
     }
 
     /// By which prefixes the only tensor that can be meant by `name` differs from it.
-    fn prefixes(&self, name: &str) -> Option<Prefixes> {
+    pub fn prefixes(&self, name: &str) -> Option<Prefixes> {
         let longer = |t: &Tensor| {
             let before = t.name.strip_suffix(name)?;
-            before.ends_with('.').then(|| Prefixes { ours: before.to_owned(), theirs: String::new() })
+            (before.ends_with('.') && name.contains('.')).then(|| Prefixes { ours: before.to_owned(), theirs: String::new() })
         };
         let shorter = || {
             name.match_indices('.').find_map(|(at, _)| {

@@ -29,7 +29,7 @@ pub fn doubts(plan: &Plan, io: IoMode) -> Result<Vec<String>> {
     // Vectors are alike in all models, as norms near 1 are; matrices tell models apart.
     let matrices: Vec<usize> = (lead.tensors.iter().enumerate())
         // The factors of adapters start at random: they tell nothing.
-        .filter(|(_, t)| !t.name.contains(".lora_"))
+        .filter(|(_, t)| !t.is_factor())
         .filter(|(_, t)| t.shape.len() > 1 && t.elements() >= 64 && t.dtype.computes())
         .map(|(i, _)| i)
         .collect();

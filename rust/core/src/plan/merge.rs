@@ -134,8 +134,8 @@ fn routers_averaged(draft: &Draft) -> Option<String> {
 /// The factors of adapters mean something only as products: merged one by one they would be another model.
 fn refuse_adapters(models: &Models) -> Result<()> {
     for checkpoint in &models.checkpoints {
-        if let Some(t) = checkpoint.tensors.iter().find(|t| t.name.contains(".lora_")) {
-            let problem = "is a factor of an adapter; adapters cannot be merged yet: fold them into their models first";
+        if let Some(t) = checkpoint.factor() {
+            let problem = "is a factor of an adapter; name the model it is of, `model+adapter`, or merge adapters by `suture lora merge`";
             return Err(Error::tensor(&checkpoint.path, &t.name, problem));
         }
     }

@@ -149,29 +149,13 @@ impl Models {
         if missing.len() == 1 {
             return String::new();
         }
-        // Either side may have more before its names.
-        let more =
-            |name: &str| model.tensors.iter().find_map(|t| t.name.strip_suffix(name).map(|p| (p.to_owned(), true)));
-        let less = |name: &str| {
-            let cuts = name.match_indices('.').map(|(i, _)| name.split_at(i + 1));
-            cuts.into_iter().find(|(_, rest)| model.find(rest).is_some()).map(|(p, _)| (p.to_owned(), false))
-        };
         let count = format!("; {} of {} names differ", missing.len(), other.tensors.len());
-        match more(first).or_else(|| less(first)) {
-            Some((prefix, theirs)) => {
-                let matches = |n: &&&str| {
-                    if theirs {
-                        model.find(&format!("{prefix}{n}")).is_some()
-                    } else {
-                        n.strip_prefix(&prefix).is_some_and(|n| model.find(n).is_some())
-                    }
-                };
-                let explained = missing.iter().filter(matches).count();
-                let whose = if theirs { &model.path } else { &other.path };
-                format!("{count}, {explained} of them by the prefix `{prefix}` in {}", whose.display())
-            }
-            None => count,
-        }
+        let Some(prefixes) = model.prefixes(first) else { return count };
+        let explains = |n: &&&str| prefixes.ours_of(n).is_some_and(|n| model.find(&n).is_some());
+        let explained = missing.iter().filter(explains).count();
+        let (prefix, whose) =
+            if prefixes.theirs.is_empty() { (&prefixes.ours, model) } else { (&prefixes.theirs, other) };
+        format!("{count}, {explained} of them by the prefix `{prefix}` in {}", whose.path.display())
     }
 
     /// The model's stack called `asked`, or else its main one.
