@@ -21,6 +21,18 @@ def same_bits(found: State, wanted: State) -> None:
     assert not wrong, f"{len(wrong)} of {len(wanted)} tensors differ: {wrong[:6]}"
 
 
+def close(found: State, wanted: State) -> None:
+    """Every tensor there: floats to the last bit but one, all else the same."""
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype, name
+        if tensor.is_floating_point():
+            off = (found[name].double() - tensor.double()).abs()
+            assert bool((off <= tensor.double().abs() * 2.0**-23).all()), name
+        else:
+            assert bool((found[name] == tensor).all()), name
+
+
 def same_function(case: Case, found: Any, wanted: Any) -> None:
     """The same weights in the same places: the same numbers, and not those of the recipient."""
     torch = importlib.import_module("torch")

@@ -84,6 +84,17 @@ def write(folder: Path, state: State, like: Path) -> None:
     (folder / "config.json").write_bytes((like / "config.json").read_bytes())
 
 
+def save(folder: Path, model: Any, like: Path) -> None:
+    """The checkpoint `like`, loaded as `model`, as torch.save writes it: what is tied under all its names."""
+    folder.mkdir()
+    inside = model.state_dict()
+    state = {name: inside.get(name, tensor) for name, tensor in read(like).items()}
+    stored = {tensor.data_ptr() for tensor in state.values() if tensor.numel()}
+    state |= {n: t for n, t in inside.items() if n not in state and t.data_ptr() in stored}
+    importlib.import_module("torch").save(state, folder / "pytorch_model.bin")
+    (folder / "config.json").write_bytes((like / "config.json").read_bytes())
+
+
 def config_of(folder: Path) -> dict[str, Any]:
     """A checkpoint's config.json."""
     return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,9 @@ def revert(case: Case, out: Path) -> suture.Report:
     return suture.revert(case.path("base"), case.path("into"), out, layers=[1], **case.how)
 
 
-def mean(case: Case, out: Path) -> suture.Report:
-    """The linear merge of the two fine-tunes."""
-    sources = [{"model": str(case.path(label)), "parameters": {"weight": 0.5}} for label in ("into", "donor")]
+def mean(case: Case, out: Path, labels: Sequence[str] = ("into", "donor")) -> suture.Report:
+    """The linear merge of two fine-tunes."""
+    sources = [{"model": str(case.path(label)), "parameters": {"weight": 0.5}} for label in labels]
     return suture.merge({"merge_method": "linear", "models": sources}, out, settings=SETTINGS)
 
 

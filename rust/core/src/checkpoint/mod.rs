@@ -2,6 +2,7 @@
 
 mod adapted;
 mod adapter;
+mod aliases;
 mod experts;
 mod file;
 mod fitting;
@@ -367,13 +368,14 @@ impl Checkpoint {
         tied::said(self.config.as_ref())
     }
 
-    /// The tensor that the one called `name`, there or not, is a copy of, if its config.json ties them.
+    /// The tensor that the one called `name`, there or not, is a copy of, if its config.json ties them or every model does.
     pub fn original(&self, name: &str) -> Option<&Tensor> {
-        if self.tied() != Some(true) {
-            return None;
-        }
-        let stack = self.anatomy().main().map(|s| s.prefix.as_str());
-        let found = &self.tensors[tied::original(name, self.tensors.iter().map(|t| t.name.as_str()), stack)?];
+        let table = || {
+            let stack = self.anatomy().main().map(|s| s.prefix.as_str());
+            tied::original(name, self.tensors.iter().map(|t| t.name.as_str()), stack)
+        };
+        let bias = || self.find(&tied::bias(name)?);
+        let found = &self.tensors[bias().or_else(|| if self.tied() == Some(true) { table() } else { None })?];
         let same = self.find(name).is_none_or(|i| self.tensors[i].shape == found.shape);
         (same && found.name != name).then_some(found)
     }

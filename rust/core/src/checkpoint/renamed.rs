@@ -55,7 +55,8 @@ impl Checkpoint {
     pub fn prefixes(&self, name: &str) -> Option<Prefixes> {
         let longer = |t: &Tensor| {
             let before = t.name.strip_suffix(name)?;
-            (before.ends_with('.') && name.contains('.')).then(|| Prefixes { ours: before.to_owned(), theirs: String::new() })
+            (before.ends_with('.') && name.contains('.'))
+                .then(|| Prefixes { ours: before.to_owned(), theirs: String::new() })
         };
         let shorter = || {
             name.match_indices('.').find_map(|(at, _)| {

@@ -6,7 +6,7 @@ use super::config::Section;
 use super::roles::Role;
 
 /// How the table of a language model's tokens ends.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "embed_tokens.weight",
     "wte.weight",
     "embed_in.weight",
@@ -14,22 +14,30 @@ const TABLES: [&str; 8] = [
     "shared.weight",
     "tok_embeddings.weight",
     "tokens_embed.weight",
+    "token_embedding.weight",
+    "word_embedding.weight",
     "embeddings.weight",
 ];
 /// How the table of an encoder-decoder's tokens is called, of which those of both sides are copies.
 const SHARED: &str = "shared.weight";
 /// How heads over the vocabulary end.
-const HEADS: [&str; 9] = [
+const HEADS: [&str; 12] = [
     "lm_head.weight",
     "embed_out.weight",
     "proj_out.weight",
     "cls.predictions.decoder.weight",
     "predictions.decoder.weight",
     "lm_head.decoder.weight",
+    "lm_head.out_proj.weight",
+    "lm_loss.weight",
+    "output_projection.weight",
     "generator_lm_head.weight",
     "vocab_projector.weight",
     "pred_layer.proj.weight",
 ];
+/// Heads, and their biases, whose names are others' too unless they are the whole name: ModernBERT's, RWKV's, those of models in
+/// Meta's own form.
+const WHOLE: [&str; 5] = ["decoder.bias", "decoder.weight", "head.weight", "output.bias", "output.weight"];
 /// Families that tie unless their config says otherwise. Of others a config that says nothing tells nothing.
 const TIED: [&str; 58] = [
     "albert",
@@ -99,26 +107,30 @@ pub fn is_table(name: &str) -> bool {
 
 /// True for the names of heads that may be tied to a table.
 pub fn is_head(name: &str) -> bool {
-    HEADS.iter().any(|h| ends(name, h))
+    HEADS.iter().any(|h| ends(name, h)) || WHOLE.contains(&name) && name.ends_with(".weight")
 }
 
 /// How what stands beside a table or a head and has a number for each token ends.
-const BESIDE: [&str; 10] = [
+const BESIDE: [&str; 11] = [
     "lm_head.bias",
     "embed_out.bias",
     "final_logits_bias",
     "predictions.bias",
     "predictions.decoder.bias",
     "lm_head.decoder.bias",
+    "lm_loss.bias",
     "generator_lm_head.bias",
     "vocab_projector.bias",
     "pred_layer.proj.bias",
     "embed_tokens_per_layer.weight",
 ];
 
+/// How the second name of such a head's bias ends.
+const DECODER_BIAS: &str = ".decoder.bias";
+
 /// True for the names of all that has a row for each token: tables, heads, their biases.
 pub fn has_row_per_token(name: &str) -> bool {
-    is_table(name) || is_head(name) || BESIDE.iter().any(|b| ends(name, b))
+    is_table(name) || is_head(name) || WHOLE.contains(&name) || BESIDE.iter().any(|b| ends(name, b))
 }
 
 fn ends(name: &str, end: &str) -> bool {
@@ -153,6 +165,12 @@ pub fn original<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, st
     }
     let copy = ends(name, TABLES[0]) && !ends(name, SHARED);
     copy.then(|| only(names.enumerate().filter(|(_, n)| ends(n, SHARED)).map(|(i, _)| i))).flatten()
+}
+
+/// The bias that the one called `name` is a copy of: heads of BERT's kind have theirs under two names, whatever ties.
+pub fn bias(name: &str) -> Option<String> {
+    let copy = BESIDE.iter().any(|b| b.ends_with(DECODER_BIAS) && ends(name, b));
+    copy.then(|| format!("{}.bias", name.trim_end_matches(DECODER_BIAS)))
 }
 
 /// The one item, if it is one.
@@ -225,6 +243,9 @@ mod tests {
         assert_eq!(original("shared.weight", t5.into_iter(), None), None);
         let bert = ["bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"];
         assert_eq!(original(bert[1], bert.into_iter(), Some("bert.encoder.layer.")), Some(0));
+        assert_eq!(bias("cls.predictions.decoder.bias").as_deref(), Some("cls.predictions.bias"));
+        assert_eq!(bias("lm_head.decoder.bias").as_deref(), Some("lm_head.bias"));
+        assert_eq!(bias("model.decoder.bias"), None);
         let whisper = ["model.decoder.embed_tokens.weight", "proj_out.weight"];
         assert_eq!(original("proj_out.weight", whisper.into_iter(), Some("model.decoder.layers.")), Some(0));
     }

@@ -89,6 +89,10 @@ impl Models {
             self.checkpoints[model] = Arc::new(named);
             self.families[model] = OnceLock::new();
         }
+        if let Some(named) = self.checkpoints[model].with_aliases_of(other) {
+            self.checkpoints[model] = Arc::new(named);
+            self.families[model] = OnceLock::new();
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Models of different vocabularies, brought to one: their tables of tokens become tables of each other's rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use crate::checkpoint::rows::{Layout, Rows, Segment};
 use crate::checkpoint::{Checkpoint, Reference, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::model::names::split_layer;
 use crate::model::tied;
 
 /// The rows of one vocabulary, for each model.
@@ -98,7 +99,7 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Resu
         // What is read depends on the rows as it does on the header.
         file.header_digest.push_str(&about);
     }
-    for t in &with_heads(models, own, layout) {
+    for t in &with_heads(models, own, layout, rows) {
         let Some(columns) = width(t, rows) else {
             let problem = format!("has shape {:?}, expected {rows} rows, as many as `{}` has", t.shape, table.name);
             return Err(Error::tensor(&model.path, &t.name, problem));
@@ -131,9 +132,11 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Resu
 
 /// The tensors of the model at `own` that have a row for each token; and the heads that it ties to its table where others, of which
 /// it takes rows, have heads of their own: its head is then its table's rows and the heads' of these.
-fn with_heads(models: &[Arc<Checkpoint>], own: usize, layout: &Layout) -> Vec<Tensor> {
+fn with_heads(models: &[Arc<Checkpoint>], own: usize, layout: &Layout, rows: u64) -> Vec<Tensor> {
     let model = &models[own];
-    let mut found: Vec<Tensor> = model.tensors.iter().filter(|t| tied::has_row_per_token(&t.name)).cloned().collect();
+    let unnamed = unnamed(model, rows);
+    let of_tokens = |t: &&Tensor| tied::has_row_per_token(&t.name) || unnamed.contains(t.name.as_str());
+    let mut found: Vec<Tensor> = model.tensors.iter().filter(of_tokens).cloned().collect();
     let mut donors: Vec<usize> = layout.segments.iter().flat_map(Segment::reads).map(|(from, _)| from).collect();
     donors.sort_unstable();
     donors.dedup();
@@ -144,6 +147,18 @@ fn with_heads(models: &[Arc<Checkpoint>], own: usize, layout: &Layout) -> Vec<Te
         }
     }
     found
+}
+
+/// The tensors whose names say nothing, and that have an axis as long as the table of tokens: where no tensor of a layer has one of
+/// that length, it is the same axis. Tables of positions may be as long by chance.
+fn unnamed(model: &Checkpoint, rows: u64) -> HashSet<&str> {
+    let outside = |t: &&Tensor| split_layer(&t.name).is_none();
+    if model.tensors.iter().filter(|t| !outside(t)).any(|t| t.shape.contains(&rows)) {
+        return HashSet::new();
+    }
+    let place = |name: &str| ["position", "pos_emb", "wpe"].iter().any(|p| name.contains(p));
+    let tells = |t: &&Tensor| !tied::has_row_per_token(&t.name) && t.shape.contains(&rows) && !place(&t.name);
+    model.tensors.iter().filter(outside).filter(tells).map(|t| t.name.as_str()).collect()
 }
 
 /// Elements of a row of a tensor that has one for each token: [rows, width], [rows] or [1, rows].
