@@ -66,8 +66,9 @@ def test_of_one_vocabulary_any_tokenizer_is_that_of_the_merge(
         more |= {"base_model": str(models[1])} if source == "base" else {}
         report = merge(models, out, form, **more)
         assert mark(out / "a" if form == "outputs" else out) == wanted
-        assert any("all models have the vocabulary" in w for w in report.warnings)
+        assert not any("vocabulary" in w for w in report.warnings)
         record = json.loads(((out / "a" if form == "outputs" else out) / "suture.json").read_text())
+        assert any("all models have the vocabulary" in text for _, text in record["notes"])
         assert str(tmp_path) not in json.dumps(record["recipe"])
     assert mark_of(merge(models, tmp_path / "empty", form, tokenizer={}), form, tmp_path / "empty") == 0
 
@@ -222,3 +223,14 @@ def test_named_templates_give_the_text_of_their_formats(name: str) -> None:
     made = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(NAMED[name])
     text = made.render(messages=[SYSTEM, *TALK], add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
     assert text == RENDERED[name]
+
+
+def test_tokens_that_only_the_template_has_are_told(models: list[Path], tmp_path: Path) -> None:
+    """A template that writes what the output's tokenizer does not have is taken, and told of; in a swap, too."""
+    report = merge(models, tmp_path / "out", chat_template="chatml")
+    assert any("`<|im_start|>`, `<|im_end|>` in it are no tokens" in w for w in report.warnings)
+    swapped = suture.swap(*models[:2], tmp_path / "swap", layers="0", chat_template="llama3")
+    assert any("`<|eot_id|>`" in w for w in swapped.warnings)
+    for i, folder in enumerate(models):
+        tokenizer(folder, {f"t{n}": n for n in range(14)} | {"<|im_start|>": 14, "<|im_end|>": 15}, mark=i)
+    assert not any("template" in w for w in merge(models, tmp_path / "has", chat_template="chatml").warnings)

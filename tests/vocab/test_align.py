@@ -147,7 +147,7 @@ def test_one_vocabulary_stays_as_it_is(tmp_path: Path) -> None:
     models = [write(tmp_path / f"m{i}", whole("bytes", bpe(letters(8), []), ["<s>"])) for i in range(2)]
     found = plan(wanted(), models, models[0], None, [16, 16])
     assert (found.same, found.rows, found.segments) == (True, 16, ())
-    assert "all models have the vocabulary" in found.told[0]
+    assert "all models have the vocabulary" in found.notes[0][1]
     found = plan(wanted(), models, models[0], None, [16, 12])
     assert (found.same, found.rows) == (False, 9)
     found = plan(wanted(pad_to_multiple_of=4), models, models[0], None, [16, 16])

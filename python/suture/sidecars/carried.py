@@ -43,11 +43,13 @@ class Beside:
         written: files to write, with their bytes.
         copied: files to copy, with their source.
         told: what the user should know.
+        notes: what was chosen, for the plan: a title and a text each.
     """
 
     written: list[tuple[str, bytes]] = field(default_factory=list)
     copied: list[tuple[str, str]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def carried_over(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 from suture.errors import SutureError, UsageError
 from suture.sidecars.carried import Beside
 from suture.sidecars.files import as_bytes, read_config
+from suture.sidecars.tokenizer import TOKENIZER_FILES
 
 #: The file that newer models have their template in, and the one that older ones have it in.
 JINJA, CONFIG = "chat_template.jinja", "tokenizer_config.json"
@@ -46,12 +48,16 @@ NAMED = {
         "{% endif %}{% endfor %}"
     ),
 }
+#: What looks like a token of its own in a template.
+_TOKEN = re.compile("<\\|[\\w.-]+\\|>|<(?:start|end)_of_turn>|<\uff5c[^<>'\"\\s{}]+\uff5c>")
+#: The files that tokens are in.
+_VOCABULARIES = set(TOKENIZER_FILES) - {CONFIG, JINJA, "chat_template.json"}
 #: Shorter text is a name, if not one of these.
 _SHORTEST = 20
 
 
 def template(wanted: str, folders: Sequence[Path], first: Path | None) -> tuple[str | None, str]:
-    """The template an output has, and what to tell of it.
+    """The template an output has, and whose it is.
 
     Args:
         wanted: a name, Jinja, or ``auto``: the one that most models have; of equals that of `first`, else the first.
@@ -64,21 +70,21 @@ def template(wanted: str, folders: Sequence[Path], first: Path | None) -> tuple[
     if wanted == "auto":
         found = [text for folder in folders if (text := template_in(folder)) is not None]
         if not found:
-            return None, "chat_template: no model has one, and the output has none"
+            return None, "no model has one, and the output has none"
         counts = Counter(found)
         most = [text for text, n in counts.items() if n == max(counts.values())]
         own = None if first is None else template_in(first)
         chosen = own if own in most else most[0]
         whose = next(folder for folder in folders if template_in(folder) == chosen)
-        return chosen, f"chat_template: that of {whose} ({counts[str(chosen)]} of {len(folders)} models have it)"
+        return chosen, f"that of {whose.name} ({counts[str(chosen)]} of {len(folders)} models have it)"
     if wanted in NAMED:
-        return NAMED[wanted], f"chat_template: {wanted}"
+        return NAMED[wanted], wanted
     if len(wanted) < _SHORTEST or "{" not in wanted:
         names = ", ".join(("auto", *NAMED))
         raise UsageError(f"chat_template: expected {names}, or Jinja, found `{wanted}`", at="chat_template")
     if any(wanted.count(a) != wanted.count(b) for a, b in (("{%", "%}"), ("{{", "}}"), ("{#", "#}"))):
         raise UsageError("chat_template: is no Jinja: a tag in it is not closed", at="chat_template")
-    return wanted, "chat_template: that of the config"
+    return wanted, "that of the config"
 
 
 def template_in(folder: Path) -> str | None:
@@ -93,6 +99,31 @@ def template_in(folder: Path) -> str | None:
         named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
         found = named.get("default")
     return found if isinstance(found, str) else None
+
+
+def lacks(beside: Beside, text: str) -> list[str]:
+    """What to tell where a template writes tokens that the tokenizer beside an output does not have.
+
+    Without a tokenizer there is nothing to tell.
+    """
+    parts = dict(beside.written) | {
+        name: Path(source).read_bytes() for name, source in beside.copied if name in TOKENIZER_FILES
+    }
+    known = b"".join(content for name, content in parts.items() if name in _VOCABULARIES)
+    if not known:
+        return []
+    # Those that its configuration adds, without the template in there.
+    config = json.loads(parts.get(CONFIG, b"{}"))
+    known += json.dumps(config.get("added_tokens_decoder"), ensure_ascii=False).encode()
+    written = (
+        (token, (token.encode(), json.dumps(token)[1:-1].encode())) for token in dict.fromkeys(_TOKEN.findall(text))
+    )
+    found = [token for token, ways in written if not any(way in known for way in ways)]
+    if not found:
+        return []
+    named = ", ".join(f"`{token}`" for token in found[:5])
+    what = "is no token" if len(found) == 1 else "are no tokens"
+    return [f"chat_template: {named} in it {what} of the output, and will be read letter by letter"]
 
 
 def with_template(beside: Beside, text: str) -> Beside:

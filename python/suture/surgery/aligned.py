@@ -37,6 +37,7 @@ class Alignment:
         files: the tokenizer's files, where they are made anew.
         ids: what changes in config.json and generation_config.json.
         told: what the user should know.
+        notes: what was chosen, for the plan.
     """
 
     text: str | None = None
@@ -44,6 +45,7 @@ class Alignment:
     files: Files | None = None
     ids: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     told: Sequence[str] = ()
+    notes: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,10 @@ def alignment(recipe: Mapping[str, Any], settings: Settings) -> Alignment | None
     base = None if models.base is None else folders[models.base]
     found = plan(wanted, folders, config, base, models.rows)
     if found.same:
-        return Alignment(lead=found.lead, told=found.told)
+        return Alignment(lead=found.lead, told=found.told, notes=found.notes)
     made = files(found, config)
     told = [*found.told, *made.told]
-    return Alignment(_text(models, found.segments), found.lead, made, made.ids, told)
+    return Alignment(_text(models, found.segments), found.lead, made, made.ids, told, found.notes)
 
 
 def _models(recipe: Mapping[str, Any]) -> _Models:

@@ -126,7 +126,7 @@ def prepare(
     written = [*side.written, *beside]
     if settings.model_card:
         written.append(("README.md", model_card(recipe, inputs)))
-    return Job(plan.telling(side.told), inputs, written, side.copied, json.loads(budget), settings, config)
+    return Job(plan.telling(side.told, side.notes), inputs, written, side.copied, json.loads(budget), settings, config)
 
 
 def _side_files(
@@ -140,20 +140,23 @@ def _side_files(
 ) -> Beside:
     """What goes beside the tensors: whose tokenizer, with which chat template."""
     base = Path(plain(recipe["base_model"])) if isinstance(recipe.get("base_model"), str | Reference) else None
-    told = []
+    told: list[str] = []
+    notes: list[tuple[str, str]] = []
     if vocabulary is not None:
-        lent, told = vocabulary.lead, [*vocabulary.told]
+        lent, told, notes = vocabulary.lead, [*vocabulary.told], [*vocabulary.notes]
     one = vocabulary is not None and vocabulary.files is not None
     side = carried_over(inputs, change, tokenizer=lent, mixed=settings.allow_mixed, one_vocabulary=one)
     if vocabulary is not None:
         side = with_alignment(side, vocabulary, inputs[change["from"]])
     if asked is not None:
-        from suture.sidecars.template import template, with_template
+        from suture.sidecars.template import lacks, template, with_template
 
-        found, text = template(asked, inputs, base)
-        told.append(text)
-        side = side if found is None else with_template(side, found)
-    return replace(side, told=[*told, *side.told])
+        found, whose = template(asked, inputs, base)
+        notes.append(("template", whose))
+        if found is not None:
+            told += lacks(side, found)
+            side = with_template(side, found)
+    return replace(side, told=[*told, *side.told], notes=notes)
 
 
 def copy_of(model: str | Reference, title: str, dtype: str | None, **more: Any) -> dict[str, Any]:

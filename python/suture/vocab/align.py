@@ -16,7 +16,7 @@ from suture.vocab.entries import Added
 from suture.vocab.lead import Lead, lead_of
 from suture.vocab.segments import MEAN, PAD, ZERO, Segment, segments_of
 from suture.vocab.tokens import Vocabulary
-from suture.vocab.told import told_of
+from suture.vocab.told import notes_of, told_of
 
 #: Where the rows of a model are from.
 CLASSES = ("own", "borrowed", "mean", "zero", "pad")
@@ -37,6 +37,7 @@ class Aligned:
         segments: for each model its rows, in the order of the output's, see `suture.vocab.segments`.
         counts: for each model how many rows of its new table are of each of `CLASSES`.
         told: what the user should know.
+        notes: what was chosen: a title and a text each.
         vocabularies: what was read, by folder; of `lead` too.
         sources: for each token that `lead` lacks, the first model that has it, by its place; -1 for the config's alone.
         added: those of them that are found in text before it is segmented.
@@ -52,6 +53,7 @@ class Aligned:
     segments: Sequence[Sequence[Segment]] = field(default=(), repr=False)
     counts: Sequence[Mapping[str, int]] = ()
     told: Sequence[str] = ()
+    notes: Sequence[tuple[str, str]] = ()
     vocabularies: Mapping[Path, Vocabulary] = field(default_factory=dict, repr=False)
     sources: Mapping[str, int] = field(default_factory=dict, repr=False)
     added: Mapping[str, Added] = field(default_factory=dict, repr=False)
@@ -89,8 +91,9 @@ def plan(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path | N
     lead = lead_of(wanted, models, config, base, rows)
     if lead.same:
         size = lead.own.size
-        note = f"{wanted.at}: all models have the vocabulary of {lead.own.folder}, whose tokenizer files are copied"
-        return Aligned(True, lead.own.folder, False, size, rows[0], told=[note], vocabularies=lead.vocabularies)
+        name = lead.own.folder.name
+        notes = [("tokenizer", f"all models have the vocabulary of {name}, whose tokenizer files are copied")]
+        return Aligned(True, lead.own.folder, False, size, rows[0], notes=notes, vocabularies=lead.vocabularies)
     have = _rows_of(lead, models, rows)
     tokens = len(lead.names)
     named = np.array([name is not None for name in lead.names], dtype=bool)
@@ -102,7 +105,6 @@ def plan(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path | N
         model, row = _of_model(m, own, choices)
         made.append(segments_of(model, row, choices.means, total - tokens))
         counts.append(_count(m, model, row, own, total - tokens))
-    told = told_of(wanted, lead, models, choices, counts, total, rows)
     return Aligned(
         same=False,
         lead=lead.own.folder,
@@ -112,7 +114,8 @@ def plan(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path | N
         names=lead.names,
         segments=made,
         counts=counts,
-        told=told,
+        told=told_of(wanted, lead, models, choices, rows),
+        notes=notes_of(wanted, lead, models, counts, total),
         vocabularies=lead.vocabularies,
         sources=lead.sources,
         added=lead.added,

@@ -1,4 +1,4 @@
-"""What a user is told of vocabularies that are aligned."""
+"""What a user is told of vocabularies that are aligned: what was chosen, and what to know of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from suture.escape import printable
-from suture.recipe.vocabulary import Tokenizer
+from suture.recipe.vocabulary import Row, Tokenizer
 from suture.vocab.choices import Choices
 from suture.vocab.lead import Lead
 
@@ -21,21 +21,43 @@ _PARTS = {
 }
 
 
+def notes_of(
+    wanted: Tokenizer, lead: Lead, models: Sequence[Path], counts: Sequence[Mapping[str, int]], total: int
+) -> list[tuple[str, str]]:
+    """The notes of an alignment: whose tokens the output has, and whose rows each model has for them."""
+    whose = f"of all models, {lead.own.folder.name} first" if lead.union else f"of {lead.own.folder.name}"
+    notes = [("tokenizer", f"{len(lead.names):,} tokens, those {whose}, in {total:,} rows")]
+    for folder, own in zip(models, counts, strict=True):
+        parts = ", ".join(f"{own[name]:,} {text}" for name, text in _PARTS.items() if own[name])
+        notes.append(("rows", f"{folder.name}: {parts}"))
+    said = [f"`{printable(token)}` {_source(row)}" for token, row in wanted.tokens.items() if _source(row)]
+    if said:
+        more = f"; {len(said) - _NAMED:,} more" if len(said) > _NAMED else ""
+        notes.append(("tokens", "; ".join(said[:_NAMED]) + more))
+    return notes
+
+
+def _source(row: Row) -> str:
+    """What the config says of a token."""
+    if row.zero:
+        what = "zeros"
+    elif row.model is None:
+        return ""
+    else:
+        token = "" if row.token is None else f" `{printable(str(row.token))}`"
+        what = f"as{token} in {Path(row.model).name}"
+    return what + (", in all models" if row.force else ", where a model lacks it")
+
+
 def told_of(
     wanted: Tokenizer,
     lead: Lead,
     models: Sequence[Path],
     choices: Choices,
-    counts: Sequence[Mapping[str, int]],
-    total: int,
     rows: Sequence[int],
 ) -> list[str]:
-    """The notes and warnings of an alignment."""
-    whose = f"those of all models, {lead.own.folder} first" if lead.union else f"those of {lead.own.folder}"
-    told = [f"{wanted.at}: the output has {len(lead.names):,} tokens ({whose}) and {total:,} rows"]
-    for folder, own in zip(models, counts, strict=True):
-        parts = ", ".join(f"{own[name]:,} {text}" for name, text in _PARTS.items() if own[name])
-        told.append(f"{folder}: rows for them: {parts}")
+    """The warnings of an alignment."""
+    told = []
     for folder, count in zip(models, rows, strict=True):
         if beyond := [text for text, number in lead.vocabularies[folder].ids.items() if number >= count]:
             told.append(f"{folder}: has no rows for {named(beyond)}, which count as absent")

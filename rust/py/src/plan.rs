@@ -50,9 +50,10 @@ impl Plan {
     }
 
     /// The same plan, with more that the user should know.
-    fn telling(&self, warnings: Vec<String>) -> Self {
+    fn telling(&self, warnings: Vec<String>, notes: Vec<(String, String)>) -> Self {
         let mut plan = self.0.clone();
         plan.warnings.extend(warnings);
+        plan.notes.extend(notes);
         Self(plan)
     }
 

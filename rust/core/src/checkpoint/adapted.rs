@@ -46,6 +46,9 @@ impl Checkpoint {
         }
         // What was saved whole first: of a table that is adapted too PEFT saves the table itself beside the factors.
         let (whole, factors): (Vec<_>, Vec<_>) = modules.iter().partition(|(_, p)| p.contains_key(&Role::Whole));
+        let names =
+            |list: &[(&'_ (String, usize), &Parts)]| list.iter().map(|((m, _), _)| m.clone()).collect::<Vec<_>>();
+        let (wholes, with_factors) = (names(&whole), names(&factors));
         for ((module, depth), parts) in whole.into_iter().chain(factors) {
             fold.module(self, module, *depth, parts)?;
         }
@@ -64,6 +67,19 @@ impl Checkpoint {
         let name = fold.path.file_name().unwrap_or(fold.path.as_os_str()).display();
         self.folded.push(format!("{name}{times}: {n} tensor{}", if n == 1 { "" } else { "s" }));
         self.warnings.extend(adapter.warnings);
+        let biased = self.tensors.iter().any(|t| t.name.ends_with(".bias"));
+        for lacking in fold.config.lacking(&wholes, &with_factors, biased) {
+            let problem = "and the adapter holds nothing of it: what the model has stays";
+            self.warnings.push(format!("{}: {CONFIG}: {lacking}, {problem}", fold.path.display()));
+        }
+        let changed = |t: &&Tensor| {
+            tied::is_table(&t.name) && (t.made.is_some() || t.file >= first_file) && self.tied() == Some(true)
+        };
+        let headless = !self.tensors.iter().any(|t| tied::is_head(&t.name));
+        if let Some(table) = self.tensors.iter().find(changed).filter(|_| headless) {
+            let problem = format!("changes `{}`, to which the model ties its head: that changes with it", table.name);
+            self.warnings.push(format!("{}: {problem}", fold.path.display()));
+        }
         Ok(())
     }
 }

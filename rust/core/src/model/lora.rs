@@ -21,6 +21,8 @@ pub struct LoraConfig {
     pub parameters: Vec<String>,
     /// Modules that were trained as a whole.
     saved: Vec<String>,
+    /// Whose biases were trained: `none`, `all`, `lora_only`.
+    biases: Option<String>,
 }
 
 /// Ways to initialise that change the base, of which the adapter is then no change.
@@ -95,6 +97,7 @@ impl LoraConfig {
             alphas,
             parameters: names("target_parameters"),
             saved: names("modules_to_save"),
+            biases: text("bias").filter(|b| *b != "none").map(str::to_owned),
         })
     }
 
@@ -124,6 +127,19 @@ impl LoraConfig {
     pub fn saves(&self, name: &str) -> bool {
         let inside = |module: &str| format!(".{name}").contains(&format!(".{module}."));
         self.saved.iter().any(|m| inside(m))
+    }
+
+    /// What the config says was trained and is not among the tensors: those kept as they are, and the modules that have factors.
+    /// Of a model without biases none are kept.
+    pub fn lacking(&self, wholes: &[String], factors: &[String], biased: bool) -> Vec<String> {
+        let within = |name: &str, part: &str| format!(".{name}.").contains(&format!(".{part}."));
+        let saved = self.saved.iter().filter(|m| !wholes.iter().any(|w| within(w, m)));
+        let holds = |p: &str, f: &str| p.rsplit_once('.').is_some_and(|(holder, _)| within(f, holder));
+        let parameters = self.parameters.iter().filter(|p| !factors.iter().any(|f| holds(p, f)));
+        let told = saved.map(|m| format!("`modules_to_save` names `{m}`"));
+        let told = told.chain(parameters.map(|p| format!("`target_parameters` names `{p}`")));
+        let bias = self.biases.iter().filter(|_| biased && !wholes.iter().any(|w| w.ends_with("bias")));
+        told.chain(bias.map(|b| format!("`bias` is {b}"))).collect()
     }
 
     /// What the product of a module's factors is multiplied by.
