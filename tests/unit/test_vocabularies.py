@@ -229,7 +229,7 @@ def test_tokens_that_only_the_template_has_are_told(models: list[Path], tmp_path
     """A template that writes what the output's tokenizer does not have is taken, and told of; in a swap, too."""
     report = merge(models, tmp_path / "out", chat_template="chatml")
     assert any("`<|im_start|>`, `<|im_end|>` in it are no tokens" in w for w in report.warnings)
-    swapped = suture.swap(*models[:2], tmp_path / "swap", layers="0", chat_template="llama3")
+    swapped = suture.swap(models[0], models[1], tmp_path / "swap", layers="0", chat_template="llama3")
     assert any("`<|eot_id|>`" in w for w in swapped.warnings)
     for i, folder in enumerate(models):
         tokenizer(folder, {f"t{n}": n for n in range(14)} | {"<|im_start|>": 14, "<|im_end|>": 15}, mark=i)

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::adapter::{Adapter, CONFIG, Parts};
+use super::experts::{called_otherwise, is_packed};
 use super::fitting::{experts, stacks, told_by, told_by_model};
 use super::made::{Factor, Made, Product, Sum};
 use super::renamed::Prefixes;
-use super::{Applied, Checkpoint, Tensor};
+use super::{Applied, Checkpoint, Packing, Tensor};
 use crate::error::{Error, Result};
 use crate::model::lora::{LoraConfig, Role};
 use crate::model::tied;
@@ -31,14 +32,31 @@ impl Checkpoint {
             // What the config and the weight say decides what is made as much as the header does.
             file.header_digest = format!("{}{about}", file.header_digest);
             file.metadata.clear();
+            file.adapter = true;
             self.files.push(file);
         }
         modules.values_mut().flat_map(BTreeMap::values_mut).for_each(|t| t.file += first_file);
         let (path, weight) = (path.clone(), applied.weight());
+        // A bias under two names is one.
+        let twins: Vec<_> = modules.keys().filter_map(|(m, d)| Some(((tied::bias(m)?, *d), (m.clone(), *d)))).collect();
+        for (twin, copy) in twins {
+            if modules.contains_key(&twin) && self.find_alike(&copy.0).is_none() {
+                modules.remove(&copy);
+            }
+        }
         let weights = modules.keys().take(SOUGHT).map(|(module, _)| format!("{module}.weight"));
         let shift = weights.filter(|w| self.find_alike(w).is_none()).find_map(|w| self.prefixes(&w));
+        let whole =
+            |((name, _), parts): (&(String, usize), &Parts)| parts.contains_key(&Role::Whole) && is_packed(name);
+        let packed = config.parameters.iter().any(|p| is_packed(p)) || modules.iter().any(whole);
+        if packed && self.packing() == Some(Packing::Apart) {
+            *self = self.with_experts(Packing::Packed, self)?;
+            self.folded.push("experts are packed, as the adapter has them".to_owned());
+        }
         let stacks = stacks(self, &config);
-        let mut fold = Fold { path, config, weight, transposed: None, stacks, shift, changed: 0, missing: vec![] };
+        let tables: Vec<Tensor> = self.tables().iter().map(|i| self.tensors[*i].clone()).collect();
+        let mut fold =
+            Fold { path, config, weight, transposed: None, stacks, shift, tables, changed: 0, missing: vec![] };
         let told = modules.iter().find_map(|((module, _), parts)| fold.tells_transposed(self, module, parts));
         fold.transposed = told.or_else(|| told_by_model(self));
         if modules.values().all(|parts| parts.contains_key(&Role::Whole)) {
@@ -72,14 +90,7 @@ impl Checkpoint {
             let problem = "and the adapter holds nothing of it: what the model has stays";
             self.warnings.push(format!("{}: {CONFIG}: {lacking}, {problem}", fold.path.display()));
         }
-        let changed = |t: &&Tensor| {
-            tied::is_table(&t.name) && (t.made.is_some() || t.file >= first_file) && self.tied() == Some(true)
-        };
-        let headless = !self.tensors.iter().any(|t| tied::is_head(&t.name));
-        if let Some(table) = self.tensors.iter().find(changed).filter(|_| headless) {
-            let problem = format!("changes `{}`, to which the model ties its head: that changes with it", table.name);
-            self.warnings.push(format!("{}: {problem}", fold.path.display()));
-        }
+        self.keep_head(&fold.tables, &fold.path);
         Ok(())
     }
 }
@@ -96,6 +107,8 @@ struct Fold {
     transposed: Option<bool>,
     /// The model's tensors of stacked experts that it may change.
     stacks: Vec<usize>,
+    /// The model's tables of tokens as they were before.
+    tables: Vec<Tensor>,
     /// What its names have in front, and what the model's have instead, where these differ.
     shift: Option<Prefixes>,
     /// Tensors changed.
@@ -112,7 +125,8 @@ impl Fold {
     /// The tensor of the model that the adapter means by `name`: one of that name, or another of its family, or one that differs
     /// by a prefix.
     fn meant(&self, model: &Checkpoint, name: &str) -> Option<usize> {
-        model.find_alike(name).or_else(|| model.find(&self.named(name)))
+        let otherwise = || model.find(&called_otherwise(name)?);
+        model.find_alike(name).or_else(|| model.find(&self.named(name))).or_else(otherwise)
     }
 
     /// The name that a tensor has in the model, as far as prefixes go.
@@ -129,6 +143,9 @@ impl Fold {
     fn module(&mut self, model: &mut Checkpoint, module: &str, depth: usize, parts: &Parts) -> Result<()> {
         if let Some(whole) = parts.get(&Role::Whole) {
             return self.whole(model, module, whole);
+        }
+        if parts.keys().all(|role| *role == Role::Base) {
+            return Ok(());
         }
         let (a, b, embedding) = match (parts.get(&Role::A), parts.get(&Role::EmbeddingA)) {
             (Some(a), None) => (a, parts.get(&Role::B), false),
@@ -149,7 +166,8 @@ impl Fold {
             self.missing.push(a.name.clone());
             return Ok(());
         };
-        let target = model.tensors[index].clone();
+        let head = if weight.is_none() { self.table_of(model, &format!("{module}.weight")) } else { None };
+        let target = head.clone().unwrap_or_else(|| model.tensors[index].clone());
         for (t, of) in [(a, "the adapter"), (b, "the adapter"), (&target, "the model")] {
             self.computes(t, a, of)?;
         }
@@ -158,7 +176,8 @@ impl Fold {
         let key = own.map_or_else(|| self.config.key(module, depth), |own| format!("{module}.{own}"));
         let product = self.product(model, &target, &key, a, b, embedding)?;
         let scale = product.scale;
-        let mut sum = Sum { parts: vec![(target.clone(), 1.0)], products: vec![], magnitude: None };
+        let under = self.under(model, &target, parts)?;
+        let mut sum = Sum { parts: vec![(under, 1.0)], products: vec![], magnitude: None };
         // Products of several adapters join into one sum, but for what was given lengths in between.
         if let Some(Made::Sum(before)) = target.made.as_deref()
             && before.magnitude.is_none()
@@ -173,8 +192,7 @@ impl Fold {
             return self.wrong(a, format!("has no lengths of rows beside it, and {CONFIG} says that it is of DoRA"));
         }
         // The head of a model that ties is its table until now.
-        let head = weight.is_none() && target.shape.len() < 3;
-        let name = if head { self.named(&format!("{module}.weight")) } else { target.name.clone() };
+        let name = if head.is_some() { self.named(&format!("{module}.weight")) } else { target.name.clone() };
         self.put(model, Tensor { name, made: Some(Arc::new(Made::Sum(sum))), ..target });
         let bias = parts.get(&Role::ProductBias);
         if let Some(bias) = bias.filter(|bias| bias.shape != b.shape[..1]) {
@@ -190,7 +208,8 @@ impl Fold {
     fn stacked(&self, model: &Checkpoint, module: &str, depth: usize, a: &Tensor, b: &Tensor) -> Result<Option<usize>> {
         let inside = |i: &usize| {
             let before = model.tensors[*i].name.rsplit_once('.').map_or("", |(before, _)| before);
-            before == module || before.ends_with(&format!(".{module}")) || module.ends_with(&format!(".{before}"))
+            let is = |m: &str| before == m || before.ends_with(&format!(".{m}")) || m.ends_with(&format!(".{before}"));
+            is(module) || called_otherwise(module).is_some_and(|m| is(&m))
         };
         let fits: Vec<usize> = self
             .stacks
@@ -324,9 +343,47 @@ impl Fold {
         Ok(())
     }
 
+    /// What the factors are on top of: the model's tensor, or another that the adapter has in its place.
+    fn under(&mut self, model: &mut Checkpoint, target: &Tensor, parts: &Parts) -> Result<Tensor> {
+        let Some(base) = parts.get(&Role::Base) else { return Ok(target.clone()) };
+        if base.shape != target.shape {
+            return self.resized(model, target, base);
+        }
+        let own = match target.made.as_deref() {
+            Some(Made::Sum(sum)) => sum.parts.first().map_or(target, |(t, _)| t),
+            _ => target,
+        };
+        if model.hold_alike(own, base)? {
+            return Ok(target.clone());
+        }
+        if target.made.is_some() {
+            return self
+                .wrong(base, format!("is not what `{}` was before the adapters; fold each by itself", own.name));
+        }
+        let problem =
+            format!("was trained on another `{}` than the model's, which it holds: that one is used", own.name);
+        model.warnings.push(format!("{}: {problem}", self.path.display()));
+        Ok(Tensor { name: target.name.clone(), ..base.clone() })
+    }
+
+    /// Refuses a tensor of another shape than the model's.
+    fn resized<T>(&self, model: &Checkpoint, own: &Tensor, trained: &Tensor) -> Result<T> {
+        let way = if tied::is_table(&own.name) || tied::is_head(&own.name) {
+            "; the adapter was trained on another vocabulary: resize the model's tables to its first (transformers' \
+             resize_token_embeddings), with the adapter's tokenizer"
+        } else {
+            ""
+        };
+        let problem = format!("has shape {:?}, and {:?} in {}{way}", trained.shape, own.shape, model.path.display());
+        self.wrong(trained, problem)
+    }
+
     /// A tensor that was trained as a whole, in the place of the model's.
     fn whole(&mut self, model: &mut Checkpoint, name: &str, trained: &Tensor) -> Result<()> {
         let Some(index) = self.meant(model, name) else {
+            if let Some(table) = self.table_of(model, name) {
+                return self.instead(model, Tensor { name: self.named(name), ..table }, trained);
+            }
             // A head for a task may be new to the model.
             if self.weight != 1.0 || !self.config.saves(name) {
                 self.missing.push(trained.name.clone());
@@ -336,16 +393,17 @@ impl Fold {
             return Ok(());
         };
         let own = model.tensors[index].clone();
+        if self.weight == 1.0 && model.adapted(&own) {
+            let problem = format!("replaces `{}`, which an adapter before it has changed", own.name);
+            model.warnings.push(format!("{}: {problem}", self.path.display()));
+        }
+        self.instead(model, own, trained)
+    }
+
+    /// Puts a tensor that was trained as a whole in the place of `own`, or so much of it as the adapter counts.
+    fn instead(&mut self, model: &mut Checkpoint, own: Tensor, trained: &Tensor) -> Result<()> {
         if own.shape != trained.shape {
-            let way = if tied::is_table(&own.name) || tied::is_head(&own.name) {
-                "; the adapter was trained on another vocabulary: resize the model's tables to its first (transformers' \
-                 resize_token_embeddings), with the adapter's tokenizer"
-            } else {
-                ""
-            };
-            let problem =
-                format!("has shape {:?}, and {:?} in {}{way}", trained.shape, own.shape, model.path.display());
-            return self.wrong(trained, problem);
+            return self.resized(model, &own, trained);
         }
         let parts = if self.weight == 1.0 {
             if own.dtype == trained.dtype {
@@ -363,6 +421,12 @@ impl Fold {
         let sum = Sum { parts, ..Sum::default() };
         self.put(model, Tensor { made: Some(Arc::new(Made::Sum(sum))), ..own });
         Ok(())
+    }
+
+    /// The table that a head is tied to which the model does not store, as it was before.
+    fn table_of(&self, model: &Checkpoint, head: &str) -> Option<Tensor> {
+        let table = &model.tensors[model.table_of(head).ok().flatten()?];
+        Some(self.tables.iter().find(|t| t.name == table.name).unwrap_or(table).clone())
     }
 
     fn put(&mut self, model: &mut Checkpoint, tensor: Tensor) {

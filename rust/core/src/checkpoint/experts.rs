@@ -42,6 +42,20 @@ const DOWN: &str = "down_proj";
 /// What modules of experts, and the routers in them, are called at different times.
 const MODULES: [&str; 2] = [".block_sparse_moe.", ".mlp."];
 
+/// Whether a name means the experts of a layer in one tensor.
+pub(super) fn is_packed(name: &str) -> bool {
+    [GATE_UP, DOWN].iter().any(|part| name.strip_suffix(part).is_some_and(|rest| rest.ends_with("experts.")))
+}
+
+/// The same under the name that modules of experts have at another time, if it is one of them.
+pub(super) fn called_otherwise(name: &str) -> Option<String> {
+    let [old, new] = MODULES;
+    // A name may end with the module.
+    let whole = format!("{name}.");
+    let other = if whole.contains(old) { whole.replacen(old, new, 1) } else { whole.replacen(new, old, 1) };
+    (other != whole).then(|| other.trim_end_matches('.').to_owned())
+}
+
 /// The experts of a module that stores them apart: by number gate, up and down.
 type Experts = BTreeMap<u64, [Option<usize>; 3]>;
 

@@ -56,8 +56,13 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
     if let Some(problem) = problem {
         return Err(Error::checkpoint(path, problem));
     }
-    let shard =
-        |header_digest| ShardFile { path: path.to_owned(), identity, header_digest, metadata: Default::default() };
+    let shard = |header_digest| ShardFile {
+        path: path.to_owned(),
+        identity,
+        header_digest,
+        metadata: Default::default(),
+        adapter: false,
+    };
     if pickled {
         let read = if legacy { torch::read_legacy } else { torch::read };
         let torch::Read { tensors, warning, digest } = read(path, &file, size, index)?;

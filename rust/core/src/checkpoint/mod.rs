@@ -3,11 +3,13 @@
 mod adapted;
 mod adapter;
 mod aliases;
+mod based;
 mod experts;
 mod file;
 mod fitting;
 mod folder;
 pub mod header;
+mod heads;
 mod index;
 mod json;
 mod layout;
@@ -120,6 +122,8 @@ pub struct ShardFile {
     pub header_digest: String,
     /// What it says of itself.
     pub metadata: BTreeMap<String, String>,
+    /// Whether it is an adapter's, which was folded in.
+    pub adapter: bool,
 }
 
 /// An opened checkpoint: its headers are read and checked, its data is not.

@@ -187,6 +187,8 @@ pub enum Role {
     ProductBias,
     /// A tensor of the model as a whole, trained.
     Whole,
+    /// What the factors are on top of, as it was before training.
+    Base,
 }
 
 /// Which tensor of which module of its model an adapter's tensor belongs to.
@@ -224,6 +226,9 @@ impl Key {
             }
             return Self { module: module.to_owned(), depth, role };
         }
+        if let Some(module) = name.strip_suffix(".base_layer.weight") {
+            return Self { module: module.to_owned(), depth: 0, role: Role::Base };
+        }
         let mut module = name.replace(".base_layer.", ".");
         // `head.modules_to_save.default.weight`
         if let Some((before, after)) = module.clone().split_once(".modules_to_save.") {
@@ -250,6 +255,7 @@ mod tests {
         assert_eq!(key("q.lora_magnitude_vector.default.weight"), is("q", 0, Role::Magnitude));
         assert_eq!(key("mlp.experts.base_layer.lora_A.weight"), is("mlp.experts", 1, Role::A));
         assert_eq!(key("score.modules_to_save.default.weight"), is("score.weight", 0, Role::Whole));
+        assert_eq!(key("emb.base_layer.weight"), is("emb", 0, Role::Base));
         assert_eq!(key("q.base_layer.bias"), is("q.bias", 0, Role::Whole));
         assert_eq!(key("score.weight"), is("score.weight", 0, Role::Whole));
     }

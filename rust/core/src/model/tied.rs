@@ -167,6 +167,24 @@ pub fn original<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, st
     copy.then(|| only(names.enumerate().filter(|(_, n)| ends(n, SHARED)).map(|(i, _)| i))).flatten()
 }
 
+/// What the head of a model is called whose table is called `table`, were it stored: of language models with a decoder alone, and
+/// of encoders whose heads have layers of their own, which are among `names`.
+pub fn head_of<'a>(config: &Value, table: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
+    const INNER: [(&str, &str); 3] = [
+        ("cls.predictions.transform.dense.weight", "cls.predictions.decoder.weight"),
+        ("lm_head.dense.weight", "lm_head.decoder.weight"),
+        ("predictions.dense.weight", "predictions.decoder.weight"),
+    ];
+    if let Some((_, head)) = INNER.iter().find(|(inner, _)| names.clone().any(|n| n == *inner)) {
+        return Some(head);
+    }
+    let named = config["architectures"].as_array()?.iter().filter_map(Value::as_str);
+    let decoder = |a: &str| a.ends_with("ForCausalLM") || a.ends_with("LMHeadModel");
+    let other = table.contains("embeddings.word_embeddings") || config["model_type"] == "biogpt";
+    let known = [TABLES[0], "wte.weight", "word_embeddings.weight"].iter().any(|t| ends(table, t));
+    (named.into_iter().any(decoder) && known && !other).then_some(HEADS[0])
+}
+
 /// The bias that the one called `name` is a copy of: heads of BERT's kind have theirs under two names, whatever ties.
 pub fn bias(name: &str) -> Option<String> {
     let copy = BESIDE.iter().any(|b| b.ends_with(DECODER_BIAS) && ends(name, b));

@@ -71,7 +71,7 @@ impl Draft {
                 i.action.places().iter().any(|p| {
                     let (other, tensor) = (self.models.get(p.model), self.models.tensor(*p));
                     // An adapter that changes the head of a model that ties makes it one of its own.
-                    tensor.name == i.name && (other.tied() != Some(true) || tensor.made.is_some())
+                    tensor.name == i.name && (other.tied() != Some(true) || other.adapted(tensor))
                 })
             };
             let stored = model.find_alike(&i.name).is_some();
@@ -85,6 +85,13 @@ impl Draft {
                 head.name
             ));
             self.config.untied = true;
+            // Loaders look for its bias under the second name then.
+            let twin = head.name.replace(".weight", ".bias");
+            let bias = tied::bias(&twin).and_then(|b| self.items.iter().find(|i| i.name == b));
+            if let Some(bias) = bias.filter(|_| self.items.iter().all(|i| i.name != twin)) {
+                let item = bias.named(twin);
+                self.items.push(item);
+            }
         }
         Ok(())
     }

@@ -62,7 +62,7 @@ impl Builder<'_> {
             // A copy of what the recipient has, in a model that ties as it does.
             let into = self.draft.models.get(self.into);
             let theirs = self.draft.models.get(lender);
-            let made = theirs.tensors[tensor].made.is_some();
+            let made = theirs.adapted(&theirs.tensors[tensor]);
             let copy = into.original(&name).is_some() && theirs.tied() == Some(true) && !made;
             let there = elsewhere || copy || into.find_alike(&name).is_some();
             if there || self.ignored(&name) || !known.insert(name.clone()) {
