@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from suture.hub.needed import Kind
 
 
+def called(path: str | PathLike[str]) -> str:
+    """What a file or folder is called: by its own name, or in the cache of a hub by the name it has there."""
+    real = Path(path).resolve()
+    cached = real.parents[1].name if len(real.parents) > 1 and real.parent.name == "snapshots" else ""
+    return cached.removeprefix("models--").replace("--", "/", 1) if cached.startswith("models--") else real.name
+
+
 @dataclass(frozen=True)
 class Reference:
     """A model that is more than a path.
@@ -35,7 +42,7 @@ class Reference:
 
     def label(self, folder: str) -> str:
         """A short name, of one that is called by its `folder` unless it has another."""
-        return "+".join([self.name or folder, *(Path(path).resolve().name for path, _ in self.adapters)])
+        return "+".join([self.name or folder, *(called(path) for path, _ in self.adapters)])
 
     def __fspath__(self) -> str:
         """As it is written, for those who take models by their names."""

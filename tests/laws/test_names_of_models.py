@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,20 @@ def test_reports_tell_models_of_one_name_apart(case: Case, models: list[Path], p
     assert len(set(labels)) == 3, labels
     made = {label for told in report.data["tensors"].values() for label, *_ in told["from"]}
     assert made == set(labels)
+
+
+def test_models_of_a_hub_go_by_their_names_there(models: list[Path], place: Path) -> None:
+    """The folders of a hub's cache are called by commits, which tell nobody anything."""
+    cached = []
+    for name, source in zip(("models--org--base", "models--other--tuned"), models[:2], strict=True):
+        folder = place / "hub" / name / "snapshots" / ("0" * 40)
+        folder.parent.mkdir(parents=True)
+        shutil.copytree(source, folder)
+        cached.append(folder)
+    listed = [{"model": str(folder), "parameters": {"weight": 0.5}} for folder in cached]
+    settings = suture.Settings(model_card=True)
+    report = suture.merge({"merge_method": "linear", "models": listed}, place / "out", settings=settings)
+    card = (place / "out" / "README.md").read_text(encoding="utf-8")
+    assert "* `org/base`\n* `other/tuned`" in card
+    assert "0" * 40 not in card
+    assert dict(report.data["notes"])["models"] == "org/base (weight 0.5), other/tuned (weight 0.5)"

@@ -105,6 +105,39 @@ def test_the_config_targets_the_modules_of_both(base: dict[str, Raw], tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("into", "donor", "stated"),
+    [
+        ({}, {"target_parameters": ["mlp.up_proj.weight"]}, {"target_parameters": ["mlp.up_proj.weight"]}),
+        (
+            {"target_parameters": ["a.weight"]},
+            {"target_parameters": ["b.weight"]},
+            {"target_parameters": ["a.weight", "b.weight"]},
+        ),
+        (
+            {"layers_to_transform": [1], "layers_pattern": "layers"},
+            {},
+            {"layers_to_transform": None, "layers_pattern": None},
+        ),
+        ({"exclude_modules": ["v_proj"]}, {}, {"exclude_modules": None}),
+        ({"exclude_modules": ["x"]}, {"exclude_modules": ["x"]}, {"exclude_modules": ["x"]}),
+        ({"bias": "none"}, {"bias": "lora_only"}, {"bias": "lora_only"}),
+        ({"bias": "lora_only"}, {"bias": "all"}, {"bias": "all"}),
+        ({"lora_bias": False}, {"lora_bias": True}, {"lora_bias": True}),
+    ],
+    ids=str,
+)
+def test_loaders_look_for_what_either_has(
+    into: dict[str, Any], donor: dict[str, Any], stated: dict[str, Any], base: dict[str, Raw], tmp_path: Path
+) -> None:
+    """PEFT reads what the config tells of, and passes over the rest without a word."""
+    one = write_adapter(tmp_path / "into", base, ATTENTION, range(LAYERS), seed=1, **into)
+    other = write_adapter(tmp_path / "donor", base, ATTENTION, range(LAYERS), seed=2, **donor)
+    suture.swap(one, other, tmp_path / "out", bottom=1)
+    found = config_of(tmp_path / "out")
+    assert {key: found[key] for key in stated} == stated
+
+
+@pytest.mark.parametrize(
     ("layers", "swapped"),
     [(([0, 1, 2, 3], [0, 3]), "0-1"), (([0, 3], [0, 1, 2, 3]), "1-2"), (([1, 2], [0, 3]), "0,2"), (([2], [1]), "1")],
     ids=str,

@@ -108,6 +108,8 @@ TOKENIZER: Schema = {
                     "force": {"type": "boolean", "description": "for models that have the token, too"},
                 },
                 "additionalProperties": False,
+                "if": {"required": ["force"], "properties": {"force": {"const": True}}},
+                "then": {"required": ["source"], "properties": {"source": {"not": {"type": "null"}}}},
             },
         },
         "pad_to_multiple_of": {
@@ -122,5 +124,8 @@ TOKENIZER: Schema = {
 TEMPLATE: Schema = {
     "type": ["string", "null"],
     "description": "auto (the one that most models have), alpaca, chatml, exaone, llama3, mistral, or Jinja",
-    "minLength": 1,
+    "anyOf": [
+        {"enum": [None, "auto", "alpaca", "chatml", "exaone", "llama3", "mistral"]},
+        {"pattern": "[{]", "minLength": 20},
+    ],
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 from suture import _core
 from suture.recipe.vocabulary import WORDS
-from suture.reference import Reference, changed, written
+from suture.reference import Reference, called, changed, written
 
 #: Keys whose value is a model: those of merge configs, and of a swap.
 KEYS = frozenset({"model", "base_model", "routers_from", "into", "from", "base"})
@@ -113,7 +113,7 @@ def adapters_of(recipe: Any) -> list[str]:
 
 def with_names(recipe: Any) -> Any:
     """A recipe with its models by the names of their folders: where they lie is nobody else's business."""
-    return with_models(recipe, lambda v, _: written(changed(v, lambda path: Path(path).resolve().name)))
+    return with_models(recipe, lambda v, _: written(changed(v, called)))
 
 
 def with_places(recipe: Any) -> Any:

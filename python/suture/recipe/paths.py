@@ -21,12 +21,9 @@ def model_path(value: Any, at: str, folder: Path | None) -> Any:
     Raises:
         UsageError: if there is no such file or folder.
     """
-    if isinstance(value, dict) and isinstance(value.get("path"), str) and set(value) <= {"path", "adapters", "name"}:
-        # As a report has it.
-        adapters = [{**a, "path": _found(a["path"], at, folder)} for a in value.get("adapters") or ()]
-        listed = tuple((str(a["path"]), float(a.get("weight", 1))) for a in adapters)
-        return Reference(_found(value["path"], at, folder), listed, value.get("name"))
-    if isinstance(value, dict) and isinstance(value.get("model"), dict) and set(value) <= _KEYS:
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        return _reported(value, at, folder)
+    if isinstance(value, dict) and isinstance(value.get("model"), dict | str) and set(value) <= _KEYS:
         own, lora = (_written(value.get(key), f"{at}.{key}", folder) for key in ("model", "lora"))
         value = own if lora is None else f"{own}+{lora}"
     if not isinstance(value, str) or not value.strip():
@@ -37,6 +34,18 @@ def model_path(value: Any, at: str, folder: Path | None) -> Any:
             raise UsageError(f"{at}: `{value}`: what a parameter names has no adapters; fold them first", at=at)
         return found.path
     return found
+
+
+def _reported(value: dict[str, Any], at: str, folder: Path | None) -> Reference:
+    """A model as a report has it."""
+    if unknown := next((key for key in value if key not in ("path", "adapters", "name")), None):
+        ways = f"`{{model: {{path: ..., {unknown}: ...}}}}`, or in short `org/name@revision`"
+        raise UsageError(f"{at}.{unknown}: unknown key; mergekit writes {ways}", at=f"{at}.{unknown}")
+    found = _found(value["path"], at, folder)
+    own = found if isinstance(found, Reference) else Reference(found)
+    adapters = [(_found(a["path"], at, folder), float(a.get("weight", 1))) for a in value.get("adapters") or ()]
+    listed = tuple((adapter.path if isinstance(adapter, Reference) else adapter, w) for adapter, w in adapters)
+    return Reference(own.path, (*own.adapters, *listed), value.get("name") or own.name)
 
 
 def _written(part: Any, at: str, folder: Path | None) -> str | None:

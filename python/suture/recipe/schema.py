@@ -14,6 +14,20 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ENDLESS = 1e300
 _WHOLE = 2**53
 _CLOSED: Schema = {"additionalProperties": False}
+_NAME: Schema = {
+    "type": "string",
+    "description": "what other documents of the file call the result",
+    "pattern": r"^\w[\w .-]*$",
+    "maxLength": 200,
+    "not": {"anyOf": [{"pattern": r"\.safetensors$"}, {"const": "outputs.json"}]},
+}
+_LAYERS: Schema = {
+    "type": "array",
+    "description": "first layer, and one past the last",
+    "items": WHOLE,
+    "minItems": 2,
+    "maxItems": 2,
+}
 _PARAMETERS: Schema = {"type": ["object", "null"]}
 _AT_MODEL: Schema = {"$ref": "#/$defs/model"}
 #: A number that YAML 1.1 reads as text.
@@ -30,7 +44,10 @@ def config_schema() -> Schema:
         "model": MODEL,
         "dtype": DTYPE,
         "filters": _one_or_more({"type": "string", "description": _FILTER}),
-        "source": _with(_source(), unread) | _CLOSED,
+        "source": _with(_source({"layer_range": {"type": "null"}}), unread) | _CLOSED,
+        "part of a slice": _with(_source({"layer_range": _LAYERS}), unread)
+        | _CLOSED
+        | {"required": ["model", "layer_range"]},
         "slice": _with(_slice(), unread) | _CLOSED,
         "module": _with(_part("a module of models that have several", {"parameters": _PARAMETERS}), unread) | _CLOSED,
         "merge": _with(_merge([spec["name"] for spec in specs]), unread),
@@ -44,18 +61,20 @@ def config_schema() -> Schema:
     defs["document"] = {
         "$ref": "#/$defs/merge",
         "properties": {
-            "name": _null({"type": "string", "description": "what other documents of the file call the result"}),
+            "name": _null(_NAME),
             "outputs": {
                 "type": "object",
                 "description": "configs by name that take over all that they do not set themselves",
                 "minProperties": 1,
+                "propertyNames": _NAME,
                 "additionalProperties": {"$ref": "#/$defs/merge", "unevaluatedProperties": False},
             },
         },
         # A document with outputs need not be a merge itself.
         "if": {"not": {"required": ["outputs"]}},
-        "then": {"required": ["merge_method"], "oneOf": [{"required": [k]} for k in ("models", "slices", "modules")]},
+        "then": {"required": ["merge_method"], "oneOf": [_given(k) for k in ("models", "slices", "modules")]},
         "allOf": [_by_method(spec["name"]) for spec in specs],
+        "not": {"allOf": [_given("tokenizer_source"), _given("tokenizer")]},
         "unevaluatedProperties": False,
     }
     return {
@@ -66,6 +85,11 @@ def config_schema() -> Schema:
         "else": {"$ref": "#/$defs/document"},
         "$defs": defs | kinds,
     }
+
+
+def _given(key: str) -> Schema:
+    """That a key is there, and not left empty."""
+    return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
 
 
 def _with(schema: Schema, unread: Sequence[str]) -> Schema:
@@ -87,21 +111,11 @@ def _one_or_more(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "array", "items": schema}, {"type": "null"}]}
 
 
-def _source() -> Schema:
+def _source(more: Schema) -> Schema:
     return {
         "type": "object",
         "required": ["model"],
-        "properties": {
-            "model": _AT_MODEL,
-            "parameters": _PARAMETERS,
-            "layer_range": {
-                "type": ["array", "null"],
-                "description": "first layer, and one past the last; under `slices` alone",
-                "items": WHOLE,
-                "minItems": 2,
-                "maxItems": 2,
-            },
-        },
+        "properties": {"model": _AT_MODEL, "parameters": _PARAMETERS, **more},
     }
 
 
@@ -110,7 +124,7 @@ def _slice() -> Schema:
         "type": "object",
         "required": ["sources"],
         "properties": {
-            "sources": {"type": "array", "items": {"$ref": "#/$defs/source"}, "minItems": 1},
+            "sources": {"type": "array", "items": {"$ref": "#/$defs/part%20of%20a%20slice"}, "minItems": 1},
             "base_model": _null(_AT_MODEL),
             "parameters": _PARAMETERS,
             "residual_weight": {"description": "accepted for mergekit's sake, and not read, there or here"},

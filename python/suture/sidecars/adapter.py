@@ -13,6 +13,9 @@ from suture.sidecars.files import as_bytes, read_config
 #: What of an adapter's config decides what its factors mean.
 _SCALE = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
 
+#: Lists of what an adapter is on.
+_JOINED = ("target_modules", "target_parameters", "modules_to_save", "layers_to_transform")
+
 
 def adapter_config(folders: list[Path]) -> bytes | None:
     """The adapter_config.json of a swap of adapters; None if none of the models is one.
@@ -48,12 +51,12 @@ def adapter_config(folders: list[Path]) -> bytes | None:
                 raise SutureError(f"{file}: {message}, {found}", file)
     joined = dict(first)
     for file, config in zip(files, configs, strict=True):
-        for key in ("target_modules", "modules_to_save", "layers_to_transform"):
+        for key in _JOINED:
             given = config.get(key)
             items: list[Any] = given if isinstance(given, list) else []
             if not (all(isinstance(i, str) for i in items) or all(type(i) is int for i in items)):
                 raise SutureError(f"{file}: expected names or numbers in `{key}`, found {json.dumps(items)}", file)
-    for key in ("target_modules", "modules_to_save", "layers_to_transform"):
+    for key in _JOINED:
         if all(key not in config for config in configs):
             continue
         listed: list[Any] = [[c[key]] if type(c.get(key)) is int else c.get(key) for c in configs]
@@ -62,11 +65,22 @@ def adapter_config(folders: list[Path]) -> bytes | None:
         elif key == "layers_to_transform" and None in listed:
             # None stands for all.
             joined[key] = None
-        elif key == "modules_to_save":
+        elif key in ("modules_to_save", "target_parameters"):
             joined[key] = sorted({item for entry in listed for item in entry or []}) or None
         elif any(entry != listed[0] for entry in listed):
             message = f"expected lists of `{key}` that can be joined, found patterns"
             raise SutureError(f"{files[0]}: {message}", files[0])
+    if joined.get("layers_pattern") is not None and joined.get("layers_to_transform") is None:
+        joined["layers_pattern"] = None
+    # Whatever one of them has, loaders must look for.
+    excluded = [config.get("exclude_modules") for config in configs]
+    if any(excluded):
+        same = all(one == excluded[0] for one in excluded)
+        joined["exclude_modules"] = excluded[0] if same else None
+    biases = {config.get("bias") for config in configs}
+    joined |= next(({"bias": kind} for kind in ("all", "lora_only") if kind in biases), {})
+    if any(config.get("lora_bias") is True for config in configs):
+        joined["lora_bias"] = True
     return as_bytes(joined)
 
 

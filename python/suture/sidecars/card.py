@@ -10,6 +10,7 @@ from typing import Any
 from suture._core import __version__
 from suture.escape import json_text, printable
 from suture.recipe import adapters_of, with_names
+from suture.reference import called
 
 
 def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
@@ -26,9 +27,9 @@ def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
     count = f"{len(merged)} adapters" if merged else f"{len(models)} model{'' if len(models) == 1 else 's'}"
     if adapters:
         count += f" and {len(adapters)} adapter{'' if len(adapters) == 1 else 's'}"
-    called = [printable(m.resolve().name) for m in [*(merged or models), *adapters]]
-    names = "\n".join(f"  - {json.dumps(name)}" for name in called)
-    listed = "\n".join(f"* `{name}`" for name in called)
+    names_of = [printable(called(m)) for m in [*(merged or models), *adapters]]
+    names = "\n".join(f"  - {json.dumps(name)}" for name in names_of)
+    listed = "\n".join(f"* `{name}`" for name in names_of)
     body = json_text(with_names(recipe), indent=2)
     text = f"""---
 base_model:

@@ -7,6 +7,7 @@ use super::adapter::{Adapter, CONFIG, Parts};
 use super::experts::{called_otherwise, is_packed};
 use super::fitting::{experts, stacks, told_by, told_by_model};
 use super::made::{Factor, Made, Product, Sum};
+use super::reference::called;
 use super::renamed::Prefixes;
 use super::{Applied, Checkpoint, Packing, Tensor};
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ impl Checkpoint {
         let n = fold.changed;
         let times = if applied.weight() == 1.0 { String::new() } else { format!(", {} times", applied.weight()) };
         // Not where it lies, which is nobody's business who gets the output.
-        let name = fold.path.file_name().unwrap_or(fold.path.as_os_str()).display();
+        let name = called(&fold.path);
         self.folded.push(format!("{name}{times}: {n} tensor{}", if n == 1 { "" } else { "s" }));
         self.warnings.extend(adapter.warnings);
         let biased = self.tensors.iter().any(|t| t.name.ends_with(".bias"));

@@ -14,7 +14,7 @@ mod index;
 mod json;
 mod layout;
 pub mod made;
-mod reference;
+pub mod reference;
 mod renamed;
 mod replaceable;
 pub mod rows;
@@ -218,12 +218,8 @@ impl Checkpoint {
 
     /// What it is called: its name, or that of its folder or file, and those of its adapters.
     pub fn name(&self) -> String {
-        let folder = |p: &Path| {
-            let path = p.canonicalize().unwrap_or_else(|_| p.to_owned());
-            path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-        };
-        let own = self.reference.name.clone().unwrap_or_else(|| folder(&self.path));
-        self.reference.adapters.iter().fold(own, |name, a| format!("{name}+{}", folder(&a.path)))
+        let own = self.reference.name.clone().unwrap_or_else(|| reference::called(&self.path));
+        self.reference.adapters.iter().fold(own, |name, a| format!("{name}+{}", reference::called(&a.path)))
     }
 
     /// Takes the files of another model among its own, for tensors that are made of both; the place of the first.

@@ -23,6 +23,20 @@ pub struct Applied {
     weight: u64,
 }
 
+/// What the file or folder at `path` is called: by its own name, or in the cache of a hub, whose folders are called by commits, by
+/// the name it has on the hub.
+pub fn called(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    on_hub(&path).unwrap_or_else(|| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned())
+}
+
+/// The name on a hub of what lies in its cache at `path`.
+pub fn on_hub(path: &Path) -> Option<String> {
+    let snapshots = path.parent().filter(|p| p.file_name().is_some_and(|name| name == "snapshots"))?;
+    let cached = snapshots.parent()?.file_name()?.to_str()?;
+    Some(cached.strip_prefix("models--")?.replacen("--", "/", 1))
+}
+
 impl Applied {
     /// The adapter at `path`, times `weight`.
     pub fn new(path: PathBuf, weight: f64) -> Self {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::{Counted, TensorPlan};
+use crate::checkpoint::reference::{called, on_hub};
 use crate::checkpoint::{Checkpoint, Packing, Reference, Tensor};
 use crate::error::{Error, Result};
 use crate::model::anatomy::{Anatomy, Stack};
@@ -215,9 +216,8 @@ pub fn labels<'a>(models: impl Iterator<Item = (&'a Path, &'a Reference)>) -> Ve
     let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_owned());
     // An adapter is called after its folder, as the model is.
     let adapted = |r: &Reference| {
-        let named = |p: &Path| real(p).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let weight = |w: f64| if w == 1.0 { String::new() } else { format!("*{w}") };
-        r.adapters.iter().map(|a| format!("+{}{}", named(&a.path), weight(a.weight()))).collect::<String>()
+        r.adapters.iter().map(|a| format!("+{}{}", called(&a.path), weight(a.weight()))).collect::<String>()
     };
     let models: Vec<(PathBuf, &Reference)> = models.map(|(path, r)| (real(path), r)).collect();
     let mut distinct: Vec<PathBuf> = models.iter().map(|(path, _)| path.clone()).collect();
@@ -226,7 +226,7 @@ pub fn labels<'a>(models: impl Iterator<Item = (&'a Path, &'a Reference)>) -> Ve
     let bare = bare_labels(&distinct);
     let own = |(path, r): &(PathBuf, &Reference)| {
         let folder = || distinct.binary_search(path).map(|i| bare[i].clone()).unwrap_or_default();
-        r.name.clone().unwrap_or_else(folder) + &adapted(r)
+        r.name.clone().or_else(|| on_hub(path)).unwrap_or_else(folder) + &adapted(r)
     };
     let mut out: Vec<String> = models.iter().map(own).collect();
     // Two adapters of one name, in other folders.
