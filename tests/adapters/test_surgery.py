@@ -88,4 +88,4 @@ def test_what_no_adapter_changes_is_moved(world: World, tmp_path: Path) -> None:
     changed = {name for name, raw in own.items() if found[name] != raw}
     assert {name for name, action in actions.items() if action != "copy"} == changed
     assert len(changed) == 9
-    assert ["adapter", "lora-0: 9 tensors"] in [list(note) for note in report.data["notes"]]
+    assert ["adapter", "lora-0: 9 tensors, in layers 1-3 of 4"] in [list(note) for note in report.data["notes"]]

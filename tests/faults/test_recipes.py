@@ -8,8 +8,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import suture
 
 from ..support.checkpoints import llama_family
 
@@ -394,3 +397,32 @@ def test_dry_run_refuses_too(place: Path) -> None:
     assert_refused(run("merge", "dry.yml", "out", "--dry-run", cwd=place), "dry.yml:", "parameters.density")
     assert_refused(run(*SWAP, "--bottom", "9", "--dry-run", cwd=place), "4 layers")
     assert tree(place) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"merge_method": None, "merge_metod": "linear"}, r"`merge_method` is missing; write it for `merge_metod`"),
+        ({"models": [{"modle": "a"}]}, r"`model` is missing; write it for `modle`"),
+        ({"models": None, "model": [{"model": "a"}]}, r"`models` is missing.*; write it for `model`"),
+        ({"merge_method": "LINEAR"}, r"did you mean `linear`"),
+        ({"models": [{"model": "a", "weight": 1}]}, r"needs `weight` for a, .*it goes under `parameters`"),
+        ({"chat_template": "chatmll"}, r"did you mean `chatml`"),
+        ({"tokenizer_source": "unoin"}, r"or the words base and union"),
+    ],
+    ids=str,
+)
+def test_slips_are_answered_with_what_was_meant(
+    change: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 8: a key one letter off, or one level too high."""
+    monkeypatch.chdir(tmp_path)
+    (model,) = llama_family(tmp_path, n=0)
+    model.rename(tmp_path / "a")
+    recipe: dict[str, Any] = {
+        "merge_method": "linear",
+        "models": [{"model": "a", "parameters": {"weight": 1}}],
+        **change,
+    }
+    with pytest.raises(suture.UsageError, match=says):
+        suture.merge({key: value for key, value in recipe.items() if value is not None}, "out")

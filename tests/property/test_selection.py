@@ -213,3 +213,55 @@ def test_cabs_keeps_exactly_k_of_a_block(density: float, block: int, tmp_path: P
     for start in range(0, flat.size, block):
         part = flat[start : start + block]
         assert part.sum() == keep_count(density, part.size)
+
+
+def deceptive(kind: str, size: int) -> NDArray[Any]:
+    """Changes that a sample says little, or something wrong, of."""
+    rng = np.random.default_rng(len(kind))
+    few = rng.integers(-4, 5, size) / np.float32(256)
+    if kind == "few":
+        return few
+    if kind == "many":
+        return rng.standard_normal(size).astype(np.float32)
+    if kind == "one":
+        return np.full(size, np.float32(2.0**-7))
+    if kind == "none":
+        return np.zeros(size, np.float32)
+    if kind == "by rows":
+        # Rows of 1,024 have sizes of their own: what lies in the sample decides what it says.
+        return few * np.float32(2.0) ** (np.arange(size) // 1024 % 23).astype(np.float32)
+    # Many values between few: the k-th is now one of these, now one of those.
+    return np.where(rng.random(size) < 0.9, few, rng.standard_normal(size).astype(np.float32) * np.float32(2.0**-8))
+
+
+@pytest.mark.parametrize("size", [1 << 19, SPAN + 70_001])
+@pytest.mark.parametrize("density", [0.1, 0.37, 0.5, 0.93])
+@pytest.mark.parametrize("kinds", [("few",), ("many",), ("one",), ("by rows", "few"), ("both", "many", "none", "few")])
+def test_a_sample_decides_nothing(kinds: tuple[str, ...], density: float, size: int, tmp_path: Path) -> None:
+    """Law 4: large tensors are sampled first; whatever the sample says, exactly k are kept, of each model."""
+    # Changes of nothing are what they are, to the last bit.
+    base = np.zeros(size, np.float32)
+    moved = [deceptive(kind, size) for kind in kinds]
+    models = [model(tmp_path / "base", a=base), *(model(tmp_path / f"{i}", a=m) for i, m in enumerate(moved))]
+    k = keep_count(density, size)
+    for i, tuned in enumerate(moved):
+        masked = top_k_mask(tuned, k)
+        # All models are searched together, and one of them is looked at.
+        weights = [1.0 if j == i else 0.0 for j in range(len(moved))]
+        listed = [{"model": str(p), "parameters": {"weight": w}} for p, w in zip(models[1:], weights, strict=True)]
+        recipe = {"merge_method": "ties", "base_model": str(models[0]), "models": listed, "out_dtype": "float32",
+                  "parameters": {"density": density, "normalize": False}}  # fmt: skip
+        found = one(recipe, tmp_path / f"out-{i}")
+        np.testing.assert_array_equal(found, np.where(masked, tuned, base))
+
+
+@pytest.mark.parametrize("kind", ["few", "many", "by rows", "both"])
+def test_a_sample_decides_nothing_of_what_lies_between(kind: str, tmp_path: Path) -> None:
+    """Law 4: the same where the largest are dropped too, which takes two cuts of one model."""
+    size = SPAN + 70_001
+    base = np.zeros(size, np.float32)
+    tuned = deceptive(kind, size)
+    models = [model(tmp_path / "base", a=base), model(tmp_path / "one", a=tuned)]
+    found = one(alone("breadcrumbs", models, density=0.6, gamma=0.05), tmp_path / "out")
+    mask = middle_mask(tuned, 0.6, 0.05)
+    np.testing.assert_array_equal(found, np.where(mask, tuned, base))

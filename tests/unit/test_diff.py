@@ -202,6 +202,8 @@ def test_nothing_in_common_is_a_mistake(tmp_path: Path) -> None:
     ones = encode(np.ones(6, np.float32), "F32")
     with pytest.raises(suture.UsageError, match="no tensor in common"):
         compare(tmp_path, {"a": ones}, {"b": ones})
+    with pytest.raises(suture.UsageError, match="no tensor of one shape in common"):
+        compare(tmp_path, {"a": ones}, {"a": encode(np.ones(7, np.float32), "F32")})
 
 
 SHAPES = {

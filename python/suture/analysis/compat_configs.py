@@ -108,7 +108,7 @@ def _tokens(seen: Sequence[Seen]) -> Finding:
         counts.append(count)
         values.append(f"{count:,} other tokens" if count else "as the first's" if there else "none")
     told = f"{max(counts):,} ids are other tokens than in {seen[0].label}; rows of these are other words"
-    remedy = "swap layers only, or bring the vocabularies together first"
+    remedy = "swap layers only, or merge with `tokenizer_source: union`, which brings them together"
     return row("tokenizer", values, same=not any(counts), told=told, remedy=remedy)
 
 
@@ -119,7 +119,9 @@ def _vocabularies(seen: Sequence[Seen]) -> Finding:
         size = model.table if model.table is not None else stated
         values.append(f"{size:,}" if isinstance(size, int) else "not known")
     known = {value for value in values if value != "not known"}
-    remedy = "bring the tables to one size first, or leave them out (`exclude`)"
+    remedy = (
+        "align them in the merge (`tokenizer_source: union`; by numbers alone --vocab), or leave them out (`exclude`)"
+    )
     return row("vocabulary", values, same=len(known) < 2, remedy=remedy)
 
 

@@ -70,8 +70,9 @@ def diff(
     found["warnings"] = [w for checkpoint in (first, *others) for w in checkpoint._core.warnings]
     names = token_names(first.folder) if tokens else {}
     for model in found["models"]:
-        if not model["tensors"] and (model["only_base"] or model["only_tuned"]):
-            raise UsageError(f"{base} and {model['tuned']} have no tensor in common; are these the right checkpoints?")
+        if not model["tensors"] and (model["only_base"] or model["only_tuned"] or model["reshaped"]):
+            what = "no tensor in common" if not model["reshaped"] else "no tensor of one shape in common"
+            raise UsageError(f"{base} and {model['tuned']} have {what}; are these the right checkpoints?")
         for row in model["tokens"] if tokens else ():
             row["token"] = names.get(row["row"])
     return found

@@ -73,5 +73,6 @@ def _found(value: str, at: str, folder: Path | None) -> Any:
         return found
     tried = os.path.expanduser(value)
     beside = "" if folder is None or str(folder / tried) == tried else f" and {folder / tried}"
-    message = f"no such file or folder (tried {tried}{beside}); models are paths, or `org/name` of a hub"
+    words = ", or the words base and union" if at in ("tokenizer_source", "tokenizer.source") else ""
+    message = f"no such file or folder (tried {tried}{beside}); models are paths, or `org/name` of a hub{words}"
     raise UsageError(f"{at}: `{value}`: {message}", at=at)

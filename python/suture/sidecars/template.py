@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections import Counter
@@ -81,6 +82,8 @@ def template(wanted: str, folders: Sequence[Path], first: Path | None) -> tuple[
         return NAMED[wanted], wanted
     if len(wanted) < _SHORTEST or "{" not in wanted:
         names = ", ".join(("auto", *NAMED))
+        near = difflib.get_close_matches(wanted, ("auto", *NAMED), 1)
+        names += f" (did you mean `{near[0]}`?)" if near else ""
         raise UsageError(f"chat_template: expected {names}, or Jinja, found `{wanted}`", at="chat_template")
     if any(wanted.count(a) != wanted.count(b) for a, b in (("{%", "%}"), ("{{", "}}"), ("{#", "#}"))):
         raise UsageError("chat_template: is no Jinja: a tag in it is not closed", at="chat_template")

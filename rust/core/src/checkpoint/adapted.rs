@@ -84,7 +84,8 @@ impl Checkpoint {
         let times = if applied.weight() == 1.0 { String::new() } else { format!(", {} times", applied.weight()) };
         // Not where it lies, which is nobody's business who gets the output.
         let name = called(&fold.path);
-        self.folded.push(format!("{name}{times}: {n} tensor{}", if n == 1 { "" } else { "s" }));
+        let some = self.some_layers(with_factors.iter().chain(&wholes)).unwrap_or_default();
+        self.folded.push(format!("{name}{times}: {n} tensor{}{some}", if n == 1 { "" } else { "s" }));
         self.warnings.extend(adapter.warnings);
         let biased = self.tensors.iter().any(|t| t.name.ends_with(".bias"));
         for lacking in fold.config.lacking(&wholes, &with_factors, biased) {

@@ -1,7 +1,11 @@
-//! What an adapter holds of the model it was trained on: PEFT writes the tables it is on top of beside its factors.
+//! What an adapter tells of the model it was trained on: PEFT writes the tables it is on top of beside its factors; and layers that it
+//! does not reach may be of another model.
+
+use std::collections::BTreeSet;
 
 use super::{Checkpoint, Tensor};
 use crate::error::Result;
+use crate::model::names::{ranges, split_layer};
 use crate::source::{FileSource, IoMode, Source};
 
 /// So many places of a table are compared, of so many bytes each: a table that was not trained is the same everywhere, and of
@@ -34,5 +38,13 @@ impl Checkpoint {
             }
         }
         Ok(true)
+    }
+
+    /// Which layers of the main stack modules are in, if not in all, for people.
+    pub(super) fn some_layers<'a>(&self, modules: impl Iterator<Item = &'a String>) -> Option<String> {
+        let stack = self.anatomy().main()?;
+        let found: BTreeSet<usize> = modules.filter_map(|m| Some(split_layer(&format!("{m}."))?.layer)).collect();
+        let of = stack.layers;
+        (!found.is_empty() && found.len() < of).then(|| format!(", in layers {} of {of}", ranges(found.into_iter())))
     }
 }

@@ -56,7 +56,7 @@ impl Found {
             self.before.extend(before);
         }
         own.kernel.take(totals).map_err(|p| Error::data("", format!("{}: {p}", plan.groups[group].name)))?;
-        own.passes += 1;
+        own.passes += usize::from(!wants.sample);
         Ok(())
     }
 

@@ -41,6 +41,7 @@ struct State {
     left: u64,
     /// Spans not yet computed.
     unapplied: u64,
+    /// Scans of all elements so far.
     scans: usize,
     sums: Ordered,
     counts: Vec<Vec<u64>>,
@@ -115,11 +116,11 @@ impl Job {
         self.state.lock().scans == 0
     }
 
-    /// Adds the statistics of a span. After the last span of a scan, returns the step that follows.
+    /// Adds the statistics of a span, or of a `sample` of it. After the last span of a scan, returns the step that follows.
     ///
     /// # Errors
     /// [`Error::Data`] if the data do not allow to go on.
-    pub fn scanned(&self, span: u64, stats: &Stats) -> Result<Option<Step>> {
+    pub fn scanned(&self, span: u64, stats: &Stats, sample: bool) -> Result<Option<Step>> {
         let mut guard = self.state.lock();
         let s = &mut *guard;
         s.sums.put(span, stats.sums.clone());
@@ -139,7 +140,7 @@ impl Job {
         if s.left > 0 {
             return Ok(None);
         }
-        s.scans += 1;
+        s.scans += usize::from(!sample);
         let totals = Totals {
             sums: std::mem::replace(&mut s.sums, Ordered::new(0)).total(),
             counts: std::mem::take(&mut s.counts),

@@ -13,7 +13,7 @@ use super::found::Found;
 use super::statistics::{OfTensor, Ordered, Partial};
 use super::threads;
 use super::tiles::{Inputs, Pass, Scratch};
-use super::worker::begun;
+use super::worker::{begun, sampled};
 use crate::error::Result;
 use crate::kernels::cast::Widen;
 use crate::kernels::select::BINS;
@@ -65,15 +65,12 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
         let (tensor, span) = tasks[i];
         let t = &tensors[tensor];
         stats.before = found.before(tensor).get(span as usize).cloned().unwrap_or_default();
-        let own = Pass {
-            tensor: t,
-            own: t.elements_of(span),
-            release: Some(true),
-            check: pass == 0,
-            digest: false,
-            how: Widen::ToCompute,
-        };
-        begun(inputs, means.backend, &own, kernel, &mut stats, (&mut scratch.buffers, &mut scratch.wide))?;
+        let own = t.elements_of(span);
+        let check = pass == 0 && !wants.sample;
+        let pass = |own| Pass { tensor: t, own, release: Some(true), check, digest: false, how: Widen::ToCompute };
+        for own in if wants.sample { sampled(&own) } else { vec![own] } {
+            begun(inputs, means.backend, &pass(own), kernel, &mut stats, (&mut scratch.buffers, &mut scratch.wide))?;
+        }
         scratch.trim(t);
         if let Some((sums, ranks)) = seen.lock().get_mut(&tensor) {
             sums.put(span, std::mem::replace(&mut stats.sums, vec![0.0; wants.sums]));

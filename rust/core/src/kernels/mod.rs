@@ -9,4 +9,5 @@ pub mod low_rank;
 pub mod reduce;
 pub mod rng;
 pub mod scratch;
+pub mod search;
 pub mod select;

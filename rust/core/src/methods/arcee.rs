@@ -3,7 +3,7 @@
 
 use super::{Base, Class, Cost, Kernel, Method, Params, Spec, Stats, Tile, Totals, Wants, elements, row};
 use crate::kernels::scratch;
-use crate::kernels::select::Search;
+use crate::kernels::search::Search;
 
 pub(super) struct ArceeFusion;
 
@@ -86,7 +86,7 @@ impl Bound {
 
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
-        let wants = Wants { sums: self.rows as usize, histograms: 3, ranks: 3 };
+        let wants = Wants { sums: self.rows as usize, histograms: 3, ranks: 3, ..Wants::default() };
         // A row's importance.
         Cost { reads: 4, unit: self.row, scratch: 4, wants, ..Cost::ELEMENT }
     }
@@ -95,7 +95,7 @@ impl Kernel for Bound {
         if self.divergences.is_none() {
             return Some(Wants { sums: self.rows as usize, ..Wants::default() });
         }
-        self.quartiles.wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks })
+        self.quartiles.wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks, ..Wants::default() })
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {

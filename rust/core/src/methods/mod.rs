@@ -75,6 +75,8 @@ pub struct Wants {
     pub histograms: usize,
     /// Length of [`Stats::ranks`].
     pub ranks: usize,
+    /// Whether a sample of the elements will do.
+    pub sample: bool,
 }
 
 /// How much of a tensor a kernel takes at a time.
@@ -104,8 +106,13 @@ pub struct Cost {
 
 impl Cost {
     /// The cost of one pass over single elements, with nothing collected and nothing kept of a tile.
-    pub const ELEMENT: Self =
-        Self { reads: 1, span: Span::Fixed, unit: 1, scratch: 0, wants: Wants { sums: 0, histograms: 0, ranks: 0 } };
+    pub const ELEMENT: Self = Self {
+        reads: 1,
+        span: Span::Fixed,
+        unit: 1,
+        scratch: 0,
+        wants: Wants { sums: 0, histograms: 0, ranks: 0, sample: false },
+    };
 }
 
 /// What the statistics of a method are taken over.

@@ -7,7 +7,7 @@ use super::{
 use crate::kernels::arith::moved;
 use crate::kernels::reduce::BLOCK;
 use crate::kernels::scratch;
-use crate::kernels::select::Search;
+use crate::kernels::search::Search;
 
 pub(super) struct Pcb;
 
@@ -146,12 +146,12 @@ impl Bound {
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
         let slots = 2 * self.models.len();
-        let wants = Wants { sums: 0, histograms: slots, ranks: slots };
+        let wants = Wants { sums: 0, histograms: slots, ranks: slots, ..Wants::default() };
         Cost { reads: 5, scratch: of_tile(4, 1), wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {
-        self.search().wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks })
+        self.search().wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks, ..Wants::default() })
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {

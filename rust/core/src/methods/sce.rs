@@ -6,7 +6,7 @@ use super::{
     elements, of_tile,
 };
 use crate::kernels::arith::moved;
-use crate::kernels::select::Search;
+use crate::kernels::search::Search;
 use crate::kernels::{reduce, scratch};
 use crate::sizes::BLOCK;
 
@@ -149,15 +149,17 @@ fn variance_any(changes: &[&[f32]], out: &mut [f32]) {
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
         let selects = usize::from(self.share < 1.0);
-        let wants = Wants { sums: self.n, histograms: selects, ranks: selects };
+        let wants = Wants { sums: self.n, histograms: selects, ranks: selects, ..Wants::default() };
         // The changes of a block and their variance.
         Cost { reads: 2 + 3 * selects, scratch: of_tile(4 * (self.n + 1), 1), wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {
         match self.search.wants() {
-            Some((histograms, _)) => Some(Wants { sums: 0, histograms, ranks: 1 }),
-            None => self.weights.is_none().then_some(Wants { sums: self.n, histograms: 0, ranks: 0 }),
+            Some((histograms, _)) => Some(Wants { sums: 0, histograms, ranks: 1, ..Wants::default() }),
+            None => {
+                self.weights.is_none().then_some(Wants { sums: self.n, histograms: 0, ranks: 0, ..Wants::default() })
+            }
         }
     }
 

@@ -45,7 +45,12 @@ pub fn resolve(
             Default::Word(w) => Ok(Value::Word(w.to_owned())),
             Default::Required => Err(Error::recipe(
                 "",
-                format!("method {} needs `{}`{whose}; none is set for tensor `{output}`", spec.name, p.name),
+                format!(
+                    "method {} needs `{name}`{whose}, and there is none for `{output}`; it goes under `parameters`, of the model \
+                     or of the whole",
+                    spec.name,
+                    name = p.name
+                ),
             )),
         };
         let mut sources = Vec::new();

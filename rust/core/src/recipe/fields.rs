@@ -49,9 +49,17 @@ impl<'a> Fields<'a> {
     /// [`Error::Recipe`] if it is missing.
     pub fn need(&mut self, key: &'static str) -> Result<&'a Value> {
         self.get(key).ok_or_else(|| {
-            let near: String = self.map.keys().map(|k| nearest(k, [key]).replace(key, k)).collect();
-            Error::recipe(&self.at, format!("`{key}` is missing{}", if near.is_empty() { String::new() } else { near }))
+            let (at, near) = self.written_for(key);
+            Error::recipe(at, format!("`{key}` is missing{near}"))
         })
+    }
+
+    /// What was probably meant for the missing `key`, for a message: its place, and a remark.
+    pub fn written_for(&self, key: &str) -> (String, String) {
+        match self.map.keys().find(|k| !nearest(k, [key]).is_empty()) {
+            Some(k) => (self.path(k), format!("; write it for `{k}`")),
+            None => (self.at.clone(), String::new()),
+        }
     }
 
     /// The text `key`, if it is there.

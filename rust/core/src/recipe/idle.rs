@@ -91,7 +91,12 @@ impl Idle {
     pub fn told(&self) -> Vec<String> {
         let told = |((name, reader), places): (&(String, String), &Vec<String>)| {
             let more = if places.len() > 1 { format!(" and {} more", places.len() - 1) } else { String::new() };
-            format!("`{name}` is not read by {reader} ({}{more})", places[0])
+            let place = &places[0];
+            // A parameter beside `parameters` is a slip.
+            let parameter = || registry::METHODS.iter().any(|m| m.spec().parameter(name).is_some());
+            let inside = place.rsplit('.').nth(1) == Some("parameters");
+            let slip = if !inside && parameter() { "; it goes under `parameters`" } else { "" };
+            format!("`{name}` is not read by {reader} ({place}{more}){slip}")
         };
         self.found.borrow().iter().map(told).collect()
     }

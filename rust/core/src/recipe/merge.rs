@@ -109,7 +109,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     };
     let method = registry::find(name).ok_or_else(|| {
         let names = registry::METHODS.iter().map(|m| m.spec().name);
-        let mut near = nearest(name, names.clone());
+        let mut near = nearest(&name.to_lowercase(), names.clone());
         if near.is_empty() {
             near = format!("; there are {}", names.collect::<Vec<_>>().join(", "));
         }
@@ -201,7 +201,11 @@ fn part(fields: &mut Fields, name: Option<String>, method: &'static dyn Method, 
             (each.collect::<Result<_>>()?, false)
         }
         (Some(_), Some(_)) => return Err(Error::recipe(at, "give `models` or `slices`, not both")),
-        (None, None) => return Err(Error::recipe(at, "`models` is missing; give `models` or `slices`")),
+        (None, None) => {
+            let (near, remark) = fields.written_for("models");
+            let at = if remark.is_empty() { at } else { near };
+            return Err(Error::recipe(at, format!("`models` is missing; give `models` or `slices`{remark}")));
+        }
     };
     if slices.is_empty() {
         return Err(Error::recipe(slices_at, "is empty; give at least one slice"));

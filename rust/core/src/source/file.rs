@@ -1,7 +1,7 @@
 //! Reading byte ranges of a file: mapped, through the page cache, or around it.
 //!
-//! Measured here (2 cores, ext4, 1 GiB): warm, plain mmap 7.2 GB/s, pread 5.4, O_DIRECT 1.7 to 3.8; cold, O_DIRECT
-//! up to 3.8 and plain mmap or pread 0.5 to 0.6. So `auto` maps what is already cached and reads the rest directly.
+//! Measured here (2 cores, ext4, 1 GiB): warm, plain mmap 7.2 GB/s, pread 5.4, O_DIRECT 1.7 to 3.8. So `auto` maps what is already
+//! cached; the rest it reads by whichever way turns out to be the fastest, see [`super::rates`].
 
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use memmap2::Mmap;
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::guard::Guarded;
+use super::rates::{Cold, Rates};
 use super::{Buffer, Handle, Identity, Source};
 use crate::error::{Error, Result};
 use crate::sizes::ALIGN;
@@ -78,6 +80,8 @@ enum Way {
     Mapped(Guarded),
     Cached,
     Direct(Handle),
+    /// Around the page cache or through it, whichever is faster.
+    Measured(Handle, Arc<Rates>),
 }
 
 impl FileSource {
@@ -116,35 +120,23 @@ impl FileSource {
         let direct = || if matches!(self.io, IoMode::Auto | IoMode::Direct) { self.cached.directly() } else { None };
         let way = match mapped {
             Some(map) => Way::Mapped(map),
-            None => direct().map_or(Way::Cached, Way::Direct),
+            None => match direct() {
+                None => Way::Cached,
+                Some(direct) if self.io == IoMode::Direct => Way::Direct(direct),
+                Some(direct) => Way::Measured(direct, Rates::of(self.identity.device)),
+            },
         };
         Ok(Opened { way, cold: !warm })
     }
 
-    fn fail(&self, e: std::io::Error) -> Error {
-        match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => Error::checkpoint(
-                &self.path,
-                "was cut short while it was read; run this again once nobody writes to it",
-            ),
-            _ => Error::io(&self.path, "read", e),
-        }
-    }
-}
-
-impl Source for FileSource {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn read<'a>(&'a self, range: Range<u64>, buffer: &'a mut Option<Buffer>) -> Result<&'a [u8]> {
-        let (offset, len) = (range.start, (range.end - range.start) as usize);
-        let direct = match &self.opened()?.way {
-            Way::Mapped(map) if map.cut() => return Err(self.fail(std::io::ErrorKind::UnexpectedEof.into())),
-            Way::Mapped(map) => return Ok(&map.bytes()[offset as usize..offset as usize + len]),
-            Way::Cached => None,
-            Way::Direct(handle) => Some(handle),
-        };
+    /// Reads a range into a buffer, through the page cache or by `direct` around it.
+    fn fill<'a>(
+        &self,
+        direct: Option<&Handle>,
+        offset: u64,
+        len: usize,
+        buffer: &'a mut Option<Buffer>,
+    ) -> Result<&'a [u8]> {
         let buffer = Buffer::in_slot(buffer, len)?;
         let through_cache =
             |target: &mut [u8]| self.cached.file()?.read_exact_at(target, offset).map_err(|e| self.fail(e));
@@ -173,6 +165,39 @@ impl Source for FileSource {
         Ok(&buffer.bytes()[skip..skip + len])
     }
 
+    fn fail(&self, e: std::io::Error) -> Error {
+        match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::checkpoint(
+                &self.path,
+                "was cut short while it was read; run this again once nobody writes to it",
+            ),
+            _ => Error::io(&self.path, "read", e),
+        }
+    }
+}
+
+impl Source for FileSource {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read<'a>(&'a self, range: Range<u64>, buffer: &'a mut Option<Buffer>) -> Result<&'a [u8]> {
+        let (offset, len) = (range.start, (range.end - range.start) as usize);
+        let direct = match &self.opened()?.way {
+            Way::Mapped(map) if map.cut() => return Err(self.fail(std::io::ErrorKind::UnexpectedEof.into())),
+            Way::Mapped(map) => return Ok(&map.bytes()[offset as usize..offset as usize + len]),
+            Way::Cached => None,
+            Way::Direct(handle) => Some(handle),
+            Way::Measured(handle, rates) => {
+                let (way, began) = (rates.next(), Instant::now());
+                let found = self.fill(Some(handle).filter(|_| way == Cold::Direct), offset, len, buffer);
+                rates.took(way, len, began.elapsed());
+                return found;
+            }
+        };
+        self.fill(direct, offset, len, buffer)
+    }
+
     fn check(&self) -> Result<()> {
         if self.opened.get().is_some_and(|o| matches!(&o.way, Way::Mapped(map) if map.cut())) {
             return Err(self.fail(std::io::ErrorKind::UnexpectedEof.into()));
@@ -182,7 +207,12 @@ impl Source for FileSource {
     }
 
     fn ahead(&self, range: Range<u64>) {
-        let cold = self.opened.get().is_some_and(|o| o.cold && matches!(o.way, Way::Cached));
+        let through = |way: &Way| match way {
+            Way::Cached => true,
+            Way::Measured(_, rates) => rates.now() == Cold::Cached,
+            _ => false,
+        };
+        let cold = self.opened.get().is_some_and(|o| o.cold && through(&o.way));
         if let Some(file) = self.file().filter(|_| cold) {
             let len = std::num::NonZeroU64::new(range.end - range.start);
             let _ = rustix::fs::fadvise(&*file, range.start, len, rustix::fs::Advice::WillNeed);
@@ -214,6 +244,8 @@ impl Source for FileSource {
             Way::Mapped(_) => ReadMode::Mmap,
             Way::Cached => ReadMode::Pread,
             Way::Direct(_) => ReadMode::Direct,
+            Way::Measured(_, ref rates) if rates.now() == Cold::Direct => ReadMode::Direct,
+            Way::Measured(..) => ReadMode::Pread,
         })
     }
 }

@@ -8,6 +8,7 @@ mod guard;
 mod handles;
 mod identity;
 mod memory;
+mod rates;
 
 use std::fs::File;
 use std::ops::Range;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::consensus::{Consensus, join};
 use super::sparsify::{self, Chances};
 use super::trims_model;
-use crate::kernels::select::Search;
+use crate::kernels::search::Search;
 use crate::kernels::{arith, reduce, scratch};
 use crate::methods::{Cost, Kernel, Params, Stats, Tile, Totals, Wants, elements, of_tile, row};
 use crate::sizes::{BLOCK, TILE};
@@ -170,7 +170,7 @@ impl Pipeline {
             (Sparsify::Order, Range { start, end }) => vec![*end, *start],
             _ => vec![],
         };
-        let search = Search::cuts(&inputs.iter().map(cuts).collect::<Vec<_>>());
+        let search = Search::cuts(&inputs.iter().map(cuts).collect::<Vec<_>>()).sampled(n);
         let pipeline = Self {
             inputs,
             search,
@@ -249,7 +249,7 @@ impl Pipeline {
 
 impl Kernel for Pipeline {
     fn cost(&self) -> Cost {
-        let selections = self.search.slots();
+        let (histograms, ranks) = self.search.most();
         let norms = matches!(self.rescale, Rescale::L1 | Rescale::L2);
         let sums = if norms { 2 * self.inputs.len() } else { 0 };
         let unit = self.unit.unwrap_or(1);
@@ -260,14 +260,14 @@ impl Kernel for Pipeline {
             unit,
             // The changes and what thinning one of them takes; what becomes of a block of them together.
             scratch: if self.plain() { 0 } else { of_tile(4 * self.inputs.len() + thinning, unit) + of_tile(4, 1) },
-            wants: Wants { sums, histograms: selections, ranks: selections },
+            wants: Wants { sums, histograms, ranks, sample: false },
             ..Cost::ELEMENT
         }
     }
 
     fn wants(&self) -> Option<Wants> {
         match self.search.wants() {
-            Some((histograms, ranks)) => Some(Wants { sums: 0, histograms, ranks }),
+            Some((histograms, ranks)) => Some(Wants { sums: 0, histograms, ranks, sample: self.search.samples() }),
             None => self.norms.then_some(Wants { sums: 2 * self.inputs.len(), ..Wants::default() }),
         }
     }
@@ -281,7 +281,7 @@ impl Kernel for Pipeline {
             let mut taken = self.none_taken(range.len());
             let mut x = scratch::values(range.len());
             for i in 0..self.inputs.len() {
-                if searches && self.search.group(i).is_empty() {
+                if searches && !self.search.looks_at(i) {
                     continue;
                 }
                 tile.change(i, range.clone(), &mut x);

@@ -1,0 +1,407 @@
+//! The search for k-th largest magnitudes, scan by scan.
+//!
+//! Changes between bf16 checkpoints take few distinct values: a sample tells which one the k-th probably is, and a pass that counts
+//! what is above that and what equals it proves it, at a third of what a histogram costs. Where it is not, nor a neighbour, the
+//! histograms are made; what comes out does not depend on the sample.
+
+use super::select::{Cut, count_high, count_low, join, kth_bin, magnitude};
+
+/// Values that a sample proposes for each k-th: the likeliest, and its neighbours.
+const GUESSES: usize = 3;
+/// Counts of a guess: what is not below it, and what is above it.
+const SIDES: usize = 2 * GUESSES;
+/// Tensors with fewer elements are not sampled.
+const SAMPLED: u64 = 1 << 19;
+/// A value that holds a smaller share of a sample is one of very many: guesses would miss.
+const FREQUENT: f64 = 1.0 / 256.0;
+
+/// Counts, for each limit, the magnitudes that are not below it.
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn not_below(x: &[f32], limits: &[u32; SIDES], counts: &mut [u64]) {
+    for x in x.chunks(1024) {
+        // A limit at a time: the values stay in the first-level cache, and the compiler keeps one sum in a register.
+        for (limit, count) in limits.iter().zip(counts.iter_mut()) {
+            let mut n = 0u32;
+            for x in x {
+                n += u32::from(magnitude(*x) >= *limit);
+            }
+            *count += u64::from(n);
+        }
+    }
+}
+
+/// What the scans of a search find out, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Which values the k-th largest magnitudes may be, from a sample.
+    Sample,
+    /// Whether they are.
+    Guess,
+    /// The high bits of the k-th largest magnitudes.
+    High,
+    /// Their low bits.
+    Low,
+    /// How many elements equal to them each span holds.
+    Ties,
+    Done,
+}
+
+/// A k-th largest magnitude being searched for.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    keep: u64,
+    /// The histogram bin of the threshold, and how many elements lie above it.
+    high: (u32, u64),
+    cut: Cut,
+    /// What it may be, the likeliest first.
+    guesses: [u32; GUESSES],
+    /// True if the elements equal to the threshold have been counted span by span.
+    ranked: bool,
+    /// True once a guess was right.
+    guessed: bool,
+}
+
+impl Selection {
+    /// A search for the `keep` largest; of 0 it finds a cut that keeps nothing, without looking.
+    fn new(keep: u64) -> Self {
+        Self { keep, high: (0, 0), cut: Cut::NOTHING, guesses: [0; GUESSES], ranked: keep == 0, guessed: false }
+    }
+
+    /// Adds values: `counts` is this selection's histogram, `rank` its count of ties.
+    fn scan(&self, step: Step, x: &[f32], counts: Option<&mut Vec<u32>>, rank: Option<&mut u64>) {
+        match (step, counts, rank) {
+            // What is known is counted along, so that its ranks are there at the end.
+            (Step::Low | Step::Ties, _, Some(rank)) if self.guessed => *rank += self.cut.count_equal(x),
+            (Step::High | Step::Sample, Some(counts), _) => count_high(x, counts),
+            (Step::Low, Some(counts), Some(rank)) => *rank += count_low(x, self.high.0, counts),
+            (Step::Ties, _, Some(rank)) => *rank += self.cut.count_equal(x),
+            _ => {}
+        }
+    }
+
+    /// Takes the histogram of a sample of `of` elements; false if it holds no value that is frequent, so that none can be guessed.
+    fn guess(&mut self, counts: &[u64], of: u64) -> bool {
+        let total: u64 = counts.iter().sum();
+        if self.keep == 0 || total == 0 {
+            return false;
+        }
+        let k = (self.keep as f64 / of as f64 * total as f64).ceil() as u64;
+        let (bin, before) = kth_bin(counts, k.clamp(1, total));
+        let at = bin as usize;
+        let frequent = |n: &u64| *n as f64 >= FREQUENT * total as f64;
+        let below = counts[..at].iter().rposition(frequent);
+        let above = counts[at + 1..].iter().position(frequent).map(|i| at + 1 + i);
+        // Between two of them the nearer one is likelier.
+        let nearer = if k - before.min(k) <= counts[at] / 2 { above.or(below) } else { below.or(above) };
+        let Some(first) = Some(at).filter(|at| frequent(&counts[*at])).or(nearer) else { return false };
+        let other = |side: Option<usize>| side.filter(|s| *s != first).unwrap_or(at);
+        self.guesses = [first, other(below), other(above)].map(|bin| join(bin as u32, 0));
+        true
+    }
+
+    /// Takes what was counted of the guesses: one of them may be the k-th.
+    fn check(&mut self, counts: &[u64]) {
+        for (i, (guess, sides)) in self.guesses.iter().zip(counts.chunks_exact(2)).enumerate() {
+            let (from, above) = (sides[0], sides[1]);
+            if above < self.keep && self.keep <= from {
+                self.cut = Cut { threshold: *guess, ties: self.keep - above, equal: from - above };
+                // Of the first guess the spans have counted what equals it.
+                (self.ranked, self.guessed) = (i == 0, true);
+            }
+        }
+    }
+
+    /// Where the counting of guesses draws its lines.
+    fn sides(&self) -> [u32; SIDES] {
+        let mut out = [0; SIDES];
+        for (sides, guess) in out.chunks_exact_mut(2).zip(self.guesses) {
+            sides.copy_from_slice(&[guess, guess + 1]);
+        }
+        out
+    }
+
+    /// Takes the totals of a scan; `inside` is the total of this selection's ranks.
+    fn take(&mut self, step: Step, counts: &[u64], inside: u64) {
+        if self.keep == 0 {
+            return;
+        }
+        if self.guessed {
+            self.ranked = matches!(step, Step::Low | Step::Ties);
+            return;
+        }
+        match step {
+            Step::High => self.high = kth_bin(counts, self.keep),
+            Step::Low => {
+                let (bin, above) = self.high;
+                let (low, more) = kth_bin(counts, self.keep - above);
+                let equal = counts.get(low as usize).copied().unwrap_or(0);
+                self.cut = Cut { threshold: join(bin, low), ties: (self.keep - above - more).min(equal), equal };
+                // Where the bin holds nothing but ties, this scan has counted them span by span.
+                self.ranked = equal == inside;
+            }
+            Step::Ties => self.ranked = true,
+            Step::Sample | Step::Guess | Step::Done => {}
+        }
+    }
+
+    /// True if ties are dropped whose place in the order of indices is not known yet.
+    fn unranked(&self) -> bool {
+        !self.ranked && self.cut.ties < self.cut.equal
+    }
+
+    /// What was found.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    /// The k-th largest magnitude.
+    pub fn value(&self) -> f32 {
+        f32::from_bits(self.cut.threshold)
+    }
+}
+
+/// A search, over several scans, for the k-th largest magnitudes of one or more groups of values. Each group may be cut
+/// at several places, which share its first histogram.
+///
+/// A selection's *slot* is its place among all of them, group after group: there lie its histogram and its rank.
+#[derive(Debug, Clone)]
+pub struct Search {
+    groups: Vec<Vec<Selection>>,
+    step: Step,
+    /// Whether elements equal to a cut are told apart by their place.
+    places: bool,
+    /// How many elements there are in all of each group, if it begins with a sample.
+    of: u64,
+}
+
+impl Search {
+    /// A search for cuts: `keep` has, for each group, how many of the largest each of its cuts keeps.
+    pub fn cuts(keep: &[Vec<u64>]) -> Self {
+        let groups: Vec<Vec<Selection>> =
+            keep.iter().map(|group| group.iter().map(|k| Selection::new(*k)).collect()).collect();
+        let step = if groups.iter().any(|g| !g.is_empty()) { Step::High } else { Step::Done };
+        Self { groups, step, places: true, of: 0 }
+    }
+
+    /// The same, beginning with a sample of the `of` elements that each group has, if these are many.
+    pub fn sampled(self, of: u64) -> Self {
+        let sampled = self.step == Step::High && of >= SAMPLED;
+        Self { of, step: if sampled { Step::Sample } else { self.step }, ..self }
+    }
+
+    /// Whether the next scan is of a sample.
+    pub fn samples(&self) -> bool {
+        self.step == Step::Sample
+    }
+
+    /// The same for the magnitudes alone, whatever the places of elements equal to them.
+    pub fn values(keep: &[Vec<u64>]) -> Self {
+        Self { places: false, ..Self::cuts(keep) }
+    }
+
+    /// How many histograms and ranks the next scan collects; `None` when all is found.
+    pub fn wants(&self) -> Option<(usize, usize)> {
+        let slots = self.slots();
+        match self.step {
+            Step::Sample | Step::High => Some((self.groups.len(), 0)),
+            // What equals the first guess comes first: it is the rank that is wanted in the end.
+            Step::Guess => Some((0, slots * (1 + SIDES))),
+            Step::Low => Some((slots, slots)),
+            Step::Ties => Some((0, slots)),
+            Step::Done => None,
+        }
+    }
+
+    /// The most scans of all elements it takes; one for places is not always needed, nor are histograms where a guess is right.
+    pub fn scans(&self) -> usize {
+        let sampled = usize::from(self.step == Step::Sample);
+        match (self.slots(), self.places) {
+            (0, _) => 0,
+            (_, false) => 2 + sampled,
+            (_, true) => 3 + sampled,
+        }
+    }
+
+    /// The most histograms and ranks that a scan collects.
+    pub fn most(&self) -> (usize, usize) {
+        let slots = self.slots();
+        (slots, if self.step == Step::Sample { slots * (1 + SIDES) } else { slots })
+    }
+
+    /// Whether the next scan looks at a group.
+    pub fn looks_at(&self, group: usize) -> bool {
+        let selections = &self.groups[group];
+        !selections.is_empty() && (self.step != Step::High || selections.iter().any(|s| !s.guessed))
+    }
+
+    /// Adds values of a group to the histograms and ranks of a span.
+    pub fn scan(&self, group: usize, x: &[f32], counts: &mut [Vec<u32>], ranks: &mut [u64]) {
+        let (selections, first) = (&self.groups[group], self.slot(group));
+        if matches!(self.step, Step::High | Step::Sample) {
+            if let (Some(any), Some(counts)) = (selections.first(), counts.get_mut(group))
+                && self.looks_at(group)
+            {
+                any.scan(self.step, x, Some(counts), None);
+            }
+            return;
+        }
+        if self.step == Step::Guess {
+            let slots = self.slots();
+            for (slot, selection) in (first..).zip(selections).filter(|(_, s)| s.keep > 0) {
+                let (equal, sides) = ranks.split_at_mut(slots);
+                let sides = &mut sides[slot * SIDES..(slot + 1) * SIDES];
+                let before = sides[0] - sides[1];
+                not_below(x, &selection.sides(), sides);
+                equal[slot] += sides[0] - sides[1] - before;
+            }
+            return;
+        }
+        for (slot, selection) in (first..).zip(selections) {
+            selection.scan(self.step, x, counts.get_mut(slot), ranks.get_mut(slot));
+        }
+    }
+
+    /// Takes the totals of a scan.
+    pub fn take(&mut self, counts: &[Vec<u64>], ranks: &[u64]) {
+        if matches!(self.step, Step::Sample | Step::Guess) {
+            return self.take_guesses(counts, ranks);
+        }
+        let mut slot = 0;
+        for (group, selections) in self.groups.iter_mut().enumerate() {
+            for selection in selections {
+                let histogram = if self.step == Step::High { group } else { slot };
+                let counts = counts.get(histogram).map_or(&[][..], |c| c);
+                selection.take(self.step, counts, ranks.get(slot).copied().unwrap_or(0));
+                slot += 1;
+            }
+        }
+        self.step = match self.step {
+            Step::High => Step::Low,
+            Step::Low => self.known(),
+            _ => Step::Done,
+        };
+    }
+
+    /// What comes after all magnitudes are known.
+    fn known(&self) -> Step {
+        let unranked = self.groups.iter().flatten().any(Selection::unranked);
+        if self.places && unranked { Step::Ties } else { Step::Done }
+    }
+
+    /// Takes the totals of a scan that looks for guesses, or at them.
+    fn take_guesses(&mut self, counts: &[Vec<u64>], ranks: &[u64]) {
+        let (slots, of, sample) = (self.slots(), self.of, self.step == Step::Sample);
+        let mut slot = 0;
+        let mut guesses = false;
+        for (group, selections) in self.groups.iter_mut().enumerate() {
+            for selection in selections {
+                if sample {
+                    guesses |= selection.guess(counts.get(group).map_or(&[][..], |c| c), of);
+                } else if selection.keep > 0 {
+                    let first = slots + slot * SIDES;
+                    selection.check(ranks.get(first..first + SIDES).unwrap_or_default());
+                }
+                slot += 1;
+            }
+        }
+        let all = self.groups.iter().flatten().all(|s| s.guessed || s.keep == 0);
+        self.step = match (sample, guesses, all) {
+            (true, true, _) => Step::Guess,
+            (false, _, true) => self.known(),
+            _ => Step::High,
+        };
+    }
+
+    /// Before the totals of the first scan are taken: how many the only cut of a group keeps after all.
+    pub fn keep(&mut self, group: usize, keep: u64) {
+        self.groups[group] = vec![Selection::new(keep)];
+    }
+
+    /// True until the first scan is taken.
+    pub fn begins(&self) -> bool {
+        self.step == Step::High
+    }
+
+    /// What was found for a group.
+    pub fn group(&self, group: usize) -> &[Selection] {
+        &self.groups[group]
+    }
+
+    /// Slot of a group's first selection.
+    pub fn slot(&self, group: usize) -> usize {
+        self.groups[..group].iter().map(Vec::len).sum()
+    }
+
+    /// Number of selections.
+    pub fn slots(&self) -> usize {
+        self.slot(self.groups.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::select::{BINS, cut_here};
+    use super::*;
+
+    /// The cuts of several groups, each scanned in two parts; with a sample the first part is one.
+    fn cuts(groups: &[(&[f32], Vec<u64>)], sampled: bool) -> (Vec<Vec<Cut>>, usize) {
+        let keep: Vec<Vec<u64>> = groups.iter().map(|(_, k)| k.clone()).collect();
+        let mut search = Search::cuts(&keep);
+        if sampled && search.step == Step::High {
+            search = Search { step: Step::Sample, of: groups[0].0.len() as u64, ..search };
+        }
+        let mut scans = 0;
+        while let Some((histograms, ranks)) = search.wants() {
+            let (mut counts, mut ranks) = (vec![vec![0u32; BINS]; histograms], vec![0; ranks]);
+            for (group, (x, _)) in groups.iter().enumerate() {
+                let (a, b) = x.split_at(x.len() / 2);
+                search.scan(group, a, &mut counts, &mut ranks);
+                if !search.samples() {
+                    search.scan(group, b, &mut counts, &mut ranks);
+                }
+            }
+            scans += usize::from(!search.samples());
+            assert!(scans <= 4);
+            let wide: Vec<Vec<u64>> = counts.iter().map(|c| c.iter().map(|n| u64::from(*n)).collect()).collect();
+            search.take(&wide, &ranks);
+        }
+        ((0..groups.len()).map(|g| search.group(g).iter().map(|s| *s.cut()).collect()).collect(), scans)
+    }
+
+    /// Law: where values are few one pass proves what a sample proposes, and spans have counted what equals it.
+    #[test]
+    fn few_values_take_one_scan() {
+        let x: Vec<f32> = (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 28) as f32 - 8.0).collect();
+        let groups = [(&x[..], vec![1000, 2500])];
+        let (found, scans) = cuts(&groups, true);
+        assert_eq!(scans, 1);
+        assert_eq!(found, cuts(&groups, false).0);
+        assert!(found[0].iter().all(|c| c.ties < c.equal));
+    }
+
+    proptest::proptest! {
+        /// Law 4: exactly k are kept, by magnitude and then by index, as a full sort would keep them.
+        #[test]
+        fn selection_equals_a_sort(x in proptest::collection::vec(-20i32..20, 1..300), share in 1u64..100) {
+            let x: Vec<f32> = x.into_iter().map(|v| v as f32 * 0.37).collect();
+            let k = (x.len() as u64 * share / 100).max(1);
+            let mut order: Vec<usize> = (0..x.len()).collect();
+            order.sort_by(|a, b| x[*b].abs().total_cmp(&x[*a].abs()).then(a.cmp(b)));
+            let mut want = vec![0f32; x.len()];
+            for i in &order[..k as usize] { want[*i] = x[*i]; }
+            // Beside it in the search: nothing, another cut of the same values, and another group.
+            let other: Vec<f32> = x.iter().map(|v| v * 3.0).collect();
+            let groups: [(&[f32], Vec<u64>); 3] = [(&other, vec![]), (&x, vec![k, k.div_ceil(2)]), (&other, vec![k])];
+            let (found, _) = cuts(&groups, false);
+            // Law 3: nor does a sample matter, whatever is in it.
+            proptest::prop_assert_eq!(&found, &cuts(&groups, true).0);
+            let cut = found[1][0];
+            let (mut got, mut seen) = (x.clone(), 0);
+            for part in got.chunks_mut(7) { cut.apply(part, 1.0, &mut seen); }
+            proptest::prop_assert_eq!(got, want);
+            let mut keys = vec![0f32; x.len()];
+            let mut here = |x: &[f32], k: u64| cut_here(x, k as usize, &mut keys);
+            proptest::prop_assert_eq!(found, vec![vec![], vec![here(&x, k), here(&x, k.div_ceil(2))], vec![here(&other, k)]]);
+        }
+    }
+}
