@@ -426,3 +426,14 @@ def test_slips_are_answered_with_what_was_meant(
     }
     with pytest.raises(suture.UsageError, match=says):
         suture.merge({key: value for key, value in recipe.items() if value is not None}, "out")
+
+
+@pytest.mark.parametrize("adapters", [3, [3], [{"path": 3}], [{"path": "a", "weight": "x"}], [{"weight": 1}]], ids=str)
+def test_adapters_that_are_none(adapters: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 8: a model as a report has it, written wrongly by hand."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    recipe = {"merge_method": "linear", "models": [{"model": {"path": "a", "adapters": adapters}}]}
+    with pytest.raises(suture.UsageError, match=r"models\[0\]\.model\.adapters: expected a list") as caught:
+        suture.merge(recipe, "out")
+    assert caught.value.at == "models[0].model.adapters"

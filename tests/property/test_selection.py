@@ -265,3 +265,16 @@ def test_a_sample_decides_nothing_of_what_lies_between(kind: str, tmp_path: Path
     found = one(alone("breadcrumbs", models, density=0.6, gamma=0.05), tmp_path / "out")
     mask = middle_mask(tuned, 0.6, 0.05)
     np.testing.assert_array_equal(found, np.where(mask, tuned, base))
+
+
+@pytest.mark.parametrize("kinds", [("few", "few"), ("both", "by rows"), ("none", "many")])
+def test_a_sample_decides_nothing_of_a_whole_model(kinds: tuple[str, str], tmp_path: Path) -> None:
+    """Law 4: the same over all tensors together, one of which alone would not be sampled."""
+    sizes = (SPAN + 70_001, 300_003)
+    tuned = {name: deceptive(kind, size) for name, kind, size in zip("ab", kinds, sizes, strict=True)}
+    base = {name: np.zeros(len(t), np.float32) for name, t in tuned.items()}
+    models = [model(tmp_path / "base", **base), model(tmp_path / "one", **tuned)]
+    found = merge(alone("ties", models, density=0.4, scope="model"), tmp_path / "out", threads=3)
+    joined = np.concatenate([tuned[name] for name in "ab"])
+    wanted = np.where(top_k_mask(joined, keep_count(0.4, joined.size)), joined, np.float32(0))
+    np.testing.assert_array_equal(np.concatenate([found[name].values() for name in "ab"]), wanted)

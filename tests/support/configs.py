@@ -8,6 +8,17 @@ from typing import Any
 
 import yaml
 
+from .checkpoints import llama_family
+
+#: The sizes of these models.
+SIZES: dict[str, Any] = {"layers": 4, "hidden": 8, "heads": 2, "kv_heads": 1, "ff": 12, "vocab": 10}
+
+
+def family(folder: Path, *names: str) -> dict[str, Path]:
+    """A small base and fine-tunes of it, in f32, by these names."""
+    made = llama_family(folder, n=len(names), tied=False, dtype="f32", seed=3, **SIZES)
+    return dict(zip(("base", *names), made, strict=True))
+
 
 def config(models: Mapping[str, Path], weight: Any, **more: Any) -> dict[str, Any]:
     """Task arithmetic with one model, whose weight is looked at."""

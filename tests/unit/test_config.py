@@ -17,16 +17,13 @@ from suture.cli.merge import merge as verb
 from suture.recipe import Config
 
 from ..support.checkpoints import Raw, llama_family, read_checkpoint, write_checkpoint
-from ..support.configs import config, soup, write
-
-SIZES: dict[str, Any] = {"layers": 4, "hidden": 8, "heads": 2, "kv_heads": 1, "ff": 12, "vocab": 10}
+from ..support.configs import SIZES, config, family, soup, write
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A base and three fine-tunes of four layers, in f32."""
-    folders = llama_family(tmp_path_factory.mktemp("models"), n=3, tied=False, dtype="f32", seed=3, **SIZES)
-    return dict(zip(("base", "math", "lang", "code"), folders, strict=True))
+    return family(tmp_path_factory.mktemp("models"), "math", "lang", "code")
 
 
 def shares(out: Path, models: Mapping[str, Path], tuned: str = "math") -> dict[str, float]:

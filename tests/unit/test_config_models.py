@@ -10,17 +10,14 @@ import pytest
 import suture
 from suture.recipe import load
 
-from ..support.checkpoints import llama_family, read_checkpoint
-from ..support.configs import soup, write
-
-SIZES: dict[str, Any] = {"layers": 2, "hidden": 8, "heads": 2, "kv_heads": 1, "ff": 12, "vocab": 10}
+from ..support.checkpoints import read_checkpoint
+from ..support.configs import family, soup, write
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A base and two fine-tunes."""
-    folders = llama_family(tmp_path_factory.mktemp("models"), n=2, tied=False, dtype="f32", seed=3, **SIZES)
-    return dict(zip(("base", "math", "lang"), folders, strict=True))
+    return family(tmp_path_factory.mktemp("models"), "math", "lang")
 
 
 #: Parameters that are checkpoints, over the whole registry.

@@ -9,17 +9,13 @@ import pytest
 
 import suture
 
-from ..support.checkpoints import llama_family
-from ..support.configs import config, write
-
-SIZES: dict[str, Any] = {"layers": 2, "hidden": 8, "heads": 2, "kv_heads": 1, "ff": 12, "vocab": 10}
+from ..support.configs import config, family, write
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A base and two fine-tunes."""
-    folders = llama_family(tmp_path_factory.mktemp("models"), n=2, tied=False, dtype="f32", seed=3, **SIZES)
-    return dict(zip(("base", "math", "lang"), folders, strict=True))
+    return family(tmp_path_factory.mktemp("models"), "math", "lang")
 
 
 #: Wrong values of every setting there is, and those that only the plan can refuse.

@@ -43,9 +43,17 @@ def _reported(value: dict[str, Any], at: str, folder: Path | None) -> Reference:
         raise UsageError(f"{at}.{unknown}: unknown key; mergekit writes {ways}", at=f"{at}.{unknown}")
     found = _found(value["path"], at, folder)
     own = found if isinstance(found, Reference) else Reference(found)
-    adapters = [(_found(a["path"], at, folder), float(a.get("weight", 1))) for a in value.get("adapters") or ()]
-    listed = tuple((adapter.path if isinstance(adapter, Reference) else adapter, w) for adapter, w in adapters)
-    return Reference(own.path, (*own.adapters, *listed), value.get("name") or own.name)
+    listed = value.get("adapters") or []
+    if not isinstance(listed, list) or not all(map(_is_adapter, listed)):
+        raise UsageError(f"{at}.adapters: expected a list of mappings with `path` and `weight`", at=f"{at}.adapters")
+    adapters = [(_found(a["path"], at, folder), float(a.get("weight", 1))) for a in listed]
+    applied = tuple((adapter.path if isinstance(adapter, Reference) else adapter, w) for adapter, w in adapters)
+    return Reference(own.path, (*own.adapters, *applied), value.get("name") or own.name)
+
+
+def _is_adapter(value: Any) -> bool:
+    weight = value.get("weight", 1) if isinstance(value, dict) else None
+    return isinstance(weight, int | float) and isinstance(value.get("path"), str)
 
 
 def _written(part: Any, at: str, folder: Path | None) -> str | None:

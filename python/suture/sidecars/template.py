@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import SutureError, UsageError
+from suture.reference import called
 from suture.sidecars.carried import Beside
 from suture.sidecars.files import as_bytes, read_config
 from suture.sidecars.tokenizer import TOKENIZER_FILES
@@ -77,7 +78,7 @@ def template(wanted: str, folders: Sequence[Path], first: Path | None) -> tuple[
         own = None if first is None else template_in(first)
         chosen = own if own in most else most[0]
         whose = next(folder for folder in folders if template_in(folder) == chosen)
-        return chosen, f"that of {whose.name} ({counts[str(chosen)]} of {len(folders)} models have it)"
+        return chosen, f"that of {called(whose)} ({counts[str(chosen)]} of {len(folders)} models have it)"
     if wanted in NAMED:
         return NAMED[wanted], wanted
     if len(wanted) < _SHORTEST or "{" not in wanted:

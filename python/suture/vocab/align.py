@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.recipe.vocabulary import Tokenizer
+from suture.reference import called
 from suture.vocab.choices import Choices, chosen
 from suture.vocab.entries import Added
 from suture.vocab.lead import Lead, lead_of
@@ -91,7 +92,7 @@ def plan(wanted: Tokenizer, models: Sequence[Path], config: Path, base: Path | N
     lead = lead_of(wanted, models, config, base, rows)
     if lead.same:
         size = lead.own.size
-        name = lead.own.folder.name
+        name = called(lead.own.folder)
         notes = [("tokenizer", f"all models have the vocabulary of {name}, whose tokenizer files are copied")]
         return Aligned(True, lead.own.folder, False, size, rows[0], notes=notes, vocabularies=lead.vocabularies)
     have = _rows_of(lead, models, rows)

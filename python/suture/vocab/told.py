@@ -7,6 +7,7 @@ from pathlib import Path
 
 from suture.escape import printable
 from suture.recipe.vocabulary import Row, Tokenizer
+from suture.reference import called
 from suture.vocab.choices import Choices
 from suture.vocab.lead import Lead
 
@@ -25,11 +26,11 @@ def notes_of(
     wanted: Tokenizer, lead: Lead, models: Sequence[Path], counts: Sequence[Mapping[str, int]], total: int
 ) -> list[tuple[str, str]]:
     """The notes of an alignment: whose tokens the output has, and whose rows each model has for them."""
-    whose = f"of all models, {lead.own.folder.name} first" if lead.union else f"of {lead.own.folder.name}"
+    whose = f"of all models, {called(lead.own.folder)} first" if lead.union else f"of {called(lead.own.folder)}"
     notes = [("tokenizer", f"{len(lead.names):,} tokens, those {whose}, in {total:,} rows")]
     for folder, own in zip(models, counts, strict=True):
         parts = ", ".join(f"{own[name]:,} {text}" for name, text in _PARTS.items() if own[name])
-        notes.append(("rows", f"{folder.name}: {parts}"))
+        notes.append(("rows", f"{called(folder)}: {parts}"))
     said = [f"`{printable(token)}` {_source(row)}" for token, row in wanted.tokens.items() if _source(row)]
     if said:
         more = f"; {len(said) - _NAMED:,} more" if len(said) > _NAMED else ""
@@ -45,7 +46,7 @@ def _source(row: Row) -> str:
         return ""
     else:
         token = "" if row.token is None else f" `{printable(str(row.token))}`"
-        what = f"as{token} in {Path(row.model).name}"
+        what = f"as{token} in {called(row.model)}"
     return what + (", in all models" if row.force else ", where a model lacks it")
 
 

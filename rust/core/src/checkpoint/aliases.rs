@@ -37,8 +37,7 @@ impl Checkpoint {
         let mut out = self.clone();
         out.tensors.retain(|t| !over.contains(&t.name.as_str()));
         out.tensors.extend(more);
-        out.by_name = out.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        (out.anatomy, out.tables) = Default::default();
+        out.reindex();
         Some(out)
     }
 

@@ -82,7 +82,7 @@ impl Checkpoint {
         let mut out = self.clone();
         out.tensors = made;
         out.rename_modules(like);
-        (out.anatomy, out.tables) = Default::default();
+        out.reindex();
         Ok(out)
     }
 
@@ -249,7 +249,6 @@ impl Checkpoint {
                 self.tensors.iter_mut().for_each(|t| t.name = t.name.replace(own, theirs));
             }
         }
-        self.by_name = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
     }
 }
 

@@ -41,12 +41,10 @@ impl Checkpoint {
                 self.put(Tensor { name: head.to_owned(), made: Some(Arc::new(Made::Sum(sum))), ..table.clone() });
             }
             None => {
-                let copies = |t: &Tensor| self.original(&t.name).is_some_and(|o| o.name == *name);
-                let kept: Vec<bool> = self.tensors.iter().map(|t| !copies(t)).collect();
-                let mut kept = kept.into_iter();
-                self.tensors.retain(|_| kept.next().unwrap_or(true));
-                self.by_name = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-                (self.anatomy, self.tables) = Default::default();
+                let copied = |t: &&Tensor| self.original(&t.name).is_some_and(|o| o.name == *name);
+                let copies: Vec<String> = self.tensors.iter().filter(copied).map(|t| t.name.clone()).collect();
+                self.tensors.retain(|t| !copies.contains(&t.name));
+                self.reindex();
             }
         }
     }

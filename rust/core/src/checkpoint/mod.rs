@@ -231,6 +231,12 @@ impl Checkpoint {
         first
     }
 
+    /// Finds its tensors again by their names and kinds, after some were left out, added or renamed.
+    fn reindex(&mut self) {
+        self.by_name = self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        (self.anatomy, self.tables) = Default::default();
+    }
+
     /// Puts a tensor in the place of the one of its name, or behind all others.
     pub fn put(&mut self, tensor: Tensor) {
         match self.by_name.get(&tensor.name) {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Ranges that are read by each way before the faster one is taken.
-const TRIES: u32 = 4;
-/// Shorter ranges tell more of the system than of the disk.
+/// Bytes that are read by each way before the faster one is taken: two chunks, or many short ranges where memory is short.
+const TRIED: f64 = (4 << 20) as f64;
+/// Shorter ranges tell more of the system than of the disk: a rate is not held to have fallen by them.
 const TELLING: usize = 256 << 10;
 /// A way that falls to this share of the rate it was chosen for is held against the other again.
 const FALLEN: f64 = 0.5;
@@ -31,7 +31,6 @@ pub enum Cold {
 #[derive(Debug, Default, Clone, Copy)]
 struct Tried {
     begun: u32,
-    done: u32,
     bytes: f64,
     seconds: f64,
 }
@@ -75,12 +74,9 @@ impl Rates {
     /// Takes note of a range that was read.
     pub fn took(&self, way: Cold, bytes: usize, time: Duration) {
         let seconds = time.as_secs_f64().max(1e-9);
-        if bytes < TELLING {
-            return;
-        }
         let mut state = self.0.lock();
         if let Some((chosen, first, running)) = &mut state.chosen {
-            if *chosen == way {
+            if *chosen == way && bytes >= TELLING {
                 *running += FRESH * (bytes as f64 / seconds - *running);
                 if *running < FALLEN * *first {
                     *state = State::default();
@@ -89,8 +85,8 @@ impl Rates {
             return;
         }
         let own = &mut state.tried[way as usize];
-        (own.done, own.bytes, own.seconds) = (own.done + 1, own.bytes + bytes as f64, own.seconds + seconds);
-        if state.tried.iter().all(|t| t.done >= TRIES) {
+        (own.bytes, own.seconds) = (own.bytes + bytes as f64, own.seconds + seconds);
+        if state.tried.iter().all(|t| t.bytes >= TRIED) {
             let [direct, cached] = state.tried.map(|t| t.bytes / t.seconds);
             let (way, rate) = if direct >= cached { (Cold::Direct, direct) } else { (Cold::Cached, cached) };
             state.chosen = Some((way, rate, rate));
@@ -116,7 +112,7 @@ mod tests {
     /// Law: but for the tries all ranges are read by the faster way, and when it gets slow both are asked again.
     #[test]
     fn the_faster_way_is_taken() {
-        let tries = TRIES as usize;
+        let tries = TRIED as usize >> 20;
         for (rates, faster) in [((3800.0, 600.0), 0), ((1200.0, 1700.0), 1)] {
             let found = Rates::default();
             let by = read(&found, 100, rates.0, rates.1);
@@ -128,7 +124,7 @@ mod tests {
         }
     }
 
-    /// Law: short ranges say nothing, and do not keep one way from being tried.
+    /// Law: few short ranges say nothing, and do not keep one way from being tried; many do.
     #[test]
     fn short_ranges_are_read_in_turn() {
         let rates = Rates::default();
@@ -140,5 +136,10 @@ mod tests {
         }
         assert_eq!(by, [5, 5]);
         assert_eq!(rates.now(), Cold::Direct);
+        for _ in 0..4096 {
+            let way = rates.next();
+            rates.took(way, 4096, Duration::from_micros(if way == Cold::Direct { 80 } else { 5 }));
+        }
+        assert_eq!(rates.now(), Cold::Cached);
     }
 }
