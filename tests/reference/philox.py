@@ -30,20 +30,29 @@ def blocks(counters: NDArray[Any], key: tuple[int, int]) -> NDArray[np.uint32]:
     return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
 
 
+def _drawn(key: int, counters: NDArray[np.uint64], stream: int) -> NDArray[np.uint32]:
+    """The output words of 64-bit counters, which are few of many, in one of the two streams: shape (n, 4)."""
+    unique, place = np.unique(counters, return_inverse=True)
+    parts = np.zeros((unique.size, 4), dtype=np.uint64)
+    parts[:, 0], parts[:, 1], parts[:, 2] = unique & LOW, unique >> WORD, stream
+    return blocks(parts, (key & 0xFFFFFFFF, key >> 32))[place]
+
+
 def words(key: int, size: int, start: int = 0) -> NDArray[np.uint32]:
     """The 32-bit draw of each element start .. start+size of a tensor whose 64-bit key is `key`.
 
-    Element i takes word i % 4 of the block whose counter is i // 4.
+    The high 8 bits of element i are byte i % 16, the lowest of the first word first, of the block whose counter is
+    i // 16 in stream 0; the low 24 those of word i % 4 of the block i // 4 in stream 1.
     """
     index = np.arange(start, start + size, dtype=np.uint64)
-    block = index // np.uint64(4)
-    first = int(block[0]) if size else 0
-    unique = np.arange(first, int(block[-1]) + 1 if size else first, dtype=np.uint64)
-    counters = np.zeros((unique.size, 4), dtype=np.uint64)
-    counters[:, 0], counters[:, 1] = unique & LOW, unique >> WORD
-    drawn = blocks(counters, (key & 0xFFFFFFFF, key >> 32))
-    row, word = (block - np.uint64(first)).astype(np.int64), (index % np.uint64(4)).astype(np.int64)
-    return np.asarray(drawn[row, word], dtype=np.uint32)
+    if not size:
+        return np.zeros(0, np.uint32)
+    every = np.arange(size)
+    four, sixteen = np.uint64(4), np.uint64(16)
+    rows = _drawn(key, index // sixteen, 0).astype("<u4").view(np.uint8)
+    high = rows[every, (index % sixteen).astype(np.int64)].astype(np.uint32)
+    low = _drawn(key, index // four, 1)[every, (index % four).astype(np.int64)] & np.uint32(0xFFFFFF)
+    return np.asarray((high << np.uint32(24)) | low, dtype=np.uint32)
 
 
 def keep_mask(key: int, size: int, density: float, start: int = 0) -> NDArray[np.bool_]:

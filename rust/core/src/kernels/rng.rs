@@ -1,5 +1,9 @@
 //! Random bits as a pure function of key and position: Philox4x32-10 (Salmon et al., "Parallel random numbers: as
 //! easy as 1, 2, 3", SC 2011). No generator state, so masks do not depend on chunks, threads or shard order.
+//!
+//! An element's *draw* has 32 bits. Whether it is below a limit the high eight nearly always tell, so these are made for all
+//! elements, sixteen by a block of words, and the low ones where the high ones equal the limit's, one time in 256. The probability
+//! is exact to 2^-32; `dare_linear` took two thirds of the time it took with a word for each element.
 
 const M0: u64 = 0xD251_1F53;
 const M1: u64 = 0xCD9E_8D57;
@@ -7,9 +11,33 @@ const W0: u32 = 0x9E37_79B9;
 const W1: u32 = 0xBB67_AE85;
 const ROUNDS: usize = 10;
 
-/// Fills `out` with the random words of elements `start..start + out.len()` under `key`.
+/// Elements whose high bits one block of words holds.
+pub const TOGETHER: u64 = 16;
+
+/// Fills `out` with the high eight bits of the draws of elements `start..start + out.len()` under `key`, that of element `i` being
+/// byte `i % 16`, from the lowest of the first word on, of the output for counter `i / 16`. `start` is a multiple of
+/// [`TOGETHER`].
+pub fn high(key: u64, start: u64, out: &mut [u8]) {
+    debug_assert_eq!(start % TOGETHER, 0);
+    const WORDS: usize = 256;
+    let mut made = [0; WORDS];
+    for (i, out) in out.chunks_mut(4 * WORDS).enumerate() {
+        let made = &mut made[..out.len().div_ceil(4)];
+        words(key, start / 4 + (i * WORDS) as u64, made);
+        let (whole, rest) = out.as_chunks_mut::<4>();
+        whole.iter_mut().zip(&*made).for_each(|(out, word)| *out = word.to_le_bytes());
+        rest.iter_mut().zip(made.last().copied().unwrap_or(0).to_le_bytes()).for_each(|(out, byte)| *out = byte);
+    }
+}
+
+/// The low 24 bits of the draw of element `i` under `key`: those of word `i % 4` of the output for counter `(i / 4, 1)`.
+pub fn low(key: u64, i: u64) -> u32 {
+    philox(key, [(i / 4) as u32, (i / 4 >> 32) as u32, 1, 0])[(i % 4) as usize] & 0xff_ffff
+}
+
+/// Fills `out` with random words `start..start + out.len()` under `key`.
 ///
-/// Element `i` is word `i % 4` of the Philox output for counter `(i / 4, 0)` (low and high half) and key
+/// Word `i` is word `i % 4` of the Philox output for counter `(i / 4, 0)` (low and high half) and key
 /// `(low, high)`. `start` is a multiple of 4.
 pub fn words(key: u64, start: u64, out: &mut [u32]) {
     debug_assert_eq!(start % 4, 0);
@@ -25,13 +53,14 @@ pub fn words(key: u64, start: u64, out: &mut [u32]) {
 
 fn portable(key: u64, start: u64, out: &mut [u32]) {
     for (i, out) in out.chunks_mut(4).enumerate() {
-        let block = philox(key, start / 4 + i as u64);
+        let counter = start / 4 + i as u64;
+        let block = philox(key, [counter as u32, (counter >> 32) as u32, 0, 0]);
         out.copy_from_slice(&block[..out.len()]);
     }
 }
 
-fn philox(key: u64, counter: u64) -> [u32; 4] {
-    let mut c = [counter as u32, (counter >> 32) as u32, 0, 0];
+fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
+    let mut c = counter;
     let (mut k0, mut k1) = (key as u32, (key >> 32) as u32);
     for _ in 0..ROUNDS {
         let p0 = M0 * u64::from(c[0]);
@@ -113,7 +142,7 @@ mod tests {
     /// Known answer of the Random123 distribution for philox4x32-10.
     #[test]
     fn known_answer() {
-        assert_eq!(philox(0, 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox(0, [0; 4]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
     }
 
     /// Law 3: neither where words start nor the instruction set shows in the words.
@@ -128,6 +157,20 @@ mod tests {
                 assert_eq!(part, whole[start..]);
             }
         }
+    }
+
+    /// Law 3: nor does it in what of them decides.
+    #[test]
+    fn draws_are_the_same_wherever_they_begin() {
+        let (key, first) = (42, (1 << 34) - 64);
+        let mut whole = [0; 3000];
+        high(key, first, &mut whole);
+        for start in [0, 16, 1024, 2992] {
+            let mut part = vec![0; 3000 - start];
+            high(key, first + start as u64, &mut part);
+            assert_eq!(part, whole[start..]);
+        }
+        assert_ne!(low(key, 4) & 0xff, low(key, 5) & 0xff);
     }
 
     #[test]

@@ -4,29 +4,76 @@ use multiversion::multiversion;
 
 use crate::kernels::select::cut_here;
 use crate::kernels::{rng, scratch};
-use crate::sizes::BLOCK;
 
-/// Keeps the elements whose random word is below `limit`, times `factor`.
+/// Keeps the elements whose draw is below `density`, times `factor`.
 pub fn random(x: &mut [f32], key: u64, start: u64, density: f64, factor: f32) {
-    let mut words = scratch::values(x.len());
-    let words = as_words(&mut words);
-    rng::words(key, start, words);
-    keep_below(x, words, (density * TWO_32) as u32, factor);
+    let limit = (density * TWO_32) as u32;
+    let (mut draws, lead) = drawn(key, start, x.len());
+    let draws = &mut as_bytes(&mut draws)[lead..lead + x.len()];
+    below(draws, (limit >> 24) as u8);
+    undecided(draws, |i| rng::low(key, start + i as u64) < limit & 0xff_ffff);
+    keep_marked(x, draws, factor);
 }
 
 const TWO_32: f64 = 4_294_967_296.0;
+
+/// The high bits of the draws of elements `start..start + len`, and before how many others they lie: blocks of words begin where
+/// they will, a row may begin anywhere.
+fn drawn(key: u64, start: u64, len: usize) -> (scratch::Scratch, usize) {
+    let lead = (start % rng::TOGETHER) as usize;
+    let mut memory = scratch::values((lead + len).div_ceil(4));
+    rng::high(key, start - lead as u64, &mut as_bytes(&mut memory)[..lead + len]);
+    (memory, lead)
+}
+
+/// What is decided of an element by the high bits of its draw.
+const DROPPED: u8 = 0;
+const KEPT: u8 = 1;
+const UNDECIDED: u8 = 2;
+
+#[multiversion(targets("x86_64+avx2"))]
+fn below(draws: &mut [u8], limit: u8) {
+    for d in draws {
+        let kept = if *d < limit { KEPT } else { DROPPED };
+        *d = if *d == limit { UNDECIDED } else { kept };
+    }
+}
+
+/// Decides what the high bits have left open.
+fn undecided(marks: &mut [u8], keeps: impl Fn(usize) -> bool) {
+    for (i, marks) in marks.chunks_mut(64).enumerate() {
+        if marks.iter().fold(0, |any, m| any | m) < UNDECIDED {
+            continue;
+        }
+        for (j, marks) in marks.chunks_mut(8).enumerate() {
+            let mut eight = [0; 8];
+            eight[..marks.len()].copy_from_slice(marks);
+            let mut open = u64::from_le_bytes(eight) & u64::from_le_bytes([UNDECIDED; 8]);
+            while open != 0 {
+                let at = open.trailing_zeros() as usize / 8;
+                marks[at] = if keeps(64 * i + 8 * j + at) { KEPT } else { DROPPED };
+                open &= open - 1;
+            }
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn keep_marked(x: &mut [f32], marks: &[u8], factor: f32) {
+    for (x, m) in x.iter_mut().zip(marks) {
+        // A NaN stays one, kept or not.
+        *x *= if *m == KEPT { factor } else { 0.0 };
+    }
+}
 
 fn as_words(values: &mut [f32]) -> &mut [u32] {
     // SAFETY: f32 and u32 have one size and alignment, and every bit pattern is valid for both.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn keep_below(x: &mut [f32], words: &[u32], limit: u32, factor: f32) {
-    for (x, w) in x.iter_mut().zip(words) {
-        // A NaN stays one, kept or not.
-        *x *= if *w < limit { factor } else { 0.0 };
-    }
+fn as_bytes(values: &mut [f32]) -> &mut [u8] {
+    // SAFETY: bytes need no alignment, and every bit pattern is valid for them and for f32.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), 4 * values.len()) }
 }
 
 /// Keeps the elements of ranks `from..to` of the descending order, times `factor`.
@@ -80,6 +127,18 @@ impl Chances {
         let (first, step) = if n > 1 { (density - epsilon, 2.0 * epsilon / (n - 1) as f64) } else { (density, 0.0) };
         Self { first, step, inverse }
     }
+
+    /// The chance of a rank.
+    #[inline(always)]
+    fn of(self, rank: u32) -> f64 {
+        self.first + self.step * f64::from(rank)
+    }
+
+    /// Where in the low 24 bits of a draw its limit lies, if the high ones are those of the limit.
+    fn rest(self, rank: u32) -> f64 {
+        let limit = self.of(rank) * TWO_32;
+        limit - (limit / 16_777_216.0).floor() * 16_777_216.0
+    }
 }
 
 /// Keeps the elements of a row by the chances of their ranks. All is multiplied by `factor`.
@@ -89,28 +148,32 @@ pub fn by_rank(x: &mut [f32], key: u64, start: u64, chances: Chances, factor: f3
     for (rank, entry) in ascending(x).iter().enumerate() {
         ranks[*entry as u32 as usize] = rank as u32;
     }
-    // A row may start anywhere, random words come by fours.
-    let lead = (start % 4) as usize;
-    let mut words = scratch::values(BLOCK + lead);
-    for (i, (x, ranks)) in x.chunks_mut(BLOCK).zip(ranks.chunks(BLOCK)).enumerate() {
-        let words = &mut as_words(&mut words)[..lead + x.len()];
-        rng::words(key, start - lead as u64 + (i * BLOCK) as u64, words);
-        match chances.inverse {
-            true => decide::<true>(x, &words[lead..], ranks, chances, factor),
-            false => decide::<false>(x, &words[lead..], ranks, chances, factor),
-        }
+    let (mut draws, lead) = drawn(key, start, x.len());
+    let marks = &mut as_bytes(&mut draws)[lead..lead + x.len()];
+    decide(marks, ranks, chances);
+    undecided(marks, |i| f64::from(rng::low(key, start + i as u64)) + 1.0 <= chances.rest(ranks[i]));
+    if chances.inverse {
+        return keep_inverse(x, marks, ranks, chances, factor);
     }
+    keep_marked(x, marks, factor);
 }
 
 /// All elements together: chance would mispredict a branch for each.
 #[multiversion(targets("x86_64+avx2"))]
-fn decide<const INVERSE: bool>(x: &mut [f32], words: &[u32], ranks: &[u32], chances: Chances, factor: f32) {
-    for ((x, word), rank) in x.iter_mut().zip(words).zip(ranks) {
-        let p = chances.first + chances.step * f64::from(*rank);
-        let scale = if INVERSE { (1.0 / p) as f32 } else { 1.0 };
-        // The word is below the whole part of the product.
-        let keep = f64::from(*word) + 1.0 <= p * TWO_32;
-        *x *= if keep { scale * factor } else { 0.0 };
+fn decide(draws: &mut [u8], ranks: &[u32], chances: Chances) {
+    for (draw, rank) in draws.iter_mut().zip(ranks) {
+        // The draw is below the whole part of its limit if its high bits are below those of the limit.
+        let (limit, d) = (chances.of(*rank) * 256.0, f64::from(*draw));
+        let kept = if d + 1.0 <= limit { KEPT } else { UNDECIDED };
+        *draw = if d < limit { kept } else { DROPPED };
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn keep_inverse(x: &mut [f32], marks: &[u8], ranks: &[u32], chances: Chances, factor: f32) {
+    for ((x, m), rank) in x.iter_mut().zip(marks).zip(ranks) {
+        let scale = (1.0 / chances.of(*rank)) as f32;
+        *x *= if *m == KEPT { scale * factor } else { 0.0 };
     }
 }
 
