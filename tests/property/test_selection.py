@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ..reference.arcee import importance, threshold
 from ..reference.select import keep_count, middle_mask, top_k_mask
 from ..reference.sparse import Shared, Tuned, masks, stages
 from ..support.catalogue import SPAN, Case, configure, merge, model, one
@@ -253,6 +254,38 @@ def test_a_sample_decides_nothing(kinds: tuple[str, ...], density: float, size: 
                   "parameters": {"density": density, "normalize": False}}  # fmt: skip
         found = one(recipe, tmp_path / f"out-{i}")
         np.testing.assert_array_equal(found, np.where(masked, tuned, base))
+
+
+@pytest.mark.parametrize("size", [1 << 19, SPAN + 70_001])
+@pytest.mark.parametrize("share", [0.0001, 0.2, 0.93])
+@pytest.mark.parametrize("kind", ["few", "many", "none", "by rows", "both"])
+def test_a_sample_decides_nothing_of_a_variance(kind: str, share: float, size: int, tmp_path: Path) -> None:
+    """Law 4: how many `sce` selects is a share of what varies, which a sample tells no better than the rest."""
+    base, moved = np.zeros(size, np.float32), deceptive(kind, size)
+    models = [model(tmp_path / name, a=values) for name, values in (("base", base), ("one", moved), ("still", base))]
+    listed = [{"model": str(path)} for path in models[1:]]
+    recipe = {"merge_method": "sce", "base_model": str(models[0]), "models": listed, "out_dtype": "float32",
+              "parameters": {"select_topk": share}}  # fmt: skip
+    found = one(recipe, tmp_path / "out")
+    k = int(np.float32(np.count_nonzero(moved)) * np.float32(share))
+    np.testing.assert_array_equal(found, np.where(top_k_mask(moved**2, k), moved, base))
+
+
+@pytest.mark.parametrize("shape", [(512, 1024), (4300, 1024)])
+def test_a_sample_decides_nothing_of_a_threshold(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Law 4: the quartiles of `arcee_fusion` are those of a sort; what is taken over differs at the threshold alone."""
+    rng = np.random.default_rng(11)
+    base = rng.standard_normal(shape).astype(np.float32)
+    tuned = base + (rng.standard_normal(shape) * rng.uniform(0.001, 0.1, (shape[0], 1))).astype(np.float32)
+    models = [model(tmp_path / "base", a=base), model(tmp_path / "one", a=tuned)]
+    recipe = {"merge_method": "arcee_fusion", "base_model": str(models[0]),
+              "models": [{"model": str(path)} for path in models]}  # fmt: skip
+    found = one(recipe, tmp_path / "out")
+    weight = importance(base, tuned)
+    limit = threshold(weight)
+    sure = np.abs(weight - limit) > 1e-6 * limit
+    assert np.count_nonzero(~sure) < 20
+    np.testing.assert_array_equal(found[sure], np.where(weight >= limit, tuned, base)[sure])
 
 
 @pytest.mark.parametrize("kind", ["few", "many", "by rows", "both"])

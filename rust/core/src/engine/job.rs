@@ -7,6 +7,7 @@ use super::journal::Done;
 use super::statistics::Ordered;
 use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
+use crate::kernels::search::{LIST, gather};
 use crate::kernels::select::BINS;
 use crate::methods::{Kernel, Stats, Totals};
 use crate::plan::{Action, Plan};
@@ -45,6 +46,7 @@ struct State {
     scans: usize,
     sums: Ordered,
     counts: Vec<Vec<u64>>,
+    lists: Vec<Vec<u32>>,
     ranks: Vec<Vec<u64>>,
     /// Running ranks before each span, where a scan of the group has counted them.
     before: Vec<Vec<u64>>,
@@ -80,6 +82,7 @@ impl Job {
             scans: 0,
             sums: Ordered::new(0),
             counts: vec![],
+            lists: vec![],
             ranks: vec![],
             before: found.before(index),
             leaves,
@@ -105,6 +108,7 @@ impl Job {
         let Some(wants) = wants else { return Step::Apply };
         s.sums = Ordered::new(wants.sums);
         s.counts = vec![vec![0; BINS]; if self.spans > 1 { wants.histograms } else { 0 }];
+        s.lists = vec![vec![]; wants.lists];
         if wants.ranks > 0 {
             s.ranks = vec![vec![0; wants.ranks]; self.spans as usize];
         }
@@ -133,6 +137,7 @@ impl Job {
                 *t += u64::from(*c);
             }
         }
+        gather(&mut s.lists, &stats.lists, LIST);
         if !stats.ranks.is_empty() {
             s.ranks[span as usize].copy_from_slice(&stats.ranks);
         }
@@ -144,6 +149,7 @@ impl Job {
         let totals = Totals {
             sums: std::mem::replace(&mut s.sums, Ordered::new(0)).total(),
             counts: std::mem::take(&mut s.counts),
+            lists: std::mem::take(&mut s.lists),
             ranks: if stats.ranks.is_empty() { vec![] } else { columns(&s.ranks) },
         };
         drop(guard);

@@ -16,6 +16,7 @@ use super::tiles::{Inputs, Pass, Scratch};
 use super::worker::{begun, sampled};
 use crate::error::Result;
 use crate::kernels::cast::Widen;
+use crate::kernels::search::{LIST, gather};
 use crate::kernels::select::BINS;
 use crate::methods::Stats;
 
@@ -53,6 +54,7 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
     // longer than the tensors.
     let pool: Mutex<Vec<(Stats, Scratch)>> = Mutex::default();
     let counts = Mutex::new(vec![vec![0u64; BINS]; wants.histograms]);
+    let lists = Mutex::new(vec![Vec::new(); wants.lists]);
     let each = |t: &usize| (*t, (Ordered::new(wants.sums), vec![Vec::new(); tensors[*t].spans() as usize]));
     let seen: Mutex<Seen> = Mutex::new(part.iter().map(each).collect());
     threads::each(tasks.len(), means.threads, inputs.progress, means.observer, |i, _: &mut ()| {
@@ -76,6 +78,8 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
             sums.put(span, std::mem::replace(&mut stats.sums, vec![0.0; wants.sums]));
             ranks[span as usize] = std::mem::replace(&mut stats.ranks, vec![0; wants.ranks]);
         }
+        gather(&mut lists.lock(), &stats.lists, LIST);
+        stats.lists.iter_mut().for_each(Vec::clear);
         // Bins are 32 bits wide; a span has 22.
         stats.spans += 1;
         if stats.spans == 1 << 9 {
@@ -90,7 +94,7 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
     }
     let of =
         |(tensor, (sums, ranks)): (usize, (Ordered, Vec<Vec<u64>>))| OfTensor { tensor, sums: sums.total(), ranks };
-    Ok(Partial { counts, tensors: seen.into_inner().into_iter().map(of).collect() })
+    Ok(Partial { counts, lists: lists.into_inner(), tensors: seen.into_inner().into_iter().map(of).collect() })
 }
 
 /// Adds a thread's histograms to the totals and empties them.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::search::{LIST, gather};
 use crate::methods::Totals;
 
 /// Sums added in the order of their index, whoever finishes first.
@@ -54,6 +55,8 @@ pub struct OfTensor {
 pub struct Partial {
     /// As [`Totals::counts`], over the part: whole numbers, whose order of addition does not matter.
     pub counts: Vec<Vec<u64>>,
+    /// As [`Totals::lists`], over the part.
+    pub lists: Vec<Vec<u32>>,
     /// Its tensors.
     pub tensors: Vec<OfTensor>,
 }
@@ -64,7 +67,7 @@ pub type Before = Vec<(usize, Vec<Vec<u64>>)>;
 /// The totals of a scan, and the running ranks before each span; `sums` and `ranks` are their numbers, `order` is that of
 /// the tensors.
 pub fn join(parts: Vec<Partial>, order: &[usize], sums: usize, ranks: usize) -> (Totals, Before) {
-    let mut totals = Totals { sums: vec![0.0; sums], counts: Vec::new(), ranks: vec![0; ranks] };
+    let mut totals = Totals { sums: vec![0.0; sums], counts: Vec::new(), ranks: vec![0; ranks], lists: Vec::new() };
     let mut tensors: Vec<OfTensor> = Vec::new();
     for part in parts {
         totals.counts.resize_with(part.counts.len().max(totals.counts.len()), Vec::new);
@@ -75,6 +78,8 @@ pub fn join(parts: Vec<Partial>, order: &[usize], sums: usize, ranks: usize) -> 
                 total.iter_mut().zip(counts).for_each(|(t, c)| *t += c);
             }
         }
+        totals.lists.resize_with(part.lists.len().max(totals.lists.len()), Vec::new);
+        gather(&mut totals.lists, &part.lists, LIST);
         tensors.extend(part.tensors);
     }
     let place: HashMap<usize, usize> = order.iter().enumerate().map(|(place, t)| (*t, place)).collect();
@@ -103,7 +108,9 @@ mod tests {
             let tensors: Vec<OfTensor> = values.iter().enumerate()
                 .map(|(tensor, (sum, rank))| OfTensor { tensor, sums: vec![sum * 1e-3], ranks: vec![vec![*rank], vec![1]] })
                 .collect();
-            let part = |tensors: &[OfTensor]| Partial { counts: vec![vec![tensors.len() as u64]], tensors: tensors.to_vec() };
+            let part = |tensors: &[OfTensor]| Partial {
+                counts: vec![vec![tensors.len() as u64]], lists: vec![], tensors: tensors.to_vec(),
+            };
             let order: Vec<usize> = (0..tensors.len()).rev().collect();
             let (whole, before) = join(vec![part(&tensors)], &order, 1, 1);
             let (first, last) = tensors.split_at(cut.min(tensors.len()));

@@ -32,7 +32,7 @@ pub fn high(key: u64, start: u64, out: &mut [u8]) {
 
 /// The low 24 bits of the draw of element `i` under `key`: those of word `i % 4` of the output for counter `(i / 4, 1)`.
 pub fn low(key: u64, i: u64) -> u32 {
-    philox(key, [(i / 4) as u32, (i / 4 >> 32) as u32, 1, 0])[(i % 4) as usize] & 0xff_ffff
+    philox(key, [(i / 4) as u32, ((i / 4) >> 32) as u32, 1, 0])[(i % 4) as usize] & 0xff_ffff
 }
 
 /// Fills `out` with random words `start..start + out.len()` under `key`.

@@ -13,6 +13,11 @@ pub fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
 }
 
+/// Whether it is the least magnitude of its bin.
+pub fn is_round(x: f32) -> bool {
+    magnitude(x) & ((1 << LOW) - 1) == 0
+}
+
 /// Counts the high bits of every magnitude.
 pub fn count_high(x: &[f32], counts: &mut [u32]) {
     let counts: &mut [u32; BINS] = match counts.try_into() {

@@ -35,7 +35,7 @@ impl Method for ArceeFusion {
             row: row(shape),
             rows: n / row(shape),
             divergences: None,
-            quartiles: Search::values(&[vec![quartile(0.25), quartile(0.5), quartile(0.75)]]),
+            quartiles: Search::values(&[vec![quartile(0.25), quartile(0.5), quartile(0.75)]]).sampled(n),
             threshold: 0.0,
         }))
     }
@@ -86,16 +86,16 @@ impl Bound {
 
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
-        let wants = Wants { sums: self.rows as usize, histograms: 3, ranks: 3, ..Wants::default() };
+        let wants = Wants { sums: self.rows as usize, ..self.quartiles.most().into() };
         // A row's importance.
-        Cost { reads: 4, unit: self.row, scratch: 4, wants, ..Cost::ELEMENT }
+        Cost { reads: 2 + self.quartiles.scans(), unit: self.row, scratch: 4, wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {
         if self.divergences.is_none() {
             return Some(Wants { sums: self.rows as usize, ..Wants::default() });
         }
-        self.quartiles.wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks, ..Wants::default() })
+        Wants::of(&self.quartiles)
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
@@ -106,16 +106,16 @@ impl Kernel for Bound {
             }
             let mut importance = scratch::values(x.len());
             self.importance(row, x, base, &mut importance);
-            self.quartiles.scan(0, &importance, &mut stats.counts, &mut stats.ranks);
+            self.quartiles.scan(0, &importance, stats.into());
         }
     }
 
-    fn take(&mut self, totals: Totals) -> Result<(), String> {
+    fn take(&mut self, mut totals: Totals) -> Result<(), String> {
         if self.divergences.is_none() {
             self.divergences = Some(totals.sums);
             return Ok(());
         }
-        self.quartiles.take(&totals.counts, &totals.ranks);
+        self.quartiles.take(&totals.counts, &totals.ranks, &mut totals.lists);
         if let [q1, median, q3] = self.quartiles.group(0) {
             self.threshold = median.value() + 1.5 * (q3.value() - q1.value());
         }

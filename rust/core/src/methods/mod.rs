@@ -24,6 +24,7 @@ pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Par
 use crate::dtype::Dtype;
 use crate::kernels::arith;
 use crate::kernels::reduce::BLOCK;
+use crate::kernels::search::{Search, Wanted};
 use crate::sizes::TILE;
 
 /// Consecutive elements of one tensor, of all models at once.
@@ -62,6 +63,8 @@ pub struct Stats {
     pub ranks: Vec<u64>,
     /// Running totals before this span of the ranks counted last, in an earlier scan.
     pub before: Vec<u64>,
+    /// Lists of magnitudes, in any order; see [`crate::kernels::search`].
+    pub lists: Vec<Vec<u32>>,
     /// Spans whose counts are in [`Self::counts`].
     pub spans: u32,
 }
@@ -75,8 +78,24 @@ pub struct Wants {
     pub histograms: usize,
     /// Length of [`Stats::ranks`].
     pub ranks: usize,
+    /// Number of [`Stats::lists`].
+    pub lists: usize,
     /// Whether a sample of the elements will do.
     pub sample: bool,
+}
+
+impl Wants {
+    /// What the next scan of a search collects.
+    fn of(search: &Search) -> Option<Self> {
+        let sample = search.samples();
+        search.wants().map(|w| Self { sample, ..Self::from(w) })
+    }
+}
+
+impl From<Wanted> for Wants {
+    fn from(Wanted { histograms, ranks, lists }: Wanted) -> Self {
+        Self { sums: 0, histograms, ranks, lists, sample: false }
+    }
 }
 
 /// How much of a tensor a kernel takes at a time.
@@ -111,7 +130,7 @@ impl Cost {
         span: Span::Fixed,
         unit: 1,
         scratch: 0,
-        wants: Wants { sums: 0, histograms: 0, ranks: 0, sample: false },
+        wants: Wants { sums: 0, histograms: 0, ranks: 0, lists: 0, sample: false },
     };
 }
 
@@ -129,11 +148,17 @@ pub enum Scope {
 }
 
 impl Stats {
+    /// Where a search puts what it finds.
+    fn into(&mut self) -> crate::kernels::search::Into<'_> {
+        crate::kernels::search::Into { counts: &mut self.counts, ranks: &mut self.ranks, lists: &mut self.lists }
+    }
+
     /// Zeroes the statistics and gives them the wanted sizes; histograms that are there already keep their memory.
     pub fn reset(&mut self, wants: Wants) {
         self.spans = 0;
         self.sums = vec![0.0; wants.sums];
         self.ranks = vec![0; wants.ranks];
+        self.lists = vec![Vec::new(); wants.lists];
         self.counts.iter_mut().for_each(|c| c.fill(0));
         self.counts.resize_with(wants.histograms, || vec![0; crate::kernels::select::BINS]);
     }
@@ -148,6 +173,8 @@ pub struct Totals {
     pub counts: Vec<Vec<u64>>,
     /// As [`Stats::ranks`], over the whole tensor.
     pub ranks: Vec<u64>,
+    /// As [`Stats::lists`], over the whole tensor.
+    pub lists: Vec<Vec<u32>>,
 }
 
 /// A merge method.

@@ -151,7 +151,7 @@ impl Kernel for Bound {
     }
 
     fn wants(&self) -> Option<Wants> {
-        self.search().wants().map(|(histograms, ranks)| Wants { sums: 0, histograms, ranks, ..Wants::default() })
+        Wants::of(self.search())
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
@@ -166,7 +166,7 @@ impl Kernel for Bound {
                     let change = x[e] - base[e];
                     *v = if limits { change } else { key(model.score(change, Self::sum(tile, base, e), n)) };
                 }
-                self.search().scan(i, &values, &mut stats.counts, &mut stats.ranks);
+                self.search().scan(i, &values, stats.into());
             }
         }
     }
@@ -174,7 +174,7 @@ impl Kernel for Bound {
     fn take(&mut self, totals: Totals) -> Result<(), String> {
         let limits = self.limits.wants().is_some();
         let search = if limits { &mut self.limits } else { &mut self.scores };
-        search.take(&totals.counts, &totals.ranks);
+        search.take(&totals.counts, &totals.ranks, &mut []);
         for (i, model) in self.models.iter_mut().enumerate() {
             let [a, b] = search.group(i) else { continue };
             if limits {

@@ -63,7 +63,8 @@ impl Method for Sce {
             share,
             masks_changes: params.word("mask") == "deltas",
             // How many are selected is known once those with a variance are counted.
-            search: Search::cuts(&[if share < 1.0 { vec![0] } else { vec![] }]),
+            search: Search::cuts(&[if share < 1.0 { vec![elements(shape)] } else { vec![] }]).sampled(elements(shape)),
+            counted: false,
             weights: None,
         }))
     }
@@ -75,6 +76,8 @@ struct Bound {
     share: f64,
     masks_changes: bool,
     search: Search,
+    /// Whether the elements with a variance have been counted.
+    counted: bool,
     weights: Option<Vec<f64>>,
 }
 
@@ -148,18 +151,17 @@ fn variance_any(changes: &[&[f32]], out: &mut [f32]) {
 
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
-        let selects = usize::from(self.share < 1.0);
-        let wants = Wants { sums: self.n, histograms: selects, ranks: selects, ..Wants::default() };
+        let most = Wants::from(self.search.most());
+        let wants = Wants { sums: self.n, ranks: most.ranks + 1, ..most };
         // The changes of a block and their variance.
-        Cost { reads: 2 + 3 * selects, scratch: of_tile(4 * (self.n + 1), 1), wants, ..Cost::ELEMENT }
+        Cost { reads: 2 + self.search.scans(), scratch: of_tile(4 * (self.n + 1), 1), wants, ..Cost::ELEMENT }
     }
 
     fn wants(&self) -> Option<Wants> {
-        match self.search.wants() {
-            Some((histograms, _)) => Some(Wants { sums: 0, histograms, ranks: 1, ..Wants::default() }),
-            None => {
-                self.weights.is_none().then_some(Wants { sums: self.n, histograms: 0, ranks: 0, ..Wants::default() })
-            }
+        match Wants::of(&self.search) {
+            // Those with a variance are counted last.
+            Some(wants) => Some(Wants { ranks: wants.ranks + usize::from(self.counts()), ..wants }),
+            None => self.weights.is_none().then_some(Wants { sums: self.n, ..Wants::default() }),
         }
     }
 
@@ -171,9 +173,9 @@ impl Kernel for Bound {
             let mut block = Block::of(tile, at);
             if self.search.wants().is_some() {
                 let variance = block.measure();
-                self.search.scan(0, variance, &mut stats.counts, &mut stats.ranks);
-                if self.search.begins() {
-                    stats.ranks[0] += variance.iter().filter(|v| **v != 0.0).count() as u64;
+                self.search.scan(0, variance, stats.into());
+                if let Some(count) = stats.ranks.last_mut().filter(|_| self.counts()) {
+                    *count += variance.iter().filter(|v| **v != 0.0).count() as u64;
                 }
                 continue;
             }
@@ -184,19 +186,26 @@ impl Kernel for Bound {
         }
     }
 
-    fn take(&mut self, totals: Totals) -> Result<(), String> {
+    fn take(&mut self, mut totals: Totals) -> Result<(), String> {
         if self.search.wants().is_none() {
             let sum: f64 = totals.sums.iter().sum();
             let even = 1.0 / self.n as f64;
             self.weights = Some(totals.sums.iter().map(|s| if sum == 0.0 { even } else { s / sum }).collect());
             return Ok(());
         }
-        if self.search.begins() {
+        if self.search.samples() {
+            // Of a sample it is an estimate.
+            let (all, none) = totals.counts.first().map_or((0, 0), |c| (c.iter().sum(), c[0]));
+            let varies = (all - none) as f64 / f64::max(all as f64, 1.0);
+            self.search.keep(0, ((varies * self.share * self.elements as f64) as u64).max(1));
+        } else if self.counts() {
+            let varying = totals.ranks.pop().unwrap_or(0);
             // mergekit multiplies in f32.
-            let keep = (totals.ranks[0] as f32 * self.share as f32) as u64;
+            let keep = (varying as f32 * self.share as f32) as u64;
             self.search.keep(0, keep.min(self.elements));
+            self.counted = true;
         }
-        self.search.take(&totals.counts, &totals.ranks);
+        self.search.take(&totals.counts, &totals.ranks, &mut totals.lists);
         Ok(())
     }
 
@@ -218,6 +227,11 @@ impl Kernel for Bound {
 }
 
 impl Bound {
+    /// Whether the scan under way counts the elements with a variance: the first of all of them.
+    fn counts(&self) -> bool {
+        !self.counted && !self.search.samples()
+    }
+
     /// Measures the variance and zeroes it where an element is not selected.
     fn select(&self, block: &mut Block, seen: &mut [u64]) {
         block.measure();

@@ -5,6 +5,7 @@
 
 use super::{Action, Plan, TensorPlan};
 use crate::error::{Error, Result};
+use crate::kernels::search::{LIST, SPAN_LIST};
 use crate::kernels::select::BINS;
 use crate::methods::Cost;
 use crate::sizes::{ALIGN, CHUNK, MIN_CHUNK, SPAN, TILE, WRITERS};
@@ -140,7 +141,11 @@ fn need(plan: &Plan, t: &TensorPlan, threads: usize, chunk: u64) -> u64 {
     let (unit, workers) = (unit(t), (threads as u64).min(t.spans()));
     let (histograms, sums) = (cost.wants.histograms as u64 * BINS as u64, cost.wants.sums as u64 * 8);
     // Each thread counts for itself; the totals are wider.
-    let statistics = histograms * 8 + 2 * sums + workers * (histograms * 4 + 2 * sums);
+    let lists = cost.wants.lists as u64 * 4;
+    let (listed, here) = (lists * (LIST as u64).min(t.elements()), lists * (SPAN_LIST as u64).min(t.elements()));
+    // Never both in one scan.
+    let totals = (histograms * 8).max(listed);
+    let statistics = totals + 2 * sums + workers * ((histograms * 4).max(here) + 2 * sums);
     // Units beyond a tile, and chunks that hold one.
     let rows = if unit > TILE as u64 {
         workers * (tile(views.len(), cost, unit) - tile(views.len(), cost, TILE as u64))

@@ -249,7 +249,6 @@ impl Pipeline {
 
 impl Kernel for Pipeline {
     fn cost(&self) -> Cost {
-        let (histograms, ranks) = self.search.most();
         let norms = matches!(self.rescale, Rescale::L1 | Rescale::L2);
         let sums = if norms { 2 * self.inputs.len() } else { 0 };
         let unit = self.unit.unwrap_or(1);
@@ -260,16 +259,14 @@ impl Kernel for Pipeline {
             unit,
             // The changes and what thinning one of them takes; what becomes of a block of them together.
             scratch: if self.plain() { 0 } else { of_tile(4 * self.inputs.len() + thinning, unit) + of_tile(4, 1) },
-            wants: Wants { sums, histograms, ranks, sample: false },
+            wants: Wants { sums, ..self.search.most().into() },
             ..Cost::ELEMENT
         }
     }
 
     fn wants(&self) -> Option<Wants> {
-        match self.search.wants() {
-            Some((histograms, ranks)) => Some(Wants { sums: 0, histograms, ranks, sample: self.search.samples() }),
-            None => self.norms.then_some(Wants { sums: 2 * self.inputs.len(), ..Wants::default() }),
-        }
+        let norms = || self.norms.then_some(Wants { sums: 2 * self.inputs.len(), ..Wants::default() });
+        Wants::of(&self.search).or_else(norms)
     }
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
@@ -286,7 +283,7 @@ impl Kernel for Pipeline {
                 }
                 tile.change(i, range.clone(), &mut x);
                 if searches {
-                    self.search.scan(i, &x, &mut stats.counts, &mut stats.ranks);
+                    self.search.scan(i, &x, stats.into());
                     continue;
                 }
                 self.norm(&x, &mut stats.sums[2 * i]);
@@ -297,9 +294,9 @@ impl Kernel for Pipeline {
         }
     }
 
-    fn take(&mut self, totals: Totals) -> Result<(), String> {
+    fn take(&mut self, mut totals: Totals) -> Result<(), String> {
         if self.search.wants().is_some() {
-            self.search.take(&totals.counts, &totals.ranks);
+            self.search.take(&totals.counts, &totals.ranks, &mut totals.lists);
             return Ok(());
         }
         for (input, sums) in self.inputs.iter_mut().zip(totals.sums.chunks_exact(2)) {
