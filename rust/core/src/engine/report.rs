@@ -122,6 +122,7 @@ pub(super) fn render(
             "files_mapped": read(ReadMode::Mmap),
             "files_direct": read(ReadMode::Direct),
             "files_pread": read(ReadMode::Pread),
+            "cold_reads": cold_reads(sources),
         }),
         warnings: plan.warnings.iter().chain(how.warnings).map(|w| local.text(w)).collect(),
         notes: &plan.notes,
@@ -133,6 +134,12 @@ pub(super) fn render(
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// What was measured of each device that cold files were read from, in bytes a second: why they were read as they were.
+fn cold_reads(sources: &Sources) -> Vec<Value> {
+    let devices: BTreeMap<u64, [f64; 2]> = sources.iter().flatten().filter_map(|s| s.rates()).collect();
+    devices.into_values().map(|[direct, cached]| json!({"direct": direct as u64, "cached": cached as u64})).collect()
 }
 
 /// Paths as others may see them: where a model lies on this machine is nobody's business who gets the output.

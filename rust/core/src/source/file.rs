@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use memmap2::Mmap;
 use rustix::io::{ReadWriteFlags, preadv2};
@@ -80,8 +80,17 @@ enum Way {
     Mapped(Guarded),
     Cached,
     Direct(Handle),
-    /// Around the page cache or through it, whichever is faster.
-    Measured(Handle, Arc<Rates>),
+    /// Around the page cache or through it, mapped where it can be, whichever is faster.
+    Measured(Handle, Arc<Rates>, Option<Guarded>),
+}
+
+impl Way {
+    fn map(&self) -> Option<&Guarded> {
+        match self {
+            Self::Mapped(map) | Self::Measured(_, _, Some(map)) => Some(map),
+            _ => None,
+        }
+    }
 }
 
 impl FileSource {
@@ -123,7 +132,7 @@ impl FileSource {
             None => match direct() {
                 None => Way::Cached,
                 Some(direct) if self.io == IoMode::Direct => Way::Direct(direct),
-                Some(direct) => Way::Measured(direct, Rates::of(self.identity.device)),
+                Some(direct) => Way::Measured(direct, Rates::of(self.identity.device), map()?),
             },
         };
         Ok(Opened { way, cold: !warm })
@@ -188,9 +197,14 @@ impl Source for FileSource {
             Way::Mapped(map) => return Ok(&map.bytes()[offset as usize..offset as usize + len]),
             Way::Cached => None,
             Way::Direct(handle) => Some(handle),
-            Way::Measured(handle, rates) => {
+            Way::Measured(handle, rates, map) => {
                 let (way, began) = (rates.next(), Instant::now());
-                let found = self.fill(Some(handle).filter(|_| way == Cold::Direct), offset, len, buffer);
+                let found = match map {
+                    Some(map) if way == Cold::Cached && map.fetch(offset as usize, len) => {
+                        Ok(&map.bytes()[offset as usize..offset as usize + len])
+                    }
+                    _ => self.fill(Some(handle).filter(|_| way == Cold::Direct), offset, len, buffer),
+                };
                 rates.took(way, len, began.elapsed());
                 return found;
             }
@@ -199,7 +213,7 @@ impl Source for FileSource {
     }
 
     fn check(&self) -> Result<()> {
-        if self.opened.get().is_some_and(|o| matches!(&o.way, Way::Mapped(map) if map.cut())) {
+        if self.opened.get().is_some_and(|o| o.way.map().is_some_and(Guarded::cut)) {
             return Err(self.fail(std::io::ErrorKind::UnexpectedEof.into()));
         }
         let meta = self.path.metadata().map_err(|e| Error::io(&self.path, "look at", e))?;
@@ -209,7 +223,7 @@ impl Source for FileSource {
     fn ahead(&self, range: Range<u64>) {
         let through = |way: &Way| match way {
             Way::Cached => true,
-            Way::Measured(_, rates) => rates.now() == Cold::Cached,
+            Way::Measured(_, rates, _) => rates.now() == Cold::Cached,
             _ => false,
         };
         let cold = self.opened.get().is_some_and(|o| o.cold && through(&o.way));
@@ -223,7 +237,7 @@ impl Source for FileSource {
         let start = range.start.next_multiple_of(ALIGN);
         let end = range.end / ALIGN * ALIGN;
         let Some(opened) = self.opened.get().filter(|_| end > start) else { return };
-        if let Way::Mapped(map) = &opened.way {
+        if let Some(map) = opened.way.map() {
             map.forget(start as usize, (end - start) as usize);
         }
         if opened.cold
@@ -239,12 +253,20 @@ impl Source for FileSource {
         self.cached.file().ok()
     }
 
+    fn rates(&self) -> Option<(u64, [f64; 2])> {
+        match &self.opened.get()?.way {
+            Way::Measured(_, rates, _) => Some((self.identity.device, rates.found()?)),
+            _ => None,
+        }
+    }
+
     fn mode(&self) -> Option<ReadMode> {
         self.opened.get().map(|opened| match opened.way {
             Way::Mapped(_) => ReadMode::Mmap,
             Way::Cached => ReadMode::Pread,
             Way::Direct(_) => ReadMode::Direct,
-            Way::Measured(_, ref rates) if rates.now() == Cold::Direct => ReadMode::Direct,
+            Way::Measured(_, ref rates, _) if rates.now() == Cold::Direct => ReadMode::Direct,
+            Way::Measured(_, _, Some(_)) => ReadMode::Mmap,
             Way::Measured(..) => ReadMode::Pread,
         })
     }
@@ -252,12 +274,16 @@ impl Source for FileSource {
 
 /// Whether most of a file is in the page cache, from 64 places spread over it.
 ///
-/// A read that may not wait tells, for any file that may be read; `mincore` tells only owners.
+/// A read that may not wait tells, for any file that may be read; `mincore` tells only owners. But it has the system fetch what it did
+/// not find: each time other places are looked at, or a file that was looked at by a plan would pass for cached in the run.
 fn cached(file: &File, size: u64) -> bool {
     const PLACES: u64 = 64;
+    let step = size / PLACES;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::from(d.subsec_nanos()));
+    let shift = now % step.max(1);
     let mut byte = [0u8];
     let mut present = |i: u64| {
-        let at = size.saturating_sub(1) / PLACES * i;
+        let at = step * i + shift;
         preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT)
     };
     let mut found = 0;

@@ -6,7 +6,7 @@
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 use parking_lot::Mutex;
 
 use crate::sizes::ALIGN;
@@ -58,6 +58,12 @@ impl Guarded {
     /// True once a page had no file behind it.
     pub fn cut(&self) -> bool {
         self.region.cut.load(Ordering::Acquire)
+    }
+
+    /// Waits until all of a range is in memory; false if the system cannot, or the file is shorter by now.
+    pub fn fetch(&self, start: usize, len: usize) -> bool {
+        let skip = start % ALIGN as usize;
+        len == 0 || self.map.advise_range(Advice::PopulateRead, start - skip, len + skip).is_ok()
     }
 
     /// Lets the memory of a page-aligned range go.

@@ -55,4 +55,10 @@ pub trait Source: Send + Sync {
     fn mode(&self) -> Option<ReadMode> {
         None
     }
+
+    /// What was measured of the device it lies on, if that was to decide how it is read: the device's number, and the bytes a second
+    /// around the page cache and through it.
+    fn rates(&self) -> Option<(u64, [f64; 2])> {
+        None
+    }
 }

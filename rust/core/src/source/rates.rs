@@ -66,6 +66,12 @@ impl Rates {
         way
     }
 
+    /// What the tries found last, around the page cache and through it, in bytes a second; `None` before.
+    pub fn found(&self) -> Option<[f64; 2]> {
+        let state = self.0.lock();
+        state.chosen.map(|_| state.tried.map(|t| t.bytes / t.seconds))
+    }
+
     /// The way that ranges are read by now.
     pub fn now(&self) -> Cold {
         self.0.lock().chosen.map_or(Cold::Direct, |(way, ..)| way)
@@ -117,6 +123,8 @@ mod tests {
             let found = Rates::default();
             let by = read(&found, 100, rates.0, rates.1);
             assert_eq!(by[faster], 100 - tries);
+            let [direct, cached] = found.found().unwrap().map(|rate| (rate / f64::from(1 << 20)).round());
+            assert_eq!((direct, cached), rates);
             // Half as fast: after some reads it is found out.
             let slow = if faster == 0 { (rates.0 / 10.0, rates.1) } else { (rates.0, rates.1 / 10.0) };
             let by = read(&found, 200, slow.0, slow.1);
