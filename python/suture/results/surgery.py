@@ -156,11 +156,31 @@ class Planned(TypedDict, total=False):
     proposal: Proposal
 
 
+class ColdRates(TypedDict):
+    """What was measured of a device with cold files, in bytes a second: around the page cache and through it."""
+
+    direct: int
+    cached: int
+
+
+class Run(TypedDict):
+    """How a run went: nothing in it changes a byte of the output."""
+
+    tensors_resumed: int
+    bytes_shared: int
+    #: How many files were read in which way.
+    files_mapped: int
+    files_direct: int
+    files_pread: int
+    #: With `--io auto` what decided between them, by device.
+    cold_reads: list[ColdRates]
+
+
 class Done(TypedDict, total=False):
     """What only a finished run can say."""
 
     digest: str
-    run: dict[str, int]
+    run: Run
     files: list[str]
     #: Digests of the files beside the tensors.
     beside: dict[str, str]

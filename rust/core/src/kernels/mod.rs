@@ -4,6 +4,7 @@
 //! (`mul_add`): all versions give the same bits.
 
 pub mod arith;
+mod bounds;
 pub mod cast;
 pub mod low_rank;
 pub mod reduce;
@@ -11,3 +12,4 @@ pub mod rng;
 pub mod scratch;
 pub mod search;
 pub mod select;
+mod wanted;

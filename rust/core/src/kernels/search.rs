@@ -6,7 +6,10 @@
 //! what it takes of folded ones, and 2.1 times by histograms, each of which forms the products anew. Where a guess is wrong, or a
 //! list too long, the histograms are made; what comes out does not depend on the sample.
 
-use super::select::{Cut, count_high, count_low, is_round, join, kth_bin, magnitude};
+pub use super::bounds::{LIST, SPAN_LIST, gather};
+use super::bounds::{between, bounds, not_below};
+use super::select::{Cut, count_high, count_low, is_round, join, kth_bin};
+pub use super::wanted::{Into, Wanted};
 
 /// Values that a sample proposes for each k-th: the likeliest, and its neighbours.
 const GUESSES: usize = 3;
@@ -16,72 +19,8 @@ const SIDES: usize = 2 * GUESSES;
 const SAMPLED: u64 = 1 << 19;
 /// A value that holds a smaller share of a sample is one of very many: guesses would miss.
 const FREQUENT: f64 = 1.0 / 256.0;
-/// Most elements between two bounds that are listed of a tensor.
-pub const LIST: usize = 1 << 19;
-/// The same of a span.
-pub const SPAN_LIST: usize = LIST / 2;
 /// Share of a sample's values whose low bits are zero from which on bins of it stand for single values.
 const ROUND: f64 = 0.9;
-/// Standard deviations of a sample's quantile, were its elements independent, between it and each bound; with fewer than the least
-/// it is not worth a pass. A sample is of neighbours, which are not quite so.
-const WIDE: f64 = 10.0;
-const LEAST_WIDE: f64 = 2.5;
-
-/// What a scan collects: how many of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Wanted {
-    /// Histograms.
-    pub histograms: usize,
-    /// Counts, span by span.
-    pub ranks: usize,
-    /// Lists of magnitudes, in any order.
-    pub lists: usize,
-}
-
-/// Where a scan puts what it finds in a span.
-pub struct Into<'s> {
-    /// The histograms.
-    pub counts: &'s mut [Vec<u32>],
-    /// The counts.
-    pub ranks: &'s mut [u64],
-    /// The lists.
-    pub lists: &'s mut [Vec<u32>],
-}
-
-/// Appends to lists what others hold. A list that had to hold more than `most` is left with fewer than were counted.
-pub fn gather(lists: &mut [Vec<u32>], more: &[Vec<u32>], most: usize) {
-    for (list, more) in lists.iter_mut().zip(more) {
-        list.extend(&more[..more.len().min(most.saturating_sub(list.len()))]);
-    }
-}
-
-/// Lists the magnitudes that lie in a range.
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn between(x: &[f32], from: u32, to: u32, list: &mut Vec<u32>) {
-    for group in x.chunks(16) {
-        // Most groups have none; that is found out sixteen at a time.
-        let inside = |x: &f32| magnitude(*x).wrapping_sub(from) < to - from;
-        if group.iter().fold(false, |any, x| any | inside(x)) && list.len() < SPAN_LIST {
-            list.extend(group.iter().filter(|x| inside(x)).map(|x| magnitude(*x)));
-        }
-    }
-}
-
-/// Counts, for each limit, the magnitudes that are not below it.
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn not_below<const LIMITS: usize>(x: &[f32], limits: &[u32; LIMITS], counts: &mut [u64]) {
-    for x in x.chunks(1024) {
-        // A limit at a time: the values stay in the first-level cache, and the compiler keeps one sum in a register.
-        for (limit, count) in limits.iter().zip(counts.iter_mut()) {
-            let mut n = 0u32;
-            for x in x {
-                n += u32::from(magnitude(*x) >= *limit);
-            }
-            *count += u64::from(n);
-        }
-    }
-}
-
 /// What the scans of a search find out, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -240,26 +179,6 @@ impl Selection {
     pub fn value(&self) -> f32 {
         f32::from_bits(self.cut.threshold)
     }
-}
-
-/// Bounds of the `k`-th largest of a sample's magnitudes, the sample having `total` of `of` elements; as far apart as a list allows.
-fn bounds(counts: &[u64], k: u64, total: u64, of: u64) -> Option<(u32, u32)> {
-    let (total, k) = (total as f64, k as f64);
-    let deviation = (k * (total - k) / total).sqrt().max(1.0);
-    let room = 0.35 * LIST as f64 / of as f64 * total;
-    let apart = (WIDE * deviation).min(room);
-    if apart < LEAST_WIDE * deviation {
-        return None;
-    }
-    // As if the values of a bin were evenly spread in it.
-    let place = |k: f64| {
-        let (bin, above) = kth_bin(counts, k as u64);
-        let share = (k - above as f64) / f64::max(counts[bin as usize] as f64, 1.0);
-        join(bin, 0) + ((1.0 - share.clamp(0.0, 1.0)) * f64::from(join(1, 0))) as u32
-    };
-    let (from, to) = (place((k + apart).min(total)), place((k - apart).max(1.0)) + 1);
-    // Zeros are many.
-    (from >= join(1, 0)).then_some((from, to))
 }
 
 /// A search, over several scans, for the k-th largest magnitudes of one or more groups of values. Each group may be cut
