@@ -254,7 +254,7 @@ impl Open<'_> {
     ) -> Result<Vec<R>> {
         let elements = self.rows.iter().enumerate();
         let elements = elements.map(|(i, r)| if wanted(i) { self.base.tensors[r.base].elements() } else { 0 });
-        spans::each(elements, self.threads, observer, f, join)
+        spans::each(elements, |i| self.stored(&self.rows[i], |_| true), self.threads, observer, f, join)
     }
 }
 

@@ -98,6 +98,7 @@ pub fn summarise(
 ) -> Result<Vec<Option<Summary>>> {
     let sources = checkpoint.sources(io);
     let elements = checkpoint.tensors.iter().map(|t| if t.dtype.computes() { t.elements() } else { 0 });
+    let view = |i: usize| vec![stored(&checkpoint.tensors[i], &sources)];
     let figures = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
         let tensor = &checkpoint.tensors[i];
         let view = stored(tensor, &sources);
@@ -116,7 +117,7 @@ pub fn summarise(
         })?;
         Ok(summary)
     };
-    let found = spans::each(elements, threads, observer, figures, |i, spans| {
+    let found = spans::each(elements, view, threads, observer, figures, |i, spans| {
         checkpoint.tensors[i].dtype.computes().then(|| {
             let mut all = Summary::EMPTY;
             spans.iter().for_each(|s| all.join(s));

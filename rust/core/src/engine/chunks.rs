@@ -40,8 +40,6 @@ pub fn each(
         for (o, slot) in operands.iter().zip(&mut buffers.0) {
             raw.push(o.read(&part, slot)?);
         }
-        let next = part.end..(part.end + chunk).min(elements.end);
-        operands.iter().filter(|_| !next.is_empty()).for_each(|o| o.ahead(&next));
         f(part.clone(), &raw)?;
         at = part.end;
     }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use parking_lot::Mutex;
 
 use super::Means;
+use super::ahead::Ahead;
 use super::found::Found;
 use super::job::{Job, Step};
 use super::journal::{Done, Journal};
@@ -47,7 +48,7 @@ pub fn make(
     budget: &Budget,
     found: &Found,
     place: &Place,
-    part: impl Iterator<Item = usize>,
+    part: Vec<usize>,
 ) -> Result<HashMap<usize, Done>> {
     let (plan, progress) = (inputs.plan, inputs.progress);
     let (give, free) = crossbeam_channel::unbounded::<Buffer>();
@@ -55,7 +56,10 @@ pub fn make(
     for _ in 0..budget.buffers {
         let _ = give.send(Buffer::new(budget.buffer as usize)?);
     }
-    let queue = Queue::new(part, budget);
+    let spans = inputs.spans(&part);
+    let ask = |i: usize| inputs.ask(spans[i]);
+    let ahead = Ahead::new(spans.len(), &ask);
+    let queue = Queue::new(part.into_iter(), budget);
     let fresh = Mutex::new(HashMap::new());
     let close = |job: &Job| -> Result<()> {
         let (done, scans) = job.close();
@@ -68,7 +72,7 @@ pub fn make(
     };
     let finish_one = |job: &Job| if job.finished_one() { close(job) } else { Ok(()) };
     let pool = Pool { free, full, capacity: budget.buffer as usize };
-    let worker = Worker { inputs: *inputs, backend: means.backend, shared: place.shared, pool };
+    let worker = Worker { inputs: *inputs, backend: means.backend, shared: place.shared, pool, ahead: &ahead };
     let open = |index: usize| -> Result<Option<Job>> {
         let job = Job::new(plan, index, found)?;
         if job.spans == 0 {

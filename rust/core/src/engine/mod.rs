@@ -3,6 +3,7 @@
 //! A run has four phases: `scan` and settle ([`found`]), which find out what is known only from more than one tensor, [`make`]
 //! and [`publish`]. The first three work on any part of the tensors.
 
+mod ahead;
 pub mod backend;
 pub mod chunks;
 pub mod found;
@@ -117,7 +118,7 @@ pub fn run(
     let found = scan::all(&inputs, means, |t| !done.contains_key(&t))?;
     let place = make::Place { staging: &staging, shared: &shared, journal: &journal };
     let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
-    done.extend(make::make(&inputs, means, &budget, &found, &place, left.into_iter())?);
+    done.extend(make::make(&inputs, means, &budget, &found, &place, left)?);
     let how = report::How { resumed, shared: shared.iter().map(|r| r.end - r.start).sum(), warnings };
     let report = report::render(
         plan,

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::Means;
+use super::ahead::Ahead;
 use super::found::Found;
 use super::statistics::{OfTensor, Ordered, Partial};
 use super::threads;
@@ -48,8 +49,10 @@ type Seen = HashMap<usize, (Ordered, Vec<Vec<u64>>)>;
 pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &[usize]) -> Result<Partial> {
     let Some((kernel, wants, pass)) = found.scanner(group) else { return Ok(Partial::default()) };
     let tensors = &inputs.plan.tensors;
-    let tasks: Vec<(usize, u64)> =
-        part.iter().flat_map(|t| (0..tensors[*t].spans()).map(move |span| (*t, span))).collect();
+    let tasks = inputs.spans(part);
+    // Where a sample is taken the pages around it are not wanted yet.
+    let (asked, ask) = (if wants.sample { 0 } else { tasks.len() }, |i: usize| inputs.ask(tasks[i]));
+    let ahead = Ahead::new(asked, &ask);
     // Histograms of a thread are kept from task to task: adding them up for each of thousands of small tensors would take
     // longer than the tensors.
     let pool: Mutex<Vec<(Stats, Scratch)>> = Mutex::default();
@@ -64,6 +67,7 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
             stats.reset(wants);
             (stats, Scratch::default())
         });
+        ahead.took();
         let (tensor, span) = tasks[i];
         let t = &tensors[tensor];
         stats.before = found.before(tensor).get(span as usize).cloned().unwrap_or_default();

@@ -5,13 +5,15 @@ use std::ops::Range;
 
 use parking_lot::Mutex;
 
+use super::ahead::{Ahead, ask};
 use super::chunks::Buffers;
 use super::observer::{Observer, Progress};
 use super::threads;
 use crate::error::{Error, Result};
 use crate::sizes::SPAN;
+use crate::view::Decode;
 
-/// Calls `f` for every span of every tensor; `elements` gives each tensor's number of elements.
+/// Calls `f` for every span of every tensor; `elements` gives each tensor's number of elements, `views` what is read of it.
 ///
 /// `f` gets the tensor's index, the element range, its thread's buffers, and the progress to add to and to heed. Once a
 /// tensor's last span is done, `join` makes one result of what `f` gave, in the order of the spans. The results come in
@@ -19,8 +21,9 @@ use crate::sizes::SPAN;
 ///
 /// # Errors
 /// Whatever `f` returns first, or [`Error::Interrupted`].
-pub fn each<T: Send, R: Send>(
+pub fn each<'v, T: Send, R: Send>(
     elements: impl Iterator<Item = u64>,
+    views: impl Fn(usize) -> Vec<Box<dyn Decode + 'v>> + Sync,
     threads: usize,
     observer: &dyn Observer,
     f: impl Fn(usize, Range<u64>, &mut Buffers, &Progress) -> Result<T> + Sync,
@@ -31,14 +34,20 @@ pub fn each<T: Send, R: Send>(
     let tasks: Vec<(usize, usize)> =
         sizes.iter().enumerate().flat_map(|(i, n)| (0..spans(*n)).map(move |s| (i, s))).collect();
     let empty = |i: usize| if sizes[i] == 0 { Some(join(i, Vec::new())) } else { None };
+    let range = |tensor: usize, span: usize| {
+        let start = span as u64 * SPAN;
+        start..(start + SPAN).min(sizes[tensor])
+    };
     let found: Mutex<Vec<Option<R>>> = Mutex::new((0..sizes.len()).map(empty).collect());
     // What there is of tensors of which something is missing.
     let open: Mutex<HashMap<usize, Vec<(usize, T)>>> = Mutex::default();
     let progress = Progress::default();
+    let ask = |i: usize| ask(&views(tasks[i].0), &range(tasks[i].0, tasks[i].1));
+    let ahead = Ahead::new(tasks.len(), &ask);
     threads::each(tasks.len(), threads, &progress, observer, |task, buffers: &mut Buffers| {
         let (tensor, span) = tasks[task];
-        let (start, end) = (span as u64 * SPAN, ((span as u64 + 1) * SPAN).min(sizes[tensor]));
-        let result = f(tensor, start..end, buffers, &progress)?;
+        ahead.took();
+        let result = f(tensor, range(tensor, span), buffers, &progress)?;
         let whole = {
             let mut open = open.lock();
             let parts = open.entry(tensor).or_default();

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::ahead::ask;
 use super::chunks::{self, Buffers};
 use super::observer::Progress;
 use crate::digest::Leaves;
@@ -82,6 +83,17 @@ impl Inputs<'_> {
     /// Opens the views of an action.
     pub fn open<'v>(&'v self, views: &'v [View]) -> Vec<Box<dyn Decode + 'v>> {
         views.iter().map(|v| v.open(&self.plan.models, self.sources)).collect()
+    }
+
+    /// The spans of tensors, in order.
+    pub fn spans(&self, part: &[usize]) -> Vec<(usize, u64)> {
+        part.iter().flat_map(|t| (0..self.plan.tensors[*t].spans()).map(move |span| (*t, span))).collect()
+    }
+
+    /// Tells the sources that a span of a tensor will be read; returns how many bytes that is.
+    pub fn ask(&self, (tensor, span): (usize, u64)) -> u64 {
+        let t = &self.plan.tensors[tensor];
+        ask(&self.open(&t.action.views()), &t.elements_of(span))
     }
 
     /// Widens the operands of a computation tile by tile, every unit that lies in the range or reaches into it, and calls

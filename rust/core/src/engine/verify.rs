@@ -10,7 +10,7 @@ use crate::digest::{self, Leaves};
 use crate::error::{Error, Result};
 use crate::sizes::CHUNK;
 use crate::source::IoMode;
-use crate::view::Plain;
+use crate::view::{Decode, Plain};
 
 /// What `verify` found.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -32,9 +32,13 @@ pub struct Verified {
 pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &dyn Observer) -> Result<Vec<String>> {
     let sources = checkpoint.sources(io);
     let elements = checkpoint.tensors.iter().map(|t| t.elements());
-    let leaves = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
+    let plain = |i: usize| {
         let tensor = &checkpoint.tensors[i];
-        let stored = Plain { source: &*sources[tensor.file], tensor };
+        Plain { source: &*sources[tensor.file], tensor }
+    };
+    let views = |i: usize| vec![Box::new(plain(i)) as Box<dyn Decode>];
+    let leaves = |i: usize, elements, buffers: &mut chunks::Buffers, progress: &Progress| {
+        let stored = plain(i);
         let mut mine = Leaves::new();
         chunks::each(&[&stored], elements, CHUNK, true, buffers, |_, raw| {
             progress.alive()?;
@@ -44,7 +48,7 @@ pub fn digests(checkpoint: &Checkpoint, io: IoMode, threads: usize, observer: &d
         })?;
         Ok(mine.finish())
     };
-    let found = spans::each(elements, threads, observer, leaves, |_, leaves| {
+    let found = spans::each(elements, views, threads, observer, leaves, |_, leaves| {
         digest::hex(digest::combine(leaves.into_iter().flatten()))
     })?;
     sources.iter().try_for_each(|s| s.check())?;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::ahead::Ahead;
 use super::backend::Backend;
 use super::chunks::{self, Buffers};
 use super::job::Step;
@@ -31,6 +32,8 @@ pub struct Worker<'a> {
     pub shared: &'a [Range<u64>],
     /// The buffers.
     pub pool: Pool,
+    /// What will be read.
+    pub ahead: &'a Ahead<'a>,
 }
 
 impl Worker<'_> {
@@ -58,6 +61,7 @@ impl Worker<'_> {
         let opened: Vec<Box<dyn Decode>> =
             std::iter::once(from).chain(same).map(|v| v.open(&plan.models, sources)).collect();
         let operands: Vec<&dyn Decode> = opened.iter().map(|o| &**o).collect();
+        self.ahead.took();
         let (bits, elements) = (t.dtype.bits(), t.elements_of(task.span));
         let mut leaves: Vec<Leaves> = operands.iter().map(|_| Leaves::new()).collect();
         let shared = &self.shared[task.job.tensor];
@@ -102,6 +106,9 @@ impl Worker<'_> {
         let own = t.elements_of(task.span);
         let sample = wanted.sample;
         let look = first && !sample;
+        if look {
+            self.ahead.took();
+        }
         let pass = |own| Pass { tensor: t, own, release: None, check: look, digest: look, how: Widen::ToCompute };
         let mut digests = Vec::new();
         for own in if sample { sampled(&own) } else { vec![own] } {
@@ -130,6 +137,9 @@ impl Worker<'_> {
         let none = 0..0;
         let mut out = Output::new(&self.pool, self.inputs.progress, &task.job, t, &none, start);
         let first = task.job.unscanned();
+        if first {
+            self.ahead.took();
+        }
         let how = match (kernel.casts(), width) {
             (false, _) => Widen::ToCompute,
             (true, 2) => Widen::ToOdd,

@@ -222,13 +222,16 @@ impl Source for FileSource {
     }
 
     fn ahead(&self, range: Range<u64>) {
+        let Ok(opened) = self.opened() else { return };
         let through = |way: &Way| match way {
             Way::Cached => true,
             Way::Measured(_, rates, _) => rates.now() == Cold::Cached,
             _ => false,
         };
-        let cold = self.opened.get().is_some_and(|o| o.cold && through(&o.way));
-        if let Some(file) = self.file().filter(|_| cold) {
+        if opened.cold
+            && through(&opened.way)
+            && let Some(file) = self.file()
+        {
             let len = std::num::NonZeroU64::new(range.end - range.start);
             let _ = rustix::fs::fadvise(&*file, range.start, len, rustix::fs::Advice::WillNeed);
         }
