@@ -19,6 +19,7 @@ from suture import _core
 
 from ..support.checkpoints import Raw, encode, read_checkpoint, write_checkpoint
 from ..support.lora import factors, random, write_lora
+from ..support.plans import run_plan
 
 Q, LONG = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"
 EXPERTS = "model.layers.1.mlp.experts"
@@ -51,11 +52,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
 
 
 #: How a plan runs when nobody says anything.
-PLAIN: dict[str, Any] = {
-    "threads": 1, "io": "auto", "memory": None, "chunk": None, "allow_nonfinite": False, "overwrite": False,
-    "written": [], "copied": [], "progress": None,
-}  # fmt: skip
-
 Form = Callable[[tuple[Path, list[Path]], Path, suture.Settings], suture.Report]
 
 
@@ -102,7 +98,7 @@ def test_a_plan_is_data(models: tuple[Path, list[Path]], tmp_path: Path) -> None
     again = _core.Plan.from_json(made.to_json())
     assert again.hash == made.hash
     assert json.loads(again.to_json()) == json.loads(made.to_json())
-    again.run(str(tmp_path / "again"), **PLAIN)
+    run_plan(again, tmp_path / "again")
     suture.fold(models[0], models[1], tmp_path / "fold", weights=[1, 0.5])
     assert read_checkpoint(tmp_path / "again") == read_checkpoint(tmp_path / "fold")
 
@@ -157,7 +153,7 @@ def test_an_adapter_that_changes_under_a_plan_is_an_error(models: tuple[Path, li
     file = given / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes())
     with pytest.raises(suture.SutureError, match="was replaced or written to"):
-        plan.run(str(tmp_path / "out"), **PLAIN)
+        run_plan(plan, tmp_path / "out")
 
 
 def test_weights_and_configs_are_part_of_the_plan(models: tuple[Path, list[Path]], tmp_path: Path) -> None:

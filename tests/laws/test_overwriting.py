@@ -244,14 +244,16 @@ def test_a_report_that_lies_frees_nothing(name: str, models: list[Path], place: 
 
 
 def stopped(config: dict[str, Any], out: Path, once: Path) -> None:
-    """A run of several outputs that is interrupted when the first is there."""
+    """A run of several outputs, one after another, that is interrupted when the first is there."""
 
     def stop(*_: int) -> None:
         if once.exists():
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        suture.merge(config, out, progress=stop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("suture.surgery.run.MOST_TOGETHER", 1)
+        with pytest.raises(KeyboardInterrupt):
+            suture.merge(config, out, progress=stop)
     assert once.exists()
 
 

@@ -15,6 +15,7 @@ from suture import _core
 from ..support.catalogue import differing
 from ..support.checkpoints import read_checkpoint
 from ..support.forms import FORMS, World, write_world
+from ..support.plans import run_plan
 
 #: The dtype and the shards of an output are the plan's, too.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -41,7 +42,7 @@ class Carried:
         assert again.config_json() == plan.config_json()
         assert again.warnings == plan.warnings
         assert again.work_bytes == plan.work_bytes
-        assert again.budget_json(2) == plan.budget_json(2)
+        assert _core.budget_json([again], 2) == _core.budget_json([plan], 2)
         cls.texts.append(text)
         return again
 
@@ -192,10 +193,7 @@ def test_a_plan_that_was_tampered_with_writes_nothing_else(new: Any, world: Worl
         out = folder / f"out-{number}"
         try:
             plan = _core.Plan.from_json(json.dumps(with_leaf(data, at, new)))
-            plan.run(
-                str(out), threads=1, io="auto", memory=None, chunk=None, allow_nonfinite=False, overwrite=False,
-                written=[], copied=[], progress=None,
-            )  # fmt: skip
+            run_plan(plan, out)
         except (suture.SutureError, OSError):
             assert not out.exists(), at
         else:

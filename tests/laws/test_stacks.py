@@ -14,6 +14,7 @@ from suture import _core
 from suture.analysis.layers import frozen, listed_layers, moved
 
 from ..support.checkpoints import Raw, read_checkpoint, write_checkpoint
+from ..support.plans import run_plan
 from ..support.stacks import DECIDED, EVERY, MODELS, SEVERAL, UNDECIDED, Model, Stack, tensors, write
 
 #: What `--non-layer` may be, beside the recipient's.
@@ -395,10 +396,7 @@ def test_a_plan_of_a_stack_goes_through_json(name: str, number: int, place: Path
         assert again.config_json() == plan.config_json()
         assert again.warnings == plan.warnings
         for j, p in enumerate((plan, again)):
-            p.run(
-                str(place / f"out-{i}-{j}"), threads=1, io="auto", memory=None, chunk=None, allow_nonfinite=False,
-                overwrite=False, written=[], copied=[], progress=None,
-            )  # fmt: skip
+            run_plan(p, place / f"out-{i}-{j}")
         assert read_checkpoint(place / f"out-{i}-0") == read_checkpoint(place / f"out-{i}-1")
 
 

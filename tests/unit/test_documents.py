@@ -106,8 +106,11 @@ def test_the_same_command_goes_on(kept: bool, form: str, models: list[Path], tmp
     """Law 6: what an interrupted run made is made again by the same config alone; then nothing is left of it."""
     make, places = FORMS[form]
     config, first = make(models, tmp_path), tmp_path / places[0]
-    with pytest.raises(KeyboardInterrupt):
-        suture.merge(config, tmp_path / "out", progress=stop_at(first))
+    # One after another: what is made side by side is there or not as a whole.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("suture.surgery.run.MOST_TOGETHER", 1)
+        with pytest.raises(KeyboardInterrupt):
+            suture.merge(config, tmp_path / "out", progress=stop_at(first))
     assert first.exists()
     if kept:
         # Another seed, another model: not the same any more.

@@ -17,7 +17,7 @@ from suture.settings import Progress, Settings
 from suture.surgery.hollow import write_hollow
 from suture.surgery.ledger import Ledger, remove_output, write_whole
 from suture.surgery.room import check_inputs, check_room, temporary_folder
-from suture.surgery.run import Job, prepare, with_warnings
+from suture.surgery.run import Job, prepare, run_together, together, with_warnings
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,23 @@ def merge_documents(
     if problems:
         raise problems[0]
     reports: dict[str, Report] = {}
-    for step in steps:
-        known = [] if step.name else [w for s in steps if s.name for w in s.told(reports[s.name].warnings)]
-        ours = ledger.owns(step.name, step.place, step.recipe, settings)
-        how = replace(settings, overwrite=settings.overwrite or ours)
-        job = prepare(step.recipe, how, config=step.config, warnings=known)
-        if step.name:
-            ledger.note(step.name, step.recipe, settings, job.plan.hash)
-        reports[step.name] = job.run(step.place, progress)
+    while len(reports) < len(steps):
+        ready = [s for s in steps if s.name not in reports and s.needs <= reports.keys()]
+        jobs: list[Job] = []
+        for step in ready:
+            # What goes to OUT is made last and alone: all others are needed for it.
+            known = [] if step.name else [w for s in steps if s.name for w in s.told(reports[s.name].warnings)]
+            ours = ledger.owns(step.name, step.place, step.recipe, settings)
+            how = replace(settings, overwrite=settings.overwrite or ours)
+            jobs.append(prepare(step.recipe, how, config=step.config, warnings=known))
+        rest = iter(ready)
+        for group in together(jobs):
+            made = [(next(rest), job) for job in group]
+            for step, job in made:
+                if step.name:
+                    ledger.note(step.name, step.recipe, settings, job.plan.hash)
+            found = run_together([(job, step.place) for step, job in made], progress)
+            reports |= {step.name: report for (step, _), report in zip(made, found, strict=True)}
     if final is None:
         text = _outputs(steps, reports)
         write_whole(out / OUTPUTS, text)

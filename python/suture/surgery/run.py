@@ -59,20 +59,46 @@ class Job:
 
     def run(self, out: Path, progress: Progress | None) -> Report:
         """Run the plan into the folder `out`."""
-        total, began = self.plan.work_bytes, time.monotonic()
-        text = self.plan.run(
-            str(out),
-            threads=self.settings.thread_count,
-            io=self.settings.io,
-            memory=self.settings.memory_bytes,
-            chunk=self.settings.chunk_elements,
-            allow_nonfinite=self.settings.nan == "allow",
-            overwrite=self.settings.overwrite,
-            written=self.written,
-            copied=self.copied,
-            progress=None if progress is None else lambda done: progress(min(done, total), total),
-        )
-        return Report(text, out, config=self.config, seconds=time.monotonic() - began)
+        return run_together([(self, out)], progress)[0]
+
+
+MOST_TOGETHER = 64
+"""Outputs that are made side by side at most: each keeps a few files open."""
+
+
+def run_together(jobs: Sequence[tuple[Job, Path]], progress: Progress | None) -> list[Report]:
+    """Run jobs of the same settings side by side, each into its folder; what several of them read is read once.
+
+    If one fails nothing of them is published; the same call resumes all.
+    """
+    total, began, settings = sum(job.plan.work_bytes for job, _ in jobs), time.monotonic(), jobs[0][0].settings
+    texts = _core.run(
+        [(job.plan, str(out), job.settings.overwrite, job.written, job.copied) for job, out in jobs],
+        threads=settings.thread_count,
+        io=settings.io,
+        memory=settings.memory_bytes,
+        chunk=settings.chunk_elements,
+        allow_nonfinite=settings.nan == "allow",
+        progress=None if progress is None else lambda done: progress(min(done, total), total),
+    )
+    seconds = time.monotonic() - began
+    return [Report(text, out, config=job.config, seconds=seconds) for text, (job, out) in zip(texts, jobs, strict=True)]
+
+
+def together(jobs: Sequence[Job]) -> list[Sequence[Job]]:
+    """Which of some jobs to run side by side: all, where two read the same model and the memory is enough for all."""
+    if len(jobs) > MOST_TOGETHER:
+        return [group for i in range(0, len(jobs), MOST_TOGETHER) for group in together(jobs[i : i + MOST_TOGETHER])]
+    read = [path for job in jobs for path in set(job.inputs)]
+    if len(set(read)) == len(read):
+        return [[job] for job in jobs]
+    settings = jobs[0].settings
+    try:
+        plans = [job.plan for job in jobs]
+        _core.budget_json(plans, settings.thread_count, settings.memory_bytes, settings.chunk_elements)
+    except UsageError:
+        return [[job] for job in jobs]
+    return [jobs]
 
 
 def prepare(
@@ -114,7 +140,7 @@ def prepare(
         raise (config.locate(e) if config else e) from None
     except SutureError as e:
         raise unlike(e, recipe) from None
-    budget = plan.budget_json(settings.thread_count, settings.memory_bytes, settings.chunk_elements)
+    budget = _core.budget_json([plan], settings.thread_count, settings.memory_bytes, settings.chunk_elements)
     inputs = plan.paths
     lent = None if tokenizer is None else _core.Checkpoint(plain(tokenizer)).path
     try:

@@ -140,6 +140,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Checkpoint>()?;
     m.add_class::<Plan>()?;
     m.add_function(wrap_pyfunction!(adapter_json, m)?)?;
+    m.add_function(wrap_pyfunction!(plan::budget_json, m)?)?;
+    m.add_function(wrap_pyfunction!(plan::run, m)?)?;
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(unread_keys, m)?)?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use suture_core::checkpoint::Target;
 use suture_core::delta::ancestry;
 use suture_core::engine::backend::Cpu;
-use suture_core::engine::{self, Means, Options, Sidecar};
+use suture_core::engine::{self, Means, Options, Sidecar, Work};
 use suture_core::error::Error;
 use suture_core::plan as core;
 use suture_core::source::IoMode;
@@ -95,40 +95,63 @@ impl Plan {
     fn check_target(&self, py: Python<'_>, target: PathBuf, overwrite: bool) -> PyResult<()> {
         Target::resolve(&target).and_then(|t| self.0.check_target(&t, overwrite)).map_err(|e| to_py(py, &e))
     }
+}
 
-    #[pyo3(signature = (threads, memory=None, chunk=None))]
-    fn budget_json(&self, py: Python<'_>, threads: usize, memory: Option<u64>, chunk: Option<u64>) -> PyResult<String> {
-        let b = core::budget::fit(&self.0, memory, threads, chunk).map_err(|e| to_py(py, &e))?;
-        Ok(json!({"chunk_elements": b.chunk, "peak_bytes": b.peak}).to_string())
-    }
+/// What the memory of a run of plans together comes to, as JSON.
+#[pyfunction]
+#[pyo3(signature = (plans, threads, memory=None, chunk=None))]
+pub fn budget_json(
+    py: Python<'_>,
+    plans: Vec<Py<Plan>>,
+    threads: usize,
+    memory: Option<u64>,
+    chunk: Option<u64>,
+) -> PyResult<String> {
+    let plans: Vec<&core::Plan> = plans.iter().map(|p| &p.get().0).collect();
+    let b = core::budget::fit(&plans, memory, threads, chunk).map_err(|e| to_py(py, &e))?;
+    Ok(json!({"chunk_elements": b.chunk, "peak_bytes": b.peak}).to_string())
+}
 
-    #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (target, *, threads, io, memory, chunk, allow_nonfinite, overwrite, written, copied, progress))]
-    fn run(
-        &self,
-        py: Python<'_>,
-        target: PathBuf,
-        threads: usize,
-        io: &str,
-        memory: Option<u64>,
-        chunk: Option<u64>,
-        allow_nonfinite: bool,
-        overwrite: bool,
-        written: Vec<(PathBuf, Vec<u8>)>,
-        copied: Vec<(PathBuf, PathBuf)>,
-        progress: Option<Py<PyAny>>,
-    ) -> PyResult<String> {
-        let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
-        let options = Options { threads, io, memory, chunk, allow_nonfinite, overwrite };
-        let written = written.into_iter().map(|(name, bytes)| Sidecar::Bytes(name, bytes));
-        let copied = copied.into_iter().map(|(name, from)| Sidecar::Copy(name, from));
-        let sidecars: Vec<Sidecar> = written.chain(copied).collect();
-        long(py, progress, |observer| {
-            let target = Target::resolve(&target)?;
-            self.0.check_target(&target, overwrite)?;
-            let doubts = ancestry::doubts(&self.0, io)?;
-            let means = Means { threads, backend: &Cpu, observer };
-            engine::run(&self.0, &target, &options, &sidecars, &doubts, &means)
-        })
-    }
+/// An output: plan, place, whether to replace what is there, files to write beside the tensors, and files to copy there.
+type Output = (Py<Plan>, PathBuf, bool, Vec<(PathBuf, Vec<u8>)>, Vec<(PathBuf, PathBuf)>);
+
+/// Makes outputs side by side; returns their reports as JSON texts.
+#[allow(clippy::too_many_arguments)]
+#[pyfunction]
+#[pyo3(signature = (outputs, *, threads, io, memory, chunk, allow_nonfinite, progress))]
+pub fn run(
+    py: Python<'_>,
+    outputs: Vec<Output>,
+    threads: usize,
+    io: &str,
+    memory: Option<u64>,
+    chunk: Option<u64>,
+    allow_nonfinite: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<String>> {
+    let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
+    let options = Options { threads, io, memory, chunk, allow_nonfinite };
+    long(py, progress, |observer| {
+        let (mut targets, mut beside, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
+        for (plan, target, overwrite, written, copied) in outputs.iter() {
+            let target = Target::resolve(target)?;
+            let plan = &plan.get().0;
+            plan.check_target(&target, *overwrite)?;
+            targets.push(target);
+            let written = written.iter().map(|(name, bytes)| Sidecar::Bytes(name.clone(), bytes.clone()));
+            let copied = copied.iter().map(|(name, from)| Sidecar::Copy(name.clone(), from.clone()));
+            beside.push(written.chain(copied).collect::<Vec<_>>());
+            doubts.push(ancestry::doubts(plan, io)?);
+        }
+        let works: Vec<Work> = (outputs.iter().enumerate())
+            .map(|(i, (plan, _, overwrite, ..))| Work {
+                plan: &plan.get().0,
+                target: &targets[i],
+                sidecars: &beside[i],
+                warnings: &doubts[i],
+                overwrite: *overwrite,
+            })
+            .collect();
+        engine::run(&works, &options, &Means { threads, backend: &Cpu, observer })
+    })
 }

@@ -4,6 +4,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::found::Found;
 use super::journal::Done;
+use super::queue::At;
 use super::statistics::Ordered;
 use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
@@ -23,8 +24,8 @@ pub enum Step {
 
 /// A tensor being made.
 pub struct Job {
-    /// Index in the plan.
-    pub tensor: usize,
+    /// Which tensor.
+    pub at: At,
     name: String,
     /// Passes that scans of its group have made over the tensor before.
     surveyed: usize,
@@ -55,11 +56,12 @@ struct State {
 }
 
 impl Job {
-    /// Binds the method of tensor `index`, or takes what was `found` for it.
+    /// Binds the method of the tensor `at` of `plan`, or takes what was `found` for it.
     ///
     /// # Errors
     /// [`Error::Recipe`] for parameters the plan should have refused.
-    pub fn new(plan: &Plan, index: usize, found: &Found) -> Result<Self> {
+    pub fn new(plan: &Plan, at: At, found: &Found) -> Result<Self> {
+        let index = at.tensor;
         let t = &plan.tensors[index];
         let (kernel, surveyed) = match (&t.action, found.kernel(plan, index)?) {
             (Action::Move { .. }, _) => (None, 0),
@@ -88,7 +90,7 @@ impl Job {
             leaves,
         };
         let job = Self {
-            tensor: index,
+            at,
             name: t.name.clone(),
             surveyed,
             spans,
@@ -209,7 +211,7 @@ impl Job {
         let (output, views) = (hex(&s.leaves[0]), s.leaves[1..].iter());
         // No leaf: no stored tensor, unless the tensor is empty.
         let inputs = views.map(|l| (empty || !l.is_empty()).then(|| hex(l))).collect();
-        (Done { tensor: self.tensor, digest: output, inputs, found }, s.scans + self.surveyed)
+        (Done { tensor: self.at.tensor, digest: output, inputs, found }, s.scans + self.surveyed)
     }
 }
 

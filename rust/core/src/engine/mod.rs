@@ -17,6 +17,7 @@ mod queue;
 mod reflink;
 mod report;
 pub mod scan;
+mod sources;
 pub mod spans;
 pub mod statistics;
 pub mod threads;
@@ -25,12 +26,13 @@ pub mod verify;
 mod worker;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use backend::Backend;
 use journal::{Done, Journal};
+use make::{Lane, Place};
 use observer::{Observer, Progress};
 use tiles::Inputs;
 
@@ -53,8 +55,6 @@ pub struct Options {
     pub chunk: Option<u64>,
     /// Let NaN and infinities through instead of failing on them.
     pub allow_nonfinite: bool,
-    /// Replace an existing output.
-    pub overwrite: bool,
 }
 
 /// A file of the output that holds no tensors.
@@ -77,59 +77,95 @@ pub struct Means<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// Runs `plan` into the folder `target`, with `sidecars` beside the tensors. `warnings` are told in the report besides the
-/// plan's own. Returns the report, which is also the output's `suture.json`, as JSON text.
+/// An output to be made.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Where the output goes.
+    pub target: &'a Target,
+    /// What goes beside the tensors.
+    pub sidecars: &'a [Sidecar],
+    /// Told in the report besides the plan's own warnings.
+    pub warnings: &'a [String],
+    /// Replace an existing output.
+    pub overwrite: bool,
+}
+
+/// Makes outputs side by side: what several of them read is read once, as long as the system keeps what is read of a tensor.
+/// Returns the report of each, which is also the output's `suture.json`, as JSON text.
 ///
 /// # Errors
-/// [`crate::error::Error::Interrupted`] when the observer stops it, or what failed; the same call then resumes what was done.
-pub fn run(
-    plan: &Plan,
-    target: &Target,
-    options: &Options,
-    sidecars: &[Sidecar],
-    warnings: &[String],
-    means: &Means,
-) -> Result<String> {
-    plan.check_target(target, options.overwrite)?;
-    let single = target.file().map(|name| plan.in_file(name)).transpose()?;
-    let plan = single.as_ref().unwrap_or(plan);
-    let budget = budget::fit(plan, options.memory, options.threads, options.chunk)?;
-    let sources = plan.sources(options.io);
-    publish::unchanged(&sources)?;
-    let key = journal::key(plan, options);
-    let mode = match options.io {
-        IoMode::Auto | IoMode::Direct => WriteMode::Direct,
-        IoMode::Mmap | IoMode::Pread => WriteMode::Buffered,
-    };
-    let staging = Staging::open(target, &plan.shards, mode, |folder| journal::read(folder, &key).is_some())?;
+/// [`crate::error::Error::Interrupted`] when the observer stops it, or what failed; nothing is published then, and the same call
+/// resumes what was done.
+pub fn run(works: &[Work], options: &Options, means: &Means) -> Result<Vec<String>> {
+    works.iter().try_for_each(|w| w.plan.check_target(w.target, w.overwrite))?;
+    let in_file = |w: &Work| w.target.file().map(|name| w.plan.in_file(name)).transpose();
+    let single: Vec<Option<Plan>> = works.iter().map(in_file).collect::<Result<_>>()?;
+    let plans: Vec<&Plan> = works.iter().zip(&single).map(|(w, single)| single.as_ref().unwrap_or(w.plan)).collect();
+    let budget = budget::fit(&plans, options.memory, options.threads, options.chunk)?;
+    let sources = sources::of(&plans, options.io);
+    sources.iter().try_for_each(publish::unchanged)?;
     let progress = Progress::default();
-    let claimed = journal::read(staging.folder(), &key).unwrap_or_default();
-    let mut done = confirm(plan, &staging, claimed, means, &progress)?;
-    let resumed = done.len();
-    let journal = Journal::start(staging.folder(), &key, done.values())?;
-    let shared = reflink::share(plan, &sources, &staging)?;
-    let inputs = Inputs {
-        plan,
-        sources: &sources,
-        chunk: budget.chunk,
-        allow_nonfinite: options.allow_nonfinite,
-        progress: &progress,
-    };
-    let found = scan::all(&inputs, means, |t| !done.contains_key(&t))?;
-    let place = make::Place { staging: &staging, shared: &shared, journal: &journal };
-    let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
-    done.extend(make::make(&inputs, means, &budget, &found, &place, left)?);
-    let how = report::How { resumed, shared: shared.iter().map(|r| r.end - r.start).sum(), warnings };
-    let report = report::render(
-        plan,
-        &done,
-        &sources,
-        &how,
-        &publish::beside(plan, sidecars, &target.report()),
-        publish::digests(sidecars)?,
-    );
-    publish::publish(plan, &sources, staging, &done, sidecars, &report, options.overwrite)?;
-    Ok(report)
+    let mut begun = Vec::new();
+    for (work, plan) in works.iter().zip(&plans) {
+        begun.push(Begun::new(work, plan, options, means, &progress)?);
+    }
+    let mut lanes = Vec::new();
+    for ((begun, plan), sources) in begun.iter().zip(&plans).zip(&sources) {
+        let Begun { staging, journal, done } = begun;
+        let inputs = Inputs {
+            plan,
+            sources,
+            chunk: budget.chunk,
+            allow_nonfinite: options.allow_nonfinite,
+            progress: &progress,
+        };
+        let shared = reflink::share(plan, sources, staging)?;
+        let found = scan::all(&inputs, means, |t| !done.contains_key(&t))?;
+        let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
+        lanes.push(Lane { inputs, found, place: Place { staging, shared, journal }, left });
+    }
+    let made = make::make(&lanes, means, &budget, &progress)?;
+    let shared: Vec<u64> = lanes.iter().map(|l| l.place.shared.iter().map(|r| r.end - r.start).sum()).collect();
+    drop(lanes);
+    let mut reports = Vec::new();
+    for ((((work, plan), sources), (begun, made)), shared) in
+        works.iter().zip(&plans).zip(&sources).zip(begun.into_iter().zip(made)).zip(shared)
+    {
+        let Begun { staging, mut done, .. } = begun;
+        let how = report::How { resumed: done.len(), shared, warnings: work.warnings };
+        done.extend(made);
+        let beside = publish::beside(plan, work.sidecars, &work.target.report());
+        let report = report::render(plan, &done, sources, &how, &beside, publish::digests(work.sidecars)?);
+        publish::publish(plan, sources, staging, &done, work.sidecars, &report, work.overwrite)?;
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// An output whose folder is claimed.
+struct Begun {
+    staging: Staging,
+    journal: Journal,
+    /// What an earlier run has made of it.
+    done: HashMap<usize, Done>,
+}
+
+impl Begun {
+    fn new(work: &Work, plan: &Plan, options: &Options, means: &Means, progress: &Progress) -> Result<Self> {
+        let key = journal::key(plan, options);
+        let mode = match options.io {
+            IoMode::Auto | IoMode::Direct => WriteMode::Direct,
+            IoMode::Mmap | IoMode::Pread => WriteMode::Buffered,
+        };
+        let keep = |folder: &Path| journal::read(folder, &key).is_some();
+        let staging = Staging::open(work.target, &plan.shards, mode, keep)?;
+        let claimed = journal::read(staging.folder(), &key).unwrap_or_default();
+        let done = confirm(plan, &staging, claimed, means, progress)?;
+        let journal = Journal::start(staging.folder(), &key, done.values())?;
+        Ok(Self { staging, journal, done })
+    }
 }
 
 /// Reads back what an earlier run says it finished; keeps what has the digest it should.

@@ -22,11 +22,20 @@ pub struct Task {
 }
 
 struct State {
-    todo: VecDeque<usize>,
+    todo: VecDeque<At>,
     ready: VecDeque<Task>,
     active: usize,
     /// Bytes that the tensors at work have permits for.
     taken: u64,
+}
+
+/// A tensor of one of the plans that run together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    /// Which plan.
+    pub lane: usize,
+    /// Which of its tensors.
+    pub tensor: usize,
 }
 
 /// The tasks of a run.
@@ -37,9 +46,9 @@ pub struct Queue<'a> {
 }
 
 impl<'a> Queue<'a> {
-    /// Queues the tensors with the indices `todo`; those at work take no more than `budget` permits.
-    pub fn new(todo: impl Iterator<Item = usize>, budget: &'a Budget) -> Self {
-        let state = State { todo: todo.collect(), ready: VecDeque::new(), active: 0, taken: 0 };
+    /// Queues these tensors; those at work take no more than `budget` permits.
+    pub fn new(todo: &[At], budget: &'a Budget) -> Self {
+        let state = State { todo: todo.iter().copied().collect(), ready: VecDeque::new(), active: 0, taken: 0 };
         Self { state: Mutex::new(state), bell: Condvar::new(), budget }
     }
 
@@ -49,7 +58,7 @@ impl<'a> Queue<'a> {
     ///
     /// # Errors
     /// Whatever `open` returns.
-    pub fn next(&self, progress: &Progress, open: impl Fn(usize) -> Result<Option<Job>>) -> Result<Option<Task>> {
+    pub fn next(&self, progress: &Progress, open: impl Fn(At) -> Result<Option<Job>>) -> Result<Option<Task>> {
         let mut s = self.state.lock();
         loop {
             if progress.stopped() {
@@ -58,14 +67,14 @@ impl<'a> Queue<'a> {
             if let Some(task) = s.ready.pop_front() {
                 return Ok(Some(task));
             }
-            let Budget { active, permits, needs, .. } = self.budget;
-            let fits = |i: &usize| s.active == 0 || (s.active < *active && s.taken + needs[*i] <= *permits);
+            let Budget { active, permits, .. } = self.budget;
+            let fits = |at: &At| s.active == 0 || (s.active < *active && s.taken + self.needs(*at) <= *permits);
             if s.todo.front().is_some_and(fits)
-                && let Some(index) = s.todo.pop_front()
+                && let Some(at) = s.todo.pop_front()
             {
-                if let Some(job) = open(index)? {
+                if let Some(job) = open(at)? {
                     s.active += 1;
-                    s.taken += needs[index];
+                    s.taken += self.needs(at);
                     let step = job.next();
                     push(&mut s, &Arc::new(job), step);
                     self.bell.notify_all();
@@ -79,6 +88,10 @@ impl<'a> Queue<'a> {
         }
     }
 
+    fn needs(&self, at: At) -> u64 {
+        self.budget.needs[at.lane][at.tensor]
+    }
+
     /// Queues the next pass of a tensor, before anything else.
     pub fn again(&self, job: &Arc<Job>, step: Step) {
         push(&mut self.state.lock(), job, step);
@@ -86,10 +99,10 @@ impl<'a> Queue<'a> {
     }
 
     /// A tensor is computed; another may start.
-    pub fn closed(&self, tensor: usize) {
+    pub fn closed(&self, at: At) {
         let mut s = self.state.lock();
         s.active -= 1;
-        s.taken -= self.budget.needs[tensor];
+        s.taken -= self.needs(at);
         drop(s);
         self.bell.notify_all();
     }

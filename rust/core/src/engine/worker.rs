@@ -42,7 +42,7 @@ impl Worker<'_> {
     /// # Errors
     /// Input that cannot be read or is not finite, [`Error::Interrupted`] when the run is stopped.
     pub fn work(&self, task: &Task, scratch: &mut Scratch) -> Result<Option<Step>> {
-        let t = &self.inputs.plan.tensors[task.job.tensor];
+        let t = &self.inputs.plan.tensors[task.job.at.tensor];
         let next = match (&t.action, task.step) {
             (Action::Move { from, same }, _) => {
                 let same: Vec<View> = same.iter().map(|p| View::from(*p)).collect();
@@ -64,7 +64,7 @@ impl Worker<'_> {
         self.ahead.took();
         let (bits, elements) = (t.dtype.bits(), t.elements_of(task.span));
         let mut leaves: Vec<Leaves> = operands.iter().map(|_| Leaves::new()).collect();
-        let shared = &self.shared[task.job.tensor];
+        let shared = &self.shared[task.job.at.tensor];
         let mut out = Output::new(&self.pool, progress, &task.job, t, shared, elements.start * bits / 8);
         chunks::each(&operands, elements, chunk, true, &mut scratch.buffers, |part, raw| {
             progress.alive()?;

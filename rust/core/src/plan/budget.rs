@@ -37,8 +37,8 @@ pub struct Budget {
     pub active: usize,
     /// Bytes that the tensors worked on may take together.
     pub permits: u64,
-    /// Bytes that each tensor takes while it is worked on.
-    pub needs: Vec<u64>,
+    /// Bytes that each tensor of each plan takes while it is worked on.
+    pub needs: Vec<Vec<u64>>,
     /// Most anonymous memory the run takes, in bytes.
     pub peak: u64,
 }
@@ -56,19 +56,20 @@ pub fn unit(t: &TensorPlan) -> u64 {
     }
 }
 
-/// Finds the largest chunk, up to `wanted`, with which `plan` stays inside `memory` bytes on `threads` threads.
+/// Finds the largest chunk, up to `wanted`, with which `plans`, run together, stay inside `memory` bytes on `threads` threads.
 ///
 /// # Errors
 /// [`Error::Recipe`] with the smallest budget that works, and the tensor that decides it.
-pub fn fit(plan: &Plan, memory: Option<u64>, threads: usize, wanted: Option<u64>) -> Result<Budget> {
+pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<u64>) -> Result<Budget> {
     if threads == 0 {
         return Err(Error::recipe("threads", "expected at least 1, found 0"));
     }
     let mut chunk = wanted.unwrap_or(CHUNK).clamp(MIN_CHUNK, SPAN) / MIN_CHUNK * MIN_CHUNK;
     loop {
-        let (fixed, buffer, buffers) = fixed(plan, threads, chunk);
-        let needs: Vec<u64> = plan.tensors.iter().map(|t| need(plan, t, threads, chunk)).collect();
-        let largest = needs.iter().copied().max().unwrap_or(0);
+        let (fixed, buffer, buffers) = fixed(plans, threads, chunk);
+        let of = |plan: &&Plan| plan.tensors.iter().map(|t| need(plan, t, threads, chunk)).collect();
+        let needs: Vec<Vec<u64>> = plans.iter().map(of).collect();
+        let largest = needs.iter().flatten().copied().max().unwrap_or(0);
         let active = threads + 1;
         let all = fixed + largest * active as u64;
         let Some(memory) = memory else {
@@ -80,7 +81,8 @@ pub fn fit(plan: &Plan, memory: Option<u64>, threads: usize, wanted: Option<u64>
         }
         if chunk == MIN_CHUNK {
             let smallest = (fixed + largest).div_ceil(1 << 20);
-            let named = plan.tensors.iter().zip(&needs).find(|(_, n)| **n == largest && **n > fixed);
+            let tensors = plans.iter().flat_map(|plan| &plan.tensors);
+            let named = tensors.zip(needs.iter().flatten()).find(|(_, n)| **n == largest && **n > fixed);
             let named = named.map_or(String::new(), |(t, n)| format!(" (`{}` alone takes {} MiB)", t.name, n >> 20));
             let fewer = if threads > 1 { "; fewer threads take less" } else { "" };
             return Err(Error::recipe(
@@ -97,12 +99,12 @@ pub fn fit(plan: &Plan, memory: Option<u64>, threads: usize, wanted: Option<u64>
 }
 
 /// Bytes that are taken whatever tensor is worked on, the size of an output buffer, and their number.
-fn fixed(plan: &Plan, threads: usize, chunk: u64) -> (u64, u64, usize) {
+fn fixed(plans: &[&Plan], threads: usize, chunk: u64) -> (u64, u64, usize) {
     let buffers = threads + WRITERS + 2;
     // Buffers are kept per place among the operands, each as large as the largest it has held.
     let mut slots: Vec<(u64, u64)> = Vec::new();
     let (mut tiles, mut out) = (0, 0);
-    for t in &plan.tensors {
+    for (plan, t) in plans.iter().flat_map(|plan| plan.tensors.iter().map(move |t| (plan, t))) {
         let views = t.action.views();
         let elements = chunk_of(t, chunk).min(chunk);
         slots.resize(slots.len().max(views.len()), (0, 0));
@@ -117,11 +119,10 @@ fn fixed(plan: &Plan, threads: usize, chunk: u64) -> (u64, u64, usize) {
         }
     }
     let worker = slots.iter().map(|(buffer, spare)| buffer + spare + PAGES).sum::<u64>() + tiles + THREAD;
-    let names: u64 = plan.models.iter().map(|m| m.tensors.len() as u64).sum::<u64>() + plan.tensors.len() as u64;
-    let rows = plan.vocabulary.as_ref().map_or(0, |v| v.bytes());
+    let names = |plan: &Plan| plan.models.iter().map(|m| m.tensors.len()).sum::<usize>() + plan.tensors.len();
+    let rows = |plan: &Plan| plan.vocabulary.as_ref().map_or(0, |v| v.bytes());
     let fixed = PROCESS
-        + rows
-        + names * 1500
+        + plans.iter().map(|plan| rows(plan) + names(plan) as u64 * 1500).sum::<u64>()
         + threads as u64 * worker
         + WRITERS as u64 * THREAD
         + buffers as u64 * (out + PAGES);

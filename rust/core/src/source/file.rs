@@ -224,9 +224,9 @@ impl Source for FileSource {
     fn ahead(&self, range: Range<u64>) {
         let Ok(opened) = self.opened() else { return };
         let through = |way: &Way| match way {
-            Way::Cached => true,
+            Way::Mapped(_) | Way::Cached => true,
             Way::Measured(_, rates, _) => rates.now() == Cold::Cached,
-            _ => false,
+            Way::Direct(_) => false,
         };
         if opened.cold
             && through(&opened.way)

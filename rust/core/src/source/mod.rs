@@ -9,6 +9,7 @@ mod handles;
 mod identity;
 mod memory;
 mod rates;
+mod shared;
 
 use std::fs::File;
 use std::ops::Range;
@@ -20,6 +21,7 @@ pub use file::{FileSource, IoMode, ReadMode};
 pub use handles::Handle;
 pub use identity::Identity;
 pub use memory::MemorySource;
+pub use shared::Shared;
 
 use crate::error::Result;
 
