@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -68,14 +69,18 @@ def test_the_processor_has_what_the_system_says() -> None:
         assert {name.replace(".", "") for name in json.loads(build_json())["processor"]} <= flags
 
 
-def test_the_kernels_named_are_those_there_are() -> None:
-    """The versions that the core compiles its kernels for are exactly those that `--version --verbose` knows of."""
-    core = [path.read_text() for path in (ROOT / "rust/core/src").rglob("*.rs")]
-    asked = {target for text in core for target in re.findall(r'targets?\("x86_64\+([\w.+]+)"', text)}
-    asked |= {name for text in core for name in re.findall(r'is_x86_feature_detected!\("([\w.]+)"', text)}
-    named = re.search(r"let kernels = \[([^\]]*)\]", (ROOT / "rust/py/src/built.rs").read_text())
-    assert named
-    assert set(re.findall(r'"([^"]+)"', named[1])) == asked
+def test_the_kernels_named_are_those_that_run() -> None:
+    """The most able instruction set that the processor has all of, or the lesser one that is asked for."""
+    built = json.loads(build_json())
+    has = set(built["processor"])
+    sets = {"avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"}, "avx2": {"avx2", "fma"}}
+    able = [name for name, needs in sets.items() if needs <= has] + ["portable"]
+    assert built["kernels"] == os.environ.get("SUTURE_ISA", able[0])
+    for name in able:
+        command = [sys.executable, "-m", "suture", "--version", "--verbose"]
+        environment = os.environ | {"SUTURE_ISA": name}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        assert re.search(rf"^  kernels +{name}$", done.stdout, re.M)
 
 
 def test_nothing_is_imported_for_it() -> None:

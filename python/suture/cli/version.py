@@ -18,7 +18,7 @@ def lines() -> Iterator[str]:
     yield _line("compiler", f"{built['rustc'] or 'rustc, version not known'}, for {built['target']}")
     yield _line("profile", f"{built['profile']}, opt-level {built['opt_level']}, LTO {built['lto']}")
     yield _line("processor", " ".join(built["processor"]) or platform.machine())
-    yield _line("kernels", ", ".join(built["kernels"]) or "portable")
+    yield _line("kernels", built["kernels"])
     libc = " ".join(platform.libc_ver())
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     yield _line("python", f"{platform.python_version()}, {system}" + (f", {libc}" if libc.strip() else ""))

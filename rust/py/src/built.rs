@@ -1,11 +1,11 @@
 //! What this library is built with, and what the processor it runs on offers.
 
 use serde_json::{Value, json};
+use suture_core::kernels::isa;
 
 /// Both, as `suture --version --verbose` shows them; null for what was not known when it was built.
 pub fn describe() -> Value {
     let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let (processor, kernels) = processor();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": known(env!("SUTURE_COMMIT")),
@@ -14,8 +14,8 @@ pub fn describe() -> Value {
         "profile": known(env!("SUTURE_PROFILE")),
         "opt_level": known(env!("SUTURE_OPT_LEVEL")),
         "lto": known(env!("SUTURE_LTO")),
-        "processor": processor,
-        "kernels": kernels,
+        "processor": processor(),
+        "kernels": isa::chosen().name(),
     })
 }
 
@@ -26,27 +26,22 @@ macro_rules! at_hand {
     };
 }
 
-/// The extensions this processor has of those that matter to tensors, and the versions of the kernels it runs: the
-/// kernels of `suture-core` ask for the same by `multiversion` (a test compares the two lists).
+/// The extensions this processor has of those that matter to tensors.
 #[cfg(target_arch = "x86_64")]
-fn processor() -> (Vec<&'static str>, Vec<&'static str>) {
-    let has: Vec<_> = at_hand!(is_x86_feature_detected:
-        "sse4.2" "avx" "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
-    let kernels = ["avx2", "avx2+fma", "avx512f+fma"]
-        .into_iter()
-        .filter(|k| k.split('+').all(|part| has.contains(&part)))
-        .collect();
-    (has, kernels)
+fn processor() -> Vec<&'static str> {
+    at_hand!(is_x86_feature_detected:
+        "sse4.2" "avx" "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx512bf16"
+        "avx512fp16")
 }
 
-/// As above; every kernel is the portable one.
+/// As above.
 #[cfg(target_arch = "aarch64")]
-fn processor() -> (Vec<&'static str>, Vec<&'static str>) {
-    (at_hand!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve" "sve2"), Vec::new())
+fn processor() -> Vec<&'static str> {
+    at_hand!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve" "sve2")
 }
 
 /// Nothing is asked of another processor.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn processor() -> (Vec<&'static str>, Vec<&'static str>) {
-    (Vec::new(), Vec::new())
+fn processor() -> Vec<&'static str> {
+    Vec::new()
 }

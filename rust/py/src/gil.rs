@@ -7,6 +7,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use suture_core::engine::observer::Observer;
 use suture_core::error::{Error, Result};
+use suture_core::kernels::isa;
 
 use crate::errors::to_py;
 
@@ -44,7 +45,7 @@ pub fn long<T: Send>(
     f: impl FnOnce(&dyn Observer) -> Result<T> + Send,
 ) -> PyResult<T> {
     let watcher = Watcher { progress, raised: Mutex::new(None) };
-    let result = py.detach(|| catch_unwind(AssertUnwindSafe(|| f(&watcher))));
+    let result = py.detach(|| catch_unwind(AssertUnwindSafe(|| isa::check().and_then(|()| f(&watcher)))));
     let raised = watcher.raised.into_inner().ok().flatten();
     match (result, raised) {
         (Ok(Err(Error::Interrupted)), Some(raised)) => Err(raised),

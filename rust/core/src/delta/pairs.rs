@@ -2,11 +2,11 @@
 
 use std::ops::AddAssign;
 
-use multiversion::multiversion;
 use serde_json::{Map, Value, json};
 
 use super::metrics::ratio;
 use super::tiles::Changes;
+use crate::kernels::isa::vectorised;
 use crate::kernels::reduce;
 
 /// Sums over the changes of two fine-tunes of one base.
@@ -90,34 +90,36 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
     careful
 }
 
-#[multiversion(targets("x86_64+avx2+fma"))]
-fn lanes(a: &[f32], b: &[f32]) -> f64 {
-    let (a_chunks, a_tail) = a.as_chunks::<8>();
-    let (b_chunks, b_tail) = b.as_chunks::<8>();
-    let mut total = [0f64; 8];
-    for (a_run, b_run) in a_chunks.chunks(16).zip(b_chunks.chunks(16)) {
-        let mut sum = [0f32; 8];
-        for (a, b) in a_run.iter().zip(b_run) {
-            for i in 0..8 {
-                sum[i] = a[i].mul_add(b[i], sum[i]);
+vectorised! {
+    fn lanes(a: &[f32], b: &[f32]) -> f64 {
+        let (a_chunks, a_tail) = a.as_chunks::<8>();
+        let (b_chunks, b_tail) = b.as_chunks::<8>();
+        let mut total = [0f64; 8];
+        for (a_run, b_run) in a_chunks.chunks(16).zip(b_chunks.chunks(16)) {
+            let mut sum = [0f32; 8];
+            for (a, b) in a_run.iter().zip(b_run) {
+                for i in 0..8 {
+                    sum[i] = a[i].mul_add(b[i], sum[i]);
+                }
             }
+            total.iter_mut().zip(sum).for_each(|(t, s)| *t += f64::from(s));
         }
-        total.iter_mut().zip(sum).for_each(|(t, s)| *t += f64::from(s));
+        let tail: f64 = a_tail.iter().zip(b_tail).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        total.iter().sum::<f64>() + tail
     }
-    let tail: f64 = a_tail.iter().zip(b_tail).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-    total.iter().sum::<f64>() + tail
 }
 
-/// Elements that both change, and those of them that both change in the same direction.
-#[multiversion(targets("x86_64+avx2"))]
-fn directions(a: &[f32], b: &[f32]) -> (u64, u64) {
-    let (mut both, mut agree) = (0u32, 0u32);
-    for (a, b) in a.iter().zip(b) {
-        let moved = u32::from(*a != 0.0) & u32::from(*b != 0.0);
-        both += moved;
-        agree += moved & !((a.to_bits() ^ b.to_bits()) >> 31);
+vectorised! {
+    /// Elements that both change, and those of them that both change in the same direction.
+    fn directions(a: &[f32], b: &[f32]) -> (u64, u64) {
+        let (mut both, mut agree) = (0u32, 0u32);
+        for (a, b) in a.iter().zip(b) {
+            let moved = u32::from(*a != 0.0) & u32::from(*b != 0.0);
+            both += moved;
+            agree += moved & !((a.to_bits() ^ b.to_bits()) >> 31);
+        }
+        (u64::from(both), u64::from(agree))
     }
-    (u64::from(both), u64::from(agree))
 }
 
 /// Of the elements whose change reaches the model's threshold: how many the first has, the second, both. Each comes with
@@ -126,21 +128,23 @@ pub fn overlap(a: (&[f32], f32), b: (&[f32], f32)) -> (u64, u64, u64) {
     (reaching(a.0, a.1), reaching(b.0, b.1), both_reaching(a.0, b.0, (a.1, b.1)))
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn reaching(x: &[f32], least: f32) -> u64 {
-    let mut found = 0u32;
-    for x in x {
-        found += u32::from(x.abs() >= least) & u32::from(*x != 0.0);
+vectorised! {
+    fn reaching(x: &[f32], least: f32) -> u64 {
+        let mut found = 0u32;
+        for x in x {
+            found += u32::from(x.abs() >= least) & u32::from(*x != 0.0);
+        }
+        u64::from(found)
     }
-    u64::from(found)
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn both_reaching(a: &[f32], b: &[f32], least: (f32, f32)) -> u64 {
-    let mut both = 0u32;
-    for (a, b) in a.iter().zip(b) {
-        let x = u32::from(a.abs() >= least.0) & u32::from(*a != 0.0);
-        both += x & u32::from(b.abs() >= least.1) & u32::from(*b != 0.0);
+vectorised! {
+    fn both_reaching(a: &[f32], b: &[f32], least: (f32, f32)) -> u64 {
+        let mut both = 0u32;
+        for (a, b) in a.iter().zip(b) {
+            let x = u32::from(a.abs() >= least.0) & u32::from(*a != 0.0);
+            both += x & u32::from(b.abs() >= least.1) & u32::from(*b != 0.0);
+        }
+        u64::from(both)
     }
-    u64::from(both)
 }

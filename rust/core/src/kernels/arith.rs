@@ -1,28 +1,31 @@
 //! Element-wise building blocks of the merge methods.
 
-use multiversion::multiversion;
+use super::isa::vectorised;
 
-/// `out = x - base`.
-#[multiversion(targets("x86_64+avx2"))]
-pub fn sub(x: &[f32], base: &[f32], out: &mut [f32]) {
-    for ((o, x), b) in out.iter_mut().zip(x).zip(base) {
-        *o = x - b;
+vectorised! {
+    /// `out = x - base`.
+    pub fn sub(x: &[f32], base: &[f32], out: &mut [f32]) {
+        for ((o, x), b) in out.iter_mut().zip(x).zip(base) {
+            *o = x - b;
+        }
     }
 }
 
-/// `out = w * x`.
-#[multiversion(targets("x86_64+avx2"))]
-pub fn scale(x: &[f32], w: f32, out: &mut [f32]) {
-    for (o, x) in out.iter_mut().zip(x) {
-        *o = w * x;
+vectorised! {
+    /// `out = w * x`.
+    pub fn scale(x: &[f32], w: f32, out: &mut [f32]) {
+        for (o, x) in out.iter_mut().zip(x) {
+            *o = w * x;
+        }
     }
 }
 
-/// `x = w * x`.
-#[multiversion(targets("x86_64+avx2"))]
-pub fn scale_in_place(x: &mut [f32], w: f32) {
-    for x in x {
-        *x *= w;
+vectorised! {
+    /// `x = w * x`.
+    pub fn scale_in_place(x: &mut [f32], w: f32) {
+        for x in x {
+            *x *= w;
+        }
     }
 }
 
@@ -38,13 +41,14 @@ pub fn weighted(weights: &[f64], changes: &[f64]) -> f64 {
     weights.iter().zip(changes).map(|(w, d)| w * d).sum()
 }
 
-/// `out = base + factor * delta`; where nothing changes, the base to the last bit. In f64, which would gain the rounding of
-/// the product and nothing else, it takes 0.15 ns an element longer, a twentieth of a `ties` merge.
-#[multiversion(targets("x86_64+avx2"))]
-pub fn add_delta(base: &[f32], factor: f32, delta: &[f32], out: &mut [f32]) {
-    for ((o, b), d) in out.iter_mut().zip(base).zip(delta) {
-        let change = factor * d;
-        *o = if change == 0.0 { *b } else { b + change };
+vectorised! {
+    /// `out = base + factor * delta`; where nothing changes, the base to the last bit. In f64, which would gain the rounding of
+    /// the product and nothing else, it takes 0.15 ns an element longer, a twentieth of a `ties` merge.
+    pub fn add_delta(base: &[f32], factor: f32, delta: &[f32], out: &mut [f32]) {
+        for ((o, b), d) in out.iter_mut().zip(base).zip(delta) {
+            let change = factor * d;
+            *o = if change == 0.0 { *b } else { b + change };
+        }
     }
 }
 
@@ -75,20 +79,21 @@ pub fn of_changes(
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn of_changes_n<const N: usize, F: Fn(f32, &[f64], &[f64]) -> f32>(
-    base: &[f32],
-    inputs: &[&&[f32]; N],
-    weights: &[f64],
-    out: &mut [f32],
-    f: F,
-) {
-    let n = out.len();
-    let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
-    let weights: [f64; N] = std::array::from_fn(|i| weights.get(i).copied().unwrap_or(1.0));
-    for (j, (o, b)) in out.iter_mut().zip(base).enumerate() {
-        let changes = inputs.map(|x| f64::from(x[j]) - f64::from(*b));
-        *o = f(*b, &changes, &weights);
+vectorised! {
+    fn of_changes_n[const N: usize, F: Fn(f32, &[f64], &[f64]) -> f32][N, F](
+        base: &[f32],
+        inputs: &[&&[f32]; N],
+        weights: &[f64],
+        out: &mut [f32],
+        f: F,
+    ) {
+        let n = out.len();
+        let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
+        let weights: [f64; N] = std::array::from_fn(|i| weights.get(i).copied().unwrap_or(1.0));
+        for (j, (o, b)) in out.iter_mut().zip(base).enumerate() {
+            let changes = inputs.map(|x| f64::from(x[j]) - f64::from(*b));
+            *o = f(*b, &changes, &weights);
+        }
     }
 }
 
@@ -103,35 +108,37 @@ pub fn combine(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn combine_n<const N: usize>(inputs: &[&&[f32]; N], weights: &[f64], out: &mut [f32]) {
-    let n = out.len();
-    let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
-    let weights: [f64; N] = std::array::from_fn(|i| weights[i]);
-    for (j, o) in out.iter_mut().enumerate() {
-        // From the first product, not from zero, which would turn a negative zero positive.
-        let mut sum = weights[0] * f64::from(inputs[0][j]);
-        for i in 1..N {
-            sum += weights[i] * f64::from(inputs[i][j]);
+vectorised! {
+    fn combine_n[const N: usize][N](inputs: &[&&[f32]; N], weights: &[f64], out: &mut [f32]) {
+        let n = out.len();
+        let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
+        let weights: [f64; N] = std::array::from_fn(|i| weights[i]);
+        for (j, o) in out.iter_mut().enumerate() {
+            // From the first product, not from zero, which would turn a negative zero positive.
+            let mut sum = weights[0] * f64::from(inputs[0][j]);
+            for i in 1..N {
+                sum += weights[i] * f64::from(inputs[i][j]);
+            }
+            *o = sum as f32;
         }
-        *o = sum as f32;
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn combine_any(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
-    const SUMS: usize = 256;
-    let mut sums = [0f64; SUMS];
-    for (r, out) in out.chunks_mut(SUMS).enumerate() {
-        let sums = &mut sums[..out.len()];
-        sums.fill(-0.0);
-        for (x, w) in inputs.iter().zip(weights) {
-            for (s, x) in sums.iter_mut().zip(&x[r * SUMS..]) {
-                *s += w * f64::from(*x);
+vectorised! {
+    fn combine_any(inputs: &[&[f32]], weights: &[f64], out: &mut [f32]) {
+        const SUMS: usize = 256;
+        let mut sums = [0f64; SUMS];
+        for (r, out) in out.chunks_mut(SUMS).enumerate() {
+            let sums = &mut sums[..out.len()];
+            sums.fill(-0.0);
+            for (x, w) in inputs.iter().zip(weights) {
+                for (s, x) in sums.iter_mut().zip(&x[r * SUMS..]) {
+                    *s += w * f64::from(*x);
+                }
             }
-        }
-        for (o, s) in out.iter_mut().zip(&*sums) {
-            *o = *s as f32;
+            for (o, s) in out.iter_mut().zip(&*sums) {
+                *o = *s as f32;
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Two bounds of a k-th magnitude, from a sample, and lists of what lies between them.
 
+use super::isa::vectorised;
 use super::select::{join, kth_bin, magnitude};
 
 /// Most elements between two bounds that are listed of a tensor.
@@ -18,14 +19,15 @@ pub fn gather(lists: &mut [Vec<u32>], more: &[Vec<u32>], most: usize) {
     }
 }
 
-/// Lists the magnitudes that lie in a range.
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-pub(super) fn between(x: &[f32], from: u32, to: u32, list: &mut Vec<u32>) {
-    for group in x.chunks(16) {
-        // Most groups have none; that is found out sixteen at a time.
-        let inside = |x: &f32| magnitude(*x).wrapping_sub(from) < to - from;
-        if group.iter().fold(false, |any, x| any | inside(x)) && list.len() < SPAN_LIST {
-            list.extend(group.iter().filter(|x| inside(x)).map(|x| magnitude(*x)));
+vectorised! {
+    /// Lists the magnitudes that lie in a range.
+    pub(super) fn between(x: &[f32], from: u32, to: u32, list: &mut Vec<u32>) {
+        for group in x.chunks(16) {
+            // Most groups have none; that is found out sixteen at a time.
+            let inside = |x: &f32| magnitude(*x).wrapping_sub(from) < to - from;
+            if group.iter().fold(false, |any, x| any | inside(x)) && list.len() < SPAN_LIST {
+                list.extend(group.iter().filter(|x| inside(x)).map(|x| magnitude(*x)));
+            }
         }
     }
 }
@@ -50,17 +52,18 @@ pub(super) fn bounds(counts: &[u64], k: u64, total: u64, of: u64) -> Option<(u32
     (from >= join(1, 0)).then_some((from, to))
 }
 
-/// Counts, for each limit, the magnitudes that are not below it.
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-pub(super) fn not_below<const LIMITS: usize>(x: &[f32], limits: &[u32; LIMITS], counts: &mut [u64]) {
-    for x in x.chunks(1024) {
-        // A limit at a time: the values stay in the first-level cache, and the compiler keeps one sum in a register.
-        for (limit, count) in limits.iter().zip(counts.iter_mut()) {
-            let mut n = 0u32;
-            for x in x {
-                n += u32::from(magnitude(*x) >= *limit);
+vectorised! {
+    /// Counts, for each limit, the magnitudes that are not below it.
+    pub(super) fn not_below[const LIMITS: usize][LIMITS](x: &[f32], limits: &[u32; LIMITS], counts: &mut [u64]) {
+        for x in x.chunks(1024) {
+            // A limit at a time: the values stay in the first-level cache, and the compiler keeps one sum in a register.
+            for (limit, count) in limits.iter().zip(counts.iter_mut()) {
+                let mut n = 0u32;
+                for x in x {
+                    n += u32::from(magnitude(*x) >= *limit);
+                }
+                *count += u64::from(n);
             }
-            *count += u64::from(n);
         }
     }
 }

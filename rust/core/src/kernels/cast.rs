@@ -2,8 +2,8 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use multiversion::multiversion;
 
+use super::isa::vectorised;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
@@ -165,21 +165,23 @@ pub fn narrow(element: Element, values: &[f32], bytes: &mut [u8]) {
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn widen_bf16(bytes: &[u8], out: &mut [f32]) {
-    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+vectorised! {
+    fn widen_bf16(bytes: &[u8], out: &mut [f32]) {
+        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+        }
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn narrow_bf16(values: &[f32], bytes: &mut [u8]) {
-    for (v, b) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
-        let bits = v.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        let nan = bits & 0x7fff_ffff > 0x7f80_0000;
-        let top = if nan { (bits >> 16) | 0x40 } else { rounded >> 16 };
-        *b = (top as u16).to_le_bytes();
+vectorised! {
+    fn narrow_bf16(values: &[f32], bytes: &mut [u8]) {
+        for (v, b) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
+            let bits = v.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+            let nan = bits & 0x7fff_ffff > 0x7f80_0000;
+            let top = if nan { (bits >> 16) | 0x40 } else { rounded >> 16 };
+            *b = (top as u16).to_le_bytes();
+        }
     }
 }
 
@@ -208,29 +210,32 @@ pub fn first_nonfinite(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
     None
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn any_16(bytes: &[u8], exponent: u16) -> bool {
-    let mut bad = 0u16;
-    for b in bytes.as_chunks::<2>().0 {
-        bad |= u16::from(u16::from_le_bytes(*b) & exponent == exponent);
+vectorised! {
+    fn any_16(bytes: &[u8], exponent: u16) -> bool {
+        let mut bad = 0u16;
+        for b in bytes.as_chunks::<2>().0 {
+            bad |= u16::from(u16::from_le_bytes(*b) & exponent == exponent);
+        }
+        bad != 0
     }
-    bad != 0
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn any_32(bytes: &[u8]) -> bool {
-    let mut bad = 0u32;
-    for b in bytes.as_chunks::<4>().0 {
-        bad |= u32::from(u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000);
+vectorised! {
+    fn any_32(bytes: &[u8]) -> bool {
+        let mut bad = 0u32;
+        for b in bytes.as_chunks::<4>().0 {
+            bad |= u32::from(u32::from_le_bytes(*b) & 0x7f80_0000 == 0x7f80_0000);
+        }
+        bad != 0
     }
-    bad != 0
 }
 
-/// Whether a value is NaN or infinite.
-#[multiversion(targets("x86_64+avx2"))]
-pub fn any_nonfinite(values: &[f32]) -> bool {
-    let largest = values.iter().fold(0, |most: u32, v| most.max(v.to_bits() & 0x7fff_ffff));
-    largest >= 0x7f80_0000
+vectorised! {
+    /// Whether a value is NaN or infinite.
+    pub fn any_nonfinite(values: &[f32]) -> bool {
+        let largest = values.iter().fold(0, |most: u32, v| most.max(v.to_bits() & 0x7fff_ffff));
+        largest >= 0x7f80_0000
+    }
 }
 
 #[cfg(test)]

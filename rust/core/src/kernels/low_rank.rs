@@ -1,6 +1,6 @@
 //! Products of thin matrices, and sums with them.
 
-use multiversion::multiversion;
+use super::isa::vectorised;
 
 /// Rows that are formed together: each element of the right factor is then fetched once for so many products, and the sums stay
 /// in registers. With f32 for f64 a merge of two models with adapters took 1.24 s of processor time, row by row in f64 2.8 s.
@@ -84,20 +84,23 @@ impl<T: Real> Panels<T> {
     }
 }
 
-/// `out += values`.
-#[multiversion(targets("x86_64+avx2"))]
-pub fn add(values: &[f32], out: &mut [f32]) {
-    out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
+vectorised! {
+    /// `out += values`.
+    pub fn add(values: &[f32], out: &mut [f32]) {
+        out.iter_mut().zip(values).for_each(|(o, v)| *o += v);
+    }
 }
 
-#[multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
-fn form_f32(left: &[f32], rank: usize, right: &[f32], columns: usize, out: &mut [f32], onto: bool) {
-    form::<f32, { f32::WIDTH }>(left, rank, right, columns, out, onto);
+vectorised! {
+    fn form_f32(left: &[f32], rank: usize, right: &[f32], columns: usize, out: &mut [f32], onto: bool) {
+        form::<f32, { f32::WIDTH }>(left, rank, right, columns, out, onto);
+    }
 }
 
-#[multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
-fn form_f64(left: &[f64], rank: usize, right: &[f64], columns: usize, out: &mut [f64], onto: bool) {
-    form::<f64, { f64::WIDTH }>(left, rank, right, columns, out, onto);
+vectorised! {
+    fn form_f64(left: &[f64], rank: usize, right: &[f64], columns: usize, out: &mut [f64], onto: bool) {
+        form::<f64, { f64::WIDTH }>(left, rank, right, columns, out, onto);
+    }
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! Arithmetic on slices, compiled for AVX2 and for the baseline, chosen once at run time.
+//! Arithmetic on slices, compiled for each instruction set ([`isa`]), of which one is chosen once at run time.
 //!
 //! No kernel has an order of summation that depends on the instruction set, or fuses a product and a sum where it does not say so
 //! (`mul_add`): all versions give the same bits.
@@ -6,6 +6,7 @@
 pub mod arith;
 mod bounds;
 pub mod cast;
+pub mod isa;
 pub mod low_rank;
 pub mod reduce;
 pub mod rng;

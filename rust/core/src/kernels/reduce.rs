@@ -3,7 +3,7 @@
 //! The result depends on the data alone, never on how a tensor was cut into tiles, as long as every tile but a
 //! tensor's last is a whole number of blocks.
 
-use multiversion::multiversion;
+use super::isa::vectorised;
 
 pub use crate::sizes::BLOCK;
 
@@ -23,35 +23,37 @@ pub fn l1(a: &[f32], total: &mut f64) {
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn dot_block(a: &[f32], b: &[f32]) -> f64 {
-    let mut lanes = [0f64; LANES];
-    let (ac, at) = a.as_chunks::<LANES>();
-    let (bc, bt) = b.as_chunks::<LANES>();
-    for (a, b) in ac.iter().zip(bc) {
-        for i in 0..LANES {
-            lanes[i] += f64::from(a[i]) * f64::from(b[i]);
+vectorised! {
+    fn dot_block(a: &[f32], b: &[f32]) -> f64 {
+        let mut lanes = [0f64; LANES];
+        let (ac, at) = a.as_chunks::<LANES>();
+        let (bc, bt) = b.as_chunks::<LANES>();
+        for (a, b) in ac.iter().zip(bc) {
+            for i in 0..LANES {
+                lanes[i] += f64::from(a[i]) * f64::from(b[i]);
+            }
         }
+        for (lane, (a, b)) in lanes.iter_mut().zip(at.iter().zip(bt)) {
+            *lane += f64::from(*a) * f64::from(*b);
+        }
+        fold(lanes)
     }
-    for (lane, (a, b)) in lanes.iter_mut().zip(at.iter().zip(bt)) {
-        *lane += f64::from(*a) * f64::from(*b);
-    }
-    fold(lanes)
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn l1_block(a: &[f32]) -> f64 {
-    let mut lanes = [0f64; LANES];
-    let (ac, at) = a.as_chunks::<LANES>();
-    for a in ac {
-        for i in 0..LANES {
-            lanes[i] += f64::from(a[i].abs());
+vectorised! {
+    fn l1_block(a: &[f32]) -> f64 {
+        let mut lanes = [0f64; LANES];
+        let (ac, at) = a.as_chunks::<LANES>();
+        for a in ac {
+            for i in 0..LANES {
+                lanes[i] += f64::from(a[i].abs());
+            }
         }
+        for (lane, a) in lanes.iter_mut().zip(at) {
+            *lane += f64::from(a.abs());
+        }
+        fold(lanes)
     }
-    for (lane, a) in lanes.iter_mut().zip(at) {
-        *lane += f64::from(a.abs());
-    }
-    fold(lanes)
 }
 
 fn fold(l: [f64; LANES]) -> f64 {

@@ -5,6 +5,9 @@
 //! elements, sixteen by a block of words, and the low ones where the high ones equal the limit's, one time in 256. The probability
 //! is exact to 2^-32; `dare_linear` took two thirds of the time it took with a word for each element.
 
+#[cfg(target_arch = "x86_64")]
+use super::isa;
+
 const M0: u64 = 0xD251_1F53;
 const M1: u64 = 0xCD9E_8D57;
 const W0: u32 = 0x9E37_79B9;
@@ -42,7 +45,7 @@ pub fn low(key: u64, i: u64) -> u32 {
 pub fn words(key: u64, start: u64, out: &mut [u32]) {
     debug_assert_eq!(start % 4, 0);
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
+    if isa::chosen() >= isa::Isa::Avx2 {
         let whole = out.len() / avx2::GROUP * avx2::GROUP;
         // SAFETY: the processor has AVX2.
         unsafe { avx2::words(key, start, &mut out[..whole]) };

@@ -4,6 +4,8 @@
 //! bin the k-th value falls in; then the k-th magnitude is known to the last bit. Elements equal to it are kept in
 //! index order until exactly k are.
 
+use super::isa::vectorised;
+
 /// Bins of a histogram: one per value of the high 16 bits; the low pass uses half of them.
 pub const BINS: usize = 1 << 16;
 const LOW: u32 = 15;
@@ -45,27 +47,29 @@ pub fn count_low(x: &[f32], bin: u32, counts: &mut [u32]) -> u64 {
     found
 }
 
-/// Magnitudes in `bin`, and those of them whose low bits are zero.
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn in_bin(x: &[f32], bin: u32) -> (u32, u32) {
-    let (mut inside, mut round) = (0u32, 0u32);
-    for x in x {
-        let m = magnitude(*x);
-        inside += u32::from(m >> LOW == bin);
-        round += u32::from(m == bin << LOW);
+vectorised! {
+    /// Magnitudes in `bin`, and those of them whose low bits are zero.
+    fn in_bin(x: &[f32], bin: u32) -> (u32, u32) {
+        let (mut inside, mut round) = (0u32, 0u32);
+        for x in x {
+            let m = magnitude(*x);
+            inside += u32::from(m >> LOW == bin);
+            round += u32::from(m == bin << LOW);
+        }
+        (inside, round)
     }
-    (inside, round)
 }
 
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn count_low_each(x: &[f32], bin: u32, counts: &mut [u32]) {
-    for group in x.chunks(16) {
-        // Most groups have nothing in the bin; that is found out sixteen at a time.
-        if group.iter().fold(false, |any, x| any | (magnitude(*x) >> LOW == bin)) {
-            for x in group {
-                let m = magnitude(*x);
-                if m >> LOW == bin {
-                    counts[(m & ((1 << LOW) - 1)) as usize] += 1;
+vectorised! {
+    fn count_low_each(x: &[f32], bin: u32, counts: &mut [u32]) {
+        for group in x.chunks(16) {
+            // Most groups have nothing in the bin; that is found out sixteen at a time.
+            if group.iter().fold(false, |any, x| any | (magnitude(*x) >> LOW == bin)) {
+                for x in group {
+                    let m = magnitude(*x);
+                    if m >> LOW == bin {
+                        counts[(m & ((1 << LOW) - 1)) as usize] += 1;
+                    }
                 }
             }
         }
@@ -135,22 +139,24 @@ impl Cut {
     }
 }
 
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn keep_from(x: &mut [f32], threshold: u32, factor: f32) {
-    for x in x {
-        // The factor is chosen, not the outcome: were one of them "unchanged", the compiler would store under a mask, and
-        // masked stores ran at a tenth of the speed here. A NaN stays one, kept or not.
-        *x *= if magnitude(*x) >= threshold { factor } else { 0.0 };
+vectorised! {
+    fn keep_from(x: &mut [f32], threshold: u32, factor: f32) {
+        for x in x {
+            // The factor is chosen, not the outcome: were one of them "unchanged", the compiler would store under a mask, and
+            // masked stores ran at a tenth of the speed here. A NaN stays one, kept or not.
+            *x *= if magnitude(*x) >= threshold { factor } else { 0.0 };
+        }
     }
 }
 
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn equal_to(x: &[f32], threshold: u32) -> u64 {
-    let mut n = 0u32;
-    for x in x {
-        n += u32::from(magnitude(*x) == threshold);
+vectorised! {
+    fn equal_to(x: &[f32], threshold: u32) -> u64 {
+        let mut n = 0u32;
+        for x in x {
+            n += u32::from(magnitude(*x) == threshold);
+        }
+        u64::from(n)
     }
-    u64::from(n)
 }
 
 /// The cut that keeps the `keep` largest of `x`, all of which is here. `keys` is working memory of the same length.

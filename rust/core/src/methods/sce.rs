@@ -6,6 +6,7 @@ use super::{
     elements, of_tile,
 };
 use crate::kernels::arith::moved;
+use crate::kernels::isa::vectorised;
 use crate::kernels::search::Search;
 use crate::kernels::{reduce, scratch};
 use crate::sizes::BLOCK;
@@ -119,33 +120,35 @@ fn variance(changes: &[&[f32]], out: &mut [f32]) {
     }
 }
 
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn variance_n<const N: usize>(changes: &[&&[f32]; N], out: &mut [f32]) {
-    let len = out.len();
-    let changes: [&[f32]; N] = std::array::from_fn(|i| &changes[i][..len]);
-    let n = N as f64;
-    for (e, out) in out.iter_mut().enumerate() {
-        let mut mean = 0.0;
-        for c in changes {
-            mean += f64::from(c[e]);
+vectorised! {
+    fn variance_n[const N: usize][N](changes: &[&&[f32]; N], out: &mut [f32]) {
+        let len = out.len();
+        let changes: [&[f32]; N] = std::array::from_fn(|i| &changes[i][..len]);
+        let n = N as f64;
+        for (e, out) in out.iter_mut().enumerate() {
+            let mut mean = 0.0;
+            for c in changes {
+                mean += f64::from(c[e]);
+            }
+            mean /= n;
+            let mut square = 0.0;
+            for c in changes {
+                let off = f64::from(c[e]) - mean;
+                square += off * off;
+            }
+            *out = (square / n) as f32;
         }
-        mean /= n;
-        let mut square = 0.0;
-        for c in changes {
-            let off = f64::from(c[e]) - mean;
-            square += off * off;
-        }
-        *out = (square / n) as f32;
     }
 }
 
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn variance_any(changes: &[&[f32]], out: &mut [f32]) {
-    let n = changes.len() as f64;
-    for (e, out) in out.iter_mut().enumerate() {
-        let mean = changes.iter().map(|c| f64::from(c[e])).sum::<f64>() / n;
-        let square: f64 = changes.iter().map(|c| (f64::from(c[e]) - mean) * (f64::from(c[e]) - mean)).sum();
-        *out = (square / n) as f32;
+vectorised! {
+    fn variance_any(changes: &[&[f32]], out: &mut [f32]) {
+        let n = changes.len() as f64;
+        for (e, out) in out.iter_mut().enumerate() {
+            let mean = changes.iter().map(|c| f64::from(c[e])).sum::<f64>() / n;
+            let square: f64 = changes.iter().map(|c| (f64::from(c[e]) - mean) * (f64::from(c[e]) - mean)).sum();
+            *out = (square / n) as f32;
+        }
     }
 }
 
@@ -284,19 +287,20 @@ fn elect_n<const N: usize>(
     }
 }
 
-#[multiversion::multiversion(targets("x86_64+avx2"))]
-fn elect_of<const N: usize, const SELECTS: bool>(
-    inputs: &[&&[f32]; N],
-    selected: &[f32],
-    weights: &[f64; N],
-    base: &[f32],
-    out: &mut [f32],
-) {
-    let len = out.len();
-    let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..len]);
-    let weights = *weights;
-    for (e, ((o, b), s)) in out.iter_mut().zip(base).zip(selected).enumerate() {
-        *o = elected(inputs.map(|x| x[e]).into_iter(), !SELECTS || *s != 0.0, &weights, *b);
+vectorised! {
+    fn elect_of[const N: usize, const SELECTS: bool][N, SELECTS](
+        inputs: &[&&[f32]; N],
+        selected: &[f32],
+        weights: &[f64; N],
+        base: &[f32],
+        out: &mut [f32],
+    ) {
+        let len = out.len();
+        let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..len]);
+        let weights = *weights;
+        for (e, ((o, b), s)) in out.iter_mut().zip(base).zip(selected).enumerate() {
+            *o = elected(inputs.map(|x| x[e]).into_iter(), !SELECTS || *s != 0.0, &weights, *b);
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! How a change is thinned. Every way works on a unit: a row, a block of its own, or any elements where each is for itself.
 
-use multiversion::multiversion;
-
+use crate::kernels::isa::vectorised;
 use crate::kernels::select::cut_here;
 use crate::kernels::{rng, scratch};
 
@@ -31,11 +30,12 @@ const DROPPED: u8 = 0;
 const KEPT: u8 = 1;
 const UNDECIDED: u8 = 2;
 
-#[multiversion(targets("x86_64+avx2"))]
-fn below(draws: &mut [u8], limit: u8) {
-    for d in draws {
-        let kept = if *d < limit { KEPT } else { DROPPED };
-        *d = if *d == limit { UNDECIDED } else { kept };
+vectorised! {
+    fn below(draws: &mut [u8], limit: u8) {
+        for d in draws {
+            let kept = if *d < limit { KEPT } else { DROPPED };
+            *d = if *d == limit { UNDECIDED } else { kept };
+        }
     }
 }
 
@@ -58,11 +58,12 @@ fn undecided(marks: &mut [u8], keeps: impl Fn(usize) -> bool) {
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn keep_marked(x: &mut [f32], marks: &[u8], factor: f32) {
-    for (x, m) in x.iter_mut().zip(marks) {
-        // A NaN stays one, kept or not.
-        *x *= if *m == KEPT { factor } else { 0.0 };
+vectorised! {
+    fn keep_marked(x: &mut [f32], marks: &[u8], factor: f32) {
+        for (x, m) in x.iter_mut().zip(marks) {
+            // A NaN stays one, kept or not.
+            *x *= if *m == KEPT { factor } else { 0.0 };
+        }
     }
 }
 
@@ -158,22 +159,24 @@ pub fn by_rank(x: &mut [f32], key: u64, start: u64, chances: Chances, factor: f3
     keep_marked(x, marks, factor);
 }
 
-/// All elements together: chance would mispredict a branch for each.
-#[multiversion(targets("x86_64+avx2"))]
-fn decide(draws: &mut [u8], ranks: &[u32], chances: Chances) {
-    for (draw, rank) in draws.iter_mut().zip(ranks) {
-        // The draw is below the whole part of its limit if its high bits are below those of the limit.
-        let (limit, d) = (chances.of(*rank) * 256.0, f64::from(*draw));
-        let kept = if d + 1.0 <= limit { KEPT } else { UNDECIDED };
-        *draw = if d < limit { kept } else { DROPPED };
+vectorised! {
+    /// All elements together: chance would mispredict a branch for each.
+    fn decide(draws: &mut [u8], ranks: &[u32], chances: Chances) {
+        for (draw, rank) in draws.iter_mut().zip(ranks) {
+            // The draw is below the whole part of its limit if its high bits are below those of the limit.
+            let (limit, d) = (chances.of(*rank) * 256.0, f64::from(*draw));
+            let kept = if d + 1.0 <= limit { KEPT } else { UNDECIDED };
+            *draw = if d < limit { kept } else { DROPPED };
+        }
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
-fn keep_inverse(x: &mut [f32], marks: &[u8], ranks: &[u32], chances: Chances, factor: f32) {
-    for ((x, m), rank) in x.iter_mut().zip(marks).zip(ranks) {
-        let scale = (1.0 / chances.of(*rank)) as f32;
-        *x *= if *m == KEPT { scale * factor } else { 0.0 };
+vectorised! {
+    fn keep_inverse(x: &mut [f32], marks: &[u8], ranks: &[u32], chances: Chances, factor: f32) {
+        for ((x, m), rank) in x.iter_mut().zip(marks).zip(ranks) {
+            let scale = (1.0 / chances.of(*rank)) as f32;
+            *x *= if *m == KEPT { scale * factor } else { 0.0 };
+        }
     }
 }
 
