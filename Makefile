@@ -36,8 +36,8 @@ lint: build
 
 rust-test: build
 	cargo test --workspace
-	SUTURE_ISA=portable cargo test --package suture-core --lib kernels methods delta
-	SUTURE_ISA=avx2 cargo test --package suture-core --lib kernels
+	SUTURE_ISA=portable cargo test --package suture-core --lib
+	SUTURE_ISA=avx2 cargo test --package suture-core --lib
 
 # torch and transformers, for the tests on published models. torch comes without the CUDA libraries its CPU part never
 # loads; see tests/real/requirements-torch.txt.

@@ -9,12 +9,9 @@
 const LOW: u32 = 13;
 /// Bins of a histogram.
 const BINS: usize = 1 << (31 - LOW);
-/// Cells of the dense histogram: for each bin those at its lower end, whose low bits are all zero, and the others. Most
-/// changes between bf16 checkpoints are at the lower end, so that this answers most questions without a second pass.
-const CELLS: usize = 2 * BINS;
 /// Values inside a bin.
 pub const LOWS: usize = 1 << LOW;
-/// A cell holds the count above this bit, the sum of the low bits below it. A span has 2^22
+/// The cell of elements inside a bin holds their count above this bit, the sum of their low bits below it. A span has 2^22
 /// elements, so neither overflows.
 const COUNT: u32 = 40;
 
@@ -39,9 +36,16 @@ fn step(bin: u32) -> f64 {
 /// each would cost a walk through 2 MB.
 const FEW: usize = 1 << 14;
 
+/// Changes that are counted together.
+const TOGETHER: usize = 64;
+
 /// A histogram being filled, by one thread over one span.
+///
+/// Those at the lower end of a bin, whose low bits are all zero, are counted apart. Most changes between bf16 checkpoints are such,
+/// so that this answers most questions without a second pass, and their counts, of 32 bits and without a sum, stay in the cache.
 pub struct Counter {
-    cells: Box<[u64; CELLS]>,
+    round: Box<[u32; BINS]>,
+    inside: Box<[u64; BINS]>,
     touched: Vec<u32>,
     elements: usize,
 }
@@ -50,8 +54,9 @@ impl Counter {
     /// An empty histogram.
     pub fn new() -> Option<Self> {
         // Zeroed by the system, page by page as it is touched.
-        let cells = vec![0; CELLS].into_boxed_slice().try_into().ok()?;
-        Some(Self { cells, touched: Vec::new(), elements: 0 })
+        let round = vec![0; BINS].into_boxed_slice().try_into().ok()?;
+        let inside = vec![0; BINS].into_boxed_slice().try_into().ok()?;
+        Some(Self { round, inside, touched: Vec::new(), elements: 0 })
     }
 
     /// Counts changes, all of them finite.
@@ -60,16 +65,24 @@ impl Counter {
             self.touched.extend(changes.iter().map(|d| split(*d).0 as u32));
         }
         self.elements += changes.len();
-        for d in changes {
-            let (bin, low) = split(*d);
-            self.cells[2 * bin + usize::from(low != 0)] += (1 << COUNT) | low;
+        for changes in changes.chunks(TOGETHER) {
+            if changes.iter().fold(0, |all, d| all | d.to_bits()) & (LOWS as u32 - 1) == 0 {
+                changes.iter().for_each(|d| self.round[split(*d).0] += 1);
+                continue;
+            }
+            for d in changes {
+                match split(*d) {
+                    (bin, 0) => self.round[bin] += 1,
+                    (bin, low) => self.inside[bin] += (1 << COUNT) | low,
+                }
+            }
         }
     }
 
     /// Counts elements that did not change.
     pub fn add_unchanged(&mut self, elements: u64) {
         self.touched.push(0);
-        self.cells[0] += elements << COUNT;
+        self.round[0] += elements as u32;
     }
 
     /// What was counted.
@@ -77,14 +90,13 @@ impl Counter {
         self.touched.sort_unstable();
         self.touched.dedup();
         let bin = |bin: u32| {
-            let (round, others) = (self.cells[2 * bin as usize], self.cells[2 * bin as usize + 1]);
-            let round = round >> COUNT;
+            let (round, others) = (u64::from(self.round[bin as usize]), self.inside[bin as usize]);
             Bin { bin, count: round + (others >> COUNT), round, low: others & ((1 << COUNT) - 1) }
         };
         if self.elements <= FEW {
             return Spread { bins: self.touched.iter().map(|b| bin(*b)).filter(|b| b.count > 0).collect() };
         }
-        let all = self.cells.chunks_exact(2).enumerate().filter(|(_, cells)| cells[0] | cells[1] != 0);
+        let all = self.round.iter().zip(&*self.inside).enumerate().filter(|(_, (r, i))| **r != 0 || **i != 0);
         Spread { bins: all.map(|(b, _)| bin(b as u32)).collect() }
     }
 }
