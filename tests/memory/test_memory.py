@@ -128,6 +128,18 @@ def test_every_kind_of_method_keeps_the_budget(case: str, models: dict[str, list
     assert done.peak <= promised < LIMIT, f"{done.peak / MIB:.0f} of {promised / MIB:.0f} MiB"
 
 
+def test_outputs_side_by_side_keep_the_budget(models: dict[str, list[Path]], out: Path) -> None:
+    """Law 1 for plans that run together: a sweep takes what one of its steps takes, but for names and digests."""
+    call = ties(models["small"], out)
+    config = Path(call[1])
+    steps = {f"w{i}": {"parameters": {"weight": 0.1 * (i + 1), "density": 0.3}} for i in range(6)}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "outputs": steps}))
+    done = run(*call, "--memory", BUDGET)
+    assert done.code == 0, done.stderr
+    assert done.peak < LIMIT, f"{done.peak / MIB:.0f} MiB"
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == sorted(steps)
+
+
 @pytest.mark.parametrize("threads", [1, 5])
 def test_the_plan_knows_the_peak(threads: int, models: dict[str, list[Path]], out: Path) -> None:
     """What `--dry-run` calls the peak is not exceeded, with a budget or without one."""
