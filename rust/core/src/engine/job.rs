@@ -4,7 +4,6 @@ use parking_lot::{Mutex, RwLock};
 
 use super::found::Found;
 use super::journal::Done;
-use super::queue::At;
 use super::statistics::Ordered;
 use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
@@ -20,6 +19,15 @@ pub enum Step {
     Scan(usize),
     /// Compute and write.
     Apply,
+}
+
+/// A tensor of one of the plans that run together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    /// Which plan.
+    pub lane: usize,
+    /// Which of its tensors.
+    pub tensor: usize,
 }
 
 /// A tensor being made.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::job::{Job, Step};
+use super::job::{At, Job, Step};
 use super::observer::Progress;
 use crate::error::Result;
 use crate::plan::budget::Budget;
@@ -27,15 +27,6 @@ struct State {
     active: usize,
     /// Bytes that the tensors at work have permits for.
     taken: u64,
-}
-
-/// A tensor of one of the plans that run together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct At {
-    /// Which plan.
-    pub lane: usize,
-    /// Which of its tensors.
-    pub tensor: usize,
 }
 
 /// The tasks of a run.
