@@ -69,7 +69,7 @@ MOST_TOGETHER = 64
 def run_together(jobs: Sequence[tuple[Job, Path]], progress: Progress | None) -> list[Report]:
     """Run jobs of the same settings side by side, each into its folder; what several of them read is read once.
 
-    If one fails nothing of them is published; the same call resumes all.
+    If one fails while tensors are made none of them is published; the same call resumes all.
     """
     total, began, settings = sum(job.plan.work_bytes for job, _ in jobs), time.monotonic(), jobs[0][0].settings
     texts = _core.run(

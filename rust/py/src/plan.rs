@@ -132,23 +132,21 @@ pub fn run(
     let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
     let options = Options { threads, io, memory, chunk, allow_nonfinite };
     long(py, progress, |observer| {
-        let (mut targets, mut beside, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
-        for (plan, target, overwrite, written, copied) in outputs.iter() {
-            let target = Target::resolve(target)?;
-            let plan = &plan.get().0;
-            plan.check_target(&target, *overwrite)?;
-            targets.push(target);
-            let written = written.iter().map(|(name, bytes)| Sidecar::Bytes(name.clone(), bytes.clone()));
-            let copied = copied.iter().map(|(name, from)| Sidecar::Copy(name.clone(), from.clone()));
-            beside.push(written.chain(copied).collect::<Vec<_>>());
-            doubts.push(ancestry::doubts(plan, io)?);
+        let mut checked = Vec::new();
+        for (plan, target, overwrite, written, copied) in outputs {
+            let target = Target::resolve(&target)?;
+            plan.get().0.check_target(&target, overwrite)?;
+            let doubts = ancestry::doubts(&plan.get().0, io)?;
+            let written = written.into_iter().map(|(name, bytes)| Sidecar::Bytes(name, bytes));
+            let copied = copied.into_iter().map(|(name, from)| Sidecar::Copy(name, from));
+            checked.push((plan, target, overwrite, written.chain(copied).collect::<Vec<_>>(), doubts));
         }
-        let works: Vec<Work> = (outputs.iter().enumerate())
-            .map(|(i, (plan, _, overwrite, ..))| Work {
+        let works: Vec<Work> = (checked.iter())
+            .map(|(plan, target, overwrite, sidecars, warnings)| Work {
                 plan: &plan.get().0,
-                target: &targets[i],
-                sidecars: &beside[i],
-                warnings: &doubts[i],
+                target,
+                sidecars,
+                warnings,
                 overwrite: *overwrite,
             })
             .collect();

@@ -30,7 +30,7 @@ pub(super) fn look(open: &Open, models: &mut [Model], observer: &dyn Observer) -
     let groups: Vec<Mutex<BTreeMap<(Group, u32), Lows>>> = models.iter().map(|_| Mutex::default()).collect();
     let found = open.each(
         observer,
-        |i| bins[i].iter().any(|b| !b.is_empty()),
+        |i, m| !bins[i][m].is_empty(),
         |i, elements, buffers, progress| {
             let row = &open.rows[i];
             let which: Vec<usize> = (0..row.tuned.len()).filter(|m| !bins[i][*m].is_empty()).collect();
@@ -118,7 +118,7 @@ pub(super) fn overlap(open: &Open, models: &[Model], related: &mut [Related], ob
     }
     let found = open.each(
         observer,
-        |i| least[i].iter().any(Option::is_some),
+        |i, m| least[i][m].is_some(),
         |i, elements, buffers, progress| {
             let row = &open.rows[i];
             let mut all: Vec<tiles::Changes> = row.tuned.iter().map(|_| tiles::Changes::default()).collect();

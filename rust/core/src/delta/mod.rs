@@ -244,17 +244,18 @@ impl Open<'_> {
         std::iter::once(base).chain(tuned).collect()
     }
 
-    /// Reads all rows, or those with `elements`, and joins what `f` finds in their spans.
+    /// Reads the rows of which a fine-tune is `wanted`, by their numbers, and joins what `f` finds in their spans.
     fn each<T: Send, R: Send>(
         &self,
         observer: &dyn Observer,
-        wanted: impl Fn(usize) -> bool,
+        wanted: impl Fn(usize, usize) -> bool + Sync,
         f: impl Fn(usize, Range<u64>, &mut Buffers, &Progress) -> Result<T> + Sync,
         join: impl Fn(usize, Vec<T>) -> R + Sync,
     ) -> Result<Vec<R>> {
         let elements = self.rows.iter().enumerate();
-        let elements = elements.map(|(i, r)| if wanted(i) { self.base.tensors[r.base].elements() } else { 0 });
-        spans::each(elements, |i| self.stored(&self.rows[i], |_| true), self.threads, observer, f, join)
+        let any = |i: usize, row: &Row| (0..row.tuned.len()).any(|m| wanted(i, m));
+        let elements = elements.map(|(i, r)| if any(i, r) { self.base.tensors[r.base].elements() } else { 0 });
+        spans::each(elements, |i| self.stored(&self.rows[i], |m| wanted(i, m)), self.threads, observer, f, join)
     }
 }
 
@@ -302,7 +303,7 @@ pub fn compare(
     let first = pass::First { open: &open, slicing, options, spreads };
     let joined = open.each(
         observer,
-        |_| true,
+        |_, _| true,
         |i, elements, buffers, progress| first.span(i, elements, buffers, progress),
         |i, spans| first.join(i, spans),
     )?;

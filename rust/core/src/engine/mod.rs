@@ -96,7 +96,7 @@ pub struct Work<'a> {
 /// Returns the report of each, which is also the output's `suture.json`, as JSON text.
 ///
 /// # Errors
-/// [`crate::error::Error::Interrupted`] when the observer stops it, or what failed; nothing is published then, and the same call
+/// [`crate::error::Error::Interrupted`] when the observer stops it, or what failed; of what fails while tensors are made nothing is published, and the same call
 /// resumes what was done.
 pub fn run(works: &[Work], options: &Options, means: &Means) -> Result<Vec<String>> {
     works.iter().try_for_each(|w| w.plan.check_target(w.target, w.overwrite))?;
