@@ -59,6 +59,12 @@ fn other_names(name: &str) -> Vec<String> {
     suture_core::model::names::other_names(name).collect()
 }
 
+/// The key of the random words of a tensor, called `tensor`, of the model called `model`.
+#[pyfunction]
+fn mask_key(seed: u64, model: &str, tensor: &str) -> u64 {
+    suture_core::kernels::rng::key(seed, model, tensor)
+}
+
 /// The modules of the adapter at `path`, with what their factors mean, as JSON.
 #[pyfunction]
 fn adapter_json(py: Python<'_>, path: PathBuf) -> PyResult<String> {
@@ -143,6 +149,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(plan::budget_json, m)?)?;
     m.add_function(wrap_pyfunction!(plan::run, m)?)?;
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
+    m.add_function(wrap_pyfunction!(mask_key, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(unread_keys, m)?)?;
     m.add_function(wrap_pyfunction!(metrics_json, m)?)?;

@@ -1,0 +1,199 @@
+"""Plans for models that torch holds: the same recipes, checks and parameters as for checkpoints on a disk.
+
+A model is described to the core by its headers: a folder with a file of its full size, of which no byte but the header is ever
+written (the file system keeps none of the rest), and its config. The folder is gone as soon as the plan is made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import struct
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from suture import _core
+from suture.errors import SutureError, UsageError
+from suture.torch.forms import Params
+from suture.torch.models import DTYPES, Resident
+
+#: A model's label and a tensor's name.
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of elements of a tensor."""
+
+    place: Place
+    start: int
+    length: int
+
+
+#: A tensor of a model, or runs of several.
+View = Place | tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What becomes of one tensor.
+
+    Attributes:
+        method: what computes it; None where it is moved as it is.
+        sources: the inputs it is made from; of what is moved the first alone.
+        group: the number of the group whose statistics it shares.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sources: tuple[View, ...]
+    method: str | None = None
+    params: Params = Params()
+    base: View | None = None
+    group: int | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+    def keys(self) -> tuple[int, ...]:
+        """The key of each input's random words."""
+        name = self.params.twin or self.name
+        return tuple(_core.mask_key(self.params.seed, label_of(view), name) for view in self.sources)
+
+
+def label_of(view: View) -> str:
+    """The model that a view is of, or its first piece."""
+    first = view[0]
+    return first.place[0] if isinstance(first, Piece) else first
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan: what becomes of every tensor, in the order of the output, and the members of each group in its own order."""
+
+    works: tuple[Work, ...]
+    groups: tuple[tuple[int, ...], ...]
+    hash: str
+    warnings: tuple[str, ...]
+
+
+def plan(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict[str, Any]], seed: int) -> Planned:
+    """The plan of a recipe; `recipe` is given the path by which each model, by its label, is to be named.
+
+    Raises:
+        UsageError: if the recipe is wrong.
+        SutureError: if the models do not go together.
+    """
+    with tempfile.TemporaryDirectory(prefix="suture-") as folder:
+        try:
+            paths = {model.label: str(describe(model, Path(folder) / model.label)) for model in models}
+        except OSError as e:
+            raise SutureError(f"cannot describe the models: {e.strerror}; is there room for a few MB?", path=e.filename) from e
+        try:
+            made = _core.Plan(json.dumps(recipe(paths)), None, seed)
+        except SutureError as e:
+            raise _without(e, folder) from None
+        told = json.loads(made.to_json())
+        warnings = tuple(_plain(w, folder) for w in made.warnings)
+        return Planned(_works(told), _groups(told, paths), made.hash, warnings)
+
+
+def describe(model: Resident, folder: Path) -> Path:
+    """Write the headers of a model as a checkpoint of its size."""
+    folder.mkdir()
+    entries, at = {}, 0
+    for name, tensor in model.tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+        at += size
+    header = json.dumps(entries).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + at)
+    if model.config is not None:
+        (folder / "config.json").write_text(json.dumps(model.config, default=str), encoding="utf-8")
+    return folder
+
+
+def _plain(text: str, folder: str) -> str:
+    """A message with what models are called in place of where they were described."""
+    return re.sub(re.escape(folder + os.sep) + r"([^/:`]+)(/model\.safetensors)?", r"\1", text)
+
+
+def _without(error: SutureError, folder: str) -> SutureError:
+    return type(error)(_plain(str(error), folder), tensor=error.tensor, at=error.at)
+
+
+def _view(told: Any) -> View:
+    if isinstance(told, list):
+        model, tensor = told
+        return model, tensor
+    pieces = []
+    for turn in range(told["times"]):
+        for place, start, length in told["runs"]:
+            pieces.append(Piece((place[0], place[1]), start + turn * told["stride"], length))
+    return tuple(pieces)
+
+
+def _works(told: Mapping[str, Any]) -> tuple[Work, ...]:
+    works = []
+    for t in told["tensors"]:
+        computes = t["action"] == "merge"
+        work = Work(t["name"], t["dtype"], tuple(t["shape"]), tuple(_view(v) for v in t["inputs"]))
+        if computes:
+            base = None if t["base"] is None else _view(t["base"])
+            work = Work(
+                work.name, work.dtype, work.shape, work.sources, t["method"], Params.of(t["params"]), base, t.get("group")
+            )
+        works.append(work)
+    return tuple(works)
+
+
+def _groups(told: Mapping[str, Any], paths: Mapping[str, str]) -> tuple[tuple[int, ...], ...]:
+    """The members of each group, in the order of what they are made from: so the core goes over them."""
+    if not told["groups"]:
+        return ()
+    listed = ((model["label"], name) for model in told["models"] for name in _core.Checkpoint(paths[model["label"]]).names())
+    places = {place: i for i, place in enumerate(listed)}
+    groups: list[list[tuple[int, int]]] = [[] for _ in told["groups"]]
+    for i, t in enumerate(told["tensors"]):
+        if t.get("group") is not None:
+            groups[t["group"]].append((places[_first(t)], i))
+    return tuple(tuple(i for _, i in sorted(members)) for members in groups)
+
+
+def _first(tensor: Mapping[str, Any]) -> Place:
+    found = tensor["base"] or tensor["inputs"][0]
+    place = found if isinstance(found, list) else found["runs"][0][0]
+    return place[0], place[1]
+
+
+def recipe_of(
+    labels: Mapping[str, str],
+    inputs: Sequence[str],
+    method: str,
+    base: str | None,
+    parameters: Mapping[str, Any],
+    each: Sequence[Mapping[str, Any]],
+    dtype: str | None,
+) -> dict[str, Any]:
+    """A merge as a recipe; models are given by their labels."""
+    if len(each) not in (0, len(inputs)):
+        raise UsageError(f"parameters of each model: expected {len(inputs)}, found {len(each)}")
+    listed = [{"model": labels[label]} for label in inputs]
+    for own, given in zip(listed, each, strict=False):
+        own["parameters"] = given  # type: ignore[assignment]
+    recipe: dict[str, Any] = {"merge_method": method, "models": listed, "parameters": dict(parameters)}
+    if base is not None:
+        recipe["base_model"] = labels[base]
+    if dtype is not None:
+        recipe["out_dtype"] = dtype
+    return recipe

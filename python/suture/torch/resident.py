@@ -1,0 +1,219 @@
+"""Runs a plan on models that torch holds: finds, then writes; block by block, so that the extra memory does not grow with the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from suture.errors import SutureError
+from suture.torch.forms import Apply, Block, Form, Found
+from suture.torch.models import TORCH, Flat, Resident
+from suture.torch.planned import Piece, Planned, View, Work
+from suture.torch.registry import FORMS
+
+#: Elements of a block: on a GPU large enough to fill it, elsewhere small enough for a cache.
+BLOCK_GPU, BLOCK_CPU = 1 << 24, 1 << 20
+#: Bytes of working memory that a form takes for an element of a block, besides so many for every input of it.
+OF_ELEMENT, OF_INPUT = 64, 24
+
+
+class Pieces:
+    """A row of elements made of runs of several tensors."""
+
+    unit = 1
+
+    def __init__(self, pieces: Sequence[Piece], tensors: Mapping[tuple[str, str], Tensor]) -> None:
+        self._parts = [tensors[p.place].reshape(-1)[p.start : p.start + p.length] for p in pieces]
+        self._ends = torch.tensor([p.length for p in pieces]).cumsum(0).tolist()
+
+    def whole(self, device: torch.device) -> Tensor:
+        """All elements as they are stored."""
+        return torch.cat([part.to(device) for part in self._parts])
+
+    def read(self, start: int, end: int, device: torch.device) -> Tensor:
+        """Elements `start` to `end` as float32."""
+        found, begin = [], 0
+        for part, stop in zip(self._parts, self._ends, strict=True):
+            if begin < end and stop > start:
+                found.append(part[max(start - begin, 0) : end - begin].to(device=device, dtype=torch.float32))
+            begin = stop
+        return torch.cat(found)
+
+
+@dataclass
+class Runner:
+    """A plan, the tensors it reads, and where its results go.
+
+    Attributes:
+        planned: the plan.
+        models: what it reads.
+        out: the tensors it writes, by name.
+        block: elements of a block.
+    """
+
+    planned: Planned
+    models: Sequence[Resident]
+    out: Mapping[str, Tensor]
+    block: int
+    wide: dict[int, Found] = field(default_factory=dict)
+    found: dict[int, Found] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._tensors = {(m.label, name): tensor for m in self.models for name, tensor in m.tensors.items()}
+
+    def _operand(self, view: View) -> Flat | Pieces:
+        if isinstance(view[0], Piece):
+            return Pieces([p for p in view if isinstance(p, Piece)], self._tensors)
+        label, name = view
+        assert isinstance(name, str)
+        return Flat(self._tensors[label, name])
+
+    def blocks(self, work: Work) -> Iterator[Block]:
+        """The blocks of a tensor that is computed, in order, on the device of what is written."""
+        assert work.method is not None
+        device = self.out[work.name].device
+        base = None if work.base is None else self._operand(work.base)
+        inputs = [self._operand(view) for view in work.sources]
+        units = [FORMS[work.method].unit(work.params, work.shape), Flat(self.out[work.name]).unit]
+        units += [o.unit for o in (*inputs, *([] if base is None else [base]))]
+        step = _whole(self.block, math.lcm(*(max(unit, 1) for unit in units)))
+        keys = work.keys()
+        for start in range(0, work.elements, step):
+            end = min(start + step, work.elements)
+            yield Block(
+                None if base is None else base.read(start, end, device),
+                [x.read(start, end, device) for x in inputs],
+                start,
+                work.elements,
+                keys,
+            )
+
+    def _form(self, work: Work) -> Form:
+        assert work.method is not None
+        return FORMS[work.method]
+
+    def _computed(self) -> Iterator[tuple[int, Work]]:
+        """The tensors that are computed and have elements; those of a group in the group's order."""
+        works = self.planned.works
+        grouped = [i for members in self.planned.groups for i in members]
+        order = [*grouped, *sorted(set(range(len(works))) - set(grouped))]
+        return ((i, works[i]) for i in order if works[i].method is not None and works[i].elements)
+
+    def find(self) -> None:
+        """All that must be known before anything is written."""
+        for number, members in enumerate(self.planned.groups):
+            works = [self.planned.works[i] for i in members]
+            form, elements = self._form(works[0]), sum(w.elements for w in works)
+            if form.wide is not None and elements:
+                self.wide[number] = form.wide(works[0].params, elements, self._all_blocks(works))
+        self._rewind()
+        for i, work in self._computed():
+            form = self._form(work)
+            if form.find is not None:
+                wide = None if work.group is None else self.wide.get(work.group)
+                self.found[i] = form.find(work.params, work.shape, lambda work=work: self.blocks(work), wide)
+
+    def _all_blocks(self, works: Sequence[Work]) -> Callable[[], Iterator[Block]]:
+        return lambda: (block for work in works for block in self.blocks(work))
+
+    def _rewind(self) -> None:
+        for number, wide in self.wide.items():
+            rewind = self._form(self.planned.works[self.planned.groups[number][0]]).rewind
+            if rewind is not None:
+                rewind(wide)
+
+    def applies(self) -> Iterator[tuple[Work, Apply]]:
+        """What computes each tensor, in the order in which they must be computed."""
+        self._rewind()
+        for i, work in self._computed():
+            yield work, self._form(work).apply(work.params, work.shape, self.found.get(i))
+
+    def write(self) -> None:
+        """Computes every tensor and puts it where it belongs. What is moved alone goes first: it may be read nowhere else."""
+        for work in self.planned.works:
+            if work.method is None:
+                self._move(work)
+        for work, apply in self.applies():
+            target = Flat(self.out[work.name])
+            for block in self.blocks(work):
+                end = block.start + len(block.origin)
+                target.write(block.start, end, apply(block))
+
+    def _move(self, work: Work) -> None:
+        target, source = self.out[work.name], self._operand(work.sources[0])
+        if isinstance(source, Pieces):
+            target.copy_(source.whole(target.device).view(target.shape))
+        elif not self.stays(work):
+            target.copy_(source.tensor, non_blocking=True)
+
+    def stays(self, work: Work) -> bool:
+        """Whether what is moved lies there already."""
+        target, source = self.out[work.name], self._operand(work.sources[0])
+        return isinstance(source, Flat) and target.is_set_to(source.tensor)
+
+    def probe(self) -> None:
+        """Computes the block that takes the most memory and throws it away."""
+        largest = max((w for _, w in self._computed()), key=lambda w: min(w.elements, self.block) * len(w.sources), default=None)
+        if largest is not None:
+            for work, apply in self.applies():
+                if work is largest:
+                    apply(next(self.blocks(work)))
+                    return
+
+
+def _whole(size: int, unit: int) -> int:
+    """The multiple of a unit nearest below a size, at least one unit."""
+    return max(size // unit, 1) * unit
+
+
+def extra_bytes(planned: Planned, block: int) -> int:
+    """Bytes of working memory a run takes at most, besides what it writes."""
+    most = 0
+    for work in planned.works:
+        if work.method is not None:
+            of = FORMS[work.method].unit(work.params, work.shape)
+            step = min(_whole(block, of), work.elements)
+            most = max(most, step * (OF_ELEMENT + OF_INPUT * (len(work.sources) + 1)))
+    return most
+
+
+def default_block(devices: Sequence[torch.device]) -> int:
+    """Elements of a block where nothing else is asked for."""
+    return BLOCK_CPU if all(device.type == "cpu" for device in devices) else BLOCK_GPU
+
+
+def execute(runner: Runner, *, write: bool = True) -> None:
+    """Finds all, tries the largest block, and writes. A device that is out of memory gets smaller blocks, once.
+
+    Raises:
+        SutureError: if memory does not suffice even so; nothing has been written then.
+    """
+    with torch.no_grad():
+        try:
+            runner.find()
+            runner.probe()
+        except torch.OutOfMemoryError as first:
+            runner.block //= 4
+            runner.wide.clear()
+            runner.found.clear()
+            torch.cuda.empty_cache()
+            try:
+                runner.find()
+                runner.probe()
+            except torch.OutOfMemoryError:
+                need = extra_bytes(runner.planned, runner.block)
+                raise SutureError(
+                    f"the device is out of memory: blocks of {runner.block} elements need {need >> 20} MiB beside the models; "
+                    "free some of it, or give a smaller block"
+                ) from first
+        if write:
+            runner.write()
+
+
+def allocate(planned: Planned, devices: Callable[[Work], torch.device]) -> dict[str, Tensor]:
+    """Room for every tensor of a plan."""
+    return {w.name: torch.empty(w.shape, dtype=TORCH[w.dtype], device=devices(w)) for w in planned.works}
