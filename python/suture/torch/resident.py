@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,10 +17,25 @@ from suture.torch.models import TORCH, Flat, Resident
 from suture.torch.planned import Piece, Planned, View, Work
 from suture.torch.registry import FORMS
 
+if TYPE_CHECKING:
+    from suture.torch.fast.batches import Batches
+
 #: Elements of a block: on a GPU large enough to fill it, elsewhere small enough for a cache.
 BLOCK_GPU, BLOCK_CPU = 1 << 24, 1 << 20
 #: Bytes of working memory that a form takes for an element of a block, besides so many for every input of it.
 OF_ELEMENT, OF_INPUT = 64, 24
+
+
+def batches(works: Sequence[Work], row: Callable[[Work], list[Tensor] | None]) -> Batches | None:
+    """The tensors that Triton kernels compute; None where there is no GPU, or no Triton."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if os.environ.get("SUTURE_TRITON") == "0" or not (torch.cuda.is_available() or interpreted):
+        return None
+    try:
+        from suture.torch.fast.batches import Batches
+    except ImportError:
+        return None
+    return Batches.of(works, row)
 
 
 class Pieces:
@@ -64,6 +81,14 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._tensors = {(m.label, name): tensor for m in self.models for name, tensor in m.tensors.items()}
+        self._batches = batches(self.planned.works, self._row)
+
+    def _row(self, work: Work) -> list[Tensor] | None:
+        """The operands of a tensor and what is written, if all are plain tensors."""
+        views = [*([] if work.base is None else [work.base]), *work.sources]
+        operands = [self._operand(view) for view in views]
+        row = [o.tensor for o in operands if isinstance(o, Flat)]
+        return [*row, self.out[work.name]] if len(row) == len(views) else None
 
     def _operand(self, view: View) -> Flat | Pieces:
         if isinstance(view[0], Piece):
@@ -101,10 +126,17 @@ class Runner:
         works = self.planned.works
         grouped = [i for members in self.planned.groups for i in members]
         order = [*grouped, *sorted(set(range(len(works))) - set(grouped))]
-        return ((i, works[i]) for i in order if works[i].method is not None and works[i].elements)
+        taken = self._batches.taken if self._batches else set()
+        return (
+            (i, works[i])
+            for i in order
+            if works[i].method is not None and works[i].elements and works[i].name not in taken
+        )
 
     def find(self) -> None:
         """All that must be known before anything is written."""
+        if self._batches:
+            self._batches.find()
         for number, members in enumerate(self.planned.groups):
             works = [self.planned.works[i] for i in members]
             form, elements = self._form(works[0]), sum(w.elements for w in works)
@@ -137,6 +169,8 @@ class Runner:
         for work in self.planned.works:
             if work.method is None:
                 self._move(work)
+        if self._batches:
+            self._batches.write()
         for work, apply in self.applies():
             target = Flat(self.out[work.name])
             for block in self.blocks(work):

@@ -51,14 +51,14 @@ class Stages:
         return self.trims and self.scope == "model"
 
 
-def _thins(stages: Stages, density: float) -> bool:
+def thins(stages: Stages, density: float) -> bool:
     """Whether a model's change is thinned at all."""
     if stages.sparsify in ("magnitude", "random", "della"):
         return density < 1.0
     return stages.sparsify in ("breadcrumbs", "cabs")
 
 
-def _kept(params: Params, stages: Stages, i: int, n: int) -> tuple[int, int]:
+def band(params: Params, stages: Stages, i: int, n: int) -> tuple[int, int]:
     """Ranks of the descending order of `n` elements that are kept of model `i`: from, to."""
     keep = int(params.numbers("density")[i] * n)
     if stages.sparsify != "breadcrumbs":
@@ -67,10 +67,10 @@ def _kept(params: Params, stages: Stages, i: int, n: int) -> tuple[int, int]:
     return n - bottom - keep, n - bottom
 
 
-def _is_plain(stages: Stages, params: Params) -> bool:
+def is_plain(stages: Stages, params: Params) -> bool:
     """Whether all is a weighted sum of the changes."""
-    thins = any(_thins(stages, density) for density in params.numbers("density"))
-    return stages.consensus == "none" and stages.reduce != "mean" and not thins
+    thinned = any(thins(stages, density) for density in params.numbers("density"))
+    return stages.consensus == "none" and stages.reduce != "mean" and not thinned
 
 
 @dataclass
@@ -94,8 +94,8 @@ def _cut(params: Params, n: int, blocks: Blocks) -> list[list[Cut]]:
     stages = Stages.of(params)
     ranks: list[list[select.Rank]] = []
     for i, density in enumerate(params.numbers("density")):
-        start, end = _kept(params, stages, i, n)
-        ranks.append([end, *([start] if start else [])] if _thins(stages, density) else [])
+        start, end = band(params, stages, i, n)
+        ranks.append([end, *([start] if start else [])] if thins(stages, density) else [])
 
     def keys() -> Iterator[Sequence[Tensor]]:
         for block in blocks():
@@ -119,11 +119,9 @@ def _find(params: Params, shape: Shape, blocks: Blocks, wide: Found) -> Trimmed:
         cuts = _cut(params, math.prod(shape), blocks)
     else:
         cuts = [[] for _ in models]
-    found = Trimmed(cuts, [1.0] * params.inputs, shared)
+    found = Trimmed(cuts, list(scales(params, stages)), shared)
     densities = params.numbers("density")
-    if stages.rescale == "density" and stages.sparsify in ("magnitude", "breadcrumbs", "random", "cabs"):
-        found.factors = [_single(1.0 / d) if _thins(stages, d) else 1.0 for d in densities]
-    if stages.rescale in ("l1", "l2") and any(_thins(stages, d) for d in densities):
+    if stages.rescale in ("l1", "l2") and any(thins(stages, d) for d in densities):
         found.factors = _restored(params, stages, shape, blocks, found.begun())
     return found
 
@@ -133,6 +131,24 @@ def rewind(wide: Found) -> None:
     for own in wide:
         for cut in own:
             cut.rewind()
+
+
+def scales(params: Params, stages: Stages) -> list[float]:
+    """What makes up for what is dropped of each model's change, by the share that is kept."""
+    divides = stages.rescale == "density" and stages.sparsify in ("magnitude", "breadcrumbs", "random", "cabs")
+    return [_single(1.0 / d) if divides and thins(stages, d) else 1.0 for d in params.numbers("density")]
+
+
+def limits(params: Params) -> list[int]:
+    """Below what a draw of 32 bits keeps an element of each model, where they are thinned at random."""
+    return [int(density * _TWO_32) for density in params.numbers("density")]
+
+
+def factor_of(params: Params, stages: Stages) -> float:
+    """The factor on the merged change of a tensor."""
+    depth = params.number("alpha") + params.number("beta") * (params.depth or 0.0)
+    total = sum(params.numbers("weight")) if stages.reduce == "normalized" else 1.0
+    return params.number("lambda") * depth / total
 
 
 def _single(value: float) -> float:
@@ -150,8 +166,8 @@ def _restored(params: Params, stages: Stages, shape: Shape, blocks: Blocks, foun
     whole, left = (torch.stack(part).sum(0) for part in sums)
     ratio = whole / torch.where(left == 0, 1.0, left)
     ratio = (ratio.sqrt() if stages.rescale == "l2" else ratio).float()
-    thins = [_thins(stages, d) for d in params.numbers("density")]
-    return [torch.where(left[i] == 0, 1.0, ratio[i]) if thins[i] else 1.0 for i in range(params.inputs)]
+    lacks = [thins(stages, d) for d in params.numbers("density")]
+    return [torch.where(left[i] == 0, 1.0, ratio[i]) if lacks[i] else 1.0 for i in range(params.inputs)]
 
 
 def _scaled(x: Tensor, kept: Tensor, factor: Tensor | float) -> Tensor:
@@ -168,10 +184,10 @@ def _thinned(
     out = []
     for i, density in enumerate(params.numbers("density")):
         x, factor = block.change(i), factors[i]
-        if not _thins(stages, density):
+        if not thins(stages, density):
             out.append(x * torch.as_tensor(factor, dtype=torch.float32, device=x.device))
         elif stages.trims and stages.scope == "row":
-            start, end = _kept(params, stages, i, length)
+            start, end = band(params, stages, i, length)
             place = select.ranks(magnitude(x).view(-1, length)).view(-1)
             out.append(_scaled(x, (place >= start) & (place < end), factor))
         elif stages.trims:
@@ -180,7 +196,7 @@ def _thinned(
             out.append(_scaled(x, kept & ~inner[0].keeps(magnitude(x)) if inner else kept, factor))
         elif stages.sparsify == "random":
             drawn = draws(block.keys[i], block.start, len(x), x.device)
-            out.append(_scaled(x, drawn < int(density * _TWO_32), factor))
+            out.append(_scaled(x, drawn < limits(params)[i], factor))
         elif stages.sparsify == "della":
             out.append(_by_rank(params, stages, block, i, length, factor))
         else:
@@ -255,9 +271,8 @@ def _counted(change: Tensor) -> Tensor:
 
 def _apply(params: Params, shape: Shape, found: Trimmed) -> Apply:
     stages, weights = Stages.of(params), params.numbers("weight")
-    depth = params.number("alpha") + params.number("beta") * (params.depth or 0.0)
-    factor = params.number("lambda") * depth / (sum(weights) if stages.reduce == "normalized" else 1.0)
-    if _is_plain(stages, params):
+    factor = factor_of(params, stages)
+    if is_plain(stages, params):
         return lambda block: moved(block.origin, factor * weighted(weights, block.wide))
 
     found = found.begun()

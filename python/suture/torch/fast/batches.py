@@ -1,0 +1,213 @@
+"""Which tensors of a plan kernels compute, and in what batches: those of one method, number of models, dtype and device together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from suture.torch import gram, sparse
+from suture.torch.element import normalised
+from suture.torch.fast import blend, cuts
+from suture.torch.fast import sparse as kernels
+from suture.torch.fast.cuts import Cuts
+from suture.torch.fast.table import Table, eligible
+from suture.torch.forms import Params
+from suture.torch.planned import Work
+from suture.torch.sparse import Stages
+
+#: Inputs that kernels are made for; each more is another kernel to compile, and more registers.
+MOST = 8
+
+
+@dataclass
+class Batch:
+    """Tensors that one set of launches computes.
+
+    Attributes:
+        works: what becomes of each.
+        operands: of each the base, if it has one, the inputs, and what is written.
+        found: what has been found out of them; does not depend on the coefficients.
+    """
+
+    works: list[Work] = field(default_factory=list)
+    operands: list[list[Tensor]] = field(default_factory=list)
+    found: Any = None
+
+    @property
+    def params(self) -> list[Params]:
+        """The parameters of each tensor."""
+        return [work.params for work in self.works]
+
+
+class Kernel(Protocol):
+    """How a batch is computed."""
+
+    def find(self, batch: Batch, table: Table) -> Any:
+        """What must be known before anything is written."""
+
+    def write(self, batch: Batch, table: Table) -> None:
+        """Writes all tensors of the batch."""
+
+
+def _table(values: Sequence[Sequence[float]], dtype: torch.dtype, like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=dtype).to(like.device, non_blocking=True)
+
+
+class _Linear:
+    def find(self, batch: Batch, table: Table) -> None:
+        return None
+
+    def write(self, batch: Batch, table: Table) -> None:
+        weights = [p.numbers("weight") for p in batch.params]
+        normal = [normalised(w) if p.switch("normalize") else w for w, p in zip(weights, batch.params, strict=True)]
+        blend.combine(table, _table([[*w, 1.0] for w in normal], torch.float64, table.origin), based=False)
+
+
+class _Plain:
+    """Weighted sums of changes."""
+
+    def find(self, batch: Batch, table: Table) -> None:
+        return None
+
+    def write(self, batch: Batch, table: Table) -> None:
+        rows = [[*p.numbers("weight"), sparse.factor_of(p, Stages.of(p))] for p in batch.params]
+        blend.combine(table, _table(rows, torch.float64, table.origin), based=True)
+
+
+class _Blend:
+    """Sums with coefficients from a Gram matrix."""
+
+    def __init__(self, based: bool) -> None:
+        self._based = based
+
+    def find(self, batch: Batch, table: Table) -> Tensor:
+        return blend.products(table, based=self._based)
+
+    def check(self, batch: Batch) -> None:
+        """Refuses coefficients that cannot be, before anything is written."""
+        self._coefficients(batch)
+
+    def _coefficients(self, batch: Batch) -> Tensor:
+        # Tensors of the same parameters together: with gradients over the layers there are a few.
+        rows: dict[str, tuple[Params, list[int]]] = {}
+        for i, params in enumerate(batch.params):
+            rows.setdefault(repr((params.shared, params.per_input)), (params, []))[1].append(i)
+        rule = gram.RULES[batch.works[0].method or ""]
+        out = torch.empty(batch.found.shape[:2], dtype=torch.float64, device=batch.found.device)
+        for params, listed in rows.values():
+            if len(rows) == 1:
+                return rule(params, batch.found)
+            at = torch.tensor(listed).to(out.device, non_blocking=True)
+            out[at] = rule(params, batch.found[at])
+        return out
+
+    def write(self, batch: Batch, table: Table) -> None:
+        own = self._coefficients(batch)
+        if self._based:
+            own = torch.cat([1.0 - own.sum(-1, keepdim=True), own], -1)
+        blend.combine(table, torch.cat([own, torch.ones_like(own[:, :1])], -1).contiguous(), based=False)
+
+
+class _Sparse:
+    """The pipeline with thinning: by magnitude over a tensor, or at random."""
+
+    def find(self, batch: Batch, table: Table) -> Cuts | None:
+        if not Stages.of(batch.params[0]).trims:
+            return None
+        ranks = []
+        for work in batch.works:
+            own = [sparse.band(work.params, Stages.of(work.params), i, work.elements) for i in range(work.params.inputs)]
+            ranks.append([[end, start] for start, end in own])
+        if not any(start for row in ranks for _, start in row):
+            ranks = [[[end] for end, _ in row] for row in ranks]
+        return cuts.find(table, ranks)
+
+    def write(self, batch: Batch, table: Table) -> None:
+        lead = Stages.of(batch.params[0])
+        single = torch.float32
+        weights = _table([p.numbers("weight") for p in batch.params], single, table.origin)
+        scales = _table([sparse.scales(p, Stages.of(p)) for p in batch.params], single, table.origin)
+        lambdas = _table([[sparse.factor_of(p, Stages.of(p)) for p in batch.params]], single, table.origin)[0]
+        more: dict[str, Any] = {}
+        if lead.sparsify == "random":
+            limits = [sparse.limits(p) for p in batch.params]
+            more = {
+                "keys": kernels.split([list(work.keys()) for work in batch.works], table.origin.device),
+                "limits": _table(limits, torch.int64, table.origin),
+                "low": any(limit & 0xFFFFFF for row in limits for limit in row),
+            }
+        kernels.pipeline(
+            table,
+            weights * scales,
+            weights,
+            lambdas,
+            cuts=batch.found,
+            consensus=lead.consensus,
+            mean=lead.reduce == "mean",
+            **more,
+        )
+
+
+def _kernel(work: Work) -> tuple[str, Callable[[], Kernel]] | None:
+    """What computes a tensor, and a word for what of its parameters a batch must have in common; None if no kernel does."""
+    params, method, based = work.params, work.method or "", work.base is not None
+    if len(work.sources) > MOST or work.group is not None:
+        return None
+    if method == "linear":
+        return "", _Linear
+    flat = method in ("slerp", "multislerp", "karcher")
+    flat |= method == "nuslerp" and params.switch("nuslerp_flatten")
+    flat |= method == "model_stock" and not params.switch("filter_wise")
+    if flat:
+        return f"{based}", lambda: _Blend(based)
+    if method in sparse.PRESETS:
+        stages = Stages.of(params)
+        if sparse.is_plain(stages, params):
+            return "plain", _Plain
+        thins = all(sparse.thins(stages, density) for density in params.numbers("density"))
+        known = (stages.trims and stages.scope == "tensor") or stages.sparsify == "random"
+        if known and thins and stages.rescale in ("none", "density"):
+            return repr(stages), _Sparse
+    return None
+
+
+@dataclass
+class Batches:
+    """The batches of a plan: of those tensors that kernels compute, each once."""
+
+    listed: list[tuple[Kernel, Batch]]
+    taken: set[str]
+
+    @classmethod
+    def of(cls, works: Sequence[Work], operands: Callable[[Work], list[Tensor] | None]) -> Batches:
+        """Sorted out of all tensors of a plan; `operands` gives those of one, or None if some is no plain tensor."""
+        found: dict[tuple[Any, ...], tuple[Callable[[], Kernel], Batch]] = {}
+        taken = set()
+        for work in works:
+            kernel = _kernel(work) if work.method is not None and work.elements else None
+            row = operands(work) if kernel is not None else None
+            if kernel is None or row is None or not eligible(row):
+                continue
+            word, make = kernel
+            key = (work.method, word, len(work.sources), row[0].dtype, row[0].device)
+            batch = found.setdefault(key, (make, Batch()))[1]
+            batch.works.append(work)
+            batch.operands.append(row)
+            taken.add(work.name)
+        return cls([(make(), batch) for make, batch in found.values()], taken)
+
+    def find(self) -> None:
+        """All that must be known before anything is written."""
+        for kernel, batch in self.listed:
+            batch.found = kernel.find(batch, Table.of(batch.operands))
+            if isinstance(kernel, _Blend):
+                kernel.check(batch)
+
+    def write(self) -> None:
+        """Computes all tensors of all batches."""
+        for kernel, batch in self.listed:
+            kernel.write(batch, Table.of(batch.operands))

@@ -1,0 +1,123 @@
+"""Weighted sums of any number of models, and the dot products that their coefficients come from."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from suture.torch.fast.table import TILE, Table
+
+
+@triton.jit
+def operand(origin, places, row, column, COLUMNS: tl.constexpr, at, inside):
+    """The elements of an operand as float32."""
+    place = tl.multiple_of(tl.load(places + row * COLUMNS + column), 8)
+    return tl.load(origin + place + at, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def put(origin, places, row, column, COLUMNS: tl.constexpr, at, inside, values):
+    """Writes float32 values into an operand, rounded once."""
+    place = tl.multiple_of(tl.load(places + row * COLUMNS + column), 8)
+    tl.store(origin + place + at, values.to(origin.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def where(rows, tiles, lengths, TILE: tl.constexpr):
+    """Which tensor a program works on, at which elements, and which of these there are."""
+    t = tl.program_id(0)
+    row = tl.load(rows + t).to(tl.int64)
+    at = tl.load(tiles + t).to(tl.int64) * TILE + tl.arange(0, TILE)
+    return row, at, at < tl.load(lengths + row)
+
+
+@triton.jit
+def _combine(origin, places, lengths, rows, tiles, weights, N: tl.constexpr, BASED: tl.constexpr, TILE: tl.constexpr):
+    COLUMNS: tl.constexpr = N + 1 + BASED
+    row, at, inside = where(rows, tiles, lengths, TILE)
+    if BASED:
+        base = operand(origin, places, row, 0, COLUMNS, at, inside)
+        wide = base.to(tl.float64)
+        change = tl.load(weights + row * (N + 1)) * (operand(origin, places, row, 1, COLUMNS, at, inside).to(tl.float64) - wide)
+        for i in tl.static_range(1, N):
+            x = operand(origin, places, row, i + 1, COLUMNS, at, inside).to(tl.float64)
+            change += tl.load(weights + row * (N + 1) + i) * (x - wide)
+        change *= tl.load(weights + row * (N + 1) + N)
+        out = tl.where(change == 0.0, base, (wide + change).to(tl.float32))
+    else:
+        total = tl.load(weights + row * (N + 1)) * operand(origin, places, row, 0, COLUMNS, at, inside).to(tl.float64)
+        for i in tl.static_range(1, N):
+            x = operand(origin, places, row, i, COLUMNS, at, inside).to(tl.float64)
+            total += tl.load(weights + row * (N + 1) + i) * x
+        out = total.to(tl.float32)
+    put(origin, places, row, N + BASED, COLUMNS, at, inside, out)
+
+
+def combine(table: Table, weights: Tensor, *, based: bool) -> None:
+    """Writes weighted sums; with a base, of the changes, added to it.
+
+    Args:
+        table: the base, if there is one, the inputs, and what is written.
+        weights: `[tensors, inputs + 1]` float64: a weight for each input, and a factor on the merged change.
+        based: whether there is a base.
+    """
+    n = weights.shape[1] - 1
+    if table.tiles:
+        _combine[(table.tiles,)](
+            table.origin, table.places, table.lengths, table.row, table.tile, weights, n, based, TILE, num_warps=8
+        )
+
+
+@triton.jit
+def _products(origin, places, lengths, rows, tiles, sums, N: tl.constexpr, BASED: tl.constexpr, TILE: tl.constexpr):
+    COLUMNS: tl.constexpr = N + 1 + BASED
+    row, at, inside = where(rows, tiles, lengths, TILE)
+    own = sums + tl.program_id(0).to(tl.int64) * (N * N)
+    for i in tl.static_range(N):
+        a = operand(origin, places, row, i + BASED, COLUMNS, at, inside)
+        if BASED:
+            a -= operand(origin, places, row, 0, COLUMNS, at, inside)
+        for j in tl.static_range(N):
+            if j >= i:
+                b = operand(origin, places, row, j + BASED, COLUMNS, at, inside)
+                if BASED:
+                    b -= operand(origin, places, row, 0, COLUMNS, at, inside)
+                total = tl.sum(a.to(tl.float64) * b.to(tl.float64))
+                tl.store(own + i * N + j, total)
+                tl.store(own + j * N + i, total)
+
+
+#: Tiles whose sums are added at a time.
+_CHUNK = 1024
+
+
+@triton.jit
+def _collect(sums, first, out, WIDTH: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
+    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    begin, end = tl.load(first + row), tl.load(first + row + 1)
+    total = tl.zeros((CHUNK,), tl.float64)
+    for chunk in range(CHUNKS):
+        tile = begin + chunk * CHUNK + tl.arange(0, CHUNK)
+        total += tl.load(sums + tile * WIDTH + column, mask=tile < end, other=0.0)
+    tl.store(out + row * WIDTH + column, tl.sum(total))
+
+
+def collect(table: Table, sums: Tensor) -> Tensor:
+    """The sums of each tensor, `[tensors, width]`, of those of its tiles, `[tiles, width]`; always in one order."""
+    width = sums.shape[1]
+    out = torch.empty(len(table.sizes), width, dtype=torch.float64, device=sums.device)
+    chunks = triton.next_power_of_2(triton.cdiv(triton.cdiv(max(table.sizes), TILE), _CHUNK))
+    _collect[(len(table.sizes), width)](sums, table.first, out, width, _CHUNK, chunks)
+    return out
+
+
+def products(table: Table, *, based: bool) -> Tensor:
+    """The Gram matrices of all tensors, `[tensors, n, n]` float64: of the inputs, or of their changes from the base."""
+    n = table.places.shape[1] - 1 - based
+    sums = torch.empty(table.tiles, n * n, dtype=torch.float64, device=table.origin.device)
+    _products[(table.tiles,)](
+        table.origin, table.places, table.lengths, table.row, table.tile, sums, n, based, TILE, num_warps=8
+    )
+    return collect(table, sums).view(-1, n, n)
