@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from common.facts import cpu_model, output_of
 from common.places import HERE, MIB
 
@@ -37,6 +38,8 @@ class Times:
     wall: list[float] = field(default_factory=list)
     events: list[float] = field(default_factory=list)
     extra_mib: float | None = None
+    #: Whether there was no call but the first.
+    alone: bool = False
 
     def median(self) -> float:
         return float(np.median(self.wall))
@@ -64,22 +67,43 @@ def once(device: torch.device, call: Callable[[], Any]) -> tuple[float, float | 
     return (time.perf_counter() - begun) * 1e3, float(start.elapsed_time(end))
 
 
-def measure(device: torch.device, call: Callable[[], Any], reps: int, seconds: float) -> Times:
-    """Times of a call: once to warm up, then `reps` times, or fewer (one at least) once `seconds` are over."""
+def measure(
+    device: torch.device,
+    call: Callable[[], Any],
+    reps: int,
+    seconds: float,
+    before: Callable[[], None] = lambda: None,
+) -> Times:
+    """Times of a call: once to warm up, then `reps` times, or fewer (one at least) once `seconds` are over.
+
+    Where the first call alone takes longer than that, it stands for all. `before` runs before each, untimed.
+    """
     begun = time.perf_counter()
-    before = 0
-    if device.type == "cuda":
+    extra = 0.0
+
+    def timed() -> tuple[float, float | None]:
+        nonlocal extra
+        before()
         synchronize(device)
+        if device.type != "cuda":
+            return once(device, call)
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    found = Times(once(device, call)[0])
-    while len(found.wall) < reps and (not found.wall or time.perf_counter() - begun < seconds):
-        wall, events = once(device, call)
-        found.wall.append(wall)
-        found.events += [] if events is None else [events]
-    if device.type == "cuda":
-        found.extra_mib = (torch.cuda.max_memory_allocated(device) - before) / MIB
-    return found
+        held = torch.cuda.memory_allocated(device)
+        found = once(device, call)
+        extra = max(extra, (torch.cuda.max_memory_allocated(device) - held) / MIB)
+        return found
+
+    taken = [timed()]
+    while len(taken) <= reps and time.perf_counter() - begun < seconds:
+        taken.append(timed())
+    kept = taken[1:] or taken
+    return Times(
+        taken[0][0],
+        [wall for wall, _ in kept],
+        [events for _, events in kept if events is not None],
+        extra if device.type == "cuda" else None,
+        alone=len(taken) == 1,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,8 +120,6 @@ def copy_bandwidth(device: torch.device) -> Bandwidth:
     target = torch.ones_like(source)
     times = measure(device, lambda: target.copy_(source), COPY_REPS, 10.0)
     ms = times.events or times.wall
-    del source, target
-    free(device)
     return Bandwidth(size, ms, 2 * size / float(np.median(ms)) / 1e6)
 
 

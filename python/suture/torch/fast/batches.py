@@ -11,7 +11,7 @@ from torch import Tensor
 
 from suture.torch import gram, sparse
 from suture.torch.element import normalised
-from suture.torch.fast import blend, cuts
+from suture.torch.fast import blend, cuts, sce
 from suture.torch.fast import sparse as kernels
 from suture.torch.fast.cuts import Cuts
 from suture.torch.fast.table import Table, eligible
@@ -152,6 +152,27 @@ class _Sparse:
         )
 
 
+class _Sce:
+    """What varies most over the models."""
+
+    def find(self, batch: Batch, table: Table) -> tuple[Cuts | None, Tensor]:
+        share, masks = self._words(batch)
+        found = cuts.find_varied(table, [p.number("select_topk") for p in batch.params]) if share else None
+        select = sce.CUT if share else sce.ALL if masks else sce.VARYING
+        return found, sce.shares(table, found, select)
+
+    def write(self, batch: Batch, table: Table) -> None:
+        share, masks = self._words(batch)
+        found, weights = batch.found
+        sce.elect(table, weights, found if masks else None, sce.CUT if share and masks else sce.ALL)
+
+    @staticmethod
+    def _words(batch: Batch) -> tuple[bool, bool]:
+        """Whether not all is selected, and whether the selection enters the changes."""
+        lead = batch.params[0]
+        return lead.number("select_topk") < 1.0, lead.word("mask") == "deltas"
+
+
 def _kernel(work: Work) -> tuple[str, Callable[[], Kernel]] | None:
     """What computes a tensor, and a word for what of its parameters a batch must have in common; None if no kernel does."""
     params, method, based = work.params, work.method or "", work.base is not None
@@ -164,6 +185,8 @@ def _kernel(work: Work) -> tuple[str, Callable[[], Kernel]] | None:
     flat |= method == "model_stock" and not params.switch("filter_wise")
     if flat:
         return f"{based}", lambda: _Blend(based)
+    if method == "sce" and len(work.sources) > 1:
+        return f"{params.number('select_topk') < 1.0} {params.word('mask')}", _Sce
     if method in sparse.PRESETS:
         stages = Stages.of(params)
         if sparse.is_plain(stages, params):

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from suture.torch.fast.table import TILE, Table
+from suture.torch.fast.table import WARPS, Table
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def combine(table: Table, weights: Tensor, *, based: bool) -> None:
     n = weights.shape[1] - 1
     if table.tiles:
         _combine[(table.tiles,)](
-            table.origin, table.places, table.lengths, table.row, table.tile, weights, n, based, TILE, num_warps=8
+            *table.walk, weights, n, based, table.size, num_warps=WARPS
         )
 
 
@@ -108,7 +108,7 @@ def collect(table: Table, sums: Tensor) -> Tensor:
     """The sums of each tensor, `[tensors, width]`, of those of its tiles, `[tiles, width]`; always in one order."""
     width = sums.shape[1]
     out = torch.empty(len(table.sizes), width, dtype=torch.float64, device=sums.device)
-    chunks = triton.next_power_of_2(triton.cdiv(triton.cdiv(max(table.sizes), TILE), _CHUNK))
+    chunks = triton.next_power_of_2(triton.cdiv(triton.cdiv(max(table.sizes), table.size), _CHUNK))
     _collect[(len(table.sizes), width)](sums, table.first, out, width, _CHUNK, chunks)
     return out
 
@@ -118,6 +118,6 @@ def products(table: Table, *, based: bool) -> Tensor:
     n = table.places.shape[1] - 1 - based
     sums = torch.empty(table.tiles, n * n, dtype=torch.float64, device=table.origin.device)
     _products[(table.tiles,)](
-        table.origin, table.places, table.lengths, table.row, table.tile, sums, n, based, TILE, num_warps=8
+        *table.walk, sums, n, based, table.size, num_warps=WARPS
     )
     return collect(table, sums).view(-1, n, n)

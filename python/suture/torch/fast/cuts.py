@@ -1,4 +1,4 @@
-"""Exact k-th magnitudes of the changes of many tensors at once.
+"""Exact k-th magnitudes of the changes of many tensors at once, of each input, or of their variance.
 
 A sample gives two bounds that hold the k-th almost surely. One pass over the tensors counts what lies above and gathers what lies
 between; what was gathered is narrowed, eight bits a round, to the one value that is sought. Where the bounds miss it, or hold too
@@ -17,14 +17,18 @@ import triton.language as tl
 from torch import Tensor
 
 from suture.torch.fast.blend import operand, where
-from suture.torch.fast.table import TILE, Table
+from suture.torch.fast.table import WARPS, Table
 
 #: Elements of a sample. Its bounds hold 8 % of a tensor; a larger one would have to be sorted in several passes.
 SAMPLE = 4096
 #: Standard deviations between the place that is sought in the sample and the bounds.
 SURE = 5.0
-#: Room for what lies between the bounds: one in so many elements.
-ROOM = 8
+#: Room for what lies between the bounds in a tile: one in so many elements.
+ROOM = 4
+#: Programs that go over tensors again where bounds have missed.
+FALLBACK = 2048
+#: A quota of all equals, however many.
+ALL = 0x7FFFFFFF
 #: Bytes of that room at most, unless one tensor needs more.
 PACK = 512 << 20
 #: Bits that a round tells of the value.
@@ -44,7 +48,33 @@ def change_key(origin, places, row, i, COLUMNS: tl.constexpr, at, inside):
 
 
 @triton.jit
-def _sample(origin, places, lengths, out, N: tl.constexpr, SAMPLE: tl.constexpr, CHUNK: tl.constexpr):
+def variance_key(origin, places, row, N: tl.constexpr, at, inside):
+    """The magnitude bits of the variance of the inputs' changes from the base."""
+    base = operand(origin, places, row, 0, N + 2, at, inside)
+    mean = (operand(origin, places, row, 1, N + 2, at, inside) - base).to(tl.float64)
+    for i in tl.static_range(1, N):
+        mean += (operand(origin, places, row, i + 1, N + 2, at, inside) - base).to(tl.float64)
+    mean = mean / N
+    off = (operand(origin, places, row, 1, N + 2, at, inside) - base).to(tl.float64) - mean
+    square = off * off
+    for i in tl.static_range(1, N):
+        off = (operand(origin, places, row, i + 1, N + 2, at, inside) - base).to(tl.float64) - mean
+        square += off * off
+    return (square / N).to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def series_key(origin, places, row, e, N: tl.constexpr, SERIES: tl.constexpr, at, inside):
+    """The key of one of the series that are cut: each input's changes, or, if there is but one, their variance."""
+    if SERIES == N:
+        key, _ = change_key(origin, places, row, e, N + 2, at, inside)
+    else:
+        key = variance_key(origin, places, row, N, at, inside)
+    return key
+
+
+@triton.jit
+def _sample(origin, places, lengths, out, N: tl.constexpr, SERIES: tl.constexpr, SAMPLE: tl.constexpr, CHUNK: tl.constexpr):
     row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     n = tl.load(lengths + row)
     i = chunk * CHUNK + tl.arange(0, CHUNK)
@@ -54,213 +84,271 @@ def _sample(origin, places, lengths, out, N: tl.constexpr, SAMPLE: tl.constexpr,
     spread = ((i.to(tl.float64) + share) * (n.to(tl.float64) / SAMPLE)).to(tl.int64)
     at = tl.where(n > SAMPLE, tl.minimum(spread, n - 1), i.to(tl.int64))
     inside = at < n
-    for e in tl.static_range(N):
-        key, _ = change_key(origin, places, row, e, N + 2, at, inside)
-        tl.store(out + (row * N + e) * SAMPLE + i, tl.where(inside, key, -1))
+    for e in tl.static_range(SERIES):
+        key = series_key(origin, places, row, e, N, SERIES, at, inside)
+        tl.store(out + (row * SERIES + e) * SAMPLE + i, tl.where(inside, key, -1))
 
 
 @triton.jit
 def _between(
-    origin, places, lengths, rows, tiles, low, high, above, count, room, begin, found, tile_at, tile_count,
-    N: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr,
+    origin, places, lengths, rows, tiles, low, high, tile_above, tile_count, tile_some, found,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr,
 ):  # fmt: skip
     row, at, inside = where(rows, tiles, lengths, TILE)
-    t = tl.program_id(0).to(tl.int64)
-    for e in tl.static_range(N):
-        key, _ = change_key(origin, places, row, e, N + 2, at, inside)
+    t, many = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    for e in tl.static_range(SERIES):
+        key = series_key(origin, places, row, e, N, SERIES, at, inside)
+        if SERIES < N:
+            tl.store(tile_some + t, tl.sum((inside & (key != 0)).to(tl.int32)))
         for c in tl.static_range(CUTS):
-            s = (row * N + e) * CUTS + c
-            lo, hi = tl.load(low + s), tl.load(high + s)
-            beyond = tl.sum((inside & (key > hi)).to(tl.int32))
-            held = (inside & (key >= lo) & (key <= hi)).to(tl.int32)
-            many = tl.sum(held)
-            start = tl.atomic_add(count + s, many.to(tl.int64))
-            tl.atomic_add(above + s, beyond.to(tl.int64))
-            tl.store(tile_at + t * (N * CUTS) + e * CUTS + c, start)
-            tl.store(tile_count + t * (N * CUTS) + e * CUTS + c, many)
+            s = e * CUTS + c
+            lo = tl.load(low + row * (SERIES * CUTS) + s)
+            hi = tl.load(high + row * (SERIES * CUTS) + s)
+            own = inside & (key >= lo) & (key <= hi)
+            tl.store(tile_above + s * many + t, tl.sum((inside & (key > hi)).to(tl.int32)))
+            held = tl.cumsum(own.to(tl.int32), 0)
+            tl.store(tile_count + s * many + t, tl.sum(own.to(tl.int32)))
             if lo < hi:
-                place = start + tl.cumsum(held, 0) - 1
-                fits = (held > 0) & (place < tl.load(room + s))
-                tl.store(found + tl.load(begin + s) + place, key, mask=fits)
+                tl.store(found + (s * many + t) * SLOT + held - 1, key, mask=own & (held <= SLOT))
 
 
 @triton.jit
-def _round_found(found, begin, count, low, bits, missed, counts, chunk_of, chunk_at, CHUNK: tl.constexpr, BINS: tl.constexpr):
-    s = tl.load(chunk_of + tl.program_id(0)).to(tl.int64)
-    at = tl.load(chunk_at + tl.program_id(0)).to(tl.int64) * CHUNK
-    width, n = tl.load(bits + s), tl.load(count + s)
-    if (width > 0) & (at < n) & (tl.load(missed + s) == 0):
-        i = at + tl.arange(0, CHUNK)
-        key = tl.load(found + tl.load(begin + s) + i, mask=i < n, other=-1)
-        shift = tl.maximum(width - 8, 0)
-        bin = (key.to(tl.int64) - tl.load(low + s).to(tl.int64)) >> shift
-        own = (i < n) & (bin >= 0) & (bin < BINS)
+def _round_found(
+    found, rows, firsts, tile_count, low, bits, missed, counts, chunk_of, chunk_at, all_tiles,
+    SERIES_CUTS: tl.constexpr, SLOT: tl.constexpr, TILES: tl.constexpr, BINS: tl.constexpr,
+):  # fmt: skip
+    row = tl.load(chunk_of + tl.program_id(0)).to(tl.int64)
+    s = tl.program_id(1).to(tl.int64)
+    segment = row * SERIES_CUTS + s
+    width = tl.load(bits + segment)
+    if (width > 0) & (tl.load(missed + segment) == 0):
+        i = tl.arange(0, TILES * SLOT)
+        tile = tl.load(firsts + row) + tl.load(chunk_at + tl.program_id(0)).to(tl.int64) * TILES + i // SLOT
+        mine = tile < tl.load(firsts + row + 1)
+        held = tl.load(tile_count + s * all_tiles + tile, mask=mine, other=0)
+        own = mine & (i % SLOT < held)
+        key = tl.load(found + (s * all_tiles + tile) * SLOT + i % SLOT, mask=own, other=0)
+        bin = (key.to(tl.int64) - tl.load(low + segment).to(tl.int64)) >> tl.maximum(width - 8, 0)
+        own = own & (bin >= 0) & (bin < BINS)
         many = tl.histogram(tl.where(own, bin, 0).to(tl.int32), BINS, mask=own)
-        tl.atomic_add(counts + s * BINS + tl.arange(0, BINS), many, mask=many > 0)
+        tl.atomic_add(counts + segment * BINS + tl.arange(0, BINS), many, mask=many > 0)
 
 
 @triton.jit
 def _round_tensor(
-    origin, places, lengths, rows, tiles, low, bits, missed, counts,
-    N: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, BINS: tl.constexpr,
+    origin, places, lengths, rows, tiles, low, bits, missed, any_missed, counts, all_tiles,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    row, at, inside = where(rows, tiles, lengths, TILE)
-    for e in tl.static_range(N):
-        for c in tl.static_range(CUTS):
-            s = (row * N + e) * CUTS + c
-            width = tl.load(bits + s)
-            if (width > 0) & (tl.load(missed + s) != 0):
-                key, _ = change_key(origin, places, row, e, N + 2, at, inside)
-                bin = (key.to(tl.int64) - tl.load(low + s).to(tl.int64)) >> tl.maximum(width - 8, 0)
-                own = inside & (bin >= 0) & (bin < BINS)
-                many = tl.histogram(tl.where(own, bin, 0).to(tl.int32), BINS, mask=own)
-                tl.atomic_add(counts + s * BINS + tl.arange(0, BINS), many, mask=many > 0)
+    if tl.load(any_missed) != 0:
+        t = tl.program_id(0)
+        while t < all_tiles:
+            row = tl.load(rows + t).to(tl.int64)
+            at = tl.load(tiles + t).to(tl.int64) * TILE + tl.arange(0, TILE)
+            inside = at < tl.load(lengths + row)
+            for e in tl.static_range(SERIES):
+                for c in tl.static_range(CUTS):
+                    s = (row * SERIES + e) * CUTS + c
+                    width = tl.load(bits + s)
+                    if (width > 0) & (tl.load(missed + s) != 0):
+                        key = series_key(origin, places, row, e, N, SERIES, at, inside)
+                        bin = (key.to(tl.int64) - tl.load(low + s).to(tl.int64)) >> tl.maximum(width - 8, 0)
+                        own = inside & (bin >= 0) & (bin < BINS)
+                        many = tl.histogram(tl.where(own, bin, 0).to(tl.int32), BINS, mask=own)
+                        tl.atomic_add(counts + s * BINS + tl.arange(0, BINS), many, mask=many > 0)
+            t += tl.num_programs(0)
 
 
 @triton.jit
 def _equals(
-    origin, places, lengths, rows, tiles, threshold, given, missed, begin, found, tile_at, tile_count, out,
-    N: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr,
+    origin, places, lengths, rows, tiles, threshold, given, missed, partial, found, tile_count, out, all_tiles,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    row, at, inside = where(rows, tiles, lengths, TILE)
-    t = tl.program_id(0).to(tl.int64)
-    for e in tl.static_range(N):
-        for c in tl.static_range(CUTS):
-            s, own = (row * N + e) * CUTS + c, t * (N * CUTS) + e * CUTS + c
-            limit, held = tl.load(threshold + s), tl.load(tile_count + own)
-            equal = held
-            if tl.load(missed + s) != 0:
-                key, _ = change_key(origin, places, row, e, N + 2, at, inside)
-                equal = tl.sum((inside & (key == limit)).to(tl.int32))
-            elif tl.load(given + s) == 0:
-                i = tl.arange(0, TILE)
-                key = tl.load(found + tl.load(begin + s) + tl.load(tile_at + own) + i, mask=i < held, other=-1)
-                equal = tl.sum((key == limit).to(tl.int32))
-            tl.store(out + own, equal)
+    for each in range(TILES):
+        t = tl.program_id(0).to(tl.int64) * TILES + each
+        if t < all_tiles:
+            row = tl.load(rows + t).to(tl.int64)
+            for e in tl.static_range(SERIES):
+                for c in tl.static_range(CUTS):
+                    s, own = (row * SERIES + e) * CUTS + c, (e * CUTS + c) * all_tiles + t
+                    # Where all equals are kept it does not matter where they are.
+                    if tl.load(partial + s) != 0:
+                        limit = tl.load(threshold + s)
+                        equal = tl.load(tile_count + own)
+                        if tl.load(missed + s) != 0:
+                            at = tl.load(tiles + t).to(tl.int64) * TILE + tl.arange(0, TILE)
+                            inside = at < tl.load(lengths + row)
+                            key = series_key(origin, places, row, e, N, SERIES, at, inside)
+                            equal = tl.sum((inside & (key == limit)).to(tl.int32))
+                        elif tl.load(given + s) == 0:
+                            i = tl.arange(0, SLOT)
+                            key = tl.load(found + own * SLOT + i, mask=i < equal, other=-1)
+                            equal = tl.sum((key == limit).to(tl.int32))
+                        tl.store(out + own, equal)
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where the changes of every tensor and input are cut.
+    """Where the changes of every tensor and input, or their variance, are cut.
 
     Attributes:
-        threshold: `[tensors, inputs, cuts]` int32: the magnitude bits of the k-th largest.
-        ties: the same shape, int32: how many that equal it are kept, the first in index order.
-        before: `[tiles, inputs, cuts]` int32: how many that equal it come before each tile.
+        threshold: `[tensors, series, cuts]` int32: the magnitude bits of the k-th largest.
+        quota: `[tiles, series, cuts]` int32: how many of those equal to it a tile keeps, its first; `ALL` for all of them.
     """
 
     threshold: Tensor
-    ties: Tensor
-    before: Tensor
+    quota: Tensor
 
 
 def find(table: Table, ranks: Sequence[Sequence[Sequence[int]]]) -> Cuts:
-    """The cuts that keep the `k` largest changes.
+    """The cuts that keep the `k` largest changes of every input.
 
     Args:
         table: the base, the inputs, and what is written.
         ranks: `[tensors][inputs][cuts]`: how many are kept; 0 keeps none.
     """
-    inputs, cuts = len(ranks[0]), len(ranks[0][0])
-    room_of = inputs * cuts * 4 // ROOM
+    return _packed(table, torch.tensor(ranks, dtype=torch.int64), None)
+
+
+def find_varied(table: Table, shares: Sequence[float]) -> Cuts:
+    """The cut of every tensor that keeps that share of the elements whose variance over the inputs is not 0, the largest ones.
+
+    Args:
+        table: the base, the inputs (at least two), and what is written.
+        shares: one for each tensor, above 0 and below 1.
+    """
+    return _packed(table, torch.zeros(len(shares), 1, 1, dtype=torch.int64), torch.tensor(shares, dtype=torch.float32))
+
+
+def _packed(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
+    """Tensors a few at a time, so that what is gathered has room."""
+    room_of = ranks.shape[1] * ranks.shape[2] * 4 / ROOM
     parts, start, held = [], 0, 0
     for i, size in enumerate(table.sizes):
         if i > start and (held + size) * room_of > PACK:
-            parts.append((start, i))
+            parts.append(slice(start, i))
             start, held = i, 0
         held += size
-    parts.append((start, len(table.sizes)))
-    found = [_find(table.part(a, b), ranks[a:b]) for a, b in parts]
-    return Cuts(*(torch.cat([getattr(f, name) for f in found]) for name in ("threshold", "ties", "before")))
+    parts.append(slice(start, len(table.sizes)))
+    found = [_find(table.part(p.start, p.stop), ranks[p], None if shares is None else shares[p]) for p in parts]
+    return Cuts(*(torch.cat([getattr(f, name) for f in found]) for name in ("threshold", "quota")))
 
 
-def _bounds(sorted_keys: Tensor, sizes: Sequence[int], ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the k-th of each segment (host ranks `[segments]`), from its sample in descending order."""
-    n = torch.tensor(sizes, dtype=torch.float64)
-    k = ranks.double()
-    share = k / n.clamp(min=1)
+def _bounds(in_order: Tensor, sizes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the k-th of each segment, from its sample in descending order; `wanted` (float64) may be an estimate."""
+    share = wanted / sizes.clamp(min=1)
     spread = SURE * (SAMPLE * share * (1 - share)).clamp(min=0).sqrt() + 3
-    whole = n <= SAMPLE
-    upper = torch.where(whole, k - 1, (share * SAMPLE - spread).floor()).long()
-    lower = torch.where(whole, k - 1, (share * SAMPLE + spread).ceil()).long()
-    device = sorted_keys.device
+    whole = sizes <= SAMPLE
+    upper = torch.where(whole, wanted - 1, (share * SAMPLE - spread).floor()).long()
+    lower = torch.where(whole, wanted - 1, (share * SAMPLE + spread).ceil()).long()
 
     def at(place: Tensor) -> Tensor:
-        return sorted_keys.gather(1, place.clamp(0, SAMPLE - 1).unsqueeze(1).to(device, non_blocking=True)).squeeze(1)
+        return in_order.gather(1, place.clamp(0, SAMPLE - 1).unsqueeze(1)).squeeze(1)
 
-    high = torch.where((upper < 0).to(device), TOP, at(upper))
-    low = torch.where((lower >= SAMPLE).to(device), 0, at(lower))
+    high = torch.where(upper < 0, TOP, at(upper))
+    low = torch.where(lower >= SAMPLE, 0, at(lower))
     # None kept: a threshold above all, of which there are no equals to keep.
-    none = (ranks <= 0).to(device)
+    none = (wanted <= 0) & whole
     return torch.where(none, TOP, low).int(), torch.where(none, TOP, high).int()
 
 
-def _find(table: Table, ranks: Sequence[Sequence[Sequence[int]]]) -> Cuts:
-    tensors, inputs, cuts = len(ranks), len(ranks[0]), len(ranks[0][0])
-    device, segments = table.origin.device, tensors * inputs * cuts
-    walk = (table.origin, table.places, table.lengths, table.row, table.tile)
-    samples = torch.empty(tensors * inputs, SAMPLE, dtype=torch.int32, device=device)
-    _sample[(tensors, SAMPLE // 1024)](table.origin, table.places, table.lengths, samples, inputs, SAMPLE, 1024)
+def _kept(varying: Tensor, shares: Tensor) -> Tensor:
+    """How many of so many are kept; mergekit multiplies in float32."""
+    return (varying.float() * shares).long()
+
+
+def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
+    tensors, series, cuts = ranks.shape
+    inputs = table.places.shape[1] - 2
+    device, segments, each = table.origin.device, tensors * series * cuts, series * cuts
+    slot = max(table.size // ROOM, 16)
+    shape = (inputs, series, cuts, table.size)
+    samples = torch.empty(tensors * series, SAMPLE, dtype=torch.int32, device=device)
+    _sample[(tensors, SAMPLE // 1024)](
+        table.origin, table.places, table.lengths, samples, inputs, series, SAMPLE, 1024, enable_fp_fusion=False
+    )
     in_order = samples.sort(dim=-1, descending=True).values.repeat_interleave(cuts, dim=0)
-    sizes = [size for size in table.sizes for _ in range(inputs * cuts)]
-    wanted = torch.tensor(ranks, dtype=torch.int64).view(-1)
-    low, high = _bounds(in_order, sizes, wanted)
-    wanted = wanted.to(device, non_blocking=True)
+    sizes = [size for size in table.sizes for _ in range(each)]
+    elements = torch.tensor(sizes, dtype=torch.int64).to(device, non_blocking=True)
+    wanted = ranks.view(-1).to(device, non_blocking=True)
+    if shares is None:
+        guess = wanted.double()
+    else:
+        shares = shares.to(device, non_blocking=True)
+        varying = (in_order > 0).sum(1)
+        guess = varying.double() * (elements.double() / SAMPLE) * shares
+        guess = torch.where(elements <= SAMPLE, _kept(varying, shares).double(), guess)
+    low, high = _bounds(in_order, elements.double(), guess)
     given = (low == high).int()
 
-    def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
-        return torch.zeros(*shape, dtype=dtype, device=device)
+    def room(*shape: int) -> Tensor:
+        return torch.empty(*shape, dtype=torch.int32, device=device)
 
-    rooms = [0 if size <= SAMPLE else size // ROOM + SAMPLE for size in sizes]
-    room = torch.tensor(rooms, dtype=torch.int64)
-    begin = (room.cumsum(0) - room).to(device, non_blocking=True)
-    found = torch.empty(sum(rooms), dtype=torch.int32, device=device)
-    above, count = zeros(torch.int64, segments), zeros(torch.int64, segments)
-    tile_at = zeros(torch.int64, table.tiles, inputs * cuts)
-    tile_count = zeros(torch.int32, table.tiles, inputs * cuts)
-    room = room.to(device, non_blocking=True)
+    tile_above, tile_count, tile_some = room(each, table.tiles), room(each, table.tiles), room(1, table.tiles)
+    found = room(each, table.tiles, slot)
     _between[(table.tiles,)](
-        *walk, low, high, above, count, room, begin, found, tile_at, tile_count, inputs, cuts, TILE, num_warps=8
+        *table.walk, low, high, tile_above, tile_count, tile_some, found, *shape, slot, num_warps=WARPS, enable_fp_fusion=False
     )
+
+    def of_tensors(values: Tensor) -> Tensor:
+        """Sums over the tiles of each tensor, in the order of segments."""
+        upto = torch.cat([torch.zeros_like(values[:, :1], dtype=torch.int64), values.cumsum(1, dtype=torch.int64)], 1)
+        return (upto[:, table.first[1:]] - upto[:, table.first[:-1]]).t().reshape(-1)
+
+    above, count = of_tensors(tile_above), of_tensors(tile_count)
+    fits = of_tensors((tile_count > slot).int()) == 0
+    if shares is not None:
+        wanted = torch.minimum(_kept(of_tensors(tile_some), shares), elements)
     left = wanted - above
-    held = (left >= 1) & (left <= count) & ((given != 0) | (count <= room))
+    held = (left >= 1) & (left <= count) & ((given != 0) | fits)
     missed = (~held & (wanted > 0)).int()
+    any_missed = missed.amax()
     # Bits in which the bounds differ: the exponent of the difference tells.
     spread = (high.long() - low.long()).double()
     width = torch.where(spread > 0, torch.frexp(spread).exponent, 0)
     bits = torch.where(missed != 0, ALL_BITS, width).int()
     base = torch.where(missed != 0, 0, low.long())
     left = torch.where(missed != 0, wanted, left)
-    chunks = torch.tensor([-(-r // _CHUNK) for r in rooms], dtype=torch.int64)
-    total = int(chunks.sum())
-    starts = (chunks.cumsum(0) - chunks).to(device, non_blocking=True)
-    owners = torch.arange(segments, device=device)
-    chunk_of = torch.repeat_interleave(owners, chunks.to(device, non_blocking=True), output_size=total)
-    chunk_at = torch.arange(total, device=device) - starts[chunk_of]
-    count = torch.minimum(count, room)
+    equals = torch.where(given != 0, count, 0)
+    together = max(_CHUNK // slot, 1)
+    chunks = [-(-(-(-size // table.size)) // together) for size in table.sizes]
+    total = sum(chunks)
+    listed = torch.tensor(chunks, dtype=torch.int64).to(device, non_blocking=True)
+    chunk_of = torch.repeat_interleave(torch.arange(tensors, device=device), listed, output_size=total)
+    chunk_at = torch.arange(total, device=device) - (listed.cumsum(0) - listed)[chunk_of]
     for _ in range(-(-ALL_BITS // ROUND)):
-        counts = zeros(torch.int32, segments, 1 << ROUND)
+        counts = torch.zeros(segments, 1 << ROUND, dtype=torch.int32, device=device)
         known = base.int()
-        if total:
-            _round_found[(total,)](found, begin, count, known, bits, missed, counts, chunk_of, chunk_at, _CHUNK, BINS)
-        _round_tensor[(table.tiles,)](*walk, known, bits, missed, counts, inputs, cuts, TILE, BINS, num_warps=8)
+        _round_found[(total, each)](
+            found, table.row, table.first, tile_count, known, bits, missed, counts, chunk_of, chunk_at, table.tiles,
+            each, slot, together, BINS, num_warps=4,
+        )  # fmt: skip
+        _round_tensor[(min(table.tiles, FALLBACK),)](
+            *table.walk, known, bits, missed, any_missed, counts, table.tiles, *shape, BINS, num_warps=4, enable_fp_fusion=False
+        )
         from_top = counts.flip(1).cumsum(1)
         place = (from_top < left.unsqueeze(1)).sum(1).clamp(max=(1 << ROUND) - 1)
+        upto = from_top.gather(1, place.unsqueeze(1)).squeeze(1)
         over = torch.where(place > 0, from_top.gather(1, (place - 1).clamp(min=0).unsqueeze(1)).squeeze(1), 0)
         going = bits > 0
         shift = (bits - ROUND).clamp(min=0)
         base = torch.where(going, base + (((1 << ROUND) - 1 - place) << shift), base)
         left = torch.where(going, left - over, left)
+        equals = torch.where(going, upto - over, equals)
         bits = torch.where(going, shift, bits)
-    threshold = base.int()
-    equal = zeros(torch.int32, table.tiles, inputs * cuts)
-    _equals[(table.tiles,)](
-        *walk, threshold, given, missed, begin, found, tile_at, tile_count, equal, inputs, cuts, TILE, num_warps=8
-    )
-    upto = equal.cumsum(0, dtype=torch.int64)
-    first = table.first[table.row.long()]
-    start = torch.where((first > 0).unsqueeze(1), upto[(first - 1).clamp(min=0)], 0)
-    before = (upto - equal - start).int()
-    shape = (tensors, inputs, cuts)
-    ties = torch.where(wanted > 0, left, 0).int()
-    return Cuts(threshold.view(shape), ties.view(shape), before.view(-1, inputs, cuts))
+    # None kept: a threshold above all.
+    threshold = torch.where(wanted > 0, base, TOP).int()
+    ties = torch.where(wanted > 0, left, 0)
+    partial = (ties < equals).int()
+    equal = torch.zeros(each, table.tiles, dtype=torch.int32, device=device)
+    _equals[(triton.cdiv(table.tiles, 32),)](
+        *table.walk, threshold, given, missed, partial, found, tile_count, equal, table.tiles, *shape, slot, 32,
+        num_warps=1, enable_fp_fusion=False,
+    )  # fmt: skip
+    upto = torch.cat([torch.zeros(each, 1, dtype=torch.int64, device=device), equal.cumsum(1, dtype=torch.int64)], 1)
+    before = upto[:, :-1] - upto[:, table.first[table.row.long()]]
+    row = table.row.long()
+    allowed, some = (values.view(tensors, each).t()[:, row] for values in (ties, partial))
+    quota = torch.minimum((allowed - before).clamp(min=0), equal)
+    quota = torch.where((allowed > 0) & (some == 0) | (quota > 0) & (quota == equal), ALL, quota)
+    own = (tensors, series, cuts)
+    return Cuts(threshold.view(own), quota.int().t().contiguous().view(-1, series, cuts))

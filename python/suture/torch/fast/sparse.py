@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suture.torch.fast.blend import operand, put, where
 from suture.torch.fast.cuts import Cuts, change_key
-from suture.torch.fast.table import TILE, Table
+from suture.torch.fast.table import WARPS, Table
 
 _WIDE = tl.constexpr(0xFFFFFFFF)
 
@@ -49,21 +49,19 @@ def _drawn(key0, key1, limit, at, first, LOW: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def _cut(key, limit, ties, seen, inside):
-    """What a cut keeps of a tile before which so many equals of its threshold have been."""
-    equal = inside & (key == limit)
-    many = tl.sum(equal.to(tl.int32))
-    kept = key > limit
-    if (seen < ties) & (seen + many > ties):
-        kept = kept | (equal & (seen + tl.cumsum(equal.to(tl.int32), 0) <= ties))
-    else:
-        kept = kept | (equal & (seen + many <= ties))
+def cut(key, limit, quota, inside):
+    """What a cut keeps of a tile: what is above its limit, and so many of what equals it."""
+    # Nearly every tile keeps all of these or none.
+    kept = (key > limit) | ((key == limit) & (quota > 0))
+    if (quota > 0) & (quota < 0x7FFFFFFF):
+        equal = inside & (key == limit)
+        kept = (key > limit) | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= quota))
     return kept
 
 
 @triton.jit
 def _pipeline(
-    origin, places, lengths, rows, tiles, factors, weights, lambdas, threshold, ties, before, keys, limits,
+    origin, places, lengths, rows, tiles, factors, weights, lambdas, threshold, quota, keys, limits,
     N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr, MEAN: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
@@ -81,11 +79,9 @@ def _pipeline(
         factor, weight = tl.load(factors + s), tl.load(weights + s)
         if CUTS > 0:
             own = (t * N + e) * CUTS
-            kept = _cut(key, tl.load(threshold + s * CUTS), tl.load(ties + s * CUTS), tl.load(before + own), inside)
+            kept = cut(key, tl.load(threshold + s * CUTS), tl.load(quota + own), inside)
             if CUTS > 1:
-                inner = _cut(
-                    key, tl.load(threshold + s * CUTS + 1), tl.load(ties + s * CUTS + 1), tl.load(before + own + 1), inside
-                )
+                inner = cut(key, tl.load(threshold + s * CUTS + 1), tl.load(quota + own + 1), inside)
                 kept = kept & (inner == 0)
             x = x * tl.where(kept, factor, 0.0)
         elif RANDOM:
@@ -154,11 +150,10 @@ def pipeline(
     """
     none = factors
     _pipeline[(table.tiles,)](
-        table.origin, table.places, table.lengths, table.row, table.tile, factors, weights, lambdas,
-        none if cuts is None else cuts.threshold, none if cuts is None else cuts.ties, none if cuts is None else cuts.before,
+        *table.walk, factors, weights, lambdas, none if cuts is None else cuts.threshold, none if cuts is None else cuts.quota,
         none if keys is None else keys, none if limits is None else limits,
         factors.shape[1], 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low, CONSENSUS[consensus], mean,
-        TILE, num_warps=8, enable_fp_fusion=False,
+        table.size, num_warps=WARPS, enable_fp_fusion=False,
     )  # fmt: skip
 
 

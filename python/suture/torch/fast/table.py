@@ -12,7 +12,9 @@ from torch import Tensor
 #: Whether Triton interprets kernels instead of compiling them, on the CPU: for their tests.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: Elements of a tile.
-TILE = 4096
+TILE = 1024
+#: Warps that work on one: with a single one nothing waits at a barrier.
+WARPS = 1
 #: Bytes that addresses are a multiple of, so that loads are as wide as they can be.
 ALIGNED = 16
 
@@ -29,6 +31,7 @@ class Table:
         tile: `[tiles]` int32: which of the tensor's tiles it is.
         first: `[tensors + 1]` int64: the first tile of each tensor.
         sizes: the lengths, on the host.
+        size: elements of a tile.
     """
 
     origin: Tensor
@@ -38,15 +41,16 @@ class Table:
     tile: Tensor
     first: Tensor
     sizes: tuple[int, ...]
+    size: int
 
     @classmethod
-    def of(cls, operands: Sequence[Sequence[Tensor]]) -> Table:
-        """The table of tensors, each with its operands."""
+    def of(cls, operands: Sequence[Sequence[Tensor]], size: int = TILE) -> Table:
+        """The table of tensors, each with its operands, in tiles of `size` elements."""
         origin = operands[0][0]
         step, device = origin.element_size(), origin.device
         places = [[(o.data_ptr() - origin.data_ptr()) // step for o in row] for row in operands]
         sizes = tuple(row[0].numel() for row in operands)
-        counts = [-(-size // TILE) for size in sizes]
+        counts = [-(-own // size) for own in sizes]
         total = sum(counts)
         first = torch.tensor([0, *counts], dtype=torch.int64).cumsum(0).to(device, non_blocking=True)
         counted = torch.tensor(counts, dtype=torch.int64).to(device, non_blocking=True)
@@ -61,7 +65,13 @@ class Table:
             tile.int(),
             first,
             sizes,
+            size,
         )
+
+    @property
+    def walk(self) -> tuple[Tensor, ...]:
+        """What every kernel is given to find its way."""
+        return self.origin, self.places, self.lengths, self.row, self.tile
 
     @property
     def tiles(self) -> int:
@@ -70,7 +80,7 @@ class Table:
 
     def part(self, start: int, end: int) -> Table:
         """The table of tensors `start` to `end`; waits for nothing."""
-        begin, stop = (sum(-(-s // TILE) for s in self.sizes[:i]) for i in (start, end))
+        begin, stop = (sum(-(-s // self.size) for s in self.sizes[:i]) for i in (start, end))
         return Table(
             self.origin,
             self.places[start:end],
@@ -79,6 +89,7 @@ class Table:
             self.tile[begin:stop],
             self.first[start : end + 1] - begin,
             self.sizes[start:end],
+            self.size,
         )
 
 
