@@ -21,7 +21,7 @@ from sets.speed import READ_IO, Tools, speed
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     speed_cases = [case.name for case in CASES]
-    memory_cases = ["help", "plan", *MEMORY_FAMILIES]
+    memory_cases = ["help", "plan", "many", "shards", *MEMORY_FAMILIES]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("set", nargs="?", choices=["speed", "memory"], default="speed")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "suture-bench")

@@ -53,8 +53,8 @@ SIZES = {
     "1.3": LLAMA_2048,
     "5": replace(LLAMA_2048, layers=54),
 }
-# mixtures of experts made of many small tensors: 333, and 20,153 of 64 x 16
-EXPERT_SIZES = {"tiny": Shape(16, 64, 1000, 1, 1, 16, 6, 16), "full": Shape(16, 64, 1000, 1, 1, 16, 26, 256)}
+# mixtures of experts made of many small tensors: 333, and 50,378 of 64 x 16
+EXPERT_SIZES = {"tiny": Shape(16, 64, 1000, 1, 1, 16, 6, 16), "full": Shape(16, 64, 1000, 1, 1, 16, 65, 256)}
 
 
 @dataclass(frozen=True)

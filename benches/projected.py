@@ -9,8 +9,10 @@ run. It says nothing of disks that are faster than two cores compute.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from common.kept import Kept
+from common.tables import markdown
 
 SIZES = {"7B": 14e9, "70B": 140e9}
 """Bytes of a model in bf16."""
@@ -28,19 +30,19 @@ def told(seconds: float) -> str:
 def table(rows: list[dict[str, object]]) -> str:
     """The Markdown table of the cases that the run has."""
     ratios = {str(row["case"]): float(str(row["ratio"])) for row in rows}
-    lines = ["| computed | " + " | ".join(f"{s} GB/s" for s in SPEEDS) + " |", "| --- |" + " --- |" * len(SPEEDS)]
+    lines = [["computed", *(f"{s} GB/s" for s in SPEEDS)]]
     for case, (name, models) in MOVED.items():
         for size, nbytes in SIZES.items():
             times = [told(models * nbytes / (speed * 1e9) * ratios[case]) for speed in SPEEDS]
-            lines.append(f"| {name}, {size} ({ratios[case]:.2f} times the floor) | " + " | ".join(times) + " |")
-    return "\n".join(lines)
+            lines.append([f"{name}, {size} ({ratios[case]:.2f} times the floor)", *times])
+    return markdown(lines)
 
 
 def main() -> None:
     """Print the table of a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    print(table(json.loads(parser.parse_args().run.read_text())["rows"]))
+    print(table(Kept.read(parser.parse_args().run).rows))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ def show(table: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def show_markdown(table: Sequence[Sequence[str]]) -> None:
+def markdown(table: Sequence[Sequence[str]]) -> str:
     head, *lines = table
-    for line in (head, ["---"] * len(head), *lines):
-        print(f"| {' | '.join(line)} |")
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
+
+
+def show_markdown(table: Sequence[Sequence[str]]) -> None:
+    print(markdown(table))

@@ -14,13 +14,15 @@ from common.facts import Results
 from common.places import MIB, cold, remove, say
 from common.processes import Command, Sample, Workplace
 from common.tables import number, show
-from family import LLAMA_70B, SIZES, TUNES, Family, make
+from family import EXPERT_SIZES, LLAMA_70B, SIZES, TUNES, Family, make
 
+from sets.cases import SMALL
 from sets.rows import MEMORY_TARGET_MIB
 from sets.speed import MEMORY_BUDGET, render
 
 GROUP_LIMIT_MIB = 512
 PLAN_TARGET, HELP_TARGET = 1.0, 0.15
+MANY_TARGET, SHARDS_TARGET = 1.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ MEMORY_FAMILIES = {
     "70b-shapes": Family(replace(LLAMA_70B, layers=4), tunes=TUNES[:2]),
 }
 PLANNED = Family(LLAMA_70B, tunes=TUNES[:2], shards=30, header_only=True)
+MANY = Family(EXPERT_SIZES["full"], SMALL[1:], header_only=True)
+SHARDS = replace(MANY, tunes=(), shards=1000)
 
 
 @contextmanager
@@ -131,6 +135,19 @@ class MemoryBench:
             command, _ = self.merge(models)
             self.timed("plan of 80 layers, header-only", [*command, "--dry-run", "--json"], 5, PLAN_TARGET)
 
+    def many(self) -> None:
+        """The plans of 50,378 small tensors, as JSON."""
+        with family(self.place, "experts-headers", MANY, self.keep) as models:
+            for name in ("experts_linear", "experts_ties"):
+                out = self.place.folder("out") / "suture"
+                command = ["merge", str(render(self.place, name, models)), str(out), "--dry-run", "--json"]
+                self.timed(f"plan of 50,378 tensors, {name}", command, 5, MANY_TARGET)
+
+    def shards(self) -> None:
+        """The same tensors in 1,000 files, header-only."""
+        with family(self.place, "shards-headers", SHARDS, self.keep) as models:
+            self.timed("inspect of 1,000 shards", ["inspect", str(models["base"])], 5, SHARDS_TARGET)
+
     def help(self) -> None:
         self.timed("suture --help", ["--help"], 20, HELP_TARGET)
 
@@ -147,7 +164,12 @@ def finding_table(findings: Sequence[Finding]) -> list[list[str]]:
 
 def memory(place: Workplace, suture: str, args: argparse.Namespace, results: Results) -> list[Sample]:
     bench = MemoryBench(place, suture, args.keep)
-    parts: dict[str, Callable[[], None]] = {"help": bench.help, "plan": bench.plan}
+    parts: dict[str, Callable[[], None]] = {
+        "help": bench.help,
+        "plan": bench.plan,
+        "many": bench.many,
+        "shards": bench.shards,
+    }
     for i, name in enumerate(args.cases, 1):
         if name in parts:
             parts[name]()

@@ -13,8 +13,9 @@ from sets.cases import Case, Plan
 
 MEMORY_SHARE_TARGET = 0.1
 MEMORY_TARGET_MIB = 320
+MANY_BUDGET_MIB = 512
 BOUND_TARGET = 2.0
-OVERHEAD_TARGET = 3.0
+OVERHEAD_TARGET = 1.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ def divided(value: float | None, by: float | None) -> float | None:
 
 
 def summarise(
-    case: Case, samples: Sequence[Sample], plan: Plan | None, read: int, written: int, agreement: Agreement | None
+    case: Case,
+    samples: Sequence[Sample],
+    plan: Plan | None,
+    read: int,
+    written: int,
+    agreement: Agreement | None,
+    cold: bool,
 ) -> Row:
     """Medians of whole-process wall time, highest of the memory peaks; the floor is its fastest mode.
 
@@ -67,7 +74,7 @@ def summarise(
         floor=floor,
         suture=suture,
         ratio=divided(suture, floor),
-        ratio_target=case.floor_target,
+        ratio_target=case.target(cold),
         overhead=suture - floor if suture and floor and case.small_tensors else None,
         overhead_target=OVERHEAD_TARGET if case.small_tensors else None,
         passes=passes,
@@ -81,7 +88,7 @@ def summarise(
         speedup_target=case.speedup_target,
         suture_anon_mib=anonymous.get("suture"),
         mergekit_anon_mib=anonymous.get("mergekit"),
-        anon_mib_target=MEMORY_TARGET_MIB if case.small_tensors else None,
+        anon_mib_target=MANY_BUDGET_MIB if case.small_tensors else None,
         agreement=agreement,
     )
 

@@ -18,7 +18,7 @@ from common.tables import show
 from family import EXPERT_SIZES, SIZES, Family, make
 
 from sets.cases import CASES, SMALL, Case, Plan
-from sets.rows import Row, speed_table, summarise
+from sets.rows import MANY_BUDGET_MIB, Row, speed_table, summarise
 
 READ_IO = ("mmap", "pread", "direct")
 WRITE_IO = ("buffered", "direct")
@@ -72,7 +72,7 @@ class Bench:
         if case.name == "swap":
             layers = ["--bottom", "3", "--top", "2", "--transition", "1", "--quiet"]
             return [suture, "swap", "--into", base, "--from", donor, str(out), *layers]
-        budget = ["--memory", MEMORY_BUDGET] if case.small_tensors else []
+        budget = ["--memory", f"{MANY_BUDGET_MIB}MiB"] if case.small_tensors else []
         return [
             suture,
             "merge",
@@ -113,7 +113,7 @@ class Bench:
             remove(out)
         inputs = [self.models(case)[name] for name in case.reads]
         written = weight_bytes(inputs[:1]) if case.writes else 0
-        return summarise(case, self.samples, plan, weight_bytes(inputs), written, agreement)
+        return summarise(case, self.samples, plan, weight_bytes(inputs), written, agreement, self.cold)
 
 
 def floor_modes(case: Case, models: dict[str, Path], out: Path, reads_io: Sequence[str]) -> dict[str, list[str]]:

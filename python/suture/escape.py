@@ -18,8 +18,14 @@ def json_text(data: Any, indent: int | None = None) -> str:
     # Imported here: `suture --help` needs none of it.
     import json
 
-    text = json.dumps(data, indent=indent, ensure_ascii=False)
+    return printable_json(json.dumps(data, indent=indent, ensure_ascii=False))
+
+
+def printable_json(text: str) -> str:
+    """JSON text with the characters written out that a screen would obey, hide or reorder: of the same data."""
     if text.isprintable():
         return text
+    import json
+
     # A line's end stands between the values only: in a text JSON writes it out itself.
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

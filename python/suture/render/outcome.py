@@ -10,7 +10,7 @@ from typing import Any
 from suture.recipe import Config
 from suture.render.layout import room
 from suture.render.table import Column, laid, left_out, words
-from suture.render.terminal import emit_json, say, warn
+from suture.render.terminal import emit_json, emit_json_text, say, warn
 from suture.render.units import plural, ranges, size
 from suture.results import PlannedTensor, Proposal, Surgery
 from suture.results.report import Report, TensorReport
@@ -26,7 +26,10 @@ def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool, option
         warn(*_warnings(report))
     if as_json:
         parts = {name: part.data for name, part in report.parts.items()}
-        emit_json(parts | _main(report) if parts else report.data)
+        if report.dry and not parts:
+            emit_json_text(report.text)
+        else:
+            emit_json(parts | _main(report) if parts else report.data)
     elif report.dry:
         for line in _plans(report, verbose, options):
             say(line, hang=_hang(line))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,7 @@ class Report:
         parts: of a config with several outputs, the report of each, by name.
         proposal: of a swap that chose its layers itself, the scores it went by; see :func:`propose`.
         seconds: how long the run took, if it was measured.
+        told: the warnings, where they are known without reading the text.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Report:
     parts: Mapping[str, Report] = field(default_factory=dict)
     proposal: Proposal | None = None
     seconds: float | None = field(default=None, compare=False)
+    told: Sequence[str] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         """One line: what it is of, how many tensors, where, and how long it took."""
@@ -74,7 +76,7 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What the user should know; of a document that has a name, with the name in front."""
-        return list(self.data["warnings"])
+        return list(self.data["warnings"] if self.told is None else self.told)
 
     @cached_property
     def actions(self) -> dict[str, str]:

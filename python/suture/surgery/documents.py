@@ -183,7 +183,7 @@ def _planned(steps: list[Step], looks: dict[str, Report], problems: list[SutureE
     if "" not in looks:
         return Report(_outputs(steps, looks), out, dry=True, parts=named)
     told = [w for s in steps for w in s.told(looks[s.name].warnings)]
-    return replace(looks[""], text=json.dumps({**looks[""].data, "warnings": told}), parts=named)
+    return replace(looks[""], text=json.dumps({**looks[""].data, "warnings": told}), told=told, parts=named)
 
 
 def _outputs(steps: list[Step], reports: Mapping[str, Report]) -> str:

@@ -55,7 +55,7 @@ class Job:
         }
         # Put into the text as it is: to read a plan of 50,000 tensors and write it again took 0.8 s.
         text = f"{self.plan.to_json().removesuffix('}')}, {json.dumps(beside).removeprefix('{')}"
-        return Report(text, out, dry=True, config=self.config)
+        return Report(text, out, dry=True, config=self.config, told=self.plan.warnings)
 
     def run(self, out: Path, progress: Progress | None) -> Report:
         """Run the plan into the folder `out`."""
@@ -227,4 +227,4 @@ def with_warnings(report: Report, warnings: Sequence[str]) -> Report:
     """A report with further warnings behind its own."""
     if not warnings:
         return report
-    return replace(report, text=json.dumps({**report.data, "warnings": [*report.warnings, *warnings]}))
+    return replace(report, text=json.dumps({**report.data, "warnings": [*report.warnings, *warnings]}), told=None)

@@ -1,6 +1,6 @@
 //! Which files a checkpoint consists of: a single file, those of an index, or what [`folder`] finds.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -15,7 +15,8 @@ const MAX_INDEX: u64 = 100_000_000;
 
 pub(super) struct Listing {
     pub files: Vec<PathBuf>,
-    pub weight_map: Option<Vec<(String, String)>>,
+    /// Which of the files each tensor is in, by the index.
+    pub weight_map: Option<Vec<(String, usize)>>,
     /// What was left out.
     pub warning: Option<String>,
 }
@@ -118,12 +119,15 @@ fn from_index(folder: &Path, index: &Path) -> Result<Listing> {
     let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
         return Err(Error::checkpoint(index, "the index has no `weight_map` object"));
     };
-    let mut files = BTreeSet::new();
-    let mut weight_map = Vec::with_capacity(map.len());
+    let mut places = BTreeMap::new();
     for (tensor, file) in map {
         let Some(file) = file.as_str() else {
             return Err(Error::tensor(index, tensor, "its entry in the index is not a file name"));
         };
+        // Tensors are many more than files, and each look at one is a call of the system.
+        if places.contains_key(file) {
+            continue;
+        }
         let mut parts = Path::new(file).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
             return Err(Error::tensor(
@@ -139,9 +143,11 @@ fn from_index(folder: &Path, index: &Path) -> Result<Listing> {
                 format!("its shard `{file}` is missing; is the download complete?"),
             ));
         }
-        files.insert(file.to_owned());
-        weight_map.push((tensor.clone(), file.to_owned()));
+        places.insert(file, 0);
     }
-    let files = files.iter().map(|f| folder.join(f)).collect();
+    places.values_mut().enumerate().for_each(|(i, place)| *place = i);
+    let files = places.keys().map(|f| folder.join(f)).collect();
+    let place = |(tensor, file): (&String, &Value)| Some((tensor.clone(), *places.get(file.as_str()?)?));
+    let weight_map = map.iter().filter_map(place).collect();
     Ok(Listing { files, weight_map: Some(weight_map), warning: None })
 }

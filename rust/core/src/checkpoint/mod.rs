@@ -189,8 +189,9 @@ impl Checkpoint {
         out.own_files = out.files.len();
         if let Some(map) = &listing.weight_map {
             for (name, file) in map {
-                let found = out.by_name.get(name).map(|i| &out.files[out.tensors[*i].file].path);
-                if found != Some(&path.join(file)) {
+                let found = out.by_name.get(name).map(|i| out.tensors[*i].file);
+                if found != Some(*file) {
+                    let file = listing.files[*file].file_name().unwrap_or_default().display();
                     return Err(Error::tensor(path, name, format!("the index says it is in {file}, which lacks it")));
                 }
             }

@@ -63,7 +63,7 @@ pub fn doubts(plan: &Plan, io: IoMode) -> Result<Vec<String>> {
 /// gradients) are none of them.
 fn others(plan: &Plan, first: usize) -> BTreeSet<usize> {
     let mut all: BTreeSet<usize> = BTreeSet::new();
-    for t in &plan.tensors {
+    for t in plan.tensors.iter() {
         match &t.action {
             Action::Move { from, .. } => all.extend(from.places().iter().map(|p| p.model)),
             Action::Compute { base, inputs, params, .. } => {

@@ -81,6 +81,10 @@ impl Families {
     /// The families among tensors, given with their dtypes in order. Only what does not compute makes one: the `scale` of a
     /// norm that is not quantised stands alone.
     pub fn of<'a>(tensors: impl Iterator<Item = (&'a str, Dtype)> + Clone) -> Self {
+        // Nearly all models: their tens of thousands of names need not be looked into.
+        if tensors.clone().all(|(_, dtype)| dtype.computes()) {
+            return Self::default();
+        }
         let weight = |name: &'a str| name.strip_suffix(".weight").unwrap_or(name);
         let mut companions: HashSet<&str> = tensors.clone().filter_map(|(name, _)| stem(name)).collect();
         let quantised: HashSet<&str> = tensors

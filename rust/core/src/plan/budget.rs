@@ -81,7 +81,7 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
         }
         if chunk == MIN_CHUNK {
             let smallest = (fixed + largest).div_ceil(1 << 20);
-            let tensors = plans.iter().flat_map(|plan| &plan.tensors);
+            let tensors = plans.iter().flat_map(|plan| plan.tensors.iter());
             let named = tensors.zip(needs.iter().flatten()).find(|(_, n)| **n == largest && **n > fixed);
             let named = named.map_or(String::new(), |(t, n)| format!(" (`{}` alone takes {} MiB)", t.name, n >> 20));
             let fewer = if threads > 1 { "; fewer threads take less" } else { "" };

@@ -395,7 +395,7 @@ impl Draft {
             labels: self.models.labels(),
             models: self.models.checkpoints,
             shards: layout.shards,
-            tensors,
+            tensors: tensors.into(),
             groups,
             unused,
             warnings: self.warnings,

@@ -80,7 +80,7 @@ impl Plan {
             let head = json!({"format": 3, "headers": headers, "labels": self.labels, "shards": shards});
             let mut leaves = crate::digest::Leaves::new();
             leaves.update(head.to_string().as_bytes());
-            for t in &self.tensors {
+            for t in self.tensors.iter() {
                 leaves.update(&serde_json::to_vec(&self.told(t, false)).unwrap_or_default());
             }
             crate::digest::hex(crate::digest::combine(leaves.finish().into_iter()))
@@ -227,7 +227,7 @@ impl Plan {
             vocabulary,
             models: opened.clone(),
             shards,
-            tensors,
+            tensors: tensors.into(),
             hash: OnceLock::new(),
         };
         if plan.hash() != text(value, "hash")? {

@@ -19,13 +19,15 @@ pub fn build(merge: &Merge, seed: u64, vocabulary: Option<&Vocabulary>) -> Resul
     let slices = || merge.parts.iter().flat_map(|p| &p.slices);
     refuse_misplaced(slices(), spec)?;
     let mut models = Models::default();
+    let sources = || slices().flat_map(|s| s.base.iter().chain(s.sources.iter().map(|m| &m.model)));
+    models.ahead(merge.base.iter().chain(sources()));
     // The output's config is the base's, else the first model's; never at random.
     let from = match (&merge.base, slices().next()) {
         (Some(base), _) => models.open(base)?,
         (None, Some(first)) => models.open(&first.sources[0].model)?,
         (None, None) => return Err(Error::recipe("slices", "is empty")),
     };
-    for path in slices().flat_map(|s| s.base.iter().chain(s.sources.iter().map(|m| &m.model))) {
+    for path in sources() {
         models.open(path)?;
     }
     models.named_by(from, merge.experts)?;

@@ -97,7 +97,10 @@ impl Action {
 
     /// Every tensor it reads, in the order of the views.
     pub fn places(&self) -> Vec<Place> {
-        self.views().iter().flat_map(View::places).collect()
+        match self {
+            Self::Move { from, same } => from.places().into_iter().chain(same.iter().copied()).collect(),
+            Self::Compute { base, inputs, .. } => base.iter().chain(inputs).flat_map(View::places).collect(),
+        }
     }
 
     /// What making it costs; of a move one pass.
@@ -237,8 +240,8 @@ pub struct Plan {
     pub labels: Vec<String>,
     /// The files written.
     pub shards: Vec<Shard>,
-    /// The tensors written, in the order of their bytes.
-    pub tensors: Vec<TensorPlan>,
+    /// The tensors written, in the order of their bytes; shared by the plan and its like with more told.
+    pub tensors: Arc<[TensorPlan]>,
     /// Tensors that share statistics.
     pub groups: Vec<Group>,
     /// Input tensors left out.

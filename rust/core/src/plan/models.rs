@@ -18,6 +18,8 @@ pub struct Models {
     /// The checkpoints.
     pub checkpoints: Vec<Arc<Checkpoint>>,
     by_name: HashMap<Reference, usize>,
+    /// Opened before they are asked for, and what came of it.
+    ahead: HashMap<Reference, Result<Checkpoint>>,
     /// The quantised weights of each.
     families: Vec<OnceLock<Families>>,
     /// The model whose tensors' names those of the others are brought to.
@@ -27,6 +29,26 @@ pub struct Models {
 }
 
 impl Models {
+    /// Opens models side by side, a thread each, for [`Self::open`] to take: with 50,000 tensors one takes a tenth of a second.
+    /// What is wrong with one is an error where it is asked for.
+    pub fn ahead<'a>(&mut self, models: impl Iterator<Item = &'a Reference>) {
+        let wanted: HashMap<Reference, &Reference> = models.map(|model| (model.real(), model)).collect();
+        let wanted: Vec<(Reference, &Reference)> = wanted.into_iter().collect();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if wanted.len() < 2 || cores < 2 {
+            return;
+        }
+        for some in wanted.chunks(cores) {
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = some.iter().map(|(_, model)| scope.spawn(|| Checkpoint::of(model))).collect();
+                threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+            });
+            // One that panicked is opened again, and panics where its caller sees it.
+            let opened = some.iter().zip(opened).filter_map(|((real, _), found)| Some((real.clone(), found.ok()?)));
+            self.ahead.extend(opened);
+        }
+    }
+
     /// The index of a model, opened at its first mention.
     ///
     /// # Errors
@@ -37,7 +59,8 @@ impl Models {
         if let Some(i) = self.by_name.get(&real) {
             return Ok(*i);
         }
-        self.checkpoints.push(Arc::new(Checkpoint::of(model)?));
+        let opened = self.ahead.remove(&real).unwrap_or_else(|| Checkpoint::of(model))?;
+        self.checkpoints.push(Arc::new(opened));
         self.families.push(OnceLock::new());
         self.by_name.insert(real, self.checkpoints.len() - 1);
         self.name(self.checkpoints.len() - 1)?;

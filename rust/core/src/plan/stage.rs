@@ -62,9 +62,9 @@ impl<'a> Stage<'a> {
         std::iter::once(self.lead())
             .chain(self.members())
             .flat_map(|s| &draft.models.get(s.model).tensors)
+            .filter(|t| seen.insert(t.name.as_str()))
             // What the lead has under another name is that tensor.
             .filter(|t| lead.find_alike(&t.name).is_none_or(|i| lead.tensors[i].name == t.name))
-            .filter(|t| seen.insert(t.name.as_str()))
             .map(|t| t.name.clone())
             .collect()
     }

@@ -7,26 +7,34 @@ use crate::view::Place;
 
 /// Every tensor of `models` that no output reads; `outputs` are the output's tensors with what they read.
 pub(super) fn list<'a>(models: &Models, outputs: impl Iterator<Item = (&'a str, Vec<Place>)>) -> Vec<Unused> {
+    let outputs: Vec<(&str, Vec<Place>)> = outputs.collect();
+    let mut used: Vec<Vec<bool>> = models.checkpoints.iter().map(|c| vec![false; c.tensors.len()]).collect();
+    for place in outputs.iter().flat_map(|(_, places)| places) {
+        used[place.model][place.tensor] = true;
+    }
+    // Mostly nothing is left over, and the rest need not be made.
+    if used.iter().flatten().all(|used| *used) {
+        return Vec::new();
+    }
     let labels = models.labels();
-    let mut used: HashSet<Place> = HashSet::new();
     let mut made: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (name, places) in outputs {
+    for (name, places) in &outputs {
         let mut from: Vec<usize> = places.iter().map(|p| p.model).collect();
         from.dedup();
         made.insert(name, from);
-        used.extend(places);
     }
     // Layers of a model that something is taken from.
     let layer = |p: &Place| {
         let (stack, layer) = models.get(p.model).anatomy().place(&models.tensor(*p).name)?;
         Some((p.model, stack, layer))
     };
-    let layers: HashSet<(usize, usize, usize)> = used.iter().filter_map(layer).collect();
+    let read = outputs.iter().flat_map(|(_, places)| places);
+    let layers: HashSet<(usize, usize, usize)> = read.filter_map(layer).collect();
     let mut out = Vec::new();
     for (model, checkpoint) in models.checkpoints.iter().enumerate() {
         for (tensor, t) in checkpoint.tensors.iter().enumerate() {
             let place = Place { model, tensor };
-            if used.contains(&place) {
+            if used[model][tensor] {
                 continue;
             }
             let reason = match (made.get(t.name.as_str()), layer(&place)) {
