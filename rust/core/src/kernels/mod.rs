@@ -6,6 +6,7 @@
 pub mod arith;
 mod bounds;
 pub mod cast;
+pub mod exp;
 pub mod isa;
 pub mod low_rank;
 pub mod reduce;

@@ -1,27 +1,18 @@
 //! The search for k-th largest magnitudes, scan by scan.
 //!
-//! Changes between bf16 checkpoints take few distinct values: a sample tells which one the k-th probably is, and a pass that counts
-//! what is above that and what equals it proves it, at a third of what a histogram costs. Of values that are many the sample gives two
-//! bounds, and the pass counts what is above both and lists what lies between: with adapters on both models `ties` took 1.3 times
-//! what it takes of folded ones (0.4 GB each), and by histograms, each of which forms the products anew, 2.1 times (1.3 GB each).
-//! Where a guess is wrong, or a
-//! list too long, the histograms are made; what comes out does not depend on the sample.
+//! A sample gives a window in which the k-th probably lies, and a pass that counts what is above it proves it, at a third of what a
+//! histogram costs. Changes between bf16 checkpoints take few distinct values: those of the window that are frequent are counted,
+//! and all others in it listed. With adapters on both models `ties` took 1.3 times what it takes of folded ones (0.4 GB each), and by
+//! histograms, each of which forms the products anew, 2.1 times (1.3 GB each). Where the window is wrong, or a list too long, the
+//! histograms are made; what comes out does not depend on the sample.
 
 pub use super::bounds::{LIST, SPAN_LIST, gather};
-use super::bounds::{between, bounds, not_below};
+use super::bounds::{SIDES, Window};
 use super::select::{Cut, count_high, count_low, is_round, join, kth_bin};
 pub use super::wanted::{Into, Wanted};
 
-/// Values that a sample proposes for each k-th: the likeliest, and its neighbours.
-const GUESSES: usize = 3;
-/// Counts of a guess: what is not below it, and what is above it.
-const SIDES: usize = 2 * GUESSES;
 /// Tensors with fewer elements are not sampled.
 const SAMPLED: u64 = 1 << 19;
-/// A value that holds a smaller share of a sample is one of very many: guesses would miss.
-const FREQUENT: f64 = 1.0 / 256.0;
-/// Share of a sample's values whose low bits are zero from which on bins of it stand for single values.
-const ROUND: f64 = 0.9;
 
 /// What the scans of a search find out, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,28 +37,20 @@ pub struct Selection {
     /// The histogram bin of the threshold, and how many elements lie above it.
     high: (u32, u64),
     cut: Cut,
-    /// What it may be, the likeliest first.
-    guesses: [u32; GUESSES],
     /// True if the elements equal to the threshold have been counted span by span.
     ranked: bool,
-    /// True once a guess was right.
+    /// True once it was found by a window.
     guessed: bool,
-    /// Instead of guesses: between which magnitudes, the second not one of them, it probably lies.
-    bounds: Option<(u32, u32)>,
+    /// Where it probably lies.
+    window: Option<Window>,
+    /// Which count of the window is that of the elements equal to the threshold, if these were counted there last.
+    side: Option<usize>,
 }
 
 impl Selection {
     /// A search for the `keep` largest; of 0 it finds a cut that keeps nothing, without looking.
     fn new(keep: u64) -> Self {
-        Self {
-            keep,
-            high: (0, 0),
-            cut: Cut::NOTHING,
-            guesses: [0; GUESSES],
-            ranked: keep == 0,
-            guessed: false,
-            bounds: None,
-        }
+        Self { keep, high: (0, 0), cut: Cut::NOTHING, ranked: keep == 0, guessed: false, window: None, side: None }
     }
 
     /// Adds values: `counts` is this selection's histogram, `rank` its count of ties.
@@ -82,65 +65,14 @@ impl Selection {
         }
     }
 
-    /// Takes the histogram of a sample of `of` elements; false if nothing can be guessed.
-    fn guess(&mut self, counts: &[u64], round: u64, of: u64) -> bool {
-        let total: u64 = counts.iter().sum();
-        if self.keep == 0 || total == 0 {
-            return false;
+    /// Takes what was counted and listed of the window, of `of` elements.
+    fn check(&mut self, of: u64, counts: &[u64], list: &mut [u32]) {
+        let found = self.window.take().and_then(|window| window.find(self.keep, of, counts, list));
+        if let Some((cut, guess)) = found {
+            (self.cut, self.guessed) = (cut, true);
+            // Of guesses the spans have counted what equals them, after the ends of the window.
+            (self.side, self.ranked) = (guess.map(|i| 2 + i), guess.is_some());
         }
-        let k = (self.keep as f64 / of as f64 * total as f64).ceil() as u64;
-        let (bin, before) = kth_bin(counts, k.clamp(1, total));
-        let at = bin as usize;
-        let single = round as f64 >= ROUND * (total - counts[0]) as f64;
-        let frequent = |n: &u64| *n as f64 >= FREQUENT * total as f64;
-        let below = counts[..at].iter().rposition(frequent);
-        let above = counts[at + 1..].iter().position(frequent).map(|i| at + 1 + i);
-        // Between two of them the nearer one is likelier.
-        let nearer = if k - before.min(k) <= counts[at] / 2 { above.or(below) } else { below.or(above) };
-        if !single || !frequent(&counts[at]) {
-            self.bounds = bounds(counts, k, total, of);
-            if self.bounds.is_some() || !single {
-                return self.bounds.is_some();
-            }
-        }
-        let Some(first) = Some(at).filter(|at| frequent(&counts[*at])).or(nearer) else { return false };
-        let other = |side: Option<usize>| side.filter(|s| *s != first).unwrap_or(at);
-        self.guesses = [first, other(below), other(above)].map(|bin| join(bin as u32, 0));
-        true
-    }
-
-    /// Takes what was counted and listed of the guesses: one of them may be the k-th.
-    fn check(&mut self, counts: &[u64], list: &mut [u32]) {
-        if self.bounds.take().is_some() {
-            let (from, above) = (counts[0], counts[1]);
-            if above < self.keep && self.keep <= from && list.len() as u64 == from - above {
-                let at = list.len() - (self.keep - above) as usize;
-                let (_, threshold, larger) = list.select_nth_unstable(at);
-                let threshold = *threshold;
-                let above = above + larger.iter().filter(|m| **m > threshold).count() as u64;
-                let equal = list.iter().filter(|m| **m == threshold).count() as u64;
-                self.cut = Cut { threshold, ties: self.keep - above, equal };
-                (self.ranked, self.guessed) = (false, true);
-            }
-            return;
-        }
-        for (i, (guess, sides)) in self.guesses.iter().zip(counts.chunks_exact(2)).enumerate() {
-            let (from, above) = (sides[0], sides[1]);
-            if above < self.keep && self.keep <= from {
-                self.cut = Cut { threshold: *guess, ties: self.keep - above, equal: from - above };
-                // Of the first guess the spans have counted what equals it.
-                (self.ranked, self.guessed) = (i == 0, true);
-            }
-        }
-    }
-
-    /// Where the counting of guesses draws its lines.
-    fn sides(&self) -> [u32; SIDES] {
-        let mut out = [0; SIDES];
-        for (sides, guess) in out.chunks_exact_mut(2).zip(self.guesses) {
-            sides.copy_from_slice(&[guess, guess + 1]);
-        }
-        out
     }
 
     /// Takes the totals of a scan; `inside` is the total of this selection's ranks.
@@ -150,6 +82,7 @@ impl Selection {
         }
         if self.guessed {
             self.ranked = matches!(step, Step::Low | Step::Ties);
+            self.side = None;
             return;
         }
         match step {
@@ -230,8 +163,7 @@ impl Search {
             // How many are round.
             Step::Sample => of(self.groups.len(), self.groups.len(), 0),
             Step::High => of(self.groups.len(), 0, 0),
-            // What equals the first guess comes first: it is the rank that is wanted in the end.
-            Step::Guess => of(0, slots * (1 + SIDES), slots),
+            Step::Guess => of(0, slots * SIDES, slots),
             Step::Low => of(slots, slots, 0),
             Step::Ties => of(0, slots, 0),
             Step::Done => None,
@@ -254,7 +186,7 @@ impl Search {
         let sampled = self.step == Step::Sample;
         Wanted {
             histograms: slots,
-            ranks: if sampled { slots * (1 + SIDES) } else { slots },
+            ranks: if sampled { slots * SIDES } else { slots },
             lists: if sampled { slots } else { 0 },
         }
     }
@@ -281,18 +213,10 @@ impl Search {
             return;
         }
         if self.step == Step::Guess {
-            let slots = self.slots();
-            for (slot, selection) in (first..).zip(selections).filter(|(_, s)| s.keep > 0) {
-                let (equal, sides) = ranks.split_at_mut(slots);
-                let sides = &mut sides[slot * SIDES..(slot + 1) * SIDES];
-                if let (Some((from, to)), Some(list)) = (selection.bounds, lists.get_mut(slot)) {
-                    not_below::<2>(x, &[from, to], sides);
-                    between(x, from, to, list);
-                    continue;
+            for (slot, selection) in (first..).zip(selections) {
+                if let (Some(window), Some(list)) = (&selection.window, lists.get_mut(slot)) {
+                    window.scan(x, &mut ranks[slot * SIDES..(slot + 1) * SIDES], list);
                 }
-                let before = sides[0] - sides[1];
-                not_below(x, &selection.sides(), sides);
-                equal[slot] += sides[0] - sides[1] - before;
             }
             return;
         }
@@ -330,18 +254,19 @@ impl Search {
 
     /// Takes the totals of a scan that looks for guesses, or at them.
     fn take_guesses(&mut self, counts: &[Vec<u64>], ranks: &[u64], lists: &mut [Vec<u32>]) {
-        let (slots, of, sample) = (self.slots(), self.of, self.step == Step::Sample);
+        let (of, sample) = (self.of, self.step == Step::Sample);
         let mut slot = 0;
         let mut guesses = false;
         for (group, selections) in self.groups.iter_mut().enumerate() {
             for selection in selections {
                 if sample {
                     let round = ranks.get(group).copied().unwrap_or(0);
-                    guesses |= selection.guess(counts.get(group).map_or(&[][..], |c| c), round, of);
+                    let counts = counts.get(group).map_or(&[][..], |c| c);
+                    selection.window = Window::new(counts, round, selection.keep, of);
+                    guesses |= selection.window.is_some();
                 } else if selection.keep > 0 {
-                    let first = slots + slot * SIDES;
                     let list = lists.get_mut(slot).map_or(&mut [][..], |l| l);
-                    selection.check(ranks.get(first..first + SIDES).unwrap_or_default(), list);
+                    selection.check(of, ranks.get(slot * SIDES..(slot + 1) * SIDES).unwrap_or_default(), list);
                 }
                 slot += 1;
             }
@@ -370,6 +295,12 @@ impl Search {
     /// Slot of a group's first selection.
     pub fn slot(&self, group: usize) -> usize {
         self.groups[..group].iter().map(Vec::len).sum()
+    }
+
+    /// Where among the ranks of the last scan that had any those of a group's selections are.
+    pub fn ranks(&self, group: usize) -> impl Iterator<Item = usize> {
+        let of = |(slot, s): (usize, &Selection)| s.side.map_or(slot, |side| slot * SIDES + side);
+        (self.slot(group)..).zip(&self.groups[group]).map(of)
     }
 
     /// Number of selections.

@@ -9,6 +9,9 @@ use super::isa::vectorised;
 /// Bins of a histogram: one per value of the high 16 bits; the low pass uses half of them.
 pub const BINS: usize = 1 << 16;
 const LOW: u32 = 15;
+/// Elements that are cut at a time.
+const PART: usize = 1024;
+
 /// Bits of `|x|`: an integer that orders as the magnitude does.
 #[inline(always)]
 pub fn magnitude(x: f32) -> u32 {
@@ -111,25 +114,56 @@ impl Cut {
     /// Multiplies what is kept by `factor` and the rest by zero. `seen` counts the elements equal to the threshold met so
     /// far in the tensor.
     pub fn apply(&self, x: &mut [f32], factor: f32, seen: &mut u64) {
-        if self.ties == self.equal {
-            return keep_from(x, self.threshold, factor);
+        for x in x.chunks_mut(PART) {
+            match self.least(x, seen) {
+                Ok(least) => keep_from(x, least, factor),
+                Err(left) => self.keep_first(x, left, factor),
+            }
         }
-        for x in x.chunks_mut(1024) {
-            let equal = equal_to(x, self.threshold);
-            if *seen + equal <= self.ties {
-                keep_from(x, self.threshold, factor);
-            } else if *seen >= self.ties {
-                keep_from(x, self.threshold + 1, factor);
-            } else {
-                let mut left = self.ties - *seen;
-                for x in x {
-                    let m = magnitude(*x);
-                    let keep = m > self.threshold || (m == self.threshold && left > 0);
-                    left -= u64::from(keep && m == self.threshold);
-                    *x *= if keep { factor } else { 0.0 };
+    }
+
+    /// What [`Self::apply`] would leave, less what `inner` would, which keeps fewer.
+    pub fn apply_without(&self, inner: &Self, x: &mut [f32], factor: f32, seen: &mut u64, seen_inner: &mut u64) {
+        for x in x.chunks_mut(PART) {
+            match (self.least(x, seen), inner.least(x, seen_inner)) {
+                (Ok(least), Ok(above)) => keep_between(x, least, above, factor),
+                (own, inner_own) => {
+                    let mut copy = [0f32; PART];
+                    let dropped = &mut copy[..x.len()];
+                    dropped.copy_from_slice(x);
+                    for (cut, own, x) in [(self, own, &mut *x), (inner, inner_own, &mut *dropped)] {
+                        match own {
+                            Ok(least) => keep_from(x, least, factor),
+                            Err(left) => cut.keep_first(x, left, factor),
+                        }
+                    }
+                    // Both come from the same product, so the difference is exact.
+                    x.iter_mut().zip(&*dropped).for_each(|(x, d)| *x -= *d);
                 }
             }
-            *seen += equal;
+        }
+    }
+
+    /// The least magnitude that is kept of `x`; or, if it is the threshold and not all that equal it are, how many are.
+    fn least(&self, x: &[f32], seen: &mut u64) -> Result<u32, u64> {
+        if self.ties == self.equal {
+            return Ok(self.threshold);
+        }
+        let before = *seen;
+        *seen += equal_to(x, self.threshold);
+        match self.ties.saturating_sub(before) {
+            0 => Ok(self.threshold + 1),
+            left if *seen - before <= left => Ok(self.threshold),
+            left => Err(left),
+        }
+    }
+
+    fn keep_first(&self, x: &mut [f32], mut left: u64, factor: f32) {
+        for x in x {
+            let m = magnitude(*x);
+            let keep = m > self.threshold || (m == self.threshold && left > 0);
+            left -= u64::from(keep && m == self.threshold);
+            *x *= if keep { factor } else { 0.0 };
         }
     }
 
@@ -145,6 +179,18 @@ vectorised! {
             // The factor is chosen, not the outcome: were one of them "unchanged", the compiler would store under a mask, and
             // masked stores ran at a tenth of the speed here. A NaN stays one, kept or not.
             *x *= if magnitude(*x) >= threshold { factor } else { 0.0 };
+        }
+    }
+}
+
+vectorised! {
+    /// The difference of two products, as if what is kept from the one and from the other were formed apart.
+    fn keep_between(x: &mut [f32], least: u32, above: u32, factor: f32) {
+        for x in x {
+            let m = magnitude(*x);
+            let outer = *x * if m >= least { factor } else { 0.0 };
+            let inner = *x * if m >= above { factor } else { 0.0 };
+            *x = outer - inner;
         }
     }
 }

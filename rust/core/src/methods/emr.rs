@@ -4,7 +4,8 @@ use super::{
     Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
 };
 use crate::dtype::Dtype;
-use crate::kernels::arith::{moved, of_changes};
+use crate::kernels::arith::{moved, of_changes, of_one, one};
+use crate::kernels::isa::vectorised;
 use crate::kernels::reduce::BLOCK;
 
 pub(super) struct Emr;
@@ -83,6 +84,49 @@ fn unified(changes: &[f64]) -> f64 {
     sign * changes.iter().map(|d| d * sign).fold(sum * 0.0, |a, b| if b > a { b } else { a })
 }
 
+/// The sizes of the task's changes, and of what is elected where its sign is theirs. Several elements at a time: one after the other
+/// `emr` with a task took half a second of CPU longer (0.34 GB a model).
+fn sizes(base: &[f32], inputs: &[&[f32]], task: &[f32], own: &mut [f64], masked: &mut [f64]) {
+    match inputs {
+        [a] => sizes_n(base, &[a], task, own, masked),
+        [a, b] => sizes_n(base, &[a, b], task, own, masked),
+        [a, b, c] => sizes_n(base, &[a, b, c], task, own, masked),
+        [a, b, c, d] => sizes_n(base, &[a, b, c, d], task, own, masked),
+        _ => {
+            let mut changes = vec![0.0; inputs.len()];
+            for (e, (own, masked)) in own.iter_mut().zip(masked).enumerate() {
+                let base = f64::from(base[e]);
+                changes.iter_mut().zip(inputs).for_each(|(d, x)| *d = f64::from(x[e]) - base);
+                (*own, *masked) = size(f64::from(task[e]) - base, unified(&changes));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn size(own: f64, unified: f64) -> (f64, f64) {
+    (own.abs(), if own * unified > 0.0 { unified.abs() } else { 0.0 })
+}
+
+vectorised! {
+    fn sizes_n[const N: usize][N](
+        base: &[f32],
+        inputs: &[&&[f32]; N],
+        task: &[f32],
+        own: &mut [f64],
+        masked: &mut [f64],
+    ) {
+        let n = own.len();
+        let inputs: [&[f32]; N] = std::array::from_fn(|i| &inputs[i][..n]);
+        let (base, task, masked) = (&base[..n], &task[..n], &mut masked[..n]);
+        for e in 0..n {
+            let base = f64::from(base[e]);
+            let changes = inputs.map(|x| f64::from(x[e]) - base);
+            (own[e], masked[e]) = size(f64::from(task[e]) - base, unified(&changes));
+        }
+    }
+}
+
 impl Kernel for Bound {
     fn cost(&self) -> Cost {
         let sums = if self.task.is_some() { 2 } else { 0 };
@@ -95,17 +139,15 @@ impl Kernel for Bound {
 
     fn scan(&self, tile: &Tile, stats: &mut Stats) {
         let (Some(base), Some(task)) = (tile.base, self.task) else { return };
-        let mut changes = vec![0.0; tile.inputs.len()];
+        let (mut own, mut masked) = ([0.0; BLOCK], [0.0; BLOCK]);
         for at in (0..base.len()).step_by(BLOCK) {
-            let (mut own, mut masked) = (0.0, 0.0);
-            for e in at..(at + BLOCK).min(base.len()) {
-                changes.iter_mut().zip(tile.inputs).for_each(|(d, x)| *d = f64::from(x[e]) - f64::from(base[e]));
-                let (d, u) = (changes[task], unified(&changes));
-                own += d.abs();
-                masked += if d * u > 0.0 { u.abs() } else { 0.0 };
-            }
-            stats.sums[0] += own / tile.of as f64;
-            stats.sums[1] += masked / tile.of as f64;
+            let block = at..(at + BLOCK).min(base.len());
+            let inputs: Vec<&[f32]> = tile.inputs.iter().map(|x| &x[block.clone()]).collect();
+            let (own, masked) = (&mut own[..block.len()], &mut masked[..block.len()]);
+            sizes(&base[block], &inputs, inputs[task], own, masked);
+            // One after the other: the order of a sum is part of what comes out.
+            stats.sums[0] += own.iter().fold(0.0, |sum, d| sum + d) / tile.of as f64;
+            stats.sums[1] += masked.iter().fold(0.0, |sum, u| sum + u) / tile.of as f64;
         }
     }
 
@@ -128,9 +170,9 @@ impl Kernel for Bound {
             return of_changes(base, tile.inputs, &[], out, |b, changes, _| moved(b, unified(changes)));
         };
         let scale = self.scale.unwrap_or(0.0);
-        of_changes(base, tile.inputs, &[], out, |b, changes, _| {
+        of_changes(base, tile.inputs, &one(task, tile.inputs.len()), out, |b, changes, which| {
             let u = unified(changes);
-            let kept = changes[task] * u > 0.0;
+            let kept = of_one(changes, which) * u > 0.0;
             if self.mask { f32::from(u8::from(kept)) } else { moved(b, u * if kept { scale } else { 0.0 }) }
         });
     }

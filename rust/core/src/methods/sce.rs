@@ -238,8 +238,8 @@ impl Bound {
     /// Measures the variance and zeroes it where an element is not selected.
     fn select(&self, block: &mut Block, seen: &mut [u64]) {
         block.measure();
-        if let [selection] = self.search.group(0) {
-            selection.cut().apply(&mut block.variance, 1.0, &mut seen[0]);
+        if let ([selection], Some(at)) = (self.search.group(0), self.search.ranks(0).next()) {
+            selection.cut().apply(&mut block.variance, 1.0, &mut seen[at]);
         }
     }
 

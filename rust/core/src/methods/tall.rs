@@ -1,7 +1,7 @@
 //! TALL masks: which elements of the summed change a task needs, and the consensus of these masks.
 
 use super::{ANY, Base, Class, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile};
-use crate::kernels::arith::{moved, of_changes};
+use crate::kernels::arith::{moved, of_changes, of_one, one};
 
 const THRESHOLD: Parameter = Parameter::each(
     "tall_lambda",
@@ -44,10 +44,10 @@ impl Method for TallMask {
         let (threshold, alpha) = (params.numbers("tall_lambda")[task - 1], params.number("alpha"));
         Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
             let Some(base) = tile.base else { return };
-            of_changes(base, tile.inputs, &[], out, |b, changes, _| {
+            of_changes(base, tile.inputs, &one(task - 1, tile.inputs.len()), out, |b, changes, which| {
                 let total = alpha * changes.iter().sum::<f64>();
                 // A NaN stays one, needed or not.
-                moved(b, total * if needs(changes[task - 1], total, threshold) { 1.0 } else { 0.0 })
+                moved(b, total * if needs(of_one(changes, which), total, threshold) { 1.0 } else { 0.0 })
             });
         })))
     }

@@ -79,7 +79,7 @@ pub struct Pipeline {
 
 /// What thinning keeps from unit to unit and from model to model.
 struct Marks<'m> {
-    /// Elements equal to a threshold met so far, from this input's first selection on.
+    /// Elements equal to thresholds met so far; see [`Search::ranks`].
     ranks: &'m mut [u64],
     /// Elements of the unit that earlier models have kept.
     taken: &'m mut [f32],
@@ -203,15 +203,17 @@ impl Pipeline {
         let input = &self.inputs[i];
         match input.sparsify {
             Sparsify::None => arith::scale_in_place(x, factor),
-            Sparsify::Order => match (self.search.group(i), &mut *marks.ranks) {
-                ([outer], [seen, ..]) => outer.cut().apply(x, factor, seen),
-                ([outer, inner], [seen, before, ..]) => sparsify::without(
-                    x,
-                    |x| inner.cut().apply(x, factor, before),
-                    |x| outer.cut().apply(x, factor, seen),
-                ),
-                _ => {}
-            },
+            Sparsify::Order => {
+                let mut seen = self.search.ranks(i).map(|at| marks.ranks[at]).collect::<Vec<_>>();
+                match (self.search.group(i), &mut seen[..]) {
+                    ([outer], [seen]) => outer.cut().apply(x, factor, seen),
+                    ([outer, inner], [seen, before]) => {
+                        outer.cut().apply_without(inner.cut(), x, factor, seen, before);
+                    }
+                    _ => {}
+                }
+                self.search.ranks(i).zip(seen).for_each(|(at, n)| marks.ranks[at] = n);
+            }
             Sparsify::RowOrder => sparsify::band(x, input.kept.start as usize, input.kept.end as usize, factor),
             Sparsify::Random => sparsify::random(x, key, start, input.density, factor),
             Sparsify::ByRank => sparsify::by_rank(x, key, start, input.chances, factor),
@@ -287,7 +289,7 @@ impl Kernel for Pipeline {
                     continue;
                 }
                 self.norm(&x, &mut stats.sums[2 * i]);
-                let mut marks = Marks { ranks: &mut stats.before[self.search.slot(i)..], taken: &mut taken };
+                let mut marks = Marks { ranks: &mut stats.before, taken: &mut taken };
                 self.sparsify(i, tile, range.start, 1.0, &mut marks, &mut x);
                 self.norm(&x, &mut stats.sums[2 * i + 1]);
             }
@@ -340,7 +342,7 @@ impl Kernel for Pipeline {
                 let input = &self.inputs[i];
                 tile.change(i, range.clone(), x);
                 let factor = weights[i] * input.factor;
-                let mut marks = Marks { ranks: &mut ranks[self.search.slot(i)..], taken: &mut taken };
+                let mut marks = Marks { ranks: &mut *ranks, taken: &mut taken };
                 self.sparsify(i, tile, range.start, factor, &mut marks, x);
             }
             for at in (0..len).step_by(BLOCK) {

@@ -82,19 +82,7 @@ pub fn band(x: &mut [f32], from: usize, to: usize, factor: f32) {
     let mut keys = scratch::values(x.len());
     let outer = cut_here(x, to, &mut keys);
     let inner = cut_here(x, from, &mut keys);
-    without(x, |x| inner.apply(x, factor, &mut 0), |x| outer.apply(x, factor, &mut 0));
-}
-
-/// What `outer` leaves of `x`, less what `inner` leaves of it.
-pub fn without(x: &mut [f32], inner: impl FnOnce(&mut [f32]), outer: impl FnOnce(&mut [f32])) {
-    let mut dropped = scratch::values(x.len());
-    dropped.copy_from_slice(x);
-    inner(&mut dropped);
-    outer(x);
-    for (x, d) in x.iter_mut().zip(&*dropped) {
-        // Both come from the same product, so the difference is exact.
-        *x -= *d;
-    }
+    outer.apply_without(&inner, x, factor, &mut 0, &mut 0);
 }
 
 /// Keeps the largest `keep` elements of a block that no earlier model kept, times `factor`.
