@@ -134,18 +134,18 @@ class Runner:
         )
 
     def find(self) -> None:
-        """All that must be known before anything is written."""
+        """All that must be known before anything is written; what is known already is not found again."""
         if self._batches:
             self._batches.find()
         for number, members in enumerate(self.planned.groups):
             works = [self.planned.works[i] for i in members]
             form, elements = self._form(works[0]), sum(w.elements for w in works)
-            if form.wide is not None and elements:
+            if form.wide is not None and elements and number not in self.wide:
                 self.wide[number] = form.wide(works[0].params, elements, self._all_blocks(works))
         self._rewind()
         for i, work in self._computed():
             form = self._form(work)
-            if form.find is not None:
+            if form.find is not None and i not in self.found:
                 wide = None if work.group is None else self.wide.get(work.group)
                 self.found[i] = form.find(work.params, work.shape, lambda work=work: self.blocks(work), wide)
 
@@ -190,13 +190,13 @@ class Runner:
         return isinstance(source, Flat) and target.is_set_to(source.tensor)
 
     def probe(self) -> None:
-        """Computes the block that takes the most memory and throws it away."""
+        """Makes what computes each tensor, so that coefficients that cannot be are refused before anything is written; computes the
+        block that takes the most memory, and throws it away.
+        """
         largest = max((w for _, w in self._computed()), key=lambda w: min(w.elements, self.block) * len(w.sources), default=None)
-        if largest is not None:
-            for work, apply in self.applies():
-                if work is largest:
-                    apply(next(self.blocks(work)))
-                    return
+        for work, apply in self.applies():
+            if work is largest:
+                apply(next(self.blocks(work)))
 
 
 def _whole(size: int, unit: int) -> int:

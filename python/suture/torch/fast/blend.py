@@ -11,48 +11,47 @@ from suture.torch.fast.table import WARPS, Table
 
 
 @triton.jit
-def operand(origin, places, row, column, COLUMNS: tl.constexpr, at, inside):
-    """The elements of an operand as float32."""
-    place = tl.multiple_of(tl.load(places + row * COLUMNS + column), 8)
-    return tl.load(origin + place + at, mask=inside, other=0.0).to(tl.float32)
+def operand(origin, starts, t, column, COLUMNS: tl.constexpr, at, inside):
+    """The elements of an operand in tile `t` as float32."""
+    start = tl.multiple_of(tl.load(starts + t * COLUMNS + column), 8)
+    return tl.load(origin + start + at, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def put(origin, places, row, column, COLUMNS: tl.constexpr, at, inside, values):
+def put(origin, starts, t, column, COLUMNS: tl.constexpr, at, inside, values):
     """Writes float32 values into an operand, rounded once."""
-    place = tl.multiple_of(tl.load(places + row * COLUMNS + column), 8)
-    tl.store(origin + place + at, values.to(origin.dtype.element_ty), mask=inside)
+    start = tl.multiple_of(tl.load(starts + t * COLUMNS + column), 8)
+    tl.store(origin + start + at, values.to(origin.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def where(rows, tiles, lengths, TILE: tl.constexpr):
-    """Which tensor a program works on, at which elements, and which of these there are."""
-    t = tl.program_id(0)
-    row = tl.load(rows + t).to(tl.int64)
-    at = tl.load(tiles + t).to(tl.int64) * TILE + tl.arange(0, TILE)
-    return row, at, at < tl.load(lengths + row)
+def here(rows, left, TILE: tl.constexpr):
+    """The tile of a program, the tensor it is of, its elements, and which of them there are."""
+    t = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, TILE)
+    return t, tl.load(rows + t).to(tl.int64), at, at < tl.load(left + t)
 
 
 @triton.jit
-def _combine(origin, places, lengths, rows, tiles, weights, N: tl.constexpr, BASED: tl.constexpr, TILE: tl.constexpr):
+def _combine(origin, starts, rows, left, weights, N: tl.constexpr, BASED: tl.constexpr, TILE: tl.constexpr):
     COLUMNS: tl.constexpr = N + 1 + BASED
-    row, at, inside = where(rows, tiles, lengths, TILE)
+    t, row, at, inside = here(rows, left, TILE)
     if BASED:
-        base = operand(origin, places, row, 0, COLUMNS, at, inside)
+        base = operand(origin, starts, t, 0, COLUMNS, at, inside)
         wide = base.to(tl.float64)
-        change = tl.load(weights + row * (N + 1)) * (operand(origin, places, row, 1, COLUMNS, at, inside).to(tl.float64) - wide)
+        change = tl.load(weights + row * (N + 1)) * (operand(origin, starts, t, 1, COLUMNS, at, inside).to(tl.float64) - wide)
         for i in tl.static_range(1, N):
-            x = operand(origin, places, row, i + 1, COLUMNS, at, inside).to(tl.float64)
+            x = operand(origin, starts, t, i + 1, COLUMNS, at, inside).to(tl.float64)
             change += tl.load(weights + row * (N + 1) + i) * (x - wide)
         change *= tl.load(weights + row * (N + 1) + N)
         out = tl.where(change == 0.0, base, (wide + change).to(tl.float32))
     else:
-        total = tl.load(weights + row * (N + 1)) * operand(origin, places, row, 0, COLUMNS, at, inside).to(tl.float64)
+        total = tl.load(weights + row * (N + 1)) * operand(origin, starts, t, 0, COLUMNS, at, inside).to(tl.float64)
         for i in tl.static_range(1, N):
-            x = operand(origin, places, row, i, COLUMNS, at, inside).to(tl.float64)
+            x = operand(origin, starts, t, i, COLUMNS, at, inside).to(tl.float64)
             total += tl.load(weights + row * (N + 1) + i) * x
         out = total.to(tl.float32)
-    put(origin, places, row, N + BASED, COLUMNS, at, inside, out)
+    put(origin, starts, t, N + BASED, COLUMNS, at, inside, out)
 
 
 def combine(table: Table, weights: Tensor, *, based: bool) -> None:
@@ -71,19 +70,19 @@ def combine(table: Table, weights: Tensor, *, based: bool) -> None:
 
 
 @triton.jit
-def _products(origin, places, lengths, rows, tiles, sums, N: tl.constexpr, BASED: tl.constexpr, TILE: tl.constexpr):
+def _products(origin, starts, rows, left, sums, N: tl.constexpr, BASED: tl.constexpr, TILE: tl.constexpr):
     COLUMNS: tl.constexpr = N + 1 + BASED
-    row, at, inside = where(rows, tiles, lengths, TILE)
-    own = sums + tl.program_id(0).to(tl.int64) * (N * N)
+    t, row, at, inside = here(rows, left, TILE)
+    own = sums + t * (N * N)
     for i in tl.static_range(N):
-        a = operand(origin, places, row, i + BASED, COLUMNS, at, inside)
+        a = operand(origin, starts, t, i + BASED, COLUMNS, at, inside)
         if BASED:
-            a -= operand(origin, places, row, 0, COLUMNS, at, inside)
+            a -= operand(origin, starts, t, 0, COLUMNS, at, inside)
         for j in tl.static_range(N):
             if j >= i:
-                b = operand(origin, places, row, j + BASED, COLUMNS, at, inside)
+                b = operand(origin, starts, t, j + BASED, COLUMNS, at, inside)
                 if BASED:
-                    b -= operand(origin, places, row, 0, COLUMNS, at, inside)
+                    b -= operand(origin, starts, t, 0, COLUMNS, at, inside)
                 total = tl.sum(a.to(tl.float64) * b.to(tl.float64))
                 tl.store(own + i * N + j, total)
                 tl.store(own + j * N + i, total)

@@ -16,21 +16,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from suture.torch.fast.blend import operand, where
+from suture.torch.fast.blend import here, operand
 from suture.torch.fast.table import WARPS, Table
 
 #: Elements of a sample. Its bounds hold 8 % of a tensor; a larger one would have to be sorted in several passes.
 SAMPLE = 4096
 #: Standard deviations between the place that is sought in the sample and the bounds.
 SURE = 5.0
-#: Room for what lies between the bounds in a tile: one in so many elements.
-ROOM = 4
+#: Room for what lies between the bounds in a tile, in hundredths of its elements.
+ROOM = 16
+#: What is counted of a tile and a cut: above the bounds, at the upper one, in the middle, at the lower one, others between, tiles
+#: that have no room for these, and (for the variance) what is not 0.
+FIELDS = 8
 #: Programs that go over tensors again where bounds have missed.
 FALLBACK = 2048
 #: A quota of all equals, however many.
 ALL = 0x7FFFFFFF
 #: Bytes of that room at most, unless one tensor needs more.
-PACK = 512 << 20
+PACK = 1 << 30
 #: Bits that a round tells of the value.
 ROUND = 8
 BINS = tl.constexpr(1 << ROUND)
@@ -41,35 +44,43 @@ _CHUNK = 4096
 
 
 @triton.jit
-def change_key(origin, places, row, i, COLUMNS: tl.constexpr, at, inside):
+def change_key(origin, starts, t, i, COLUMNS: tl.constexpr, at, inside):
     """The magnitude bits of an input's change from the base, and the change."""
-    x = operand(origin, places, row, i + 1, COLUMNS, at, inside) - operand(origin, places, row, 0, COLUMNS, at, inside)
+    x = operand(origin, starts, t, i + 1, COLUMNS, at, inside) - operand(origin, starts, t, 0, COLUMNS, at, inside)
     return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF, x
 
 
 @triton.jit
-def variance_key(origin, places, row, N: tl.constexpr, at, inside):
-    """The magnitude bits of the variance of the inputs' changes from the base."""
-    base = operand(origin, places, row, 0, N + 2, at, inside)
-    mean = (operand(origin, places, row, 1, N + 2, at, inside) - base).to(tl.float64)
-    for i in tl.static_range(1, N):
-        mean += (operand(origin, places, row, i + 1, N + 2, at, inside) - base).to(tl.float64)
-    mean = mean / N
-    off = (operand(origin, places, row, 1, N + 2, at, inside) - base).to(tl.float64) - mean
-    square = off * off
-    for i in tl.static_range(1, N):
-        off = (operand(origin, places, row, i + 1, N + 2, at, inside) - base).to(tl.float64) - mean
-        square += off * off
-    return (square / N).to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+def _over(x, N: tl.constexpr):
+    """`x / N` in float64, rounded as a division is: the product with the reciprocal, corrected once (Markstein, 1990)."""
+    reciprocal = 1.0 / tl.full((1,), N, tl.float64)
+    guess = x * reciprocal
+    return tl.fma(tl.fma(-guess, tl.full((1,), N, tl.float64), x), reciprocal, guess)
 
 
 @triton.jit
-def series_key(origin, places, row, e, N: tl.constexpr, SERIES: tl.constexpr, at, inside):
+def variance_key(origin, starts, t, N: tl.constexpr, at, inside):
+    """The magnitude bits of the variance of the inputs' changes from the base."""
+    base = operand(origin, starts, t, 0, N + 2, at, inside)
+    mean = (operand(origin, starts, t, 1, N + 2, at, inside) - base).to(tl.float64)
+    for i in tl.static_range(1, N):
+        mean += (operand(origin, starts, t, i + 1, N + 2, at, inside) - base).to(tl.float64)
+    mean = _over(mean, N)
+    off = (operand(origin, starts, t, 1, N + 2, at, inside) - base).to(tl.float64) - mean
+    square = off * off
+    for i in tl.static_range(1, N):
+        off = (operand(origin, starts, t, i + 1, N + 2, at, inside) - base).to(tl.float64) - mean
+        square += off * off
+    return _over(square, N).to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def series_key(origin, starts, t, e, N: tl.constexpr, SERIES: tl.constexpr, at, inside):
     """The key of one of the series that are cut: each input's changes, or, if there is but one, their variance."""
     if SERIES == N:
-        key, _ = change_key(origin, places, row, e, N + 2, at, inside)
+        key, _ = change_key(origin, starts, t, e, N + 2, at, inside)
     else:
-        key = variance_key(origin, places, row, N, at, inside)
+        key = variance_key(origin, starts, t, N, at, inside)
     return key
 
 
@@ -85,83 +96,105 @@ def _sample(origin, places, lengths, out, N: tl.constexpr, SERIES: tl.constexpr,
     at = tl.where(n > SAMPLE, tl.minimum(spread, n - 1), i.to(tl.int64))
     inside = at < n
     for e in tl.static_range(SERIES):
+        # Rows of tensors lie as rows of tiles do.
         key = series_key(origin, places, row, e, N, SERIES, at, inside)
         tl.store(out + (row * SERIES + e) * SAMPLE + i, tl.where(inside, key, -1))
 
 
 @triton.jit
 def _between(
-    origin, places, lengths, rows, tiles, low, high, tile_above, tile_count, tile_some, found,
-    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr,
+    origin, starts, rows, left, low, pivot, high, counted, found,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, FIELDS: tl.constexpr,
 ):  # fmt: skip
-    row, at, inside = where(rows, tiles, lengths, TILE)
-    t, many = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    t, row, at, inside = here(rows, left, TILE)
     for e in tl.static_range(SERIES):
-        key = series_key(origin, places, row, e, N, SERIES, at, inside)
-        if SERIES < N:
-            tl.store(tile_some + t, tl.sum((inside & (key != 0)).to(tl.int32)))
+        key = series_key(origin, starts, t, e, N, SERIES, at, inside)
         for c in tl.static_range(CUTS):
-            s = e * CUTS + c
-            lo = tl.load(low + row * (SERIES * CUTS) + s)
-            hi = tl.load(high + row * (SERIES * CUTS) + s)
-            own = inside & (key >= lo) & (key <= hi)
-            tl.store(tile_above + s * many + t, tl.sum((inside & (key > hi)).to(tl.int32)))
-            held = tl.cumsum(own.to(tl.int32), 0)
-            tl.store(tile_count + s * many + t, tl.sum(own.to(tl.int32)))
-            if lo < hi:
-                tl.store(found + (s * many + t) * SLOT + held - 1, key, mask=own & (held <= SLOT))
+            s, own = row * (SERIES * CUTS) + e * CUTS + c, t * (SERIES * CUTS) + e * CUTS + c
+            lo, mid, hi = tl.load(low + s), tl.load(pivot + s), tl.load(high + s)
+            # Two counts in one sum: a sum over a tile costs more than what is summed.
+            above = tl.where(inside & (key > hi), 1, 0) + tl.where(inside & (key == hi), 1 << 12, 0)
+            below = tl.where(inside & (key == lo), 1, 0) + tl.where(inside & (key == mid), 1 << 12, 0)
+            others = (inside & (key > lo) & (key < hi) & (key != mid)).to(tl.int32)
+            above, below, many = tl.sum(above), tl.sum(below), tl.sum(others)
+            tl.store(counted + own * FIELDS, above & 0xFFF)
+            tl.store(counted + own * FIELDS + 1, above >> 12)
+            tl.store(counted + own * FIELDS + 2, tl.where(mid < hi, below >> 12, 0))
+            tl.store(counted + own * FIELDS + 3, tl.where((lo < mid) & (lo < hi), below & 0xFFF, 0))
+            tl.store(counted + own * FIELDS + 4, many)
+            tl.store(counted + own * FIELDS + 5, (many > SLOT).to(tl.int32))
+            if SERIES < N:
+                tl.store(counted + own * FIELDS + 6, tl.sum((inside & (key != 0)).to(tl.int32)))
+            if many > 0:
+                place = tl.cumsum(others, 0) - 1
+                tl.store(found + own * SLOT + place, key, mask=(others > 0) & (place < SLOT))
+
+
+@triton.jit
+def _of_tensors(counted, first, out, EACH: tl.constexpr, FIELDS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
+    """Sums over the tiles of each tensor."""
+    row, s = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    begin, end = tl.load(first + row), tl.load(first + row + 1)
+    total = tl.zeros((CHUNK, FIELDS), tl.int64)
+    field = tl.arange(0, FIELDS)
+    for chunk in range(CHUNKS):
+        tile = begin + chunk * CHUNK + tl.arange(0, CHUNK)
+        place = (tile[:, None] * EACH + s) * FIELDS + field[None, :]
+        total += tl.load(counted + place, mask=(tile < end)[:, None], other=0).to(tl.int64)
+    tl.store(out + (row * EACH + s) * FIELDS + field, tl.sum(total, 0))
 
 
 @triton.jit
 def _round_found(
-    found, rows, firsts, tile_count, low, bits, missed, counts, chunk_of, chunk_at, all_tiles,
-    SERIES_CUTS: tl.constexpr, SLOT: tl.constexpr, TILES: tl.constexpr, BINS: tl.constexpr,
+    found, firsts, counted, low, bits, missed, counts, chunk_of, chunk_at,
+    EACH: tl.constexpr, SLOT: tl.constexpr, WIDE: tl.constexpr, TILES: tl.constexpr, FIELDS: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     row = tl.load(chunk_of + tl.program_id(0)).to(tl.int64)
-    s = tl.program_id(1).to(tl.int64)
-    segment = row * SERIES_CUTS + s
+    segment = row * EACH + tl.program_id(1)
     width = tl.load(bits + segment)
     if (width > 0) & (tl.load(missed + segment) == 0):
-        i = tl.arange(0, TILES * SLOT)
-        tile = tl.load(firsts + row) + tl.load(chunk_at + tl.program_id(0)).to(tl.int64) * TILES + i // SLOT
+        i = tl.arange(0, TILES * WIDE)
+        tile = tl.load(firsts + row) + tl.load(chunk_at + tl.program_id(0)).to(tl.int64) * TILES + i // WIDE
         mine = tile < tl.load(firsts + row + 1)
-        held = tl.load(tile_count + s * all_tiles + tile, mask=mine, other=0)
-        own = mine & (i % SLOT < held)
-        key = tl.load(found + (s * all_tiles + tile) * SLOT + i % SLOT, mask=own, other=0)
-        bin = (key.to(tl.int64) - tl.load(low + segment).to(tl.int64)) >> tl.maximum(width - 8, 0)
-        own = own & (bin >= 0) & (bin < BINS)
-        many = tl.histogram(tl.where(own, bin, 0).to(tl.int32), BINS, mask=own)
+        own = tile * EACH + tl.program_id(1)
+        held = tl.load(counted + own * FIELDS + 4, mask=mine, other=0)
+        mine = mine & (i % WIDE < held)
+        key = tl.load(found + own * SLOT + i % WIDE, mask=mine, other=0)
+        bin = (key - tl.load(low + segment)) >> tl.maximum(width - 8, 0)
+        mine = mine & (bin >= 0) & (bin < BINS)
+        many = tl.histogram(tl.where(mine, bin, 0), BINS, mask=mine)
         tl.atomic_add(counts + segment * BINS + tl.arange(0, BINS), many, mask=many > 0)
 
 
 @triton.jit
 def _round_tensor(
-    origin, places, lengths, rows, tiles, low, bits, missed, any_missed, counts, all_tiles,
+    origin, starts, rows, left, low, bits, missed, any_missed, counts, all_tiles,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     if tl.load(any_missed) != 0:
-        t = tl.program_id(0)
+        t = tl.program_id(0).to(tl.int64)
         while t < all_tiles:
             row = tl.load(rows + t).to(tl.int64)
-            at = tl.load(tiles + t).to(tl.int64) * TILE + tl.arange(0, TILE)
-            inside = at < tl.load(lengths + row)
+            at = tl.arange(0, TILE)
+            inside = at < tl.load(left + t)
             for e in tl.static_range(SERIES):
                 for c in tl.static_range(CUTS):
                     s = (row * SERIES + e) * CUTS + c
                     width = tl.load(bits + s)
                     if (width > 0) & (tl.load(missed + s) != 0):
-                        key = series_key(origin, places, row, e, N, SERIES, at, inside)
-                        bin = (key.to(tl.int64) - tl.load(low + s).to(tl.int64)) >> tl.maximum(width - 8, 0)
+                        key = series_key(origin, starts, t, e, N, SERIES, at, inside)
+                        bin = (key - tl.load(low + s)) >> tl.maximum(width - 8, 0)
                         own = inside & (bin >= 0) & (bin < BINS)
-                        many = tl.histogram(tl.where(own, bin, 0).to(tl.int32), BINS, mask=own)
+                        many = tl.histogram(tl.where(own, bin, 0), BINS, mask=own)
                         tl.atomic_add(counts + s * BINS + tl.arange(0, BINS), many, mask=many > 0)
             t += tl.num_programs(0)
 
 
 @triton.jit
 def _equals(
-    origin, places, lengths, rows, tiles, threshold, given, missed, partial, found, tile_count, out, all_tiles,
-    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, TILES: tl.constexpr,
+    origin, starts, rows, left, threshold, low, pivot, high, missed, partial, found, counted, out, all_tiles,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, WIDE: tl.constexpr,
+    FIELDS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     for each in range(TILES):
         t = tl.program_id(0).to(tl.int64) * TILES + each
@@ -169,21 +202,27 @@ def _equals(
             row = tl.load(rows + t).to(tl.int64)
             for e in tl.static_range(SERIES):
                 for c in tl.static_range(CUTS):
-                    s, own = (row * SERIES + e) * CUTS + c, (e * CUTS + c) * all_tiles + t
+                    s, own = (row * SERIES + e) * CUTS + c, (t * SERIES + e) * CUTS + c
                     # Where all equals are kept it does not matter where they are.
                     if tl.load(partial + s) != 0:
                         limit = tl.load(threshold + s)
-                        equal = tl.load(tile_count + own)
                         if tl.load(missed + s) != 0:
-                            at = tl.load(tiles + t).to(tl.int64) * TILE + tl.arange(0, TILE)
-                            inside = at < tl.load(lengths + row)
-                            key = series_key(origin, places, row, e, N, SERIES, at, inside)
+                            at = tl.arange(0, TILE)
+                            inside = at < tl.load(left + t)
+                            key = series_key(origin, starts, t, e, N, SERIES, at, inside)
                             equal = tl.sum((inside & (key == limit)).to(tl.int32))
-                        elif tl.load(given + s) == 0:
-                            i = tl.arange(0, SLOT)
-                            key = tl.load(found + own * SLOT + i, mask=i < equal, other=-1)
+                        elif limit == tl.load(high + s):
+                            equal = tl.load(counted + own * FIELDS + 1)
+                        elif limit == tl.load(pivot + s):
+                            equal = tl.load(counted + own * FIELDS + 2)
+                        elif limit == tl.load(low + s):
+                            equal = tl.load(counted + own * FIELDS + 3)
+                        else:
+                            i = tl.arange(0, WIDE)
+                            held = tl.load(counted + own * FIELDS + 4)
+                            key = tl.load(found + own * SLOT + i, mask=i < held, other=-1)
                             equal = tl.sum((key == limit).to(tl.int32))
-                        tl.store(out + own, equal)
+                        tl.store(out + (e * CUTS + c) * all_tiles + t, equal)
 
 
 @dataclass(frozen=True)
@@ -221,7 +260,7 @@ def find_varied(table: Table, shares: Sequence[float]) -> Cuts:
 
 def _packed(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     """Tensors a few at a time, so that what is gathered has room."""
-    room_of = ranks.shape[1] * ranks.shape[2] * 4 / ROOM
+    room_of = ranks.shape[1] * ranks.shape[2] * 4 * ROOM / 100
     parts, start, held = [], 0, 0
     for i, size in enumerate(table.sizes):
         if i > start and (held + size) * room_of > PACK:
@@ -233,13 +272,18 @@ def _packed(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     return Cuts(*(torch.cat([getattr(f, name) for f in found]) for name in ("threshold", "quota")))
 
 
-def _bounds(in_order: Tensor, sizes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the k-th of each segment, from its sample in descending order; `wanted` (float64) may be an estimate."""
+def _bounds(in_order: Tensor, sizes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Bounds of the k-th of each segment and what lies in the middle, from its sample in descending order.
+
+    `wanted` (float64) may be an estimate. Between two neighbours of the three the sample has at most half of what it has between the
+    bounds, so that what is frequent is one of the three.
+    """
     share = wanted / sizes.clamp(min=1)
     spread = SURE * (SAMPLE * share * (1 - share)).clamp(min=0).sqrt() + 3
     whole = sizes <= SAMPLE
     upper = torch.where(whole, wanted - 1, (share * SAMPLE - spread).floor()).long()
     lower = torch.where(whole, wanted - 1, (share * SAMPLE + spread).ceil()).long()
+    middle = torch.where(whole, wanted - 1, (share * SAMPLE).floor()).long()
 
     def at(place: Tensor) -> Tensor:
         return in_order.gather(1, place.clamp(0, SAMPLE - 1).unsqueeze(1)).squeeze(1)
@@ -248,7 +292,7 @@ def _bounds(in_order: Tensor, sizes: Tensor, wanted: Tensor) -> tuple[Tensor, Te
     low = torch.where(lower >= SAMPLE, 0, at(lower))
     # None kept: a threshold above all, of which there are no equals to keep.
     none = (wanted <= 0) & whole
-    return torch.where(none, TOP, low).int(), torch.where(none, TOP, high).int()
+    return tuple(torch.where(none, TOP, bound).int() for bound in (low, at(middle), high))  # type: ignore[return-value]
 
 
 def _kept(varying: Tensor, shares: Tensor) -> Tensor:
@@ -260,7 +304,8 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     tensors, series, cuts = ranks.shape
     inputs = table.places.shape[1] - 2
     device, segments, each = table.origin.device, tensors * series * cuts, series * cuts
-    slot = max(table.size // ROOM, 16)
+    slot = max(table.size * ROOM // 100, 16)
+    wide = triton.next_power_of_2(slot)
     shape = (inputs, series, cuts, table.size)
     samples = torch.empty(tensors * series, SAMPLE, dtype=torch.int32, device=device)
     _sample[(tensors, SAMPLE // 1024)](
@@ -277,30 +322,21 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
         varying = (in_order > 0).sum(1)
         guess = varying.double() * (elements.double() / SAMPLE) * shares
         guess = torch.where(elements <= SAMPLE, _kept(varying, shares).double(), guess)
-    low, high = _bounds(in_order, elements.double(), guess)
-    given = (low == high).int()
-
-    def room(*shape: int) -> Tensor:
-        return torch.empty(*shape, dtype=torch.int32, device=device)
-
-    tile_above, tile_count, tile_some = room(each, table.tiles), room(each, table.tiles), room(1, table.tiles)
-    found = room(each, table.tiles, slot)
+    low, pivot, high = _bounds(in_order, elements.double(), guess)
+    counted = torch.empty(table.tiles, each, FIELDS, dtype=torch.int32, device=device)
+    found = torch.empty(table.tiles, each, slot, dtype=torch.int32, device=device)
     _between[(table.tiles,)](
-        *table.walk, low, high, tile_above, tile_count, tile_some, found, *shape, slot, num_warps=WARPS, enable_fp_fusion=False
+        *table.walk, low, pivot, high, counted, found, *shape, slot, FIELDS, num_warps=WARPS, enable_fp_fusion=False
     )
-
-    def of_tensors(values: Tensor) -> Tensor:
-        """Sums over the tiles of each tensor, in the order of segments."""
-        upto = torch.cat([torch.zeros_like(values[:, :1], dtype=torch.int64), values.cumsum(1, dtype=torch.int64)], 1)
-        return (upto[:, table.first[1:]] - upto[:, table.first[:-1]]).t().reshape(-1)
-
-    above, count = of_tensors(tile_above), of_tensors(tile_count)
-    fits = of_tensors((tile_count > slot).int()) == 0
+    sums = torch.empty(segments, FIELDS, dtype=torch.int64, device=device)
+    chunks = triton.next_power_of_2(triton.cdiv(triton.cdiv(max(table.sizes), table.size), 256))
+    _of_tensors[(tensors, each)](counted, table.first, sums, each, FIELDS, 256, chunks)
+    above, at_high, at_pivot, at_low, others, full, some = sums.unbind(1)[:7]
     if shares is not None:
-        wanted = torch.minimum(_kept(of_tensors(tile_some), shares), elements)
+        wanted = torch.minimum(_kept(some, shares), elements)
     left = wanted - above
-    held = (left >= 1) & (left <= count) & ((given != 0) | fits)
-    missed = (~held & (wanted > 0)).int()
+    count = at_high + at_pivot + at_low + others
+    missed = (((left < 1) | (left > count) | (full > 0)) & (wanted > 0)).int()
     any_missed = missed.amax()
     # Bits in which the bounds differ: the exponent of the difference tells.
     spread = (high.long() - low.long()).double()
@@ -308,29 +344,35 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     bits = torch.where(missed != 0, ALL_BITS, width).int()
     base = torch.where(missed != 0, 0, low.long())
     left = torch.where(missed != 0, wanted, left)
-    equals = torch.where(given != 0, count, 0)
-    together = max(_CHUNK // slot, 1)
-    chunks = [-(-(-(-size // table.size)) // together) for size in table.sizes]
-    total = sum(chunks)
-    listed = torch.tensor(chunks, dtype=torch.int64).to(device, non_blocking=True)
+    equals = at_high
+    known = [(high, at_high), (pivot, at_pivot), (low, at_low)]
+    together = max(_CHUNK // wide, 1)
+    chunked = [-(-(-(-size // table.size)) // together) for size in table.sizes]
+    total = sum(chunked)
+    listed = torch.tensor(chunked, dtype=torch.int64).to(device, non_blocking=True)
     chunk_of = torch.repeat_interleave(torch.arange(tensors, device=device), listed, output_size=total)
     chunk_at = torch.arange(total, device=device) - (listed.cumsum(0) - listed)[chunk_of]
     for _ in range(-(-ALL_BITS // ROUND)):
         counts = torch.zeros(segments, 1 << ROUND, dtype=torch.int32, device=device)
-        known = base.int()
+        origin = base.int()
+        shift = (bits - ROUND).clamp(min=0)
         _round_found[(total, each)](
-            found, table.row, table.first, tile_count, known, bits, missed, counts, chunk_of, chunk_at, table.tiles,
-            each, slot, together, BINS, num_warps=4,
+            found, table.first, counted, origin, bits, missed, counts, chunk_of, chunk_at,
+            each, slot, wide, together, FIELDS, BINS, num_warps=4,
         )  # fmt: skip
         _round_tensor[(min(table.tiles, FALLBACK),)](
-            *table.walk, known, bits, missed, any_missed, counts, table.tiles, *shape, BINS, num_warps=4, enable_fp_fusion=False
-        )
+            *table.walk, origin, bits, missed, any_missed, counts, table.tiles, *shape, BINS, num_warps=WARPS,
+            enable_fp_fusion=False,
+        )  # fmt: skip
+        for value, many in known:
+            place = (value.long() - base) >> shift
+            own = (missed == 0) & (bits > 0) & (place >= 0) & (place < 1 << ROUND)
+            counts.scatter_add_(1, torch.where(own, place, 0).unsqueeze(1), torch.where(own, many, 0).int().unsqueeze(1))
         from_top = counts.flip(1).cumsum(1)
         place = (from_top < left.unsqueeze(1)).sum(1).clamp(max=(1 << ROUND) - 1)
         upto = from_top.gather(1, place.unsqueeze(1)).squeeze(1)
         over = torch.where(place > 0, from_top.gather(1, (place - 1).clamp(min=0).unsqueeze(1)).squeeze(1), 0)
         going = bits > 0
-        shift = (bits - ROUND).clamp(min=0)
         base = torch.where(going, base + (((1 << ROUND) - 1 - place) << shift), base)
         left = torch.where(going, left - over, left)
         equals = torch.where(going, upto - over, equals)
@@ -341,7 +383,7 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     partial = (ties < equals).int()
     equal = torch.zeros(each, table.tiles, dtype=torch.int32, device=device)
     _equals[(triton.cdiv(table.tiles, 32),)](
-        *table.walk, threshold, given, missed, partial, found, tile_count, equal, table.tiles, *shape, slot, 32,
+        *table.walk, threshold, low, pivot, high, missed, partial, found, counted, equal, table.tiles, *shape, slot, wide, FIELDS, 32,
         num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip
     upto = torch.cat([torch.zeros(each, 1, dtype=torch.int64, device=device), equal.cumsum(1, dtype=torch.int64)], 1)

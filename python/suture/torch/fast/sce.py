@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from suture.torch.fast.blend import collect, operand, put, where
+from suture.torch.fast.blend import collect, here, operand, put
 from suture.torch.fast.cuts import Cuts, change_key, variance_key
 from suture.torch.fast.sparse import cut
 from suture.torch.fast.table import WARPS, Table
@@ -18,11 +18,11 @@ ALL, VARYING, CUT = 0, 1, 2
 
 @triton.jit
 def _selected(
-    origin, places, row, t, threshold, quota, N: tl.constexpr, SELECT: tl.constexpr, at, inside
+    origin, starts, t, row, threshold, quota, N: tl.constexpr, SELECT: tl.constexpr, at, inside
 ):  # fmt: skip
     kept = inside
     if SELECT > 0:
-        key = variance_key(origin, places, row, N, at, inside)
+        key = variance_key(origin, starts, t, N, at, inside)
         if SELECT > 1:
             kept = cut(key, tl.load(threshold + row), tl.load(quota + t), inside)
         kept = kept & inside & (key != 0)
@@ -31,42 +31,40 @@ def _selected(
 
 @triton.jit
 def _squares(
-    origin, places, lengths, rows, tiles, threshold, quota, sums,
+    origin, starts, rows, left, threshold, quota, sums,
     N: tl.constexpr, SELECT: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    row, at, inside = where(rows, tiles, lengths, TILE)
-    t = tl.program_id(0).to(tl.int64)
-    kept = _selected(origin, places, row, t, threshold, quota, N, SELECT, at, inside)
+    t, row, at, inside = here(rows, left, TILE)
+    kept = _selected(origin, starts, t, row, threshold, quota, N, SELECT, at, inside)
     for i in tl.static_range(N):
-        _, x = change_key(origin, places, row, i, N + 2, at, inside)
+        _, x = change_key(origin, starts, t, i, N + 2, at, inside)
         wide = tl.where(kept, x, 0.0).to(tl.float64)
         tl.store(sums + t * N + i, tl.sum(wide * wide))
 
 
 @triton.jit
 def _elect(
-    origin, places, lengths, rows, tiles, weights, threshold, quota,
+    origin, starts, rows, left, weights, threshold, quota,
     N: tl.constexpr, SELECT: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    row, at, inside = where(rows, tiles, lengths, TILE)
-    t = tl.program_id(0).to(tl.int64)
-    base = operand(origin, places, row, 0, N + 2, at, inside)
+    t, row, at, inside = here(rows, left, TILE)
+    base = operand(origin, starts, t, 0, N + 2, at, inside)
     wide = base.to(tl.float64)
     total = tl.zeros((TILE,), tl.float64)
     for i in tl.static_range(N):
-        total += operand(origin, places, row, i + 1, N + 2, at, inside).to(tl.float64) - wide
+        total += operand(origin, starts, t, i + 1, N + 2, at, inside).to(tl.float64) - wide
     sum, by = tl.zeros((TILE,), tl.float64), tl.zeros((TILE,), tl.float64)
     for i in tl.static_range(N):
-        change = operand(origin, places, row, i + 1, N + 2, at, inside).to(tl.float64) - wide
+        change = operand(origin, starts, t, i + 1, N + 2, at, inside).to(tl.float64) - wide
         weight = tl.load(weights + row * N + i)
         agrees = ((change > 0.0) & (total >= 0.0)) | ((change < 0.0) & (total < 0.0))
         sum += tl.where(agrees, weight * change, 0.0)
         by += tl.where(agrees, weight, 0.0)
     mean = sum / tl.where(by == 0.0, 1.0, by)
-    kept = _selected(origin, places, row, t, threshold, quota, N, SELECT, at, inside)
+    kept = _selected(origin, starts, t, row, threshold, quota, N, SELECT, at, inside)
     # A NaN in any model agrees with nothing and comes back here.
     change = tl.where(kept, mean, 0.0) + total * 0.0
-    put(origin, places, row, N + 1, N + 2, at, inside, tl.where(change == 0.0, base, (wide + change).to(tl.float32)))
+    put(origin, starts, t, N + 1, N + 2, at, inside, tl.where(change == 0.0, base, (wide + change).to(tl.float32)))
 
 
 def _cuts(table: Table, found: Cuts | None) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from suture.torch.fast.blend import operand, put, where
+from suture.torch.fast.blend import here, operand, put
 from suture.torch.fast.cuts import Cuts, change_key
 from suture.torch.fast.table import WARPS, Table
 
@@ -37,14 +37,14 @@ def _drawn(key0, key1, limit, at, first, LOW: tl.constexpr, TILE: tl.constexpr):
     a, b, c, d = _philox(key0, key1, blocks, 0)
     words = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (TILE // 4,))
     shifts = tl.arange(0, 4).to(tl.uint32) * 8
-    high = tl.reshape((words[:, None] >> shifts[None, :]) & 0xFF, (TILE,)).to(tl.int64)
-    most = limit >> 24
+    high = tl.reshape((words[:, None] >> shifts[None, :]) & 0xFF, (TILE,)).to(tl.int32)
+    most, rest = (limit >> 24).to(tl.int32), (limit & 0xFFFFFF).to(tl.int32)
     kept = high < most
     if LOW:
         blocks = first // 4 + tl.arange(0, TILE // 4).to(tl.int64)
         a, b, c, d = _philox(key0, key1, blocks, 1)
-        low = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (TILE,)) & 0xFFFFFF
-        kept = kept | ((high == most) & (low.to(tl.int64) < (limit & 0xFFFFFF)))
+        low = (tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (TILE,)) & 0xFFFFFF).to(tl.int32)
+        kept = kept | ((high == most) & (low < rest))
     return kept
 
 
@@ -61,20 +61,19 @@ def cut(key, limit, quota, inside):
 
 @triton.jit
 def _pipeline(
-    origin, places, lengths, rows, tiles, factors, weights, lambdas, threshold, quota, keys, limits,
+    origin, starts, rows, left, tiles, factors, weights, lambdas, threshold, quota, keys, limits,
     N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr, MEAN: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
-    row, at, inside = where(rows, tiles, lengths, TILE)
-    t = tl.program_id(0).to(tl.int64)
+    t, row, at, inside = here(rows, left, TILE)
     first = tl.load(tiles + t).to(tl.int64) * TILE
-    base = operand(origin, places, row, 0, N + 2, at, inside)
+    base = operand(origin, starts, t, 0, N + 2, at, inside)
     votes = tl.zeros((TILE,), tl.float64)
     up, down = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
     up_weight, down_weight = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
     divisor = tl.zeros((TILE,), tl.float64)
     for e in tl.static_range(N):
-        key, x = change_key(origin, places, row, e, N + 2, at, inside)
+        key, x = change_key(origin, starts, t, e, N + 2, at, inside)
         s = row * N + e
         factor, weight = tl.load(factors + s), tl.load(weights + s)
         if CUTS > 0:
@@ -115,7 +114,7 @@ def _pipeline(
             merged = votes / tl.where(divisor == 0.0, 1.0, divisor)
         merged = merged.to(tl.float32)
     change = merged * tl.load(lambdas + row)
-    put(origin, places, row, N + 1, N + 2, at, inside, tl.where(change == 0.0, base, base + change))
+    put(origin, starts, t, N + 1, N + 2, at, inside, tl.where(change == 0.0, base, base + change))
 
 
 CONSENSUS = {"none": 0, "sum": 1, "count": 2}
@@ -150,7 +149,7 @@ def pipeline(
     """
     none = factors
     _pipeline[(table.tiles,)](
-        *table.walk, factors, weights, lambdas, none if cuts is None else cuts.threshold, none if cuts is None else cuts.quota,
+        *table.walk, table.tile, factors, weights, lambdas, none if cuts is None else cuts.threshold, none if cuts is None else cuts.quota,
         none if keys is None else keys, none if limits is None else limits,
         factors.shape[1], 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low, CONSENSUS[consensus], mean,
         table.size, num_warps=WARPS, enable_fp_fusion=False,

@@ -13,15 +13,15 @@ from torch import Tensor
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: Elements of a tile.
 TILE = 1024
-#: Warps that work on one: with a single one nothing waits at a barrier.
-WARPS = 1
+#: Warps that work on one: every thread takes 8 elements, a load of 16 bytes of each operand.
+WARPS = 4
 #: Bytes that addresses are a multiple of, so that loads are as wide as they can be.
 ALIGNED = 16
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of operands: of each tensor the base (if there is one), the inputs, and what is written.
+    """Rows of operands: of each tensor the base (if there is one), the inputs, and what is written; cut into tiles.
 
     Attributes:
         origin: a tensor that all addresses are counted from.
@@ -29,6 +29,9 @@ class Table:
         lengths: `[tensors]` int64: elements of each tensor.
         row: `[tiles]` int32: the tensor that a tile is of.
         tile: `[tiles]` int32: which of the tensor's tiles it is.
+        starts: `[tiles, operands]` int64: elements from the origin to the tile in each operand. A kernel that looked them up by
+            tensor would wait twice before it knows where to read.
+        left: `[tiles]` int32: elements of the tile, or of the tensor from there on.
         first: `[tensors + 1]` int64: the first tile of each tensor.
         sizes: the lengths, on the host.
         size: elements of a tile.
@@ -39,6 +42,8 @@ class Table:
     lengths: Tensor
     row: Tensor
     tile: Tensor
+    starts: Tensor
+    left: Tensor
     first: Tensor
     sizes: tuple[int, ...]
     size: int
@@ -48,30 +53,25 @@ class Table:
         """The table of tensors, each with its operands, in tiles of `size` elements."""
         origin = operands[0][0]
         step, device = origin.element_size(), origin.device
-        places = [[(o.data_ptr() - origin.data_ptr()) // step for o in row] for row in operands]
+        listed = [[(o.data_ptr() - origin.data_ptr()) // step for o in row] for row in operands]
         sizes = tuple(row[0].numel() for row in operands)
         counts = [-(-own // size) for own in sizes]
         total = sum(counts)
         first = torch.tensor([0, *counts], dtype=torch.int64).cumsum(0).to(device, non_blocking=True)
         counted = torch.tensor(counts, dtype=torch.int64).to(device, non_blocking=True)
-        rows = torch.arange(len(sizes), dtype=torch.int64, device=device)
-        row = torch.repeat_interleave(rows, counted, output_size=total)
+        places = torch.tensor(listed, dtype=torch.int64).to(device, non_blocking=True)
+        lengths = torch.tensor(sizes, dtype=torch.int64).to(device, non_blocking=True)
+        row = torch.repeat_interleave(torch.arange(len(sizes), device=device), counted, output_size=total)
         tile = torch.arange(total, dtype=torch.int64, device=device) - first[row]
-        return cls(
-            origin,
-            torch.tensor(places, dtype=torch.int64).to(device, non_blocking=True),
-            torch.tensor(sizes, dtype=torch.int64).to(device, non_blocking=True),
-            row.int(),
-            tile.int(),
-            first,
-            sizes,
-            size,
-        )
+        at = tile * size
+        starts = places[row] + at.unsqueeze(1)
+        left = (lengths[row] - at).clamp(max=size)
+        return cls(origin, places, lengths, row.int(), tile.int(), starts, left.int(), first, sizes, size)
 
     @property
     def walk(self) -> tuple[Tensor, ...]:
         """What every kernel is given to find its way."""
-        return self.origin, self.places, self.lengths, self.row, self.tile
+        return self.origin, self.starts, self.row, self.left
 
     @property
     def tiles(self) -> int:
@@ -81,14 +81,17 @@ class Table:
     def part(self, start: int, end: int) -> Table:
         """The table of tensors `start` to `end`; waits for nothing."""
         begin, stop = (sum(-(-s // self.size) for s in self.sizes[:i]) for i in (start, end))
+        tiles, rows = slice(begin, stop), slice(start, end)
         return Table(
             self.origin,
-            self.places[start:end],
-            self.lengths[start:end],
-            self.row[begin:stop] - start,
-            self.tile[begin:stop],
+            self.places[rows],
+            self.lengths[rows],
+            self.row[tiles] - start,
+            self.tile[tiles],
+            self.starts[tiles],
+            self.left[tiles],
             self.first[start : end + 1] - begin,
-            self.sizes[start:end],
+            self.sizes[rows],
             self.size,
         )
 
