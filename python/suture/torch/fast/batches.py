@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -37,6 +38,11 @@ class Batch:
     operands: list[list[Tensor]] = field(default_factory=list)
     found: Any = None
 
+    @cached_property
+    def table(self) -> Table:
+        """The operands as kernels walk them."""
+        return Table.of(self.operands)
+
     @property
     def params(self) -> list[Params]:
         """The parameters of each tensor."""
@@ -46,10 +52,10 @@ class Batch:
 class Kernel(Protocol):
     """How a batch is computed."""
 
-    def find(self, batch: Batch, table: Table) -> Any:
+    def find(self, batch: Batch) -> Any:
         """What must be known before anything is written."""
 
-    def write(self, batch: Batch, table: Table) -> None:
+    def write(self, batch: Batch) -> None:
         """Writes all tensors of the batch."""
 
 
@@ -58,24 +64,24 @@ def _table(values: Sequence[Sequence[float]], dtype: torch.dtype, like: Tensor) 
 
 
 class _Linear:
-    def find(self, batch: Batch, table: Table) -> None:
+    def find(self, batch: Batch) -> None:
         return None
 
-    def write(self, batch: Batch, table: Table) -> None:
+    def write(self, batch: Batch) -> None:
         weights = [p.numbers("weight") for p in batch.params]
         normal = [normalised(w) if p.switch("normalize") else w for w, p in zip(weights, batch.params, strict=True)]
-        blend.combine(table, _table([[*w, 1.0] for w in normal], torch.float64, table.origin), based=False)
+        blend.combine(batch.table, _table([[*w, 1.0] for w in normal], torch.float64, batch.table.origin), based=False)
 
 
 class _Plain:
     """Weighted sums of changes."""
 
-    def find(self, batch: Batch, table: Table) -> None:
+    def find(self, batch: Batch) -> None:
         return None
 
-    def write(self, batch: Batch, table: Table) -> None:
+    def write(self, batch: Batch) -> None:
         rows = [[*p.numbers("weight"), sparse.factor_of(p, Stages.of(p))] for p in batch.params]
-        blend.combine(table, _table(rows, torch.float64, table.origin), based=True)
+        blend.combine(batch.table, _table(rows, torch.float64, batch.table.origin), based=True)
 
 
 class _Blend:
@@ -84,8 +90,8 @@ class _Blend:
     def __init__(self, based: bool) -> None:
         self._based = based
 
-    def find(self, batch: Batch, table: Table) -> Tensor:
-        return blend.products(table, based=self._based)
+    def find(self, batch: Batch) -> Tensor:
+        return blend.products(batch.table, based=self._based)
 
     def check(self, batch: Batch) -> None:
         """Refuses coefficients that cannot be, before anything is written."""
@@ -105,17 +111,17 @@ class _Blend:
             out[at] = rule(params, batch.found[at])
         return out
 
-    def write(self, batch: Batch, table: Table) -> None:
+    def write(self, batch: Batch) -> None:
         own = self._coefficients(batch)
         if self._based:
             own = torch.cat([1.0 - own.sum(-1, keepdim=True), own], -1)
-        blend.combine(table, torch.cat([own, torch.ones_like(own[:, :1])], -1).contiguous(), based=False)
+        blend.combine(batch.table, torch.cat([own, torch.ones_like(own[:, :1])], -1).contiguous(), based=False)
 
 
 class _Sparse:
     """The pipeline with thinning: by magnitude over a tensor, or at random."""
 
-    def find(self, batch: Batch, table: Table) -> Cuts | None:
+    def find(self, batch: Batch) -> Cuts | None:
         if not Stages.of(batch.params[0]).trims:
             return None
         ranks = []
@@ -124,24 +130,24 @@ class _Sparse:
             ranks.append([[end, start] for start, end in own])
         if not any(start for row in ranks for _, start in row):
             ranks = [[[end] for end, _ in row] for row in ranks]
-        return cuts.find(table, ranks)
+        return cuts.find(batch.table, ranks)
 
-    def write(self, batch: Batch, table: Table) -> None:
+    def write(self, batch: Batch) -> None:
         lead = Stages.of(batch.params[0])
         single = torch.float32
-        weights = _table([p.numbers("weight") for p in batch.params], single, table.origin)
-        scales = _table([sparse.scales(p, Stages.of(p)) for p in batch.params], single, table.origin)
-        lambdas = _table([[sparse.factor_of(p, Stages.of(p)) for p in batch.params]], single, table.origin)[0]
+        weights = _table([p.numbers("weight") for p in batch.params], single, batch.table.origin)
+        scales = _table([sparse.scales(p, Stages.of(p)) for p in batch.params], single, batch.table.origin)
+        lambdas = _table([[sparse.factor_of(p, Stages.of(p)) for p in batch.params]], single, batch.table.origin)[0]
         more: dict[str, Any] = {}
         if lead.sparsify == "random":
             limits = [sparse.limits(p) for p in batch.params]
             more = {
-                "keys": kernels.split([list(work.keys()) for work in batch.works], table.origin.device),
-                "limits": _table(limits, torch.int64, table.origin),
+                "keys": kernels.split([list(work.keys()) for work in batch.works], batch.table.origin.device),
+                "limits": _table(limits, torch.int64, batch.table.origin),
                 "low": any(limit & 0xFFFFFF for row in limits for limit in row),
             }
         kernels.pipeline(
-            table,
+            batch.table,
             weights * scales,
             weights,
             lambdas,
@@ -155,16 +161,16 @@ class _Sparse:
 class _Sce:
     """What varies most over the models."""
 
-    def find(self, batch: Batch, table: Table) -> tuple[Cuts | None, Tensor]:
+    def find(self, batch: Batch) -> tuple[Cuts | None, Tensor]:
         share, masks = self._words(batch)
-        found = cuts.find_varied(table, [p.number("select_topk") for p in batch.params]) if share else None
+        found = cuts.find_varied(batch.table, [p.number("select_topk") for p in batch.params]) if share else None
         select = sce.CUT if share else sce.ALL if masks else sce.VARYING
-        return found, sce.shares(table, found, select)
+        return found, sce.shares(batch.table, found, select)
 
-    def write(self, batch: Batch, table: Table) -> None:
+    def write(self, batch: Batch) -> None:
         share, masks = self._words(batch)
         found, weights = batch.found
-        sce.elect(table, weights, found if masks else None, sce.CUT if share and masks else sce.ALL)
+        sce.elect(batch.table, weights, found if masks else None, sce.CUT if share and masks else sce.ALL)
 
     @staticmethod
     def _words(batch: Batch) -> tuple[bool, bool]:
@@ -226,11 +232,11 @@ class Batches:
     def find(self) -> None:
         """All that must be known before anything is written."""
         for kernel, batch in self.listed:
-            batch.found = kernel.find(batch, Table.of(batch.operands))
+            batch.found = kernel.find(batch)
             if isinstance(kernel, _Blend):
                 kernel.check(batch)
 
     def write(self) -> None:
         """Computes all tensors of all batches."""
         for kernel, batch in self.listed:
-            kernel.write(batch, Table.of(batch.operands))
+            kernel.write(batch)

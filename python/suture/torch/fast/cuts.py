@@ -19,19 +19,17 @@ from torch import Tensor
 from suture.torch.fast.blend import here, operand
 from suture.torch.fast.table import WARPS, Table
 
-#: Elements of a sample. Its bounds hold 8 % of a tensor; a larger one would have to be sorted in several passes.
+#: Elements of a sample. Its bounds hold up to 6 % of a tensor; a larger one would have to be sorted in several passes.
 SAMPLE = 4096
 #: Standard deviations between the place that is sought in the sample and the bounds.
-SURE = 5.0
-#: Room for what lies between the bounds in a tile, in hundredths of its elements.
-ROOM = 16
+SURE = 4.0
+#: Room for what lies between the bounds in a tile: one in so many of its elements, twice what there is on average.
+ROOM = 8
 #: What is counted of a tile and a cut: above the bounds, at the upper one, in the middle, at the lower one, others between, tiles
 #: that have no room for these, and (for the variance) what is not 0.
 FIELDS = 8
 #: Programs that go over tensors again where bounds have missed.
 FALLBACK = 2048
-#: A quota of all equals, however many.
-ALL = 0x7FFFFFFF
 #: Bytes of that room at most, unless one tensor needs more.
 PACK = 1 << 30
 #: Bits that a round tells of the value.
@@ -106,64 +104,72 @@ def _between(
     origin, starts, rows, left, low, pivot, high, counted, found,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, FIELDS: tl.constexpr,
 ):  # fmt: skip
-    t, row, at, inside = here(rows, left, TILE)
-    for e in tl.static_range(SERIES):
-        key = series_key(origin, starts, t, e, N, SERIES, at, inside)
-        for c in tl.static_range(CUTS):
-            s, own = row * (SERIES * CUTS) + e * CUTS + c, t * (SERIES * CUTS) + e * CUTS + c
-            lo, mid, hi = tl.load(low + s), tl.load(pivot + s), tl.load(high + s)
-            # Two counts in one sum: a sum over a tile costs more than what is summed.
-            above = tl.where(inside & (key > hi), 1, 0) + tl.where(inside & (key == hi), 1 << 12, 0)
-            below = tl.where(inside & (key == lo), 1, 0) + tl.where(inside & (key == mid), 1 << 12, 0)
-            others = (inside & (key > lo) & (key < hi) & (key != mid)).to(tl.int32)
-            above, below, many = tl.sum(above), tl.sum(below), tl.sum(others)
-            tl.store(counted + own * FIELDS, above & 0xFFF)
-            tl.store(counted + own * FIELDS + 1, above >> 12)
-            tl.store(counted + own * FIELDS + 2, tl.where(mid < hi, below >> 12, 0))
-            tl.store(counted + own * FIELDS + 3, tl.where((lo < mid) & (lo < hi), below & 0xFFF, 0))
-            tl.store(counted + own * FIELDS + 4, many)
-            tl.store(counted + own * FIELDS + 5, (many > SLOT).to(tl.int32))
-            if SERIES < N:
-                tl.store(counted + own * FIELDS + 6, tl.sum((inside & (key != 0)).to(tl.int32)))
-            if many > 0:
-                place = tl.cumsum(others, 0) - 1
-                tl.store(found + own * SLOT + place, key, mask=(others > 0) & (place < SLOT))
+    # The series of a tile side by side, so that the base is read from memory once.
+    e, t = tl.program_id(0) % SERIES, tl.program_id(0).to(tl.int64) // SERIES
+    at = tl.arange(0, TILE)
+    row, inside = tl.load(rows + t).to(tl.int64), at < tl.load(left + t)
+    key = series_key(origin, starts, t, e, N, SERIES, at, inside)
+    for c in tl.static_range(CUTS):
+        s, own = (row * SERIES + e) * CUTS + c, (t * SERIES + e) * CUTS + c
+        lo, mid, hi = tl.load(low + s), tl.load(pivot + s), tl.load(high + s)
+        others = inside & (key > lo) & (key < hi) & (key != mid)
+        # All counts in one sum, eleven bits each: a sum over a tile costs more than what is summed.
+        lower = tl.where(inside & (key > hi), 1, 0) + tl.where(inside & (key == hi), 1 << 11, 0) + tl.where(others, 1 << 22, 0)
+        upper = tl.where(inside & (key == lo), 1, 0) + tl.where(inside & (key == mid), 1 << 11, 0)
+        counts = tl.sum(lower.to(tl.int64) + (upper.to(tl.int64) << 33))
+        many = ((counts >> 22) & 0x7FF).to(tl.int32)
+        tl.store(counted + own * FIELDS, (counts & 0x7FF).to(tl.int32))
+        tl.store(counted + own * FIELDS + 1, ((counts >> 11) & 0x7FF).to(tl.int32))
+        tl.store(counted + own * FIELDS + 2, tl.where(mid < hi, (counts >> 44) & 0x7FF, 0).to(tl.int32))
+        tl.store(counted + own * FIELDS + 3, tl.where((lo < mid) & (lo < hi), (counts >> 33) & 0x7FF, 0).to(tl.int32))
+        tl.store(counted + own * FIELDS + 4, many)
+        tl.store(counted + own * FIELDS + 5, (many > SLOT).to(tl.int32))
+        if SERIES < N:
+            tl.store(counted + own * FIELDS + 6, tl.sum((inside & (key != 0)).to(tl.int32)))
+        place = tl.cumsum(others.to(tl.int32), 0) - 1
+        tl.store(found + own * SLOT + place, key, mask=others & (place < SLOT))
 
 
 @triton.jit
 def _of_tensors(counted, first, out, EACH: tl.constexpr, FIELDS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
-    """Sums over the tiles of each tensor."""
-    row, s = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    """Sums over a part of the tiles of each tensor."""
+    row, s, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(first + row), tl.load(first + row + 1)
-    total = tl.zeros((CHUNK, FIELDS), tl.int64)
-    field = tl.arange(0, FIELDS)
-    for chunk in range(CHUNKS):
-        tile = begin + chunk * CHUNK + tl.arange(0, CHUNK)
-        place = (tile[:, None] * EACH + s) * FIELDS + field[None, :]
-        total += tl.load(counted + place, mask=(tile < end)[:, None], other=0).to(tl.int64)
-    tl.store(out + (row * EACH + s) * FIELDS + field, tl.sum(total, 0))
+    begin += part * CHUNK * CHUNKS
+    if begin < end:
+        total = tl.zeros((CHUNK, FIELDS), tl.int64)
+        field = tl.arange(0, FIELDS)
+        for chunk in range(CHUNKS):
+            tile = begin + chunk * CHUNK + tl.arange(0, CHUNK)
+            place = (tile[:, None] * EACH + s) * FIELDS + field[None, :]
+            total += tl.load(counted + place, mask=(tile < end)[:, None], other=0).to(tl.int64)
+        tl.atomic_add(out + (row * EACH + s) * FIELDS + field, tl.sum(total, 0))
 
 
 @triton.jit
 def _round_found(
     found, firsts, counted, low, bits, missed, counts, chunk_of, chunk_at,
-    EACH: tl.constexpr, SLOT: tl.constexpr, WIDE: tl.constexpr, TILES: tl.constexpr, FIELDS: tl.constexpr, BINS: tl.constexpr,
+    EACH: tl.constexpr, SLOT: tl.constexpr, TILES: tl.constexpr, FIELDS: tl.constexpr, BINS: tl.constexpr, FIRST: tl.constexpr,
 ):  # fmt: skip
     row = tl.load(chunk_of + tl.program_id(0)).to(tl.int64)
     segment = row * EACH + tl.program_id(1)
     width = tl.load(bits + segment)
     if (width > 0) & (tl.load(missed + segment) == 0):
-        i = tl.arange(0, TILES * WIDE)
-        tile = tl.load(firsts + row) + tl.load(chunk_at + tl.program_id(0)).to(tl.int64) * TILES + i // WIDE
+        i = tl.arange(0, TILES * SLOT)
+        tile = tl.load(firsts + row) + tl.load(chunk_at + tl.program_id(0)).to(tl.int64) * TILES + i // SLOT
         mine = tile < tl.load(firsts + row + 1)
         own = tile * EACH + tl.program_id(1)
         held = tl.load(counted + own * FIELDS + 4, mask=mine, other=0)
-        mine = mine & (i % WIDE < held)
-        key = tl.load(found + own * SLOT + i % WIDE, mask=mine, other=0)
+        mine = mine & (i % SLOT < held)
+        key = tl.load(found + own * SLOT + i % SLOT, mask=mine, other=0)
         bin = (key - tl.load(low + segment)) >> tl.maximum(width - 8, 0)
-        mine = mine & (bin >= 0) & (bin < BINS)
-        many = tl.histogram(tl.where(mine, bin, 0), BINS, mask=mine)
-        tl.atomic_add(counts + segment * BINS + tl.arange(0, BINS), many, mask=many > 0)
+        mine = mine & (bin >= 0) & (bin < (1 << tl.minimum(width, 8)))
+        if FIRST:
+            many = tl.histogram(tl.where(mine, bin, 0), BINS, mask=mine)
+            tl.atomic_add(counts + segment * BINS + tl.arange(0, BINS), many, mask=many > 0)
+        else:
+            # One in 256 of the first round is left: fewer than a histogram of them would have bins.
+            tl.atomic_add(counts + segment * BINS + bin, 1, mask=mine)
 
 
 @triton.jit
@@ -184,7 +190,7 @@ def _round_tensor(
                     if (width > 0) & (tl.load(missed + s) != 0):
                         key = series_key(origin, starts, t, e, N, SERIES, at, inside)
                         bin = (key - tl.load(low + s)) >> tl.maximum(width - 8, 0)
-                        own = inside & (bin >= 0) & (bin < BINS)
+                        own = inside & (bin >= 0) & (bin < (1 << tl.minimum(width, 8)))
                         many = tl.histogram(tl.where(own, bin, 0), BINS, mask=own)
                         tl.atomic_add(counts + s * BINS + tl.arange(0, BINS), many, mask=many > 0)
             t += tl.num_programs(0)
@@ -193,8 +199,8 @@ def _round_tensor(
 @triton.jit
 def _equals(
     origin, starts, rows, left, threshold, low, pivot, high, missed, partial, found, counted, out, all_tiles,
-    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, WIDE: tl.constexpr,
-    FIELDS: tl.constexpr, TILES: tl.constexpr,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, FIELDS: tl.constexpr,
+    TILES: tl.constexpr,
 ):  # fmt: skip
     for each in range(TILES):
         t = tl.program_id(0).to(tl.int64) * TILES + each
@@ -218,11 +224,41 @@ def _equals(
                         elif limit == tl.load(low + s):
                             equal = tl.load(counted + own * FIELDS + 3)
                         else:
-                            i = tl.arange(0, WIDE)
+                            i = tl.arange(0, SLOT)
                             held = tl.load(counted + own * FIELDS + 4)
                             key = tl.load(found + own * SLOT + i, mask=i < held, other=-1)
                             equal = tl.sum((key == limit).to(tl.int32))
                         tl.store(out + (e * CUTS + c) * all_tiles + t, equal)
+
+
+@triton.jit
+def _last(
+    origin, starts, left, lengths, firsts, threshold, ties, partial, equal, out, all_tiles,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """How far elements that equal a threshold are kept: up to the one that makes their number full."""
+    segment = tl.program_id(0).to(tl.int64)
+    row, own = segment // (SERIES * CUTS), segment % (SERIES * CUTS)
+    wanted = tl.load(ties + segment)
+    if (tl.load(partial + segment) == 0) | (wanted == 0):
+        tl.store(out + segment, tl.where(wanted > 0, tl.load(lengths + row), 0))
+    else:
+        begin, end = tl.load(firsts + row), tl.load(firsts + row + 1)
+        seen, before, full = wanted * 0, wanted * 0, begin * 0
+        for chunk in range(CHUNKS):
+            tile = begin + chunk * CHUNK + tl.arange(0, CHUNK)
+            many = tl.load(equal + own * all_tiles + tile, mask=tile < end, other=0).to(tl.int64)
+            upto = seen + tl.cumsum(many, 0)
+            short = (upto < wanted) & (tile < end)
+            # Tiles whose equals are not enough, and what they have.
+            full += tl.sum(short.to(tl.int64))
+            before = tl.maximum(before, tl.max(tl.where(short, upto, 0)))
+            seen += tl.sum(many)
+        t, at = begin + full, tl.arange(0, TILE)
+        inside = at < tl.load(left + t)
+        key = series_key(origin, starts, t, own // CUTS, N, SERIES, at, inside)
+        rank = before + tl.cumsum((inside & (key == tl.load(threshold + segment))).to(tl.int64), 0)
+        tl.store(out + segment, full * TILE + tl.sum((rank < wanted).to(tl.int64)) + 1)
 
 
 @dataclass(frozen=True)
@@ -231,11 +267,11 @@ class Cuts:
 
     Attributes:
         threshold: `[tensors, series, cuts]` int32: the magnitude bits of the k-th largest.
-        quota: `[tiles, series, cuts]` int32: how many of those equal to it a tile keeps, its first; `ALL` for all of them.
+        last: the same shape, int64: before which element of the tensor those equal to it are kept.
     """
 
     threshold: Tensor
-    quota: Tensor
+    last: Tensor
 
 
 def find(table: Table, ranks: Sequence[Sequence[Sequence[int]]]) -> Cuts:
@@ -260,7 +296,7 @@ def find_varied(table: Table, shares: Sequence[float]) -> Cuts:
 
 def _packed(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     """Tensors a few at a time, so that what is gathered has room."""
-    room_of = ranks.shape[1] * ranks.shape[2] * 4 * ROOM / 100
+    room_of = ranks.shape[1] * ranks.shape[2] * 4 / ROOM
     parts, start, held = [], 0, 0
     for i, size in enumerate(table.sizes):
         if i > start and (held + size) * room_of > PACK:
@@ -269,7 +305,7 @@ def _packed(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
         held += size
     parts.append(slice(start, len(table.sizes)))
     found = [_find(table.part(p.start, p.stop), ranks[p], None if shares is None else shares[p]) for p in parts]
-    return Cuts(*(torch.cat([getattr(f, name) for f in found]) for name in ("threshold", "quota")))
+    return Cuts(*(torch.cat([getattr(f, name) for f in found]) for name in ("threshold", "last")))
 
 
 def _bounds(in_order: Tensor, sizes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -304,8 +340,7 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     tensors, series, cuts = ranks.shape
     inputs = table.places.shape[1] - 2
     device, segments, each = table.origin.device, tensors * series * cuts, series * cuts
-    slot = max(table.size * ROOM // 100, 16)
-    wide = triton.next_power_of_2(slot)
+    slot = table.size // ROOM
     shape = (inputs, series, cuts, table.size)
     samples = torch.empty(tensors * series, SAMPLE, dtype=torch.int32, device=device)
     _sample[(tensors, SAMPLE // 1024)](
@@ -325,12 +360,12 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     low, pivot, high = _bounds(in_order, elements.double(), guess)
     counted = torch.empty(table.tiles, each, FIELDS, dtype=torch.int32, device=device)
     found = torch.empty(table.tiles, each, slot, dtype=torch.int32, device=device)
-    _between[(table.tiles,)](
-        *table.walk, low, pivot, high, counted, found, *shape, slot, FIELDS, num_warps=WARPS, enable_fp_fusion=False
+    _between[(table.tiles * series,)](
+        *table.walk, low, pivot, high, counted, found, *shape, slot, FIELDS, num_warps=2, enable_fp_fusion=False
     )
-    sums = torch.empty(segments, FIELDS, dtype=torch.int64, device=device)
-    chunks = triton.next_power_of_2(triton.cdiv(triton.cdiv(max(table.sizes), table.size), 256))
-    _of_tensors[(tensors, each)](counted, table.first, sums, each, FIELDS, 256, chunks)
+    sums = torch.zeros(segments, FIELDS, dtype=torch.int64, device=device)
+    most = triton.cdiv(max(table.sizes), table.size)
+    _of_tensors[(tensors, each, triton.cdiv(most, 256 * 16))](counted, table.first, sums, each, FIELDS, 256, 16)
     above, at_high, at_pivot, at_low, others, full, some = sums.unbind(1)[:7]
     if shares is not None:
         wanted = torch.minimum(_kept(some, shares), elements)
@@ -346,19 +381,19 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     left = torch.where(missed != 0, wanted, left)
     equals = at_high
     known = [(high, at_high), (pivot, at_pivot), (low, at_low)]
-    together = max(_CHUNK // wide, 1)
+    together = max(_CHUNK // slot, 1)
     chunked = [-(-(-(-size // table.size)) // together) for size in table.sizes]
     total = sum(chunked)
     listed = torch.tensor(chunked, dtype=torch.int64).to(device, non_blocking=True)
     chunk_of = torch.repeat_interleave(torch.arange(tensors, device=device), listed, output_size=total)
     chunk_at = torch.arange(total, device=device) - (listed.cumsum(0) - listed)[chunk_of]
-    for _ in range(-(-ALL_BITS // ROUND)):
+    for turn in range(-(-ALL_BITS // ROUND)):
         counts = torch.zeros(segments, 1 << ROUND, dtype=torch.int32, device=device)
         origin = base.int()
         shift = (bits - ROUND).clamp(min=0)
         _round_found[(total, each)](
             found, table.first, counted, origin, bits, missed, counts, chunk_of, chunk_at,
-            each, slot, wide, together, FIELDS, BINS, num_warps=4,
+            each, slot, together, FIELDS, BINS, turn == 0, num_warps=4,
         )  # fmt: skip
         _round_tensor[(min(table.tiles, FALLBACK),)](
             *table.walk, origin, bits, missed, any_missed, counts, table.tiles, *shape, BINS, num_warps=WARPS,
@@ -366,7 +401,7 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
         )  # fmt: skip
         for value, many in known:
             place = (value.long() - base) >> shift
-            own = (missed == 0) & (bits > 0) & (place >= 0) & (place < 1 << ROUND)
+            own = (missed == 0) & (bits > 0) & (place >= 0) & (place < 1 << bits.clamp(max=ROUND))
             counts.scatter_add_(1, torch.where(own, place, 0).unsqueeze(1), torch.where(own, many, 0).int().unsqueeze(1))
         from_top = counts.flip(1).cumsum(1)
         place = (from_top < left.unsqueeze(1)).sum(1).clamp(max=(1 << ROUND) - 1)
@@ -383,14 +418,14 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     partial = (ties < equals).int()
     equal = torch.zeros(each, table.tiles, dtype=torch.int32, device=device)
     _equals[(triton.cdiv(table.tiles, 32),)](
-        *table.walk, threshold, low, pivot, high, missed, partial, found, counted, equal, table.tiles, *shape, slot, wide, FIELDS, 32,
+        *table.walk, threshold, low, pivot, high, missed, partial, found, counted, equal, table.tiles, *shape, slot, FIELDS, 32,
         num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip
-    upto = torch.cat([torch.zeros(each, 1, dtype=torch.int64, device=device), equal.cumsum(1, dtype=torch.int64)], 1)
-    before = upto[:, :-1] - upto[:, table.first[table.row.long()]]
-    row = table.row.long()
-    allowed, some = (values.view(tensors, each).t()[:, row] for values in (ties, partial))
-    quota = torch.minimum((allowed - before).clamp(min=0), equal)
-    quota = torch.where((allowed > 0) & (some == 0) | (quota > 0) & (quota == equal), ALL, quota)
+    last = torch.empty(segments, dtype=torch.int64, device=device)
+    chunks = triton.next_power_of_2(triton.cdiv(most, 1024))
+    _last[(segments,)](
+        table.origin, table.starts, table.left, table.lengths, table.first, threshold, ties, partial, equal, last, table.tiles,
+        *shape, 1024, chunks, num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
     own = (tensors, series, cuts)
-    return Cuts(threshold.view(own), quota.int().t().contiguous().view(-1, series, cuts))
+    return Cuts(threshold.view(own), last.view(own))

@@ -18,24 +18,25 @@ ALL, VARYING, CUT = 0, 1, 2
 
 @triton.jit
 def _selected(
-    origin, starts, t, row, threshold, quota, N: tl.constexpr, SELECT: tl.constexpr, at, inside
+    origin, starts, t, row, first, threshold, last, N: tl.constexpr, SELECT: tl.constexpr, at, inside
 ):  # fmt: skip
     kept = inside
     if SELECT > 0:
         key = variance_key(origin, starts, t, N, at, inside)
         if SELECT > 1:
-            kept = cut(key, tl.load(threshold + row), tl.load(quota + t), inside)
+            kept = cut(key, tl.load(threshold + row), (tl.load(last + row) - first).to(tl.int32), at)
         kept = kept & inside & (key != 0)
     return kept
 
 
 @triton.jit
 def _squares(
-    origin, starts, rows, left, threshold, quota, sums,
+    origin, starts, rows, left, tiles, threshold, last, sums,
     N: tl.constexpr, SELECT: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     t, row, at, inside = here(rows, left, TILE)
-    kept = _selected(origin, starts, t, row, threshold, quota, N, SELECT, at, inside)
+    first = tl.load(tiles + t).to(tl.int64) * TILE
+    kept = _selected(origin, starts, t, row, first, threshold, last, N, SELECT, at, inside)
     for i in tl.static_range(N):
         _, x = change_key(origin, starts, t, i, N + 2, at, inside)
         wide = tl.where(kept, x, 0.0).to(tl.float64)
@@ -44,7 +45,7 @@ def _squares(
 
 @triton.jit
 def _elect(
-    origin, starts, rows, left, weights, threshold, quota,
+    origin, starts, rows, left, tiles, weights, threshold, last,
     N: tl.constexpr, SELECT: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     t, row, at, inside = here(rows, left, TILE)
@@ -61,14 +62,15 @@ def _elect(
         sum += tl.where(agrees, weight * change, 0.0)
         by += tl.where(agrees, weight, 0.0)
     mean = sum / tl.where(by == 0.0, 1.0, by)
-    kept = _selected(origin, starts, t, row, threshold, quota, N, SELECT, at, inside)
+    first = tl.load(tiles + t).to(tl.int64) * TILE
+    kept = _selected(origin, starts, t, row, first, threshold, last, N, SELECT, at, inside)
     # A NaN in any model agrees with nothing and comes back here.
     change = tl.where(kept, mean, 0.0) + total * 0.0
     put(origin, starts, t, N + 1, N + 2, at, inside, tl.where(change == 0.0, base, (wide + change).to(tl.float32)))
 
 
 def _cuts(table: Table, found: Cuts | None) -> tuple[Tensor, ...]:
-    return (table.first,) * 2 if found is None else (found.threshold, found.quota)
+    return (table.first,) * 2 if found is None else (found.threshold, found.last)
 
 
 def shares(table: Table, found: Cuts | None, select: int) -> Tensor:
@@ -76,7 +78,7 @@ def shares(table: Table, found: Cuts | None, select: int) -> Tensor:
     n = table.places.shape[1] - 2
     sums = torch.empty(table.tiles, n, dtype=torch.float64, device=table.origin.device)
     _squares[(table.tiles,)](
-        *table.walk, *_cuts(table, found), sums, n, select, table.size, num_warps=WARPS, enable_fp_fusion=False
+        *table.walk, table.tile, *_cuts(table, found), sums, n, select, table.size, num_warps=WARPS, enable_fp_fusion=False
     )  # fmt: skip
     squares = collect(table, sums)
     total = squares.sum(1, keepdim=True)
@@ -87,5 +89,5 @@ def elect(table: Table, weights: Tensor, found: Cuts | None, select: int) -> Non
     """Writes the merged tensors."""
     n = table.places.shape[1] - 2
     _elect[(table.tiles,)](
-        *table.walk, weights, *_cuts(table, found), n, select, table.size, num_warps=WARPS, enable_fp_fusion=False
+        *table.walk, table.tile, weights, *_cuts(table, found), n, select, table.size, num_warps=WARPS, enable_fp_fusion=False
     )  # fmt: skip

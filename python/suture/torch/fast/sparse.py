@@ -49,19 +49,14 @@ def _drawn(key0, key1, limit, at, first, LOW: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def cut(key, limit, quota, inside):
-    """What a cut keeps of a tile: what is above its limit, and so many of what equals it."""
-    # Nearly every tile keeps all of these or none.
-    kept = (key > limit) | ((key == limit) & (quota > 0))
-    if (quota > 0) & (quota < 0x7FFFFFFF):
-        equal = inside & (key == limit)
-        kept = (key > limit) | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= quota))
-    return kept
+def cut(key, limit, last, at):
+    """What a cut keeps of the elements `at` of a tensor: what is above its limit, and of what equals it the first ones."""
+    return (key > limit) | ((key == limit) & (at < last))
 
 
 @triton.jit
 def _pipeline(
-    origin, starts, rows, left, tiles, factors, weights, lambdas, threshold, quota, keys, limits,
+    origin, starts, rows, left, tiles, factors, weights, lambdas, threshold, last, keys, limits,
     N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr, MEAN: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
@@ -77,10 +72,9 @@ def _pipeline(
         s = row * N + e
         factor, weight = tl.load(factors + s), tl.load(weights + s)
         if CUTS > 0:
-            own = (t * N + e) * CUTS
-            kept = cut(key, tl.load(threshold + s * CUTS), tl.load(quota + own), inside)
+            kept = cut(key, tl.load(threshold + s * CUTS), (tl.load(last + s * CUTS) - first).to(tl.int32), at)
             if CUTS > 1:
-                inner = cut(key, tl.load(threshold + s * CUTS + 1), tl.load(quota + own + 1), inside)
+                inner = cut(key, tl.load(threshold + s * CUTS + 1), (tl.load(last + s * CUTS + 1) - first).to(tl.int32), at)
                 kept = kept & (inner == 0)
             x = x * tl.where(kept, factor, 0.0)
         elif RANDOM:
@@ -149,7 +143,7 @@ def pipeline(
     """
     none = factors
     _pipeline[(table.tiles,)](
-        *table.walk, table.tile, factors, weights, lambdas, none if cuts is None else cuts.threshold, none if cuts is None else cuts.quota,
+        *table.walk, table.tile, factors, weights, lambdas, none if cuts is None else cuts.threshold, none if cuts is None else cuts.last,
         none if keys is None else keys, none if limits is None else limits,
         factors.shape[1], 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low, CONSENSUS[consensus], mean,
         table.size, num_warps=WARPS, enable_fp_fusion=False,

@@ -1,0 +1,393 @@
+"""Merging the same models again and again with other coefficients: what does not depend on them is found once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture.analysis.methods import methods
+from suture.errors import SutureError, UsageError
+from suture.torch.forms import Found, Params
+from suture.torch.merging import (
+    Given,
+    Models,
+    Parameters,
+    check_target,
+    given,
+    listed,
+    on_stream,
+    planned,
+    report_of,
+)
+from suture.torch.models import Flat, Model, check_writable, overlap, resident
+from suture.torch.planned import Planned, View, Work
+from suture.torch.registry import FORMS
+from suture.torch.report import Report
+from suture.torch.resident import Runner, default_block, execute, extra_bytes
+from suture.torch.sparse import PRESETS
+
+#: What may change between merges where a method finds something out of the models first; no finding depends on it.
+#: Of a method that finds nothing all may change but the checkpoints it reads.
+_COEFFICIENTS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(PRESETS, frozenset({"weight", "lambda", "alpha", "beta", "normalize"})),
+    "slerp": frozenset({"t"}),
+    "nuslerp": frozenset({"weight"}),
+    "multislerp": frozenset({"weight", "normalize_weights", "eps"}),
+    "karcher": frozenset({"max_iter", "tol"}),
+    "pcb": frozenset({"weight", "lambda"}),
+    "ramplus_tl": frozenset({"r", "alpha"}),
+}
+
+
+def coefficients(method: str) -> frozenset[str]:
+    """The parameters of a method that a session may change.
+
+    Raises:
+        UsageError: if there is no such method.
+    """
+    spec = next((spec for spec in methods() if spec["name"] == method), None)
+    if spec is None:
+        known = ", ".join(spec["name"] for spec in methods())
+        raise UsageError(f"method: there is no `{method}`; there are {known}", at="method")
+    form = FORMS[method]
+    if form.find is None and form.wide is None:
+        return frozenset(p["name"] for p in spec["parameters"] if p["kind"]["kind"] != "checkpoint")
+    return _COEFFICIENTS.get(method, frozenset())
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What was found out of the models, and of what it is found: another plan of the same key finds the same."""
+
+    key: tuple[Any, ...]
+    wide: dict[int, Found]
+    found: dict[str, Found]
+    batches: tuple[Found, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The memory it takes."""
+        seen = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors((self.wide, self.found))}
+        seen |= {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(self.batches)}
+        return sum(seen.values())
+
+
+def _tensors(found: Any) -> Iterator[Tensor]:
+    """Every tensor in what was found."""
+    inner: Iterable[Any] = ()
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, Mapping):
+        inner = found.values()
+    elif isinstance(found, (list, tuple)):
+        inner = found
+    elif dataclasses.is_dataclass(found) and not isinstance(found, type):
+        inner = [getattr(found, own.name) for own in dataclasses.fields(found)]
+    for part in inner:
+        yield from _tensors(part)
+
+
+class Session:
+    """Models that are merged several times; made by :func:`prepare`.
+
+    It holds on to the models, which must stay as they are as long as it is used, and to what was found out of them:
+    thresholds, dot products, a few numbers for each tensor.
+
+    Attributes:
+        method: the method.
+        labels: the names of the models, in the order of the weights.
+        coefficients: the parameters that :meth:`apply_` may change.
+        block: elements worked on at a time.
+    """
+
+    def __init__(self, method: str, models: Given, seed: int, block: int | None, stream: Any) -> None:
+        self.method = method
+        self.labels = tuple(model.label for model in models.inputs)
+        self.coefficients = coefficients(method)
+        self._given, self._seed, self._stream = models, seed, stream
+        self._per_input = {p["name"] for p in _parameters(method) if p["per_input"]}
+        works = planned(method, _filled(models, method), seed)
+        self._tensors = {(model.label, name): t for model in models.models for name, t in model.tensors.items()}
+        lead = {w.name: self._first(w) for w in works.works}
+        self.block = block or default_block([t.device for t in lead.values()])
+        self._planned = works
+        self._versions = {place: _version(tensor) for place, tensor in self._tensors.items()}
+        with on_stream(stream):
+            # The first operands stand in for what will be written: it lies on the same device, in the same order.
+            self._kept = _found(Runner(works, models.models, lead, self.block), self.coefficients)
+
+    @property
+    def extra_bytes(self) -> int:
+        """Bytes that :meth:`apply_` takes at most beside the models: its working memory, and what the session keeps."""
+        return extra_bytes(self._planned, self.block) + self._kept.bytes
+
+    def apply_(
+        self,
+        weights: Sequence[float] | Mapping[str, float] | float | None = None,
+        *,
+        into: Model,
+        parameters: Parameters | None = None,
+        digests: bool = False,
+    ) -> Report:
+        """Merge the models with these coefficients into the memory of another.
+
+        The result is that of :func:`suture.torch.merge` with the same coefficients and ``out=into``. Whatever is wrong
+        is refused before the first write. Coefficients that are not given are those of :func:`prepare`.
+
+        Args:
+            weights: a weight for each model in order, or by its label; one number for all. For methods with weights.
+            into: a module, or tensors by name, of the shapes of the merge; it shares no memory with any model.
+            parameters: other coefficients by name (see :attr:`coefficients`): a value, or a list with one for each
+                model where the method has them so.
+            digests: whether the report has a digest of every tensor; that waits for the device.
+
+        Raises:
+            UsageError: if a coefficient is wrong, or a parameter is not one that a session may change.
+            SutureError: if `into` does not fit or shares memory with a model, if a model was written into since
+                :func:`prepare`, or if memory does not suffice.
+        """
+        models = self._with(self._changes(weights, parameters))
+        works = planned(self.method, models, self._seed)
+        target = resident(into, "into")
+        check_writable(target)
+        check_target(works, target.tensors, target.label)
+        for other in models.models:
+            if name := overlap(target.tensors, other.tensors):
+                message = f"into, tensor `{name}`: shares memory with {other.label}, which a session only reads; "
+                raise SutureError(message + "give a clone of it, or use merge_ to write into a model", tensor=name)
+        self._check_unchanged()
+        runner = Runner(works, models.models, target.tensors, self.block)
+        with on_stream(self._stream), torch.no_grad():
+            self._run(runner)
+        warnings = list(works.warnings)
+        if target.training:
+            warnings.append("`into` is in training mode: an optimiser's moments are still those of the old weights")
+        return report_of(runner, self.method, warnings, digests)
+
+    def _first(self, work: Work) -> Tensor:
+        place = _place(work.sources[0] if work.base is None else work.base)
+        return self._tensors[place]
+
+    def _run(self, runner: Runner) -> None:
+        if self._kept.key != _key(runner, self.coefficients):
+            # `into` lies elsewhere or otherwise than the models, so that sums are taken over other blocks.
+            self._kept = _found(runner, self.coefficients)
+        else:
+            _restore(runner, self._kept)
+        try:
+            runner.probe()
+        except torch.OutOfMemoryError:
+            runner.wide.clear()
+            runner.found.clear()
+            execute(runner)
+            return
+        runner.write()
+
+    def _check_unchanged(self) -> None:
+        for (label, name), tensor in self._tensors.items():
+            if _version(tensor) != self._versions[label, name]:
+                message = f"{label}, tensor `{name}`: was written into since the session was prepared; prepare another"
+                raise SutureError(message, tensor=name)
+
+    def _changes(self, weights: Any, parameters: Parameters | None) -> dict[str, Any]:
+        changed = dict(parameters or {})
+        if weights is not None:
+            if "weight" in changed:
+                raise UsageError("weights: given twice, as weights and in parameters; leave one out", at="weights")
+            if "weight" not in self.coefficients:
+                message = f"weights: {self.method} has no weights that may change; {self._may_change}"
+                raise UsageError(message, at="weights")
+            changed["weight"] = self._listed("weights", weights)
+        known = {p["name"] for p in _parameters(self.method)}
+        for name, value in changed.items():
+            if name in known and name not in self.coefficients:
+                message = f"{name}: what was found of the models depends on it, so a session cannot change it; "
+                raise UsageError(message + f"{self._may_change}; prepare another session for it", at=name)
+            if name not in known:
+                raise UsageError(f"{name}: {self.method} has no such parameter; {self._may_change}", at=name)
+            if name in self._per_input:
+                changed[name] = self._listed(name, value)
+        return changed
+
+    @property
+    def _may_change(self) -> str:
+        return f"may change: {', '.join(sorted(self.coefficients))}" if self.coefficients else "none may change"
+
+    def _listed(self, name: str, values: Any) -> Any:
+        """Values in the order of the models; those of a sequence that is not a mapping as they are."""
+        if isinstance(values, Tensor):
+            values = values.tolist()
+        if isinstance(values, Mapping):
+            if set(values) != set(self.labels):
+                expected, found = ", ".join(self.labels), ", ".join(map(str, values))
+                raise UsageError(f"{name}: expected a value for each of {expected}; found {found or 'none'}", at=name)
+            return [values[label] for label in self.labels]
+        if isinstance(values, Sequence) and not isinstance(values, str) and len(values) != len(self.labels):
+            raise UsageError(
+                f"{name}: expected a value for each of {len(self.labels)} models, found {len(values)}", at=name
+            )
+        return values
+
+    def _with(self, changed: Mapping[str, Any]) -> Given:
+        """What was given, with these parameters in place of those of the same names."""
+        shared = {name: value for name, value in self._given.shared.items() if name not in changed}
+        each = [{n: v for n, v in own.items() if n not in changed} for own in self._given.each]
+        for name, value in changed.items():
+            if name in self._per_input and isinstance(value, Sequence) and not isinstance(value, str):
+                for own, found in zip(each, value, strict=True):
+                    own[name] = found
+            else:
+                shared[name] = value
+        return replace(self._given, shared=shared, each=each)
+
+
+def prepare(
+    models: Models,
+    method: str,
+    *,
+    base: Model | None = None,
+    parameters: Parameters | None = None,
+    each: Sequence[Parameters] | None = None,
+    seed: int = 0,
+    block: int | None = None,
+    stream: Any = None,
+) -> Session:
+    """Find out of models what a merge of them needs to know, to merge them with many coefficients.
+
+    Args:
+        models: what is merged, in order, or by the names that random masks depend on; only read. They must stay as they
+            are as long as the session is used.
+        method: one of :func:`suture.methods`.
+        base: the model that changes are taken from, for methods that have one.
+        parameters: as for :func:`suture.torch.merge`. Coefficients may be left out, and given to ``apply_``.
+        each: a mapping for each model instead, in the grammar of configs.
+        seed: of random methods.
+        block: elements worked on at a time; the extra memory grows with it.
+        stream: the CUDA stream to work on, if not the current one.
+
+    Returns:
+        The session; ``session.extra_bytes`` says what memory it takes.
+
+    Raises:
+        UsageError: if the method or its parameters are wrong.
+        SutureError: if the models do not go together, or memory does not suffice.
+    """
+    found = given(method, listed(models), None if base is None else ("base", base), parameters, each)
+    return Session(method, found, seed, block, stream)
+
+
+def _parameters(method: str) -> Sequence[Any]:
+    return next(spec["parameters"] for spec in methods() if spec["name"] == method)
+
+
+def _filled(models: Given, method: str) -> Given:
+    """What was given, with some value for each coefficient that has no default and is not there."""
+    shared, each = dict(models.shared), [dict(own) for own in models.each]
+    for parameter in _parameters(method):
+        name, kind = parameter["name"], parameter["kind"]
+        if parameter["default"] is not None or name not in coefficients(method) or name in shared:
+            continue
+        if not parameter["per_input"]:
+            shared[name] = min(max(1, kind["min"]), kind["max"])
+            continue
+        for i, own in enumerate(each):
+            # No such numbers cancel each other.
+            own.setdefault(name, math.sqrt(i + 1))
+    return replace(models, shared=shared, each=each)
+
+
+def _found(runner: Runner, free: frozenset[str]) -> _Kept:
+    """Finds all that a run must know, in smaller blocks if memory does not suffice."""
+    with torch.no_grad():
+        try:
+            runner.find()
+        except torch.OutOfMemoryError:
+            runner.wide.clear()
+            runner.found.clear()
+            runner.block = max(runner.block // 4, 1)
+            torch.cuda.empty_cache()
+            try:
+                runner.find()
+            except torch.OutOfMemoryError as e:
+                message = f"the device is out of memory with blocks of {runner.block} elements; give a smaller block"
+                raise SutureError(message) from e
+    works = runner.planned.works
+    batches = runner._batches.listed if runner._batches else []
+    return _Kept(
+        _key(runner, free),
+        dict(runner.wide),
+        {works[i].name: found for i, found in runner.found.items()},
+        tuple(batch.found for _, batch in batches),
+    )
+
+
+def _restore(runner: Runner, kept: _Kept) -> None:
+    """Has a run know what was found before."""
+    places = {work.name: i for i, work in enumerate(runner.planned.works)}
+    runner.wide = dict(kept.wide)
+    runner.found = {places[name]: found for name, found in kept.found.items() if name in places}
+    batches = runner._batches.listed if runner._batches else []
+    for (kernel, batch), found in zip(batches, kept.batches, strict=True):
+        batch.found = found
+        if callable(check := getattr(kernel, "check", None)):
+            check(batch)
+
+
+def _key(runner: Runner, free: frozenset[str]) -> tuple[Any, ...]:
+    """All that what is found depends on, but for the models."""
+    works = runner.planned.works
+    finds = [w for w in works if w.method is not None and (FORMS[w.method].find or FORMS[w.method].wide)]
+    batches = runner._batches.listed if runner._batches else []
+    return (
+        tuple(_key_of(w, runner.out[w.name], free) for w in finds),
+        _grouped(runner.planned) if finds else (),
+        runner.block,
+        tuple((type(kernel).__name__, tuple(w.name for w in batch.works)) for kernel, batch in batches),
+    )
+
+
+def _key_of(work: Work, out: Tensor, free: frozenset[str]) -> tuple[Any, ...]:
+    return (
+        work.name,
+        work.method,
+        work.sources,
+        work.base,
+        work.group,
+        _fixed(work.params, free),
+        out.device,
+        Flat(out).unit,
+    )
+
+
+def _fixed(params: Params, free: frozenset[str]) -> str:
+    """The parameters that a session cannot change."""
+    parts = [{n: v for n, v in own.items() if n not in free} for own in (params.shared, params.per_input)]
+    return repr((parts, params.inputs, params.seed, params.layered, params.twin))
+
+
+def _grouped(plan: Planned) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(plan.works[i].name for i in members) for members in plan.groups)
+
+
+def _place(view: View) -> tuple[str, str]:
+    first = view[0]
+    if not isinstance(first, str):
+        return first.place
+    label, name = view
+    assert isinstance(label, str)
+    assert isinstance(name, str)
+    return label, name
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written into; tensors of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+__all__ = ["Session", "coefficients", "prepare"]

@@ -1,0 +1,198 @@
+"""A session gives, merge after merge, what `merge` gives with the same coefficients, and finds once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import suture
+import suture.torch
+from suture.torch.registry import FORMS
+from suture.torch.sessions import coefficients, prepare
+from tests.support.catalogue import CASES, DEFAULTS, Case
+from tests.support.resident import call, differing, empty_like, family
+
+
+def draws(case: Case) -> list[dict[str, Any]]:
+    """Coefficients to apply in a row: others, those of the case, others, the first again."""
+    spec = {p["name"]: p for p in case.spec["parameters"]}
+    free = sorted(coefficients(case.name))
+    out: list[dict[str, Any]] = []
+    for turn in (1, 2):
+        own: dict[str, Any] = {}
+        for name in free:
+            kind = spec[name]["kind"]
+            if kind["kind"] == "choice":
+                continue
+            if kind["kind"] == "switch":
+                own[name] = turn == 1
+            elif kind["kind"] == "integer":
+                own[name] = min(max(kind["min"], turn), kind["max"])
+            else:
+                low, high = max(kind["min"], 0.0), min(kind["max"], 1.0)
+                values = [low + (high - low) * share for share in ((0.3, 0.55, 0.8) if turn == 1 else (0.9, 0.2, 0.4))]
+                own[name] = values[: case.experts] if spec[name]["per_input"] else values[0]
+        out.append(own)
+    return [out[0], {}, out[1], out[0]]
+
+
+def merged(arguments: dict[str, Any], changed: dict[str, Any], out: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The merge with other coefficients."""
+    shared = {n: v for n, v in arguments["parameters"].items() if n not in changed}
+    each = [{n: v for n, v in own.items() if n not in changed} for own in arguments["each"]]
+    for name, value in changed.items():
+        if isinstance(value, list):
+            for own, one in zip(each, value, strict=True):
+                own[name] = one
+        else:
+            shared[name] = value
+    return suture.torch.merge(**{**arguments, "parameters": shared, "each": each}, out=out)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_session_gives_what_merge_gives(case: Case) -> None:
+    models = family("BF16")
+    arguments = call(case, models)
+    session = prepare(**arguments)
+    into = empty_like(models[0])
+    for changed in draws(case):
+        weights = changed.get("weight")
+        rest = {name: value for name, value in changed.items() if name != "weight"}
+        report = session.apply_(weights, into=into, parameters=rest)
+        assert report.method == case.name
+        assert differing(into, merged(arguments, changed, empty_like(models[0]))) == []
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, method: str) -> list[str]:
+    """Every finding of a method from now on."""
+    form, seen = FORMS[method], list[str]()
+
+    def find(*given: Any) -> Any:
+        seen.append("find")
+        return form.find(*given) if form.find else None
+
+    def wide(*given: Any) -> Any:
+        seen.append("wide")
+        return form.wide(*given) if form.wide else None
+
+    own = replace(form, find=find if form.find else None, wide=wide if form.wide else None)
+    monkeypatch.setitem(FORMS, method, own)
+    return seen
+
+
+@pytest.mark.parametrize("method", ["slerp", "nuslerp", "karcher", "ties", "breadcrumbs", "localize_and_stitch", "pcb"])
+def test_what_does_not_depend_on_coefficients_is_found_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (case,) = (c for c in DEFAULTS if c.name == method and c.variant == "default")
+    seen = counted(monkeypatch, method)
+    models = family()
+    session = prepare(**call(case, models))
+    found = len(seen)
+    assert found
+    into, other = empty_like(models[0]), empty_like(models[0])
+    for changed in draws(case) * 2:
+        session.apply_(parameters=changed, into=into)
+        session.apply_(parameters=changed, into=other)
+    assert len(seen) == found
+
+
+def test_coefficients_may_be_left_out_until_they_are_applied() -> None:
+    base, *tuned = family()
+    session = prepare({"de": tuned[0], "sw": tuned[1]}, "task_arithmetic", base=base)
+    into = empty_like(base)
+    report = session.apply_({"sw": 0.25, "de": 0.75}, into=into, parameters={"lambda": 0.5}, digests=True)
+    how = {"weight": [0.75, 0.25], "lambda": 0.5}
+    wanted = suture.torch.merge({"de": tuned[0], "sw": tuned[1]}, "task_arithmetic", base=base, parameters=how)
+    assert differing(into, wanted) == []
+    assert set(report.digests) == set(base)
+    with pytest.raises(suture.UsageError, match="weight"):
+        session.apply_(into=into)
+    slerp = prepare([tuned[0]], "slerp", base=base)
+    with pytest.raises(suture.UsageError, match=r"\bt\b"):
+        slerp.apply_(into=into)
+
+
+def test_an_output_that_lies_otherwise_is_found_for_anew() -> None:
+    base, *tuned = family()
+    session = prepare([tuned[0]], "slerp", base=base, parameters={"t": 0.4})
+    turned = {n: t.t().contiguous().t() if t.dim() == 2 else t for n, t in empty_like(base).items()}
+    plain = empty_like(base)
+    for into in (turned, plain, turned):
+        session.apply_(into=into, parameters={"t": 0.7})
+        wanted = suture.torch.merge(
+            [tuned[0]], "slerp", base=base, parameters={"t": 0.7}, out={n: torch.zeros_like(t) for n, t in into.items()}
+        )
+        assert differing(into, wanted) == []
+
+
+@pytest.mark.parametrize("name", ["density", "gamma", "epsilon", "block", "scope", "sparsify", "rescale"])
+def test_what_a_finding_depends_on_is_refused(name: str) -> None:
+    base, *tuned = family()
+    session = prepare(tuned, "ties", base=base, parameters={"weight": 1.0, "density": 0.5})
+    with pytest.raises(suture.UsageError, match=f"{name}: .*may change: alpha, beta, lambda, normalize, weight"):
+        session.apply_(into=empty_like(base), parameters={name: 0.3})
+
+
+def test_mistakes_are_named_before_the_first_write() -> None:
+    base, *tuned = family()
+    session = prepare(tuned, "task_arithmetic", base=base, parameters={"weight": 1.0})
+    into = empty_like(base)
+    kept = empty_like(base)
+
+    def refused(match: str, **how: Any) -> None:
+        with pytest.raises(suture.SutureError, match=match):
+            session.apply_(**({"into": into} | how))
+        assert differing(into, kept) == []
+
+    refused("expected a value for each of 3 models, found 2", weights=[1.0, 2.0])
+    refused("expected a value for each of model-1, model-2, model-3; found model-1", weights={"model-1": 1.0})
+    refused("no such parameter", parameters={"tempo": 1.0})
+    refused("given twice", weights=[1.0, 1.0, 1.0], parameters={"weight": 1.0})
+    refused("lambda", parameters={"lambda": "much"})
+    refused("expected shape", into={**into, "column": torch.zeros(4, 1)})
+    refused("makes, found none", into={n: t for n, t in into.items() if n != "column"})
+    refused("`column`: shares memory with base", into={**into, "column": base["column"]})
+    refused("`column`: shares memory with model-2", into={**into, "column": tuned[1]["column"]})
+    refused("expected a torch module or a mapping", into=3)
+    with pytest.raises(suture.UsageError, match="no weights that may change; may change: t"):
+        prepare([tuned[0]], "slerp", base=base).apply_([1.0], into=into)
+    with pytest.raises(suture.UsageError, match="none may change"):
+        prepare(tuned, "metagpt", base=base).apply_([1.0] * 3, into=into)
+    with pytest.raises(suture.UsageError, match="there is no `tides`"):
+        prepare(tuned, "tides", base=base)
+
+
+def test_a_model_that_was_written_into_since_is_refused() -> None:
+    base, *tuned = family()
+    session = prepare(tuned, "ties", base=base, parameters={"weight": 1.0})
+    session.apply_(into=empty_like(base))
+    tuned[1]["column"].mul_(2)
+    with pytest.raises(suture.SutureError, match="model-2, tensor `column`: was written into since"):
+        session.apply_(into=empty_like(base))
+
+
+def test_modules_are_merged_into() -> None:
+    modules = [torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.LayerNorm(7)) for _ in range(4)]
+    base, *tuned = modules
+    into = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.LayerNorm(7))
+    places = [p.data_ptr() for p in into.parameters()]
+    session = prepare(tuned, "dare_ties", base=base, parameters={"density": 0.5}, seed=3)
+    report = session.apply_([0.5, 0.25, 0.25], into=into)
+    assert any("training mode" in w for w in report.warnings)
+    wanted = suture.torch.merge(
+        tuned, "dare_ties", base=base, parameters={"density": 0.5, "weight": [0.5, 0.25, 0.25]}, seed=3
+    )
+    assert differing(into.state_dict(), wanted) == []
+    assert [p.data_ptr() for p in into.parameters()] == places
+    assert all(p.requires_grad and p.grad_fn is None for p in into.parameters())
+
+
+def test_a_session_says_what_memory_it_takes() -> None:
+    base, *tuned = family(count=3)
+    few = prepare(tuned, "nuslerp", parameters={"weight": 1.0}, block=1 << 10)
+    many = prepare(tuned, "nuslerp", parameters={"weight": 1.0}, block=1 << 12)
+    assert 0 < few.extra_bytes < many.extra_bytes
+    report = few.apply_([1.0, 2.0], into=empty_like(base))
+    assert report.extra_bytes <= few.extra_bytes
