@@ -42,9 +42,9 @@ _CHUNK = 4096
 
 
 @triton.jit
-def change_key(origin, starts, t, i, COLUMNS: tl.constexpr, at, inside):
+def change_key(origin, starts, t, i, COLUMNS: tl.constexpr, at, near):
     """The magnitude bits of an input's change from the base, and the change."""
-    x = operand(origin, starts, t, i + 1, COLUMNS, at, inside) - operand(origin, starts, t, 0, COLUMNS, at, inside)
+    x = operand(origin, starts, t, i + 1, COLUMNS, at, near) - operand(origin, starts, t, 0, COLUMNS, at, near)
     return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF, x
 
 
@@ -57,28 +57,28 @@ def _over(x, N: tl.constexpr):
 
 
 @triton.jit
-def variance_key(origin, starts, t, N: tl.constexpr, at, inside):
+def variance_key(origin, starts, t, N: tl.constexpr, at, near):
     """The magnitude bits of the variance of the inputs' changes from the base."""
-    base = operand(origin, starts, t, 0, N + 2, at, inside)
-    mean = (operand(origin, starts, t, 1, N + 2, at, inside) - base).to(tl.float64)
+    base = operand(origin, starts, t, 0, N + 2, at, near)
+    mean = (operand(origin, starts, t, 1, N + 2, at, near) - base).to(tl.float64)
     for i in tl.static_range(1, N):
-        mean += (operand(origin, starts, t, i + 1, N + 2, at, inside) - base).to(tl.float64)
+        mean += (operand(origin, starts, t, i + 1, N + 2, at, near) - base).to(tl.float64)
     mean = _over(mean, N)
-    off = (operand(origin, starts, t, 1, N + 2, at, inside) - base).to(tl.float64) - mean
+    off = (operand(origin, starts, t, 1, N + 2, at, near) - base).to(tl.float64) - mean
     square = off * off
     for i in tl.static_range(1, N):
-        off = (operand(origin, starts, t, i + 1, N + 2, at, inside) - base).to(tl.float64) - mean
+        off = (operand(origin, starts, t, i + 1, N + 2, at, near) - base).to(tl.float64) - mean
         square += off * off
     return _over(square, N).to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
 @triton.jit
-def series_key(origin, starts, t, e, N: tl.constexpr, SERIES: tl.constexpr, at, inside):
+def series_key(origin, starts, t, e, N: tl.constexpr, SERIES: tl.constexpr, at, near):
     """The key of one of the series that are cut: each input's changes, or, if there is but one, their variance."""
     if SERIES == N:
-        key, _ = change_key(origin, starts, t, e, N + 2, at, inside)
+        key, _ = change_key(origin, starts, t, e, N + 2, at, near)
     else:
-        key = variance_key(origin, starts, t, N, at, inside)
+        key = variance_key(origin, starts, t, N, at, near)
     return key
 
 
@@ -104,28 +104,28 @@ def _between(
     origin, starts, rows, left, low, pivot, high, counted, found,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, FIELDS: tl.constexpr,
 ):  # fmt: skip
+    BASE: tl.constexpr = TILE + 1
     # The series of a tile side by side, so that the base is read from memory once.
     e, t = tl.program_id(0) % SERIES, tl.program_id(0).to(tl.int64) // SERIES
-    at = tl.arange(0, TILE)
-    row, inside = tl.load(rows + t).to(tl.int64), at < tl.load(left + t)
-    key = series_key(origin, starts, t, e, N, SERIES, at, inside)
+    row, at, count, near = here(rows, left, t, TILE)
+    # Nothing equals -1, nor is above or between anything.
+    key = tl.where(at < count, series_key(origin, starts, t, e, N, SERIES, at, near), -1)
     for c in tl.static_range(CUTS):
         s, own = (row * SERIES + e) * CUTS + c, (t * SERIES + e) * CUTS + c
         lo, mid, hi = tl.load(low + s), tl.load(pivot + s), tl.load(high + s)
-        others = inside & (key > lo) & (key < hi) & (key != mid)
-        # All counts in one sum, eleven bits each: a sum over a tile costs more than what is summed.
-        lower = tl.where(inside & (key > hi), 1, 0) + tl.where(inside & (key == hi), 1 << 11, 0) + tl.where(others, 1 << 22, 0)
-        upper = tl.where(inside & (key == lo), 1, 0) + tl.where(inside & (key == mid), 1 << 11, 0)
-        counts = tl.sum(lower.to(tl.int64) + (upper.to(tl.int64) << 33))
-        many = ((counts >> 22) & 0x7FF).to(tl.int32)
-        tl.store(counted + own * FIELDS, (counts & 0x7FF).to(tl.int32))
-        tl.store(counted + own * FIELDS + 1, ((counts >> 11) & 0x7FF).to(tl.int32))
-        tl.store(counted + own * FIELDS + 2, tl.where(mid < hi, (counts >> 44) & 0x7FF, 0).to(tl.int32))
-        tl.store(counted + own * FIELDS + 3, tl.where((lo < mid) & (lo < hi), (counts >> 33) & 0x7FF, 0).to(tl.int32))
+        others = (key > lo) & (key < hi) & (key != mid)
+        # Three counts in one sum: a sum over a tile costs more than what is summed.
+        upper = tl.sum(tl.where(key > hi, 1, tl.where(key == hi, BASE, tl.where(others, BASE * BASE, 0))))
+        lower = tl.sum(tl.where(key == lo, 1, tl.where(key == mid, BASE, 0)))
+        many = upper // (BASE * BASE)
+        tl.store(counted + own * FIELDS, upper % BASE)
+        tl.store(counted + own * FIELDS + 1, upper // BASE % BASE)
+        tl.store(counted + own * FIELDS + 2, tl.where(mid < hi, lower // BASE + tl.where(lo == mid, lower % BASE, 0), 0))
+        tl.store(counted + own * FIELDS + 3, tl.where((lo < mid) & (lo < hi), lower % BASE, 0))
         tl.store(counted + own * FIELDS + 4, many)
         tl.store(counted + own * FIELDS + 5, (many > SLOT).to(tl.int32))
         if SERIES < N:
-            tl.store(counted + own * FIELDS + 6, tl.sum((inside & (key != 0)).to(tl.int32)))
+            tl.store(counted + own * FIELDS + 6, tl.sum((key > 0).to(tl.int32)))
         place = tl.cumsum(others.to(tl.int32), 0) - 1
         tl.store(found + own * SLOT + place, key, mask=others & (place < SLOT))
 
@@ -181,14 +181,14 @@ def _round_tensor(
         t = tl.program_id(0).to(tl.int64)
         while t < all_tiles:
             row = tl.load(rows + t).to(tl.int64)
-            at = tl.arange(0, TILE)
-            inside = at < tl.load(left + t)
+            _, at, many_left, near = here(rows, left, t, TILE)
+            inside = at < many_left
             for e in tl.static_range(SERIES):
                 for c in tl.static_range(CUTS):
                     s = (row * SERIES + e) * CUTS + c
                     width = tl.load(bits + s)
                     if (width > 0) & (tl.load(missed + s) != 0):
-                        key = series_key(origin, starts, t, e, N, SERIES, at, inside)
+                        key = series_key(origin, starts, t, e, N, SERIES, at, near)
                         bin = (key - tl.load(low + s)) >> tl.maximum(width - 8, 0)
                         own = inside & (bin >= 0) & (bin < (1 << tl.minimum(width, 8)))
                         many = tl.histogram(tl.where(own, bin, 0), BINS, mask=own)
@@ -213,9 +213,9 @@ def _equals(
                     if tl.load(partial + s) != 0:
                         limit = tl.load(threshold + s)
                         if tl.load(missed + s) != 0:
-                            at = tl.arange(0, TILE)
-                            inside = at < tl.load(left + t)
-                            key = series_key(origin, starts, t, e, N, SERIES, at, inside)
+                            _, at, many_left, near = here(rows, left, t, TILE)
+                            inside = at < many_left
+                            key = series_key(origin, starts, t, e, N, SERIES, at, near)
                             equal = tl.sum((inside & (key == limit)).to(tl.int32))
                         elif limit == tl.load(high + s):
                             equal = tl.load(counted + own * FIELDS + 1)
@@ -233,7 +233,7 @@ def _equals(
 
 @triton.jit
 def _last(
-    origin, starts, left, lengths, firsts, threshold, ties, partial, equal, out, all_tiles,
+    origin, starts, rows, left, lengths, firsts, threshold, ties, partial, equal, out, all_tiles,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """How far elements that equal a threshold are kept: up to the one that makes their number full."""
@@ -254,9 +254,10 @@ def _last(
             full += tl.sum(short.to(tl.int64))
             before = tl.maximum(before, tl.max(tl.where(short, upto, 0)))
             seen += tl.sum(many)
-        t, at = begin + full, tl.arange(0, TILE)
-        inside = at < tl.load(left + t)
-        key = series_key(origin, starts, t, own // CUTS, N, SERIES, at, inside)
+        t = begin + full
+        _, at, count, near = here(rows, left, t, TILE)
+        inside = at < count
+        key = series_key(origin, starts, t, own // CUTS, N, SERIES, at, near)
         rank = before + tl.cumsum((inside & (key == tl.load(threshold + segment))).to(tl.int64), 0)
         tl.store(out + segment, full * TILE + tl.sum((rank < wanted).to(tl.int64)) + 1)
 
@@ -361,7 +362,7 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     counted = torch.empty(table.tiles, each, FIELDS, dtype=torch.int32, device=device)
     found = torch.empty(table.tiles, each, slot, dtype=torch.int32, device=device)
     _between[(table.tiles * series,)](
-        *table.walk, low, pivot, high, counted, found, *shape, slot, FIELDS, num_warps=2, enable_fp_fusion=False
+        *table.walk, low, pivot, high, counted, found, *shape, slot, FIELDS, num_warps=WARPS, enable_fp_fusion=False
     )
     sums = torch.zeros(segments, FIELDS, dtype=torch.int64, device=device)
     most = triton.cdiv(max(table.sizes), table.size)
@@ -424,7 +425,7 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     last = torch.empty(segments, dtype=torch.int64, device=device)
     chunks = triton.next_power_of_2(triton.cdiv(most, 1024))
     _last[(segments,)](
-        table.origin, table.starts, table.left, table.lengths, table.first, threshold, ties, partial, equal, last, table.tiles,
+        *table.walk, table.lengths, table.first, threshold, ties, partial, equal, last, table.tiles,
         *shape, 1024, chunks, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     own = (tensors, series, cuts)

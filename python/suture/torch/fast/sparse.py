@@ -60,15 +60,16 @@ def _pipeline(
     N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr, MEAN: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
-    t, row, at, inside = here(rows, left, TILE)
+    t = tl.program_id(0).to(tl.int64)
+    row, at, count, near = here(rows, left, t, TILE)
     first = tl.load(tiles + t).to(tl.int64) * TILE
-    base = operand(origin, starts, t, 0, N + 2, at, inside)
+    base = operand(origin, starts, t, 0, N + 2, at, near)
     votes = tl.zeros((TILE,), tl.float64)
     up, down = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
     up_weight, down_weight = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
     divisor = tl.zeros((TILE,), tl.float64)
     for e in tl.static_range(N):
-        key, x = change_key(origin, starts, t, e, N + 2, at, inside)
+        key, x = change_key(origin, starts, t, e, N + 2, at, near)
         s = row * N + e
         factor, weight = tl.load(factors + s), tl.load(weights + s)
         if CUTS > 0:
@@ -108,7 +109,7 @@ def _pipeline(
             merged = votes / tl.where(divisor == 0.0, 1.0, divisor)
         merged = merged.to(tl.float32)
     change = merged * tl.load(lambdas + row)
-    put(origin, starts, t, N + 1, N + 2, at, inside, tl.where(change == 0.0, base, base + change))
+    put(origin, starts, t, N + 1, N + 2, at, count, TILE, tl.where(change == 0.0, base, base + change))
 
 
 CONSENSUS = {"none": 0, "sum": 1, "count": 2}
