@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ SUMS = {name for name, spec in SPECS.items() if spec["class"] in ("gram", "model
 
 def as_torch(raw: Raw) -> torch.Tensor:
     """A stored tensor as torch has it."""
-    flat = torch.frombuffer(bytearray(raw.data), dtype=DTYPES[raw.dtype]) if raw.data else torch.empty(0, dtype=DTYPES[raw.dtype])
+    flat = (
+        torch.frombuffer(bytearray(raw.data), dtype=DTYPES[raw.dtype])
+        if raw.data
+        else torch.empty(0, dtype=DTYPES[raw.dtype])
+    )
     return flat.reshape(raw.shape)
 
 
@@ -43,9 +48,13 @@ def family(folder: Path, dtype: str, seed: int = 0) -> tuple[list[Path], list[di
 def resident(config: dict[str, Any], held: dict[str, dict[str, torch.Tensor]], **more: Any) -> dict[str, torch.Tensor]:
     """The merge of a config on tensors."""
     models = {Path(m["model"]).name: held[m["model"]] for m in config["models"]}
-    each = [{k: held.get(v, v) if isinstance(v, str) else v for k, v in m["parameters"].items()} for m in config["models"]]
+    each = [
+        {k: held.get(v, v) if isinstance(v, str) else v for k, v in m["parameters"].items()} for m in config["models"]
+    ]
     base = held[config["base_model"]] if "base_model" in config else None
-    return suture.torch.merge(models, config["merge_method"], base=base, parameters=config["parameters"], each=each, **more)
+    return suture.torch.merge(
+        models, config["merge_method"], base=base, parameters=config["parameters"], each=each, **more
+    )
 
 
 def steps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -60,26 +69,34 @@ def steps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (ordered(a) - ordered(b)).abs()
 
 
-def differs(case: Case, name: str, found: torch.Tensor, expected: torch.Tensor) -> str | None:
-    """What is wrong with a tensor; None if nothing is."""
-    if found.dtype != expected.dtype or found.shape != expected.shape:
-        return f"{name}: {found.dtype} {found.shape}, expected {expected.dtype} {expected.shape}"
-    nan = found.isnan() if found.is_floating_point() else torch.zeros_like(found, dtype=torch.bool)
-    if not torch.equal(nan, expected.isnan() if found.is_floating_point() else nan):
-        return f"{name}: NaN elsewhere"
-    if not found.is_floating_point():
-        return None if torch.equal(found, expected) else f"{name}: differs"
-    off = steps(found, expected) > 1
-    off = off.reshape(found.shape) & ~nan
-    if case.name in SUMS:
-        off &= ~torch.isclose(found.double(), expected.double(), rtol=1e-5, atol=1e-7)
-    share = float(off.double().mean()) if off.numel() else 0.0
-    allowed = 1e-3 if case.name == "arcee_fusion" else 0.0
-    return f"{name}: {share:.2%} of {off.numel()} differ" if share > allowed else None
+#: What a page can say of a method, the strictest first; what each allows is in `agreement`.
+WORDS = ("equal", "1 unit", "1e-5", "99.9 %")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "gpu.md"
+MARKS = ("<!-- parity -->\n", "<!-- end -->")
+#: The worst that was found of each method and dtype.
+WORST: dict[tuple[str, str], str] = {}
+
+
+def agreement(found: torch.Tensor, expected: torch.Tensor) -> str:
+    """How far a tensor is from the core's: the first of `WORDS` that holds."""
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    nan = expected.isnan()
+    assert torch.equal(found.isnan(), nan)
+    off = steps(found, expected).reshape(found.shape) * ~nan
+    if not off.any():
+        return "equal"
+    if off.max() <= 1:
+        return "1 unit"
+    near = torch.isclose(found.double(), expected.double(), rtol=1e-5, atol=1e-7) | (off <= 1)
+    if near.all():
+        return "1e-5"
+    assert float(near.double().mean()) >= 0.999, f"{int((~near).sum())} of {near.numel()} differ"
+    return "99.9 %"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_torch_gives_what_the_core_gives(case: Case, tmp_path: Path) -> None:
+    allowed = "99.9 %" if case.name == "arcee_fusion" else "1e-5" if case.name in SUMS else "1 unit"
     for dtype in ("F32", "BF16"):
         paths, held = family(tmp_path / dtype, dtype)
         config = configure(case, paths)
@@ -87,5 +104,36 @@ def test_torch_gives_what_the_core_gives(case: Case, tmp_path: Path) -> None:
         expected = merge(config, tmp_path / f"out-{dtype}")
         found = resident(config, dict(zip(map(str, paths), held, strict=True)))
         assert set(found) == set(expected)
-        wrong = [w for n, raw in expected.items() if (w := differs(case, n, found[n], as_torch(raw)))]
-        assert not wrong, wrong
+        for name, raw in expected.items():
+            if not found[name].is_floating_point():
+                assert torch.equal(found[name], as_torch(raw)), name
+                continue
+            word = agreement(found[name], as_torch(raw))
+            assert WORDS.index(word) <= WORDS.index(allowed), f"{name}: {word}"
+            WORST[case.name, dtype] = max(WORST.get((case.name, dtype), "equal"), word, key=WORDS.index)
+
+
+def table(worst: dict[tuple[str, str], str]) -> str:
+    """The table of the page."""
+    variants = {name: sum(case.name == name for case in CASES) for name in SPECS}
+    rows = [f"| {n} | {variants[n]} | {worst[n, 'F32']} | {worst[n, 'BF16']} |" for n in SPECS]
+    return "\n".join(["| method | variants | f32 | bf16 |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def test_the_page_says_how_near_torch_is() -> None:
+    """docs/gpu.md has a row for every method, and promises no more than was found.
+
+    With SUTURE_WRITE=1 it is written anew.
+    """
+    if len(WORST) < 2 * len(SPECS):
+        pytest.skip("only when all methods were merged before it")
+    before, rest = PAGE.read_text().split(MARKS[0])
+    said, after = rest.split(MARKS[1])
+    if os.environ.get("SUTURE_WRITE"):
+        said = table(WORST)
+        PAGE.write_text(before + MARKS[0] + said + MARKS[1] + after)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines()[2:]]
+    assert [row[0] for row in rows] == list(SPECS)
+    for name, _, *words in rows:
+        for dtype, word in zip(("F32", "BF16"), words, strict=True):
+            assert WORDS.index(WORST[name, dtype]) <= WORDS.index(word), (name, dtype)

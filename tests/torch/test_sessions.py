@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -196,3 +197,56 @@ def test_a_session_says_what_memory_it_takes() -> None:
     assert 0 < few.extra_bytes < many.extra_bytes
     report = few.apply_([1.0, 2.0], into=empty_like(base))
     assert report.extra_bytes <= few.extra_bytes
+
+
+WEIGHTS: list[Any] = [
+    [0.5, 0.25, 0.25],
+    [1.0, 0.0, 0.0],
+    [0.2, 0.3, 0.1],
+    [0.5, -0.25, 0.75],
+    0.3,
+    [{"filter": "mlp", "value": 0.5}, 0.25, 0.125],
+    [0.3, 0.3, 0.4],
+    [[0.1, 0.9], 0.2, 0.3],
+    [2, 1, 1],
+]
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "task_arithmetic", "multislerp", "magmax", "fisher"])
+def test_weights_of_any_form_follow_each_other(method: str) -> None:
+    (case,) = (c for c in DEFAULTS if c.name == method and c.variant == "default")
+    models = family()
+    arguments = call(case, models)
+    session = prepare(**arguments)
+    into, out = empty_like(models[0]), empty_like(models[0])
+    for weights in WEIGHTS:
+        said = refusal(lambda w=weights: merged(arguments, {"weight": w}, out))  # type: ignore[misc]
+        assert refusal(lambda w=weights: session.apply_(w, into=into)) == said  # type: ignore[misc]
+        assert said or differing(into, out) == []
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """What a call refuses; nothing if it does not."""
+    try:
+        call()
+    except suture.SutureError as e:
+        return f"{type(e).__name__}: {e}"
+    return ""
+
+
+def test_weights_that_sum_to_zero_are_refused_after_others() -> None:
+    base, *tuned = family()
+    session = prepare(tuned, "linear")
+    for weights in ([0.5, 0.25, 0.25], [0.2, 0.2, 0.2]):
+        session.apply_(weights, into=empty_like(base))
+    wrong: Any
+    for wrong in ([1.0, -0.5, -0.5], [float("nan"), 1.0, 1.0], ["much", 1.0, 1.0], [True, 1.0, 1.0], None):
+        with pytest.raises(suture.UsageError):
+            session.apply_(wrong, into=empty_like(base))
+    single = prepare([tuned[0]], "passthrough")
+    for scale in (2.0, 1.0, 0.5):
+        into = empty_like(base)
+        session_report = single.apply_(parameters={"scale": scale}, into=into)
+        wanted = suture.torch.merge([tuned[0]], "passthrough", parameters={"scale": scale})
+        assert differing(into, wanted) == []
+        assert bool(session_report.computed) == (scale != 1.0)

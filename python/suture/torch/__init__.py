@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from suture.errors import UsageError
 
+#: The oldest torch that has all that is used here.
+_LEAST = (2, 5)
+
 try:
     import torch
 except ImportError as e:
     raise UsageError("suture.torch needs PyTorch; install it: pip install 'suture[torch]'") from e
+if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _LEAST:
+    raise UsageError(
+        f"suture.torch needs PyTorch {_LEAST[0]}.{_LEAST[1]} or newer, found {torch.__version__}; upgrade it"
+    )
 
-from suture.torch.merging import merge, merge_
-from suture.torch.report import Report
+from suture.torch.comparing import diff  # noqa: E402
+from suture.torch.merging import merge, merge_  # noqa: E402
+from suture.torch.report import Report  # noqa: E402
+from suture.torch.serving import iter_merged  # noqa: E402
+from suture.torch.sessions import Session, prepare  # noqa: E402
+from suture.torch.swapping import swap_  # noqa: E402
 
-__all__ = ["Report", "merge", "merge_", "torch"]
+__all__ = ["Report", "Session", "diff", "iter_merged", "merge", "merge_", "prepare", "swap_"]

@@ -44,9 +44,7 @@ def _mask(params: Params, block: Block) -> Tensor:
     weights = params.numbers("weight")
     models, masks = block.inputs[: len(weights)], block.inputs[len(weights) :]
     base = block.origin
-    kept = [
-        w * m.double() * (x.double() - base.double()) for w, m, x in zip(weights, masks, models, strict=True)
-    ]
+    kept = [w * m.double() * (x.double() - base.double()) for w, m, x in zip(weights, masks, models, strict=True)]
     return moved(base, summed(kept))
 
 

@@ -1,9 +1,9 @@
 """What a merge method is on tensors that torch holds: its torch form.
 
-A form is to torch what a kernel is to the core, with the same formulas, the same order of operations and the same precision: changes
-and sums in float64 where the core forms them so, in float32 where it does, rounded once to the output's dtype. It sees blocks of
-float32 elements; no model, no name, no device. Nothing in it waits for the device: what is found stays there, in tensors of no
-dimension.
+A form is to torch what a kernel is to the core, with the same formulas, the same order of operations and the same
+precision: changes and sums in float64 where the core forms them so, in float32 where it does, rounded once to the
+output's dtype. It sees blocks of float32 elements; no model, no name, no device. Nothing in it waits for the device:
+what is found stays there, in tensors of no dimension.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def row(params: Params, shape: Shape) -> int:
 class Form:
     """A method's torch form.
 
-    What is found does not depend on the coefficients of a merge (see `suture.torch.sessions`), so that a search over them finds once.
+    What is found does not depend on the coefficients of a merge (see `suture.torch.sessions`), so that a search over
+    them finds once.
     """
 
     #: `apply(params, shape, found)` makes what computes the blocks of a tensor.

@@ -1,7 +1,7 @@
 """Forms of the methods whose result is a linear combination with coefficients from dot products.
 
-One pass sums the products of all pairs (their Gram matrix, float64), one combines. The rules take any number of matrices at once,
-`[..., n, n]` to coefficients `[..., n]`: those of all rows of a tensor, or of all tensors of a model.
+One pass sums the products of all pairs (their Gram matrix, float64), one combines. The rules take any number of
+matrices at once, `[..., n, n]` to coefficients `[..., n]`: those of all rows of a tensor, or of all tensors of a model.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def _find_stock(params: Params, shape: Shape, blocks: Blocks, wide: Found) -> Fo
 
 
 def _apply_stock(params: Params, shape: Shape, found: Found) -> Apply:
-    return (_by_row(_stock, params, shape) if params.switch("filter_wise") else _apply_rule(_stock)(params, shape, found))
+    return _by_row(_stock, params, shape) if params.switch("filter_wise") else _apply_rule(_stock)(params, shape, found)
 
 
 def _squares(block: Block) -> Tensor:

@@ -67,7 +67,7 @@ def given(
         if "/" in label or label in ("", ".", ".."):
             raise UsageError(f"models: expected names without `/`, found `{label}`", at="models")
     inputs = [resident(model, label) for label, model in models.items()]
-    known = {id(model): own for model, own in zip(models.values(), inputs, strict=True)}
+    described = {id(model): own for model, own in zip(models.values(), inputs, strict=True)}
     own: list[dict[str, Any]] = [dict(p) for p in each] if each is not None else [{} for _ in inputs]
     if len(own) != len(inputs):
         raise UsageError(f"each: expected parameters for {len(inputs)} models, found {len(own)}", at="each")
@@ -77,7 +77,9 @@ def given(
     for name, value in (parameters or {}).items():
         if name in per_input and isinstance(value, Sequence) and not isinstance(value, str):
             if len(value) != len(inputs):
-                raise UsageError(f"{name}: expected a value for each of {len(inputs)} models, found {len(value)}", at=name)
+                raise UsageError(
+                    f"{name}: expected a value for each of {len(inputs)} models, found {len(value)}", at=name
+                )
             for parameters_of, found in zip(own, value, strict=True):
                 parameters_of[name] = found
         else:
@@ -87,7 +89,7 @@ def given(
         for name in checkpoints & parameters_of.keys():
             beside.append(resident(parameters_of[name], f"{name}-{i}"))
             parameters_of[name] = beside[-1]
-    origin = None if base is None else known.get(id(base[1])) or resident(base[1], base[0])
+    origin = None if base is None else described.get(id(base[1])) or resident(base[1], base[0])
     return Given(inputs, origin, beside, shared, own)
 
 
@@ -153,7 +155,8 @@ def check_target(works: Planned, out: Mapping[str, Tensor], label: str) -> None:
             raise SutureError(f"{label}: expected a tensor `{name}`, which the merge makes, found none", tensor=name)
         if tuple(out[name].shape) != work.shape:
             raise SutureError(
-                f"{label}, tensor `{name}`: expected shape {list(work.shape)}, found {list(out[name].shape)}", tensor=name
+                f"{label}, tensor `{name}`: expected shape {list(work.shape)}, found {list(out[name].shape)}",
+                tensor=name,
             )
     for name in out:
         if name not in wanted:
@@ -175,17 +178,19 @@ def merge_(
 ) -> Report:
     """Merge models into the memory of one of them.
 
-    Addresses, identity, ties and ``requires_grad`` of its parameters stay as they are; no graph is recorded. Everything is checked
-    before the first write: whatever is wrong leaves the model as it was.
+    Addresses, identity, ties and ``requires_grad`` of its parameters stay as they are; no graph is recorded.
+    Everything is checked before the first write: whatever is wrong leaves the model as it was.
 
     Args:
-        model: a module, or tensors by name; written into. It is the first of the models that are merged, or, if `base` is the
-            very same object, the base of the others.
-        others: the other models: a sequence, or a mapping from the names that random masks depend on. They are only read.
+        model: a module, or tensors by name; written into. It is the first of the models that are merged, or, if
+            `base` is the very same object, the base of the others.
+        others: the other models: a sequence, or a mapping from the names that random masks depend on. They are only
+            read.
         method: one of :func:`suture.methods`.
         base: the model that changes are taken from, for methods that have one.
         parameters: by name: a value, or a list with one for each model (`model` first, unless it is the base).
-        each: a mapping for each model instead, in the grammar of configs: gradients over layers and filters of names too.
+        each: a mapping for each model instead, in the grammar of configs: gradients over layers and filters of names
+            too.
         seed: of random methods.
         block: elements worked on at a time; the extra memory grows with it. By default 2^24 on a GPU, 2^20 elsewhere.
         stream: the CUDA stream to work on, if not the current one. The call does not wait for it.
@@ -206,7 +211,9 @@ def merge_(
     check_target(works, target.tensors, target.label)
     for other in found.models:
         if other is not target and (name := overlap(target.tensors, other.tensors)):
-            raise SutureError(f"{target.label}, tensor `{name}`: shares memory with {other.label}; clone one of them", tensor=name)
+            raise SutureError(
+                f"{target.label}, tensor `{name}`: shares memory with {other.label}; clone one of them", tensor=name
+            )
     runner = Runner(works, found.models, target.tensors, block or _block(target.tensors))
     with on_stream(stream):
         execute(runner)

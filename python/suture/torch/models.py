@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ DTYPES: dict[torch.dtype, str] = {
 TORCH = {name: dtype for dtype, name in DTYPES.items()}
 
 #: A module, or tensors by name.
-Model = torch.nn.Module | Mapping[str, Tensor]
+Model: TypeAlias = "torch.nn.Module | Mapping[str, Tensor]"
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,14 @@ def resident(model: Model, label: str) -> Resident:
 
     Raises:
         UsageError: if it is neither.
-        SutureError: naming the tensor, if one has no memory, is quantised, or is of a kind that only its own library reads.
+        SutureError: naming the tensor, if one has no memory, is quantised, or is of a kind that only its own library
+            reads.
     """
     module = model if isinstance(model, torch.nn.Module) else None
     if module is None and not isinstance(model, Mapping):
-        raise UsageError(f"{label}: expected a torch module or a mapping of names to tensors, found {type(model).__name__}")
+        raise UsageError(
+            f"{label}: expected a torch module or a mapping of names to tensors, found {type(model).__name__}"
+        )
     named = module.state_dict(keep_vars=True) if module is not None else model
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -76,11 +81,17 @@ def _sound(label: str, name: str, value: Any) -> Tensor:
     where = f"{label}, tensor `{name}`"
     if type(value) not in (Tensor, torch.nn.Parameter, torch.nn.Buffer) or value.is_quantized:
         kind = "quantised" if value.is_quantized else type(value).__name__
-        raise SutureError(f"{where}: expected plain numbers, found {kind}; dequantise or gather the model first", tensor=name)
+        raise SutureError(
+            f"{where}: expected plain numbers, found {kind}; dequantise or gather the model first", tensor=name
+        )
     if value.layout != torch.strided:
         raise SutureError(f"{where}: expected a dense tensor, found {value.layout}; make it dense first", tensor=name)
     if value.is_meta:
-        raise SutureError(f"{where}: is on the meta device and has no values; load the model's weights first", tensor=name)
+        raise SutureError(
+            f"{where}: is on the meta device and has no values; load the model's weights first", tensor=name
+        )
+    if value.device.type == "mps":
+        raise SutureError(f"{where}: MPS has no float64, which merges need; move the model to the CPU", tensor=name)
     if value.dtype not in DTYPES:
         raise SutureError(f"{where}: dtype {value.dtype} is not one that a checkpoint can hold", tensor=name)
     return value.detach()
@@ -100,7 +111,8 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 
 def check_writable(model: Resident) -> None:
-    """Refuses to write into tensors that share memory with others in part, or with themselves.
+    """Refuses to write into tensors that share memory with others in part, or with themselves, or that torch would
+    not let change.
 
     Raises:
         SutureError: naming the tensors.
@@ -109,17 +121,23 @@ def check_writable(model: Resident) -> None:
     for name, tensor in model.tensors.items():
         if any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
             raise SutureError(
-                f"{model.label}, tensor `{name}`: is expanded, so that several elements are one; make it contiguous first",
+                f"{model.label}, tensor `{name}`: is expanded: several elements are one; make it contiguous first",
+                tensor=name,
+            )
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise SutureError(
+                f"{model.label}, tensor `{name}`: was made in inference mode; call this in it too, or clone it outside",
                 tensor=name,
             )
         if tensor.numel():
             spans.setdefault(tensor.device, []).append((*_span(tensor), name))
     for own in spans.values():
         own.sort()
-        for (_, end, first), (start, _, second) in zip(own, own[1:], strict=False):
+        for (_, end, first), (start, _, second) in itertools.pairwise(own):
             if start < end and not _interleaved(model.tensors[first], model.tensors[second]):
                 raise SutureError(
-                    f"{model.label}: tensors `{first}` and `{second}` share memory; clone one of them first", tensor=first
+                    f"{model.label}: tensors `{first}` and `{second}` share memory; clone one of them first",
+                    tensor=first,
                 )
 
 
@@ -141,7 +159,6 @@ def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str | None:
     """A tensor of `a` that shares memory with one of `b`; None if there is none."""
     spans = sorted(((str(t.device), *_span(t)), name) for m in (b,) for name, t in m.items() if t.numel())
     starts = [span for span, _ in spans]
-    import bisect
 
     for name, tensor in a.items():
         if not tensor.numel():

@@ -1,7 +1,8 @@
 """Plans for models that torch holds: the same recipes, checks and parameters as for checkpoints on a disk.
 
-A model is described to the core by its headers: a folder with a file of its full size, of which no byte but the header is ever
-written (the file system keeps none of the rest), and its config. The folder is gone as soon as the plan is made.
+A model is described to the core by its headers: a folder with a file of its full size, of which no byte but the
+header is ever written (the file system keeps none of the rest), and its config. The folder is gone as soon as the
+plan is made.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Work:
     shape: tuple[int, ...]
     sources: tuple[View, ...]
     method: str | None = None
-    params: Params = Params()
+    params: Params = field(default_factory=Params)
     base: View | None = None
     group: int | None = None
 
@@ -77,7 +78,10 @@ def label_of(view: View) -> str:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan: what becomes of every tensor, in the order of the output, and the members of each group in its own order."""
+    """A plan.
+
+    What becomes of every tensor, in the order of the output, and the members of each group in its own order.
+    """
 
     works: tuple[Work, ...]
     groups: tuple[tuple[int, ...], ...]
@@ -97,7 +101,10 @@ def plan(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict[
         UsageError: if the recipe is wrong.
         SutureError: if the models do not go together.
     """
-    key = json.dumps([recipe({m.label: m.label for m in models}), seed, [[m.label, m.config, _shapes(m)] for m in models]], default=str)
+    key = json.dumps(
+        [recipe({m.label: m.label for m in models}), seed, [[m.label, m.config, _shapes(m)] for m in models]],
+        default=str,
+    )
     found = _plans.pop(key, None) or _made(models, recipe, seed)
     _plans[key] = found
     while len(_plans) > KEPT:
@@ -114,7 +121,9 @@ def _made(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict
         try:
             paths = {model.label: str(describe(model, Path(folder) / model.label)) for model in models}
         except OSError as e:
-            raise SutureError(f"cannot describe the models: {e.strerror}; is there room for a few MB?", path=e.filename) from e
+            raise SutureError(
+                f"cannot describe the models: {e.strerror}; is there room for a few MB?", path=e.filename
+            ) from e
         try:
             made = _core.Plan(json.dumps(recipe(paths)), None, seed)
         except SutureError as e:
@@ -169,7 +178,14 @@ def _works(told: Mapping[str, Any]) -> tuple[Work, ...]:
         if computes:
             base = None if t["base"] is None else _view(t["base"])
             work = Work(
-                work.name, work.dtype, work.shape, work.sources, t["method"], Params.of(t["params"]), base, t.get("group")
+                work.name,
+                work.dtype,
+                work.shape,
+                work.sources,
+                t["method"],
+                Params.of(t["params"]),
+                base,
+                t.get("group"),
             )
         works.append(work)
     return tuple(works)
@@ -179,7 +195,9 @@ def _groups(told: Mapping[str, Any], paths: Mapping[str, str]) -> tuple[tuple[in
     """The members of each group, in the order of what they are made from: so the core goes over them."""
     if not told["groups"]:
         return ()
-    listed = ((model["label"], name) for model in told["models"] for name in _core.Checkpoint(paths[model["label"]]).names())
+    listed = (
+        (model["label"], name) for model in told["models"] for name in _core.Checkpoint(paths[model["label"]]).names()
+    )
     places = {place: i for i, place in enumerate(listed)}
     groups: list[list[tuple[int, int]]] = [[] for _ in told["groups"]]
     for i, t in enumerate(told["tensors"]):

@@ -25,7 +25,8 @@ class Report:
         kept: names of those that stayed what they were.
         extra_bytes: working memory it was allowed to take beside the models.
         block: elements that were worked on at a time.
-        weight_version: a number that grows with every write of this process: what a serving engine may call the weights.
+        weight_version: a number that grows with every write of this process: what a serving engine may call the
+            weights.
         warnings: what the caller should know.
         digests: SHA-256 of each tensor's bytes, by name, if asked for.
     """

@@ -1,4 +1,7 @@
-"""Runs a plan on models that torch holds: finds, then writes; block by block, so that the extra memory does not grow with the model."""
+"""Runs a plan on models that torch holds: finds, then writes.
+
+Block by block, so that the extra memory does not grow with the model.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,6 +84,7 @@ class Runner:
     found: dict[int, Found] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Sorts out what kernels compute."""
         self._tensors = {(m.label, name): tensor for m in self.models for name, tensor in m.tensors.items()}
         self._batches = batches(self.planned.works, self._row)
 
@@ -147,7 +152,7 @@ class Runner:
             form = self._form(work)
             if form.find is not None and i not in self.found:
                 wide = None if work.group is None else self.wide.get(work.group)
-                self.found[i] = form.find(work.params, work.shape, lambda work=work: self.blocks(work), wide)
+                self.found[i] = form.find(work.params, work.shape, partial(self.blocks, work), wide)
 
     def _all_blocks(self, works: Sequence[Work]) -> Callable[[], Iterator[Block]]:
         return lambda: (block for work in works for block in self.blocks(work))
@@ -165,7 +170,10 @@ class Runner:
             yield work, self._form(work).apply(work.params, work.shape, self.found.get(i))
 
     def write(self) -> None:
-        """Computes every tensor and puts it where it belongs. What is moved alone goes first: it may be read nowhere else."""
+        """Computes every tensor and puts it where it belongs.
+
+        What is moved alone goes first: it may be read nowhere else.
+        """
         for work in self.planned.works:
             if work.method is None:
                 self._move(work)
@@ -190,10 +198,12 @@ class Runner:
         return isinstance(source, Flat) and target.is_set_to(source.tensor)
 
     def probe(self) -> None:
-        """Makes what computes each tensor, so that coefficients that cannot be are refused before anything is written; computes the
-        block that takes the most memory, and throws it away.
+        """Makes what computes each tensor, so that coefficients that cannot be are refused before anything is
+        written; computes the block that takes the most memory, and throws it away.
         """
-        largest = max((w for _, w in self._computed()), key=lambda w: min(w.elements, self.block) * len(w.sources), default=None)
+        largest = max(
+            (w for _, w in self._computed()), key=lambda w: min(w.elements, self.block) * len(w.sources), default=None
+        )
         for work, apply in self.applies():
             if work is largest:
                 apply(next(self.blocks(work)))
@@ -241,7 +251,7 @@ def execute(runner: Runner, *, write: bool = True) -> None:
             except torch.OutOfMemoryError:
                 need = extra_bytes(runner.planned, runner.block)
                 raise SutureError(
-                    f"the device is out of memory: blocks of {runner.block} elements need {need >> 20} MiB beside the models; "
+                    f"the device is out of memory: blocks of {runner.block} elements need {need >> 20} MiB besides; "
                     "free some of it, or give a smaller block"
                 ) from first
         if write:

@@ -151,7 +151,8 @@ def _pcb_limits(params: Params, elements: int, blocks: Blocks) -> list[_Limits]:
     kept = [from_top(elements * (1.0 - ratio)), min(elements, 1)]
     found = select.cuts(scores, [kept] * n, device)
     return [
-        _Limits(own.sizes, (_signed(a.threshold), _signed(b.threshold))) for own, (a, b) in zip(limits, found, strict=True)
+        _Limits(own.sizes, (_signed(a.threshold), _signed(b.threshold)))
+        for own, (a, b) in zip(limits, found, strict=True)
     ]
 
 

@@ -1,13 +1,14 @@
 """Exact selection by magnitude: the k-th largest by a radix histogram, the lowest index first among equals.
 
-The bits of |x| order as |x| does. One pass counts the high 16 of the 31 bits, one the low 15 inside the bin that the k-th falls in.
-Nothing is sorted but rows, and nothing waits for the device.
+The bits of |x| order as |x| does. One pass counts the high 16 of the 31 bits, one the low 15 inside the bin that the
+k-th falls in. Nothing is sorted but rows, and nothing waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def _kth_bin(counts: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     return (len(counts) - 1 - place).clamp(min=0), above
 
 
-Rank = int | Tensor
+Rank: TypeAlias = "int | Tensor"
 
 
 def cuts(keys: Keys, ranks: Sequence[Sequence[Rank]], device: torch.device) -> list[list[Cut]]:
@@ -96,7 +97,8 @@ def cuts(keys: Keys, ranks: Sequence[Sequence[Rank]], device: torch.device) -> l
     for series in keys():
         for own, places, each in zip(series, bins, low, strict=True):
             for (place, _), counts in zip(places, each, strict=True):
-                # What is in another bin is counted in one more, which is dropped: boolean indexing would wait for the device.
+                # What is in another bin is counted in one more, which is dropped: boolean indexing would wait for the
+                # device.
                 inside = torch.where((own >> LOW) == place, (own & ((1 << LOW) - 1)).long(), 1 << LOW)
                 spare = torch.cat([counts, counts[:1] * 0])
                 _count(inside, spare)

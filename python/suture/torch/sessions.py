@@ -25,7 +25,7 @@ from suture.torch.merging import (
     planned,
     report_of,
 )
-from suture.torch.models import Flat, Model, check_writable, overlap, resident
+from suture.torch.models import Flat, Model, Resident, check_writable, overlap, resident
 from suture.torch.planned import Planned, View, Work
 from suture.torch.registry import FORMS
 from suture.torch.report import Report
@@ -117,6 +117,8 @@ class Session:
         lead = {w.name: self._first(w) for w in works.works}
         self.block = block or default_block([t.device for t in lead.values()])
         self._planned = works
+        self._template: _Template | None = None
+        self._checked: tuple[Any, ...] = ()
         self._versions = {place: _version(tensor) for place, tensor in self._tensors.items()}
         with on_stream(stream):
             # The first operands stand in for what will be written: it lies on the same device, in the same order.
@@ -153,15 +155,9 @@ class Session:
                 :func:`prepare`, or if memory does not suffice.
         """
         models = self._with(self._changes(weights, parameters))
-        works = planned(self.method, models, self._seed)
+        works = self._plan(models)
         target = resident(into, "into")
-        check_writable(target)
-        check_target(works, target.tensors, target.label)
-        for other in models.models:
-            if name := overlap(target.tensors, other.tensors):
-                message = f"into, tensor `{name}`: shares memory with {other.label}, which a session only reads; "
-                raise SutureError(message + "give a clone of it, or use merge_ to write into a model", tensor=name)
-        self._check_unchanged()
+        self._check(target, works)
         runner = Runner(works, models.models, target.tensors, self.block)
         with on_stream(self._stream), torch.no_grad():
             self._run(runner)
@@ -189,7 +185,26 @@ class Session:
             return
         runner.write()
 
-    def _check_unchanged(self) -> None:
+    def _plan(self, models: Given) -> Planned:
+        """The plan with these coefficients: a new one, or the last with other numbers in it."""
+        given_now = {n: _numbers(n, models) for n in self.coefficients if n in models.shared or _in_each(n, models)}
+        if self._template is not None and (made := self._template.with_(given_now)):
+            return made
+        works = planned(self.method, models, self._seed)
+        self._template = _Template.of(works, self.method, given_now)
+        return works
+
+    def _check(self, target: Resident, works: Planned) -> None:
+        """Refuses a target that does not fit, or shares memory, and models that are not what they were."""
+        own = tuple((n, t.device, t.data_ptr(), t.dtype, t.shape, t.stride()) for n, t in target.tensors.items())
+        if own != self._checked:
+            check_writable(target)
+            check_target(works, target.tensors, target.label)
+            for other in self._given.models:
+                if name := overlap(target.tensors, other.tensors):
+                    message = f"into, tensor `{name}`: shares memory with {other.label}, which a session only reads; "
+                    raise SutureError(message + "give a clone of it, or use merge_ to write into a model", tensor=name)
+            self._checked = own
         for (label, name), tensor in self._tensors.items():
             if _version(tensor) != self._versions[label, name]:
                 message = f"{label}, tensor `{name}`: was written into since the session was prepared; prepare another"
@@ -280,6 +295,91 @@ def prepare(
     """
     found = given(method, listed(models), None if base is None else ("base", base), parameters, each)
     return Session(method, found, seed, block, stream)
+
+
+#: One number for all models, or one for each; None where they differ from tensor to tensor.
+_Plain = float | tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class _Template:
+    """A plan in which numbers may be put in place of others, because they stand in it as they were given.
+
+    Planning anew takes as long as merging a model of some billion parameters on a GPU.
+
+    Attributes:
+        plan: the plan.
+        given: the coefficients that it was made with.
+        ranges: of those that may be replaced the least and the largest value.
+        per_input: those of which each model has its own.
+    """
+
+    plan: Planned
+    given: Mapping[str, _Plain]
+    ranges: Mapping[str, tuple[float, float]]
+    per_input: frozenset[str]
+
+    @classmethod
+    def of(cls, plan: Planned, method: str, given_now: Mapping[str, _Plain]) -> _Template | None:
+        """The template of a plan; None if other numbers might make another plan of it."""
+        computed = [work for work in plan.works if work.method is not None]
+        # A single model may be moved as it is, with some coefficients.
+        if plan.warnings or not computed or any(work.params.inputs < 2 for work in computed):
+            return None
+        known = {p["name"]: p for p in _parameters(method)}
+        own = frozenset(name for name, p in known.items() if p["per_input"])
+        ranges = {}
+        for name, value in given_now.items():
+            stands = all(_stands(work.params, name, value, name in own) for work in computed)
+            if known[name]["kind"]["kind"] == "number" and value is not None and stands:
+                ranges[name] = (known[name]["kind"]["min"], known[name]["kind"]["max"])
+        return cls(plan, given_now, ranges, own)
+
+    def with_(self, given_now: Mapping[str, _Plain]) -> Planned | None:
+        """The plan with other coefficients; None if they might make another of it."""
+        if given_now.keys() != self.given.keys():
+            return None
+        changed = {name: value for name, value in given_now.items() if value is None or value != self.given[name]}
+        for name, value in changed.items():
+            if name not in self.ranges or value is None:
+                return None
+            least, most = self.ranges[name]
+            numbers = value if isinstance(value, tuple) else (value,)
+            # Weights that are above zero do not sum to zero, nor does any leave its model out.
+            if not all(max(least, 0.0) < number <= most for number in numbers):
+                return None
+        works = tuple(w if w.method is None else self._replaced(w, changed) for w in self.plan.works)
+        return replace(self.plan, works=works, hash="")
+
+    def _replaced(self, work: Work, changed: Mapping[str, _Plain]) -> Work:
+        params = work.params
+        n = params.inputs
+        each = {k: v if isinstance(v, tuple) else (v,) * n for k, v in changed.items() if k in self.per_input}
+        shared = {k: v for k, v in changed.items() if k not in self.per_input}
+        params = replace(params, shared={**params.shared, **shared}, per_input={**params.per_input, **each})
+        return replace(work, params=params)
+
+
+def _stands(params: Params, name: str, value: _Plain, per_input: bool) -> bool:
+    """Whether a coefficient stands in the parameters of a tensor as it was given."""
+    if not per_input:
+        return params.shared.get(name) == value
+    wanted = value if isinstance(value, tuple) else (value,) * params.inputs
+    return tuple(params.per_input.get(name, ())) == wanted
+
+
+def _in_each(name: str, models: Given) -> bool:
+    return any(name in own for own in models.each)
+
+
+def _numbers(name: str, models: Given) -> _Plain:
+    """What was given for a coefficient, if it is plain numbers."""
+    own = _in_each(name, models)
+    values = [each.get(name, models.shared.get(name)) for each in models.each] if own else [models.shared[name]]
+    plain = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if len(plain) < len(values):
+        return None
+    return tuple(plain) if own else plain[0]
 
 
 def _parameters(method: str) -> Sequence[Any]:

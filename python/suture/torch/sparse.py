@@ -84,7 +84,6 @@ class Trimmed:
     #: Whether the cuts are those of a group, which run on from tensor to tensor.
     shared: bool = False
 
-
     def begun(self) -> Trimmed:
         """The same, to go over its tensor once: cuts that end with it begin with it."""
         return self if self.shared else replace(self, cuts=[[cut.fresh() for cut in own] for own in self.cuts])

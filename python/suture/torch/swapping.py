@@ -1,10 +1,10 @@
-"""Swaps of layers between models that torch holds: into the memory of the recipient, or by exchanging the memory of both."""
+"""Swaps of layers between models that torch holds: into the recipient's memory, or by exchanging the memory of both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from suture.torch.resident import Runner, default_block, execute
 #: Layers as ``"0-4,30"``, ``"all"``, or numbers.
 Layers = str | Iterable[int]
 #: A model that gives layers; or several, each with its own.
-Donor = Model | Sequence[tuple[Model, Layers]]
+Donor: TypeAlias = "Model | Sequence[tuple[Model, Layers]]"
 
 
 def swap_(
@@ -51,9 +51,9 @@ def swap_(
     touched. Everything is checked before the first write: whatever is wrong leaves the model as it was.
 
     With `exchange` no byte moves. The tensors of these layers in both models exchange their memory: each model then has
-    the other's layers, **the donor too**. Parameters keep their identity, their gradients and ``requires_grad``, but not
-    their addresses: what holds on to these (CUDA graphs, flattened buffers, tensors that share the memory) goes on with
-    the old ones. Doing it again undoes it.
+    the other's layers, **the donor too**. Parameters keep their identity, their gradients and ``requires_grad``, but
+    not their addresses: what holds on to these (CUDA graphs, flattened buffers, tensors that share the memory) goes on
+    with the old ones. Doing it again undoes it.
 
     Args:
         model: the recipient: a module, or tensors by name; written into.
@@ -99,7 +99,7 @@ def swap_(
         return None if given is None else known[id(given)]
 
     if several is None:
-        givers = [opened(donor, "donor")]  # type: ignore[arg-type]
+        givers = [opened(donor, "donor")]
     else:
         givers = [opened(own, f"donor-{i}") for i, (own, _) in enumerate(several, 1)]
     origin, donor_origin = opened(base, "base"), opened(donor_base, "donor_base")
@@ -138,7 +138,7 @@ def swap_(
         warnings.append("the module is in training mode: an optimiser's moments are still those of the old weights")
     if exchange:
         named = [donor] if several is None else [own for own, _ in several]
-        own_tensors = {g.label: _held(m) for m, g in zip(named, givers, strict=True) if g is not None}  # type: ignore[arg-type]
+        own_tensors = {g.label: _held(m) for m, g in zip(named, givers, strict=True) if g is not None}
         return _exchanged(made, models, into, _held(model), own_tensors, warnings, digests)
     runner = Runner(made, models, into.tensors, block or default_block([t.device for t in into.tensors.values()]))
     with on_stream(stream):
@@ -227,6 +227,8 @@ def _exchanged(
             message = f"{where}: comes from {label}, which is not a donor; leave exchange or non_layer out"
             raise SutureError(message, tensor=work.name)
         own, other = held[work.name], givers[label][name]
+        if own.is_inference() or other.is_inference():
+            raise SutureError(f"{where}: was made in inference mode; leave exchange out", tensor=work.name)
         for what in ("dtype", "device", "shape", "stride"):
             mine, theirs = (_told(t, what) for t in (own, other))
             if mine != theirs:

@@ -1,4 +1,7 @@
-"""Which tensors of a plan kernels compute, and in what batches: those of one method, number of models, dtype and device together."""
+"""Which tensors of a plan kernels compute, and in what batches.
+
+Those of one method, number of models, dtype and device together.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,9 @@ class _Sparse:
             return None
         ranks = []
         for work in batch.works:
-            own = [sparse.band(work.params, Stages.of(work.params), i, work.elements) for i in range(work.params.inputs)]
+            own = [
+                sparse.band(work.params, Stages.of(work.params), i, work.elements) for i in range(work.params.inputs)
+            ]
             ranks.append([[end, start] for start, end in own])
         if not any(start for row in ranks for _, start in row):
             ranks = [[[end] for end, _ in row] for row in ranks]
@@ -180,7 +185,10 @@ class _Sce:
 
 
 def _kernel(work: Work) -> tuple[str, Callable[[], Kernel]] | None:
-    """What computes a tensor, and a word for what of its parameters a batch must have in common; None if no kernel does."""
+    """What computes a tensor, and a word for what of its parameters a batch must have in common.
+
+    None if no kernel does.
+    """
     params, method, based = work.params, work.method or "", work.base is not None
     if len(work.sources) > MOST or work.group is not None:
         return None

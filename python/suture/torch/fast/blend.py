@@ -33,8 +33,9 @@ def put(origin, starts, t, column, COLUMNS: tl.constexpr, at, count, TILE: tl.co
 def here(rows, left, t, TILE: tl.constexpr):
     """Of a tile the tensor it is of, its elements, how many there are, and which are read.
 
-    What is read ends with a group of eight: a mask that may end anywhere would have each element loaded by itself (1.26 TB/s in
-    place of 2.6 on an H100). The rest of the group lies in the same 16 bytes as an element that is there, and is not used.
+    What is read ends with a group of eight: a mask that may end anywhere would have each element loaded by itself
+    (1.26 TB/s in place of 2.6 on an H100). The rest of the group lies in the same 16 bytes as an element that is
+    there, and is not used.
     """
     at = tl.arange(0, TILE)
     count = tl.load(left + t)
@@ -49,7 +50,9 @@ def _combine(origin, starts, rows, left, weights, N: tl.constexpr, BASED: tl.con
     if BASED:
         base = operand(origin, starts, t, 0, COLUMNS, at, near)
         wide = base.to(tl.float64)
-        change = tl.load(weights + row * (N + 1)) * (operand(origin, starts, t, 1, COLUMNS, at, near).to(tl.float64) - wide)
+        change = tl.load(weights + row * (N + 1)) * (
+            operand(origin, starts, t, 1, COLUMNS, at, near).to(tl.float64) - wide
+        )
         for i in tl.static_range(1, N):
             x = operand(origin, starts, t, i + 1, COLUMNS, at, near).to(tl.float64)
             change += tl.load(weights + row * (N + 1) + i) * (x - wide)
@@ -74,16 +77,14 @@ def combine(table: Table, weights: Tensor, *, based: bool) -> None:
     """
     n = weights.shape[1] - 1
     if table.tiles:
-        _combine[(table.tiles,)](
-            *table.walk, weights, n, based, table.size, num_warps=WARPS
-        )
+        _combine[(table.tiles,)](*table.walk, weights, n, based, table.size, num_warps=WARPS)
 
 
 @triton.jit
 def _products(origin, starts, rows, left, sums, N: tl.constexpr, BASED: tl.constexpr, TILE: tl.constexpr):
     COLUMNS: tl.constexpr = N + 1 + BASED
     t = tl.program_id(0).to(tl.int64)
-    row, at, count, near = here(rows, left, t, TILE)
+    _, at, count, near = here(rows, left, t, TILE)
     own = sums + t * (N * N)
     inside = at < count
     for i in tl.static_range(N):
@@ -129,7 +130,5 @@ def products(table: Table, *, based: bool) -> Tensor:
     """The Gram matrices of all tensors, `[tensors, n, n]` float64: of the inputs, or of their changes from the base."""
     n = table.places.shape[1] - 1 - based
     sums = torch.empty(table.tiles, n * n, dtype=torch.float64, device=table.origin.device)
-    _products[(table.tiles,)](
-        *table.walk, sums, n, based, table.size, num_warps=WARPS
-    )
+    _products[(table.tiles,)](*table.walk, sums, n, based, table.size, num_warps=WARPS)
     return collect(table, sums).view(-1, n, n)

@@ -1,9 +1,10 @@
 """Exact k-th magnitudes of the changes of many tensors at once, of each input, or of their variance.
 
-A sample gives two bounds that hold the k-th almost surely. One pass over the tensors counts what lies above and gathers what lies
-between; what was gathered is narrowed, eight bits a round, to the one value that is sought. Where the bounds miss it, or hold too
-much, the rounds go over the tensors themselves: the result never depends on the sample. At last the equals of the threshold are counted
-tile by tile, so that the first of them, in index order, are the ones that are kept. Nothing waits for the device.
+A sample gives two bounds that hold the k-th almost surely. One pass over the tensors counts what lies above and
+gathers what lies between; what was gathered is narrowed, eight bits a round, to the one value that is sought. Where
+the bounds miss it, or hold too much, the rounds go over the tensors themselves: the result never depends on the
+sample. At last the equals of the threshold are counted tile by tile, so that the first of them, in index order, are
+the ones that are kept. Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SAMPLE = 4096
 SURE = 4.0
 #: Room for what lies between the bounds in a tile: one in so many of its elements, twice what there is on average.
 ROOM = 8
-#: What is counted of a tile and a cut: above the bounds, at the upper one, in the middle, at the lower one, others between, tiles
-#: that have no room for these, and (for the variance) what is not 0.
+#: What is counted of a tile and a cut: above the bounds, at the upper one, in the middle, at the lower one, others
+#: between, tiles that have no room for these, and (for the variance) what is not 0.
 FIELDS = 8
 #: Programs that go over tensors again where bounds have missed.
 FALLBACK = 2048
@@ -50,7 +51,10 @@ def change_key(origin, starts, t, i, COLUMNS: tl.constexpr, at, near):
 
 @triton.jit
 def _over(x, N: tl.constexpr):
-    """`x / N` in float64, rounded as a division is: the product with the reciprocal, corrected once (Markstein, 1990)."""
+    """`x / N` in float64, rounded as a division is.
+
+    The product with the reciprocal, corrected once (Markstein, 1990).
+    """
     reciprocal = 1.0 / tl.full((1,), N, tl.float64)
     guess = x * reciprocal
     return tl.fma(tl.fma(-guess, tl.full((1,), N, tl.float64), x), reciprocal, guess)
@@ -83,7 +87,9 @@ def series_key(origin, starts, t, e, N: tl.constexpr, SERIES: tl.constexpr, at, 
 
 
 @triton.jit
-def _sample(origin, places, lengths, out, N: tl.constexpr, SERIES: tl.constexpr, SAMPLE: tl.constexpr, CHUNK: tl.constexpr):
+def _sample(
+    origin, places, lengths, out, N: tl.constexpr, SERIES: tl.constexpr, SAMPLE: tl.constexpr, CHUNK: tl.constexpr
+):
     row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     n = tl.load(lengths + row)
     i = chunk * CHUNK + tl.arange(0, CHUNK)
@@ -102,7 +108,8 @@ def _sample(origin, places, lengths, out, N: tl.constexpr, SERIES: tl.constexpr,
 @triton.jit
 def _between(
     origin, starts, rows, left, low, pivot, high, counted, found,
-    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, FIELDS: tl.constexpr,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr,
+    FIELDS: tl.constexpr,
 ):  # fmt: skip
     BASE: tl.constexpr = TILE + 1
     # The series of a tile side by side, so that the base is read from memory once.
@@ -120,7 +127,9 @@ def _between(
         many = upper // (BASE * BASE)
         tl.store(counted + own * FIELDS, upper % BASE)
         tl.store(counted + own * FIELDS + 1, upper // BASE % BASE)
-        tl.store(counted + own * FIELDS + 2, tl.where(mid < hi, lower // BASE + tl.where(lo == mid, lower % BASE, 0), 0))
+        tl.store(
+            counted + own * FIELDS + 2, tl.where(mid < hi, lower // BASE + tl.where(lo == mid, lower % BASE, 0), 0)
+        )
         tl.store(counted + own * FIELDS + 3, tl.where((lo < mid) & (lo < hi), lower % BASE, 0))
         tl.store(counted + own * FIELDS + 4, many)
         tl.store(counted + own * FIELDS + 5, (many > SLOT).to(tl.int32))
@@ -131,7 +140,9 @@ def _between(
 
 
 @triton.jit
-def _of_tensors(counted, first, out, EACH: tl.constexpr, FIELDS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr):
+def _of_tensors(
+    counted, first, out, EACH: tl.constexpr, FIELDS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr
+):
     """Sums over a part of the tiles of each tensor."""
     row, s, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(first + row), tl.load(first + row + 1)
@@ -149,7 +160,8 @@ def _of_tensors(counted, first, out, EACH: tl.constexpr, FIELDS: tl.constexpr, C
 @triton.jit
 def _round_found(
     found, firsts, counted, low, bits, missed, counts, chunk_of, chunk_at,
-    EACH: tl.constexpr, SLOT: tl.constexpr, TILES: tl.constexpr, FIELDS: tl.constexpr, BINS: tl.constexpr, FIRST: tl.constexpr,
+    EACH: tl.constexpr, SLOT: tl.constexpr, TILES: tl.constexpr, FIELDS: tl.constexpr, BINS: tl.constexpr,
+    FIRST: tl.constexpr,
 ):  # fmt: skip
     row = tl.load(chunk_of + tl.program_id(0)).to(tl.int64)
     segment = row * EACH + tl.program_id(1)
@@ -199,7 +211,8 @@ def _round_tensor(
 @triton.jit
 def _equals(
     origin, starts, rows, left, threshold, low, pivot, high, missed, partial, found, counted, out, all_tiles,
-    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr, FIELDS: tl.constexpr,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, SLOT: tl.constexpr,
+    FIELDS: tl.constexpr,
     TILES: tl.constexpr,
 ):  # fmt: skip
     for each in range(TILES):
@@ -234,7 +247,8 @@ def _equals(
 @triton.jit
 def _last(
     origin, starts, rows, left, lengths, firsts, threshold, ties, partial, equal, out, all_tiles,
-    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
+    N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """How far elements that equal a threshold are kept: up to the one that makes their number full."""
     segment = tl.program_id(0).to(tl.int64)
@@ -286,7 +300,8 @@ def find(table: Table, ranks: Sequence[Sequence[Sequence[int]]]) -> Cuts:
 
 
 def find_varied(table: Table, shares: Sequence[float]) -> Cuts:
-    """The cut of every tensor that keeps that share of the elements whose variance over the inputs is not 0, the largest ones.
+    """The cut of every tensor that keeps that share of the elements whose variance over the inputs is not 0, the
+    largest ones.
 
     Args:
         table: the base, the inputs (at least two), and what is written.
@@ -312,8 +327,8 @@ def _packed(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
 def _bounds(in_order: Tensor, sizes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Bounds of the k-th of each segment and what lies in the middle, from its sample in descending order.
 
-    `wanted` (float64) may be an estimate. Between two neighbours of the three the sample has at most half of what it has between the
-    bounds, so that what is frequent is one of the three.
+    `wanted` (float64) may be an estimate. Between two neighbours of the three the sample has at most half of what it
+    has between the bounds, so that what is frequent is one of the three.
     """
     share = wanted / sizes.clamp(min=1)
     spread = SURE * (SAMPLE * share * (1 - share)).clamp(min=0).sqrt() + 3
@@ -383,7 +398,7 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     equals = at_high
     known = [(high, at_high), (pivot, at_pivot), (low, at_low)]
     together = max(_CHUNK // slot, 1)
-    chunked = [-(-(-(-size // table.size)) // together) for size in table.sizes]
+    chunked = [triton.cdiv(triton.cdiv(size, table.size), together) for size in table.sizes]
     total = sum(chunked)
     listed = torch.tensor(chunked, dtype=torch.int64).to(device, non_blocking=True)
     chunk_of = torch.repeat_interleave(torch.arange(tensors, device=device), listed, output_size=total)
@@ -403,7 +418,9 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
         for value, many in known:
             place = (value.long() - base) >> shift
             own = (missed == 0) & (bits > 0) & (place >= 0) & (place < 1 << bits.clamp(max=ROUND))
-            counts.scatter_add_(1, torch.where(own, place, 0).unsqueeze(1), torch.where(own, many, 0).int().unsqueeze(1))
+            counts.scatter_add_(
+                1, torch.where(own, place, 0).unsqueeze(1), torch.where(own, many, 0).int().unsqueeze(1)
+            )
         from_top = counts.flip(1).cumsum(1)
         place = (from_top < left.unsqueeze(1)).sum(1).clamp(max=(1 << ROUND) - 1)
         upto = from_top.gather(1, place.unsqueeze(1)).squeeze(1)
@@ -419,7 +436,8 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     partial = (ties < equals).int()
     equal = torch.zeros(each, table.tiles, dtype=torch.int32, device=device)
     _equals[(triton.cdiv(table.tiles, 32),)](
-        *table.walk, threshold, low, pivot, high, missed, partial, found, counted, equal, table.tiles, *shape, slot, FIELDS, 32,
+        *table.walk, threshold, low, pivot, high, missed, partial, found, counted, equal, table.tiles,
+        *shape, slot, FIELDS, 32,
         num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip
     last = torch.empty(segments, dtype=torch.int64, device=device)

@@ -78,11 +78,15 @@ def _cuts(table: Table, found: Cuts | None) -> tuple[Tensor, ...]:
 
 
 def shares(table: Table, found: Cuts | None, select: int) -> Tensor:
-    """The weight of each input in each tensor, `[tensors, inputs]` float64: its share of the squared changes that are selected."""
+    """The weight of each input in each tensor, `[tensors, inputs]` float64.
+
+    Its share of the squared changes that are selected.
+    """
     n = table.places.shape[1] - 2
     sums = torch.empty(table.tiles, n, dtype=torch.float64, device=table.origin.device)
     _squares[(table.tiles,)](
-        *table.walk, table.tile, *_cuts(table, found), sums, n, select, table.size, num_warps=WARPS, enable_fp_fusion=False
+        *table.walk, table.tile, *_cuts(table, found), sums, n, select, table.size,
+        num_warps=WARPS, enable_fp_fusion=False,
     )  # fmt: skip
     squares = collect(table, sums)
     total = squares.sum(1, keepdim=True)
@@ -93,5 +97,6 @@ def elect(table: Table, weights: Tensor, found: Cuts | None, select: int) -> Non
     """Writes the merged tensors."""
     n = table.places.shape[1] - 2
     _elect[(table.tiles,)](
-        *table.walk, table.tile, weights, *_cuts(table, found), n, select, table.size, num_warps=WARPS, enable_fp_fusion=False
+        *table.walk, table.tile, weights, *_cuts(table, found), n, select, table.size,
+        num_warps=WARPS, enable_fp_fusion=False,
     )  # fmt: skip

@@ -50,14 +50,18 @@ def _drawn(key0, key1, limit, at, first, LOW: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def cut(key, limit, last, at):
-    """What a cut keeps of the elements `at` of a tensor: what is above its limit, and of what equals it the first ones."""
+    """What a cut keeps of the elements `at` of a tensor.
+
+    What is above its limit, and of what equals it the first ones.
+    """
     return (key > limit) | ((key == limit) & (at < last))
 
 
 @triton.jit
 def _pipeline(
     origin, starts, rows, left, tiles, factors, weights, lambdas, threshold, last, keys, limits,
-    N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr, MEAN: tl.constexpr,
+    N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr,
+    MEAN: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(0).to(tl.int64)
@@ -75,7 +79,9 @@ def _pipeline(
         if CUTS > 0:
             kept = cut(key, tl.load(threshold + s * CUTS), (tl.load(last + s * CUTS) - first).to(tl.int32), at)
             if CUTS > 1:
-                inner = cut(key, tl.load(threshold + s * CUTS + 1), (tl.load(last + s * CUTS + 1) - first).to(tl.int32), at)
+                inner = cut(
+                    key, tl.load(threshold + s * CUTS + 1), (tl.load(last + s * CUTS + 1) - first).to(tl.int32), at
+                )
                 kept = kept & (inner == 0)
             x = x * tl.where(kept, factor, 0.0)
         elif RANDOM:
@@ -136,7 +142,8 @@ def pipeline(
         weights: `[tensors, inputs]` float32: what a mean is divided by.
         lambdas: `[tensors]` float32: factors on the merged change.
         cuts: where changes are cut by magnitude, if they are.
-        keys: `[tensors, inputs, 2]` int64: low and high word of the keys of random words, where changes are thinned at random.
+        keys: `[tensors, inputs, 2]` int64: low and high word of the keys of random words, where changes are thinned
+            at random.
         limits: `[tensors, inputs]` int64: below what a draw of 32 bits keeps an element.
         low: whether any limit has low bits.
         consensus: ``none``, ``sum`` or ``count``.
@@ -144,9 +151,11 @@ def pipeline(
     """
     none = factors
     _pipeline[(table.tiles,)](
-        *table.walk, table.tile, factors, weights, lambdas, none if cuts is None else cuts.threshold, none if cuts is None else cuts.last,
+        *table.walk, table.tile, factors, weights, lambdas,
+        none if cuts is None else cuts.threshold, none if cuts is None else cuts.last,
         none if keys is None else keys, none if limits is None else limits,
-        factors.shape[1], 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low, CONSENSUS[consensus], mean,
+        factors.shape[1], 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low,
+        CONSENSUS[consensus], mean,
         table.size, num_warps=WARPS, enable_fp_fusion=False,
     )  # fmt: skip
 

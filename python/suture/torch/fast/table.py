@@ -29,8 +29,8 @@ class Table:
         lengths: `[tensors]` int64: elements of each tensor.
         row: `[tiles]` int32: the tensor that a tile is of.
         tile: `[tiles]` int32: which of the tensor's tiles it is.
-        starts: `[tiles, operands]` int64: elements from the origin to the tile in each operand. A kernel that looked them up by
-            tensor would wait twice before it knows where to read.
+        starts: `[tiles, operands]` int64: elements from the origin to the tile in each operand. A kernel that looked
+            them up by tensor would wait twice before it knows where to read.
         left: `[tiles]` int32: elements of the tile, or of the tensor from there on.
         first: `[tensors + 1]` int64: the first tile of each tensor.
         sizes: the lengths, on the host.
