@@ -34,8 +34,10 @@ def split(case: Case, models: list[Tensors]) -> tuple[dict[str, Any], Any, dict[
     return arguments, model, {"others": dict(others), **rest}
 
 
-@pytest.mark.parametrize("dtype", ["F32", "BF16"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+IN_PLACE = [*((case, "BF16") for case in CASES), *((case, "F32") for case in DEFAULTS)]
+
+
+@pytest.mark.parametrize(("case", "dtype"), IN_PLACE, ids=str)
 def test_merge_in_place_is_merge(case: Case, dtype: str) -> None:
     models = family(dtype)
     arguments, model, rest = split(case, models)

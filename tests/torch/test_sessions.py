@@ -11,6 +11,7 @@ import torch
 
 import suture
 import suture.torch
+import suture.torch.resident
 from suture.torch.registry import FORMS
 from suture.torch.sessions import coefficients, prepare
 from tests.support.catalogue import CASES, DEFAULTS, Case
@@ -250,3 +251,25 @@ def test_weights_that_sum_to_zero_are_refused_after_others() -> None:
         wanted = suture.torch.merge([tuned[0]], "passthrough", parameters={"scale": scale})
         assert differing(into, wanted) == []
         assert bool(session_report.computed) == (scale != 1.0)
+
+
+def test_where_memory_does_not_suffice_blocks_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, *tuned = family()
+    find, seen = suture.torch.resident.Runner.find, list[int]()
+
+    def scarce(runner: Any) -> None:
+        seen.append(runner.block)
+        if runner.block > 1 << 10:
+            raise torch.OutOfMemoryError("no memory")
+        find(runner)
+
+    monkeypatch.setattr("suture.torch.resident.Runner.find", scarce)
+    session = prepare(tuned, "ties", base=base, parameters={"density": 0.5}, block=1 << 12)
+    assert (seen, session.block) == ([1 << 12, 1 << 10], 1 << 10)
+    into = empty_like(base)
+    session.apply_([0.5, 0.25, 0.25], into=into)
+    assert len(seen) == 2
+    how = {"density": 0.5, "weight": [0.5, 0.25, 0.25]}
+    assert differing(into, suture.torch.merge(tuned, "ties", base=base, parameters=how, block=1 << 10)) == []
+    with pytest.raises(suture.SutureError, match="out of memory with blocks of 4096 elements; give a smaller block"):
+        prepare(tuned, "ties", base=base, parameters={"density": 0.5}, block=1 << 14)

@@ -122,7 +122,9 @@ class Session:
         self._versions = {place: _version(tensor) for place, tensor in self._tensors.items()}
         with on_stream(stream):
             # The first operands stand in for what will be written: it lies on the same device, in the same order.
-            self._kept = _found(Runner(works, models.models, lead, self.block), self.coefficients)
+            runner = Runner(works, models.models, lead, self.block)
+            self._kept = _found(runner, self.coefficients)
+        self.block = runner.block
 
     @property
     def extra_bytes(self) -> int:
@@ -174,6 +176,7 @@ class Session:
         if self._kept.key != _key(runner, self.coefficients):
             # `into` lies elsewhere or otherwise than the models, so that sums are taken over other blocks.
             self._kept = _found(runner, self.coefficients)
+            self.block = runner.block
         else:
             _restore(runner, self._kept)
         try:
