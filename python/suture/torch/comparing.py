@@ -19,7 +19,7 @@ from suture.results import Comparison
 from suture.results.reading import Row, Stack
 from suture.torch.models import DTYPES, Model, Resident, resident
 from suture.torch.planned import describe
-from suture.torch.resident import default_block
+from suture.torch.resident import block_of
 
 #: Dtypes that are computed on; others are compared by their bytes.
 _COMPUTES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -207,7 +207,8 @@ def _compared(
 ) -> Iterator[_Compared]:
     """Every tensor of these names. All sums are queued before the device is waited for."""
     listed = list(names)
-    step = block or min(default_block([base.tensors[name].device for name in listed]), _BLOCK)
+    step = block_of(block, [base.tensors[name].device for name in listed])
+    step = min(step, _BLOCK) if block is None else step
     with torch.no_grad():
         sums = {name: _sums(base.tensors[name], tuned.tensors[name], step) for name in listed}
         places: dict[torch.device, list[str]] = {}

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from suture.analysis.methods import methods
 from suture.errors import SutureError, UsageError
+from suture.recipe import check_values
 from suture.torch.models import TORCH, Model, Resident, check_writable, overlap, resident
 from suture.torch.planned import Planned, Work, plan, recipe_of
 from suture.torch.report import Report, digest, next_version
-from suture.torch.resident import Runner, allocate, default_block, execute, extra_bytes
+from suture.torch.resident import Runner, allocate, block_of, execute, extra_bytes
 
 #: Models in the order in which they are listed, or by the names by which random masks know them.
 Models = Sequence[Model] | Mapping[str, Model]
@@ -63,6 +64,8 @@ def given(
     if spec is None:
         known = ", ".join(spec["name"] for spec in methods())
         raise UsageError(f"method: there is no `{method}`; there are {known}", at="method")
+    if not isinstance(parameters or {}, Mapping):
+        raise UsageError(f"parameters: expected a mapping, found {type(parameters).__name__}", at="parameters")
     for label in models:
         if "/" in label or label in ("", ".", ".."):
             raise UsageError(f"models: expected names without `/`, found `{label}`", at="models")
@@ -75,6 +78,7 @@ def given(
     checkpoints = {p["name"] for p in spec["parameters"] if p["kind"]["kind"] == "checkpoint"}
     per_input = {p["name"] for p in spec["parameters"] if p["per_input"]}
     for name, value in (parameters or {}).items():
+        value = value if name in checkpoints else _plain(value)
         if name in per_input and isinstance(value, Sequence) and not isinstance(value, str):
             if len(value) != len(inputs):
                 raise UsageError(
@@ -86,11 +90,23 @@ def given(
             shared[name] = value
     beside: list[Resident] = []
     for i, parameters_of in enumerate(own, 1):
+        parameters_of |= {n: _plain(v) for n, v in parameters_of.items() if n not in checkpoints}
         for name in checkpoints & parameters_of.keys():
             beside.append(resident(parameters_of[name], f"{name}-{i}"))
             parameters_of[name] = beside[-1]
+    check_values({"parameters": shared, "each": [{n: v for n, v in p.items() if n not in checkpoints} for p in own]})
     origin = None if base is None else described.get(id(base[1])) or resident(base[1], base[0])
     return Given(inputs, origin, beside, shared, own)
+
+
+def _plain(value: Any) -> Any:
+    """A value with numbers of NumPy's or torch's as Python's, in lists and mappings too."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    told = getattr(value, "tolist", None)
+    return told() if callable(told) else value
 
 
 def planned(method: str, found: Given, seed: int, dtype: torch.dtype | None = None) -> Planned:
@@ -214,7 +230,7 @@ def merge_(
             raise SutureError(
                 f"{target.label}, tensor `{name}`: shares memory with {other.label}; clone one of them", tensor=name
             )
-    runner = Runner(works, found.models, target.tensors, block or _block(target.tensors))
+    runner = Runner(works, found.models, target.tensors, _block(block, target.tensors))
     with on_stream(stream):
         execute(runner)
     warnings = list(works.warnings)
@@ -272,7 +288,7 @@ def merge(
                 raise SutureError(message, tensor=name)
         tensors = target.tensors
     with on_stream(stream):
-        execute(Runner(works, found.models, tensors, block or _block(tensors)))
+        execute(Runner(works, found.models, tensors, _block(block, tensors)))
     return {**tensors, **{alias: tensors[name] for alias, name in lead.aliases.items() if name in tensors}}
 
 
@@ -284,8 +300,8 @@ def device_of(work: Work, models: Sequence[Resident]) -> torch.device:
     return next(m.tensors[str(name)].device for m in models if m.label == label)
 
 
-def _block(tensors: Mapping[str, Tensor]) -> int:
-    return default_block([tensor.device for tensor in tensors.values()])
+def _block(asked: int | None, tensors: Mapping[str, Tensor]) -> int:
+    return block_of(asked, [tensor.device for tensor in tensors.values()])
 
 
 __all__ = ["TORCH", "Given", "Models", "Parameters", "merge", "merge_"]

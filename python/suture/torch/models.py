@@ -76,6 +76,8 @@ def resident(model: Model, label: str) -> Resident:
 
 
 def _sound(label: str, name: str, value: Any) -> Tensor:
+    if not isinstance(name, str):
+        raise UsageError(f"{label}: expected names of tensors, found the key {name!r}")
     if not isinstance(value, Tensor):
         raise UsageError(f"{label}, tensor `{name}`: expected a torch tensor, found {type(value).__name__}")
     where = f"{label}, tensor `{name}`"

@@ -101,6 +101,8 @@ def plan(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict[
         UsageError: if the recipe is wrong.
         SutureError: if the models do not go together.
     """
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
+        raise UsageError(f"seed: expected a whole number from 0 to 2^64 - 1, found {seed!r}", at="seed")
     key = json.dumps(
         [recipe({m.label: m.label for m in models}), seed, [[m.label, m.config, _shapes(m)] for m in models]],
         default=str,

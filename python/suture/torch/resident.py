@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from suture.errors import SutureError
+from suture.errors import SutureError, UsageError
 from suture.torch.forms import Apply, Block, Form, Found
 from suture.torch.models import TORCH, Flat, Resident
 from suture.torch.planned import Piece, Planned, View, Work
@@ -225,9 +225,17 @@ def extra_bytes(planned: Planned, block: int) -> int:
     return most
 
 
-def default_block(devices: Sequence[torch.device]) -> int:
-    """Elements of a block where nothing else is asked for."""
-    return BLOCK_CPU if all(device.type == "cpu" for device in devices) else BLOCK_GPU
+def block_of(asked: int | None, devices: Iterable[torch.device]) -> int:
+    """Elements of a block: as many as are asked for, else what fits the devices.
+
+    Raises:
+        UsageError: if a block is asked for that has no elements.
+    """
+    if asked is None:
+        return BLOCK_CPU if all(device.type == "cpu" for device in devices) else BLOCK_GPU
+    if not isinstance(asked, int) or asked < 1:
+        raise UsageError(f"block: expected a number of elements, at least 1, found {asked!r}", at="block")
+    return asked
 
 
 def execute(runner: Runner, *, write: bool = True) -> None:

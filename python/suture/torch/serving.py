@@ -17,7 +17,7 @@ from suture.torch.merging import Models, Parameters, device_of, given, listed, o
 from suture.torch.models import TORCH, Model, Resident
 from suture.torch.planned import Planned, Work
 from suture.torch.registry import FORMS
-from suture.torch.resident import Runner, default_block
+from suture.torch.resident import Runner, block_of
 from suture.torch.select import Cut, magnitude
 
 #: Bytes that the tensors of a pack begin at a multiple of.
@@ -106,7 +106,7 @@ def iter_merged(
     units = _units(works, kept, revert)
     if order == "layer":
         units = _by_layer(works, units)
-    block = block or default_block([device_of(work, found.models) for work in works.works])
+    block = block_of(block, [device_of(work, found.models) for work in works.works])
     merging = _Merging(works, found.models, block, stream)
     return _yielded(merging, _packs(merging, units, size), revert)
 

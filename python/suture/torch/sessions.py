@@ -29,7 +29,7 @@ from suture.torch.models import Flat, Model, Resident, check_writable, overlap, 
 from suture.torch.planned import Planned, View, Work
 from suture.torch.registry import FORMS
 from suture.torch.report import Report
-from suture.torch.resident import Runner, default_block, execute, extra_bytes
+from suture.torch.resident import Runner, block_of, execute, extra_bytes
 from suture.torch.sparse import PRESETS
 
 #: What may change between merges where a method finds something out of the models first; no finding depends on it.
@@ -115,7 +115,7 @@ class Session:
         works = planned(method, _filled(models, method), seed)
         self._tensors = {(model.label, name): t for model in models.models for name, t in model.tensors.items()}
         lead = {w.name: self._first(w) for w in works.works}
-        self.block = block or default_block([t.device for t in lead.values()])
+        self.block = block_of(block, [t.device for t in lead.values()])
         self._planned = works
         self._template: _Template | None = None
         self._checked: tuple[Any, ...] = ()

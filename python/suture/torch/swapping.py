@@ -15,7 +15,7 @@ from suture.torch.merging import check_target, on_stream, report_of
 from suture.torch.models import Model, Resident, check_writable, overlap, resident
 from suture.torch.planned import Piece, Planned, View, Work, plan
 from suture.torch.report import Report, digest, next_version
-from suture.torch.resident import Runner, default_block, execute
+from suture.torch.resident import Runner, block_of, execute
 
 #: Layers as ``"0-4,30"``, ``"all"``, or numbers.
 Layers = str | Iterable[int]
@@ -140,7 +140,7 @@ def swap_(
         named = [donor] if several is None else [own for own, _ in several]
         own_tensors = {g.label: _held(m) for m, g in zip(named, givers, strict=True) if g is not None}
         return _exchanged(made, models, into, _held(model), own_tensors, warnings, digests)
-    runner = Runner(made, models, into.tensors, block or default_block([t.device for t in into.tensors.values()]))
+    runner = Runner(made, models, into.tensors, block_of(block, [t.device for t in into.tensors.values()]))
     with on_stream(stream):
         execute(runner)
     report = report_of(runner, "swap", warnings, digests)
