@@ -215,7 +215,7 @@ def refusals() -> dict[str, tuple[str, dict[str, Any]]]:
         "count": ("weight: expected a value for each of 3 models, found 2", {"parameters": {"weight": [1.0, 2.0]}}),
         "each": ("each: expected parameters for 3 models, found 1", {"each": [{}]}),
         "base": ("base", {"base": None}),
-        "name": ("names without `/`", {"others": {"a/b": tuned[0]}}),
+        "name": ("without `/`", {"others": {"a/b": tuned[0]}}),
         "fewer": (NAME, {"others": [tuned[0], fewer, tuned[2]]}),
         "more": ("extra", {"others": [tuned[0], more, tuned[2]]}),
         "kind": ("expected a torch module or a mapping", {"others": [tuned[0], [1], tuned[2]]}),

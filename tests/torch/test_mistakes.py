@@ -21,6 +21,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an object": ({"parameters": {"weight": object()}}, "parameters.weight: .* found object"),
     "a list too short": ({"parameters": {"weight": [0.5]}}, "weight: expected a value for each of 2 models, found 1"),
     "too few mappings": ({"each": [{}]}, "each: expected parameters for 2 models, found 1"),
+    "one mapping": ({"each": {"weight": 0.5}}, "each: expected a list with a mapping for each model"),
+    "given twice": ({"each": [{"weight": 1}, {"weight": 2}]}, "weight: is in `parameters` and in `each`"),
     "a misspelt parameter": ({"parameters": {"wieght": 0.5}}, "did you mean `weight`"),
 }
 
@@ -47,3 +49,72 @@ def test_numbers_of_arrays_are_numbers() -> None:
     weights = [np.float32(0.25), torch.tensor(0.75)]
     out = suture.torch.merge(models(), "linear", parameters={"weight": weights})
     assert torch.equal(out["w"], torch.full((3, 2), 0.25))
+
+
+@pytest.mark.parametrize("given", [models()[0], torch.nn.Linear(2, 2), [], None], ids=str)
+def test_what_is_no_list_of_models_is_said(given: Any) -> None:
+    with pytest.raises(suture.UsageError, match="models: expected"):
+        suture.torch.merge(given, "linear", parameters={"weight": 0.5})
+
+
+def test_arrays_of_weights_are_lists_of_them() -> None:
+    """What search loops hand out."""
+    session = suture.torch.prepare(models(), "linear", parameters={"weight": 0.5})
+    out = {"w": torch.empty(3, 2)}
+    session.apply_(np.array([0.25, 0.75]), into=out)  # type: ignore[arg-type]
+    assert torch.equal(out["w"], torch.full((3, 2), 0.25))
+
+
+def test_the_models_own_name_decides_its_mask() -> None:
+    """merge_ has a name for the model it writes into: masks are then those of files in folders of these names."""
+    base = {"w": torch.zeros(40, 20)}
+    tuned = {"math": {"w": torch.ones(40, 20)}, "swahili": {"w": torch.ones(40, 20)}}
+    how: dict[str, Any] = {"base": base, "parameters": {"weight": 1, "density": 0.5}}
+    wanted = suture.torch.merge(tuned, "dare_linear", **how)["w"]
+    into = {"w": torch.ones(40, 20)}
+    suture.torch.merge_(into, {"swahili": tuned["swahili"]}, "dare_linear", name="math", **how)
+    assert torch.equal(into["w"], wanted)
+
+
+def test_names_of_models_meet_nothing_of_ours() -> None:
+    """A model may be called as the base is inside, or as a checkpoint beside a model."""
+    first, second, base = [{"w": torch.full((3, 2), float(value))} for value in (5, 7, 1)]
+    out = suture.torch.merge({"base": first, "q": second}, "task_arithmetic", base=base, parameters={"weight": 1})
+    assert torch.equal(out["w"], torch.full((3, 2), 11.0))
+    squares = [{"w": torch.full((3, 2), value)} for value in (3.0, 1.0)]
+    out = suture.torch.merge({"fisher-1": first, "q": second}, "fisher", parameters={"fisher": squares})
+    assert torch.equal(out["w"], torch.full((3, 2), 5.5))
+
+
+REFUSED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
+    "a fold": ({"a": torch.zeros(10).as_strided((4, 4), (1, 1))}, "`a`: is expanded"),
+    "overlaps over a third": (
+        dict(zip("abc", (lambda t: (t.as_strided((12,), (9,)), t[1:3], t[8:12]))(torch.zeros(100)), strict=True)),
+        "`a` and `c` share memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("word", REFUSED)
+def test_what_cannot_be_written_into_is_said(word: str) -> None:
+    model, message = REFUSED[word]
+    other = {name: torch.ones(tensor.shape) for name, tensor in model.items()}
+    with pytest.raises(suture.SutureError, match=message):
+        suture.torch.merge_(model, [other], "linear", parameters={"weight": 0.5})
+
+
+def test_what_is_not_computed_on_must_be_the_same() -> None:
+    """As with files: eight-bit floats are kept where all models have the same, and refused where they differ."""
+    models = [{"w": torch.full((3, 2), value).to(torch.float8_e4m3fn)} for value in (1.0, 2.0, 1.0)]
+    with pytest.raises(
+        suture.SutureError, match="F8_E4M3, which is not computed on, and differs between model-1 and model-2"
+    ):
+        suture.torch.merge(models[:2], "linear", parameters={"weight": 0.5})
+    out = suture.torch.merge(models[::2], "linear", parameters={"weight": 0.5})
+    assert torch.equal(out["w"].float(), torch.ones(3, 2))
+
+
+def test_an_output_must_hold_what_is_computed() -> None:
+    out = {"w": torch.zeros(3, 2, dtype=torch.int32)}
+    with pytest.raises(suture.SutureError, match=r"out, tensor `w`: expected a dtype for F32, found torch.int32"):
+        suture.torch.merge(models(), "linear", parameters={"weight": 0.5}, out=out)

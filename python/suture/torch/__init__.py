@@ -13,8 +13,8 @@ _LEAST = (2, 5)
 
 try:
     import torch
-except ImportError as e:
-    raise UsageError("suture.torch needs PyTorch; install it: pip install 'suture[torch]'") from e
+except ImportError:
+    raise UsageError("suture.torch needs PyTorch; install it: pip install torch") from None
 if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _LEAST:
     raise UsageError(
         f"suture.torch needs PyTorch {_LEAST[0]}.{_LEAST[1]} or newer, found {torch.__version__}; upgrade it"

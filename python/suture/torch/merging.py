@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from suture.analysis.methods import methods
 from suture.errors import SutureError, UsageError
 from suture.recipe import check_values
-from suture.torch.models import TORCH, Model, Resident, check_writable, overlap, resident
+from suture.torch.models import DTYPES, TORCH, Model, Resident, check_writable, overlap, resident
 from suture.torch.planned import Planned, Work, plan, recipe_of
 from suture.torch.report import Report, digest, next_version
 from suture.torch.resident import Runner, allocate, block_of, execute, extra_bytes
@@ -42,10 +43,30 @@ class Given:
 
 
 def listed(models: Models, kind: str = "model") -> dict[str, Model]:
-    """Models by their labels."""
+    """Models by their labels.
+
+    Raises:
+        UsageError: if what was given is a single model, or none.
+    """
+    single = isinstance(models, torch.nn.Module)
+    single |= isinstance(models, Mapping) and any(isinstance(value, Tensor) for value in models.values())
+    if single or not isinstance(models, (Mapping, Iterable)):
+        raise UsageError(f"models: expected a list of models, or a mapping of names to models, found {_kind(models)}")
+    models = models if isinstance(models, Mapping) else list(models)
     if isinstance(models, Mapping):
         return dict(models)
     return {f"{kind}-{i}": model for i, model in enumerate(models, 1)}
+
+
+def _free(label: str, taken: Mapping[str, Any]) -> str:
+    """The label, or one like it that no model has."""
+    while label in taken:
+        label = f"the {label}"
+    return label
+
+
+def _kind(found: Any) -> str:
+    return "the tensors of a single one" if isinstance(found, Mapping) else type(found).__name__
 
 
 def given(
@@ -66,11 +87,23 @@ def given(
         raise UsageError(f"method: there is no `{method}`; there are {known}", at="method")
     if not isinstance(parameters or {}, Mapping):
         raise UsageError(f"parameters: expected a mapping, found {type(parameters).__name__}", at="parameters")
+    if not models:
+        raise UsageError("models: expected at least one, found none", at="models")
     for label in models:
-        if "/" in label or label in ("", ".", ".."):
-            raise UsageError(f"models: expected names without `/`, found `{label}`", at="models")
+        if (
+            not isinstance(label, str)
+            or not re.fullmatch(r"[^/\x00-\x1f\ud800-\udfff]{1,200}", label)
+            or label in (".", "..")
+        ):
+            raise UsageError(
+                f"models: expected names of at most 200 letters, without `/`, found {label!r}", at="models"
+            )
     inputs = [resident(model, label) for label, model in models.items()]
     described = {id(model): own for model, own in zip(models.values(), inputs, strict=True)}
+    if each is not None and (isinstance(each, (Mapping, str)) or not all(isinstance(p, Mapping) for p in each)):
+        raise UsageError("each: expected a list with a mapping for each model", at="each")
+    for name in set(parameters or ()) & {name for p in each or () for name in p}:
+        raise UsageError(f"{name}: is in `parameters` and in `each`; leave it out of one of them", at=name)
     own: list[dict[str, Any]] = [dict(p) for p in each] if each is not None else [{} for _ in inputs]
     if len(own) != len(inputs):
         raise UsageError(f"each: expected parameters for {len(inputs)} models, found {len(own)}", at="each")
@@ -78,7 +111,7 @@ def given(
     checkpoints = {p["name"] for p in spec["parameters"] if p["kind"]["kind"] == "checkpoint"}
     per_input = {p["name"] for p in spec["parameters"] if p["per_input"]}
     for name, value in (parameters or {}).items():
-        value = value if name in checkpoints else _plain(value)
+        value = value if name in checkpoints else plain(value)
         if name in per_input and isinstance(value, Sequence) and not isinstance(value, str):
             if len(value) != len(inputs):
                 raise UsageError(
@@ -90,21 +123,21 @@ def given(
             shared[name] = value
     beside: list[Resident] = []
     for i, parameters_of in enumerate(own, 1):
-        parameters_of |= {n: _plain(v) for n, v in parameters_of.items() if n not in checkpoints}
+        parameters_of |= {n: plain(v) for n, v in parameters_of.items() if n not in checkpoints}
         for name in checkpoints & parameters_of.keys():
-            beside.append(resident(parameters_of[name], f"{name}-{i}"))
+            beside.append(resident(parameters_of[name], _free(f"{name}-{i}", models)))
             parameters_of[name] = beside[-1]
     check_values({"parameters": shared, "each": [{n: v for n, v in p.items() if n not in checkpoints} for p in own]})
-    origin = None if base is None else described.get(id(base[1])) or resident(base[1], base[0])
+    origin = None if base is None else described.get(id(base[1])) or resident(base[1], _free(base[0], models))
     return Given(inputs, origin, beside, shared, own)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value with numbers of NumPy's or torch's as Python's, in lists and mappings too."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     told = getattr(value, "tolist", None)
     return told() if callable(told) else value
 
@@ -174,6 +207,11 @@ def check_target(works: Planned, out: Mapping[str, Tensor], label: str) -> None:
                 f"{label}, tensor `{name}`: expected shape {list(work.shape)}, found {list(out[name].shape)}",
                 tensor=name,
             )
+        dtype = out[name].dtype
+        if work.method is not None and DTYPES[dtype] not in (work.dtype, "F16", "BF16", "F32", "F64"):
+            raise SutureError(
+                f"{label}, tensor `{name}`: expected a dtype for {work.dtype}, found {dtype}", tensor=name
+            )
     for name in out:
         if name not in wanted:
             raise SutureError(f"{label}, tensor `{name}`: the merge makes none of that name; leave it out", tensor=name)
@@ -188,6 +226,7 @@ def merge_(
     parameters: Parameters | None = None,
     each: Sequence[Parameters] | None = None,
     seed: int = 0,
+    name: str = "model",
     block: int | None = None,
     stream: Any = None,
     digests: bool = False,
@@ -208,6 +247,7 @@ def merge_(
         each: a mapping for each model instead, in the grammar of configs: gradients over layers and filters of names
             too.
         seed: of random methods.
+        name: what `model` is called where it is one of those that are merged: random masks depend on it.
         block: elements worked on at a time; the extra memory grows with it. By default 2^24 on a GPU, 2^20 elsewhere.
         stream: the CUDA stream to work on, if not the current one. The call does not wait for it.
         digests: whether the report has a digest of every tensor; that waits for the device.
@@ -218,7 +258,9 @@ def merge_(
     """
     named = listed(others)
     if base is not model:
-        named = {"model": model, **named}
+        if name in named:
+            raise UsageError(f"name: another model is called `{name}`; give `model` another name", at="name")
+        named = {name: model, **named}
     found = given(method, named, None if base is None else ("base", base), parameters, each)
     target = found.base if base is model else found.inputs[0]
     assert target is not None
@@ -226,9 +268,9 @@ def merge_(
     works = planned(method, found, seed)
     check_target(works, target.tensors, target.label)
     for other in found.models:
-        if other is not target and (name := overlap(target.tensors, other.tensors)):
+        if other is not target and (shared := overlap(target.tensors, other.tensors)):
             raise SutureError(
-                f"{target.label}, tensor `{name}`: shares memory with {other.label}; clone one of them", tensor=name
+                f"{target.label}, tensor `{shared}`: shares memory with {other.label}; clone one of them", tensor=shared
             )
     runner = Runner(works, found.models, target.tensors, _block(block, target.tensors))
     with on_stream(stream):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -121,7 +120,7 @@ def check_writable(model: Resident) -> None:
     """
     spans: dict[torch.device, list[tuple[int, int, str]]] = {}
     for name, tensor in model.tensors.items():
-        if any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        if _folds(tensor):
             raise SutureError(
                 f"{model.label}, tensor `{name}`: is expanded: several elements are one; make it contiguous first",
                 tensor=name,
@@ -135,12 +134,34 @@ def check_writable(model: Resident) -> None:
             spans.setdefault(tensor.device, []).append((*_span(tensor), name))
     for own in spans.values():
         own.sort()
-        for (_, end, first), (start, _, second) in itertools.pairwise(own):
-            if start < end and not _interleaved(model.tensors[first], model.tensors[second]):
+        furthest, reached = 0, []
+        for i, span in enumerate(own):
+            # Not only the one before: that may end sooner than one before it.
+            reached += [i] if span[0] < furthest else []
+            furthest = max(furthest, span[1])
+        pairs = ((a, own[i]) for i in reached for a in _reaching(own, i))
+        for (_, _, first), (_, _, second) in pairs:
+            if not _interleaved(model.tensors[first], model.tensors[second]):
                 raise SutureError(
                     f"{model.label}: tensors `{first}` and `{second}` share memory; clone one of them first",
                     tensor=first,
                 )
+
+
+def _reaching(spans: list[tuple[int, int, str]], i: int) -> Iterator[tuple[int, int, str]]:
+    """The spans before number `i`, which are in order, that it begins in."""
+    return (span for span in spans[:i] if span[1] > spans[i][0])
+
+
+def _folds(tensor: Tensor) -> bool:
+    """Whether several elements of a tensor are one."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += (size - 1) * stride
+    return False
 
 
 def _interleaved(a: Tensor, b: Tensor) -> bool:

@@ -76,6 +76,15 @@ def label_of(view: View) -> str:
     return first.place[0] if isinstance(first, Piece) else first
 
 
+def places(view: View) -> list[Place]:
+    """The tensors that a view is of."""
+    pieces = [p.place for p in view if isinstance(p, Piece)]
+    if pieces:
+        return pieces
+    label, name = view
+    return [(str(label), str(name))]
+
+
 @dataclass(frozen=True)
 class Planned:
     """A plan.

@@ -18,7 +18,7 @@ from torch import Tensor
 from suture.errors import SutureError, UsageError
 from suture.torch.forms import Apply, Block, Form, Found
 from suture.torch.models import TORCH, Flat, Resident
-from suture.torch.planned import Piece, Planned, View, Work
+from suture.torch.planned import Piece, Planned, View, Work, label_of, places
 from suture.torch.registry import FORMS
 
 if TYPE_CHECKING:
@@ -86,7 +86,29 @@ class Runner:
     def __post_init__(self) -> None:
         """Sorts out what kernels compute."""
         self._tensors = {(m.label, name): tensor for m in self.models for name, tensor in m.tensors.items()}
+        for work in self.planned.works:
+            self._check_views(work)
         self._batches = batches(self.planned.works, self._row)
+
+    def _check_views(self, work: Work) -> None:
+        for view in (*([] if work.base is None else [work.base]), *work.sources):
+            for label, name in places(view):
+                if (label, name) not in self._tensors:
+                    message = f"{label}: has `{name}` under a name with another prefix; rename its tensors"
+                    raise SutureError(message, tensor=work.name)
+
+    def _check_same(self, work: Work) -> None:
+        """Refuses what cannot be computed on and is not the same in all models."""
+        first, *others = [self._operand(view) for view in work.sources]
+        for view, other in zip(work.sources[1:], others, strict=True):
+            if not (isinstance(first, Flat) and isinstance(other, Flat)):
+                continue
+            if not torch.equal(_bytes(first.tensor), _bytes(other.tensor).to(first.tensor.device)):
+                raise SutureError(
+                    f"tensor `{work.name}`: is {work.dtype}, which is not computed on, and differs between "
+                    f"{label_of(work.sources[0])} and {label_of(view)}; leave it out, or make it the same",
+                    tensor=work.name,
+                )
 
     def _row(self, work: Work) -> list[Tensor] | None:
         """The operands of a tensor and what is written, if all are plain tensors."""
@@ -140,6 +162,9 @@ class Runner:
 
     def find(self) -> None:
         """All that must be known before anything is written; what is known already is not found again."""
+        for work in self.planned.works:
+            if work.method is None and len(work.sources) > 1:
+                self._check_same(work)
         if self._batches:
             self._batches.find()
         for number, members in enumerate(self.planned.groups):
@@ -207,6 +232,10 @@ class Runner:
         for work, apply in self.applies():
             if work is largest:
                 apply(next(self.blocks(work)))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _whole(size: int, unit: int) -> int:

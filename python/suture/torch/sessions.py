@@ -22,6 +22,7 @@ from suture.torch.merging import (
     given,
     listed,
     on_stream,
+    plain,
     planned,
     report_of,
 )
@@ -214,7 +215,8 @@ class Session:
                 raise SutureError(message, tensor=name)
 
     def _changes(self, weights: Any, parameters: Parameters | None) -> dict[str, Any]:
-        changed = dict(parameters or {})
+        changed = {name: plain(value) for name, value in (parameters or {}).items()}
+        weights = plain(weights)
         if weights is not None:
             if "weight" in changed:
                 raise UsageError("weights: given twice, as weights and in parameters; leave one out", at="weights")
@@ -239,8 +241,6 @@ class Session:
 
     def _listed(self, name: str, values: Any) -> Any:
         """Values in the order of the models; those of a sequence that is not a mapping as they are."""
-        if isinstance(values, Tensor):
-            values = values.tolist()
         if isinstance(values, Mapping):
             if set(values) != set(self.labels):
                 expected, found = ", ".join(self.labels), ", ".join(map(str, values))
