@@ -12,22 +12,12 @@ import torch
 
 import suture.torch
 from tests.support.catalogue import CASES, SPECS, Case, configure, merge
-from tests.support.checkpoints import Raw, encode, write_checkpoint
+from tests.support.checkpoints import encode, write_checkpoint
 from tests.support.merging import SHAPES
+from tests.support.resident import as_torch
 
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64, "BOOL": torch.bool}
 #: Methods whose sums over a tensor are taken in another order: their results may differ by more than a rounding.
 SUMS = {name for name, spec in SPECS.items() if spec["class"] in ("gram", "model")} | {"sce", "arcee_fusion"}
-
-
-def as_torch(raw: Raw) -> torch.Tensor:
-    """A stored tensor as torch has it."""
-    flat = (
-        torch.frombuffer(bytearray(raw.data), dtype=DTYPES[raw.dtype])
-        if raw.data
-        else torch.empty(0, dtype=DTYPES[raw.dtype])
-    )
-    return flat.reshape(raw.shape)
 
 
 def family(folder: Path, dtype: str, seed: int = 0) -> tuple[list[Path], list[dict[str, torch.Tensor]]]:

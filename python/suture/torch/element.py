@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suture.torch.forms import Block, Form, Params, combined, elementwise, moved, summed, weighted
+from suture.torch.forms import Block, Form, Params, combined, elementwise, moved, single, summed, weighted
 
 
 def normalised(weights: list[float]) -> list[float]:
@@ -21,12 +21,7 @@ def _linear(params: Params, block: Block) -> Tensor:
 
 def _passthrough(params: Params, block: Block) -> Tensor:
     (scale,) = params.numbers("scale") or [1.0]
-    return block.inputs[0] if scale == 1.0 else block.inputs[0] * _single(scale)
-
-
-def _single(value: float) -> float:
-    """The value as float32 holds it."""
-    return float(torch.tensor(value, dtype=torch.float32))
+    return block.inputs[0] if scale == 1.0 else block.inputs[0] * single(scale)
 
 
 def _expo(params: Params, block: Block) -> Tensor:
@@ -67,7 +62,7 @@ def _magmax(params: Params, block: Block) -> Tensor:
 
 def averaged(block: Block, epsilon: float, own: list[float | Tensor]) -> Tensor:
     """Each element over the models that changed it; what one model alone changed is times that model's factor."""
-    limit = _single(epsilon)
+    limit = single(epsilon)
     total = torch.zeros_like(block.wide[0])
     changed, factor = torch.zeros_like(total), torch.ones_like(total)
     for change, raised in zip(block.wide, own, strict=True):

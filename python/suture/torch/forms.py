@@ -141,6 +141,11 @@ def weighted(weights: Sequence[float | Tensor], values: Sequence[Tensor]) -> Ten
     return total
 
 
+def single(value: float) -> float:
+    """The value as float32 holds it."""
+    return float(torch.tensor(value, dtype=torch.float32, device="cpu"))
+
+
 def summed(values: Sequence[Tensor]) -> Tensor:
     """The sum, in the order of the values."""
     total = values[0]

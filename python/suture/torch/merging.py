@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from suture.analysis.methods import methods
 from suture.errors import SutureError, UsageError
 from suture.recipe import check_values
-from suture.torch.models import DTYPES, TORCH, Model, Resident, check_writable, overlap, resident
+from suture.results import Spec
+from suture.torch.models import DTYPES, Model, Resident, check_writable, overlap, resident
 from suture.torch.planned import Planned, Work, plan, recipe_of
 from suture.torch.report import Report, digest, next_version
 from suture.torch.resident import Runner, allocate, block_of, execute, extra_bytes
@@ -42,7 +44,23 @@ class Given:
         return list({model.label: model for model in listed}.values())
 
 
-def listed(models: Models, kind: str = "model") -> dict[str, Model]:
+@cache
+def _specs() -> dict[str, Spec]:
+    return {spec["name"]: spec for spec in methods()}
+
+
+def spec_of(method: str) -> Spec:
+    """What a method says of itself.
+
+    Raises:
+        UsageError: if there is no such method.
+    """
+    if method not in _specs():
+        raise UsageError(f"method: there is no `{method}`; there are {', '.join(_specs())}", at="method")
+    return _specs()[method]
+
+
+def listed(models: Models) -> dict[str, Model]:
     """Models by their labels.
 
     Raises:
@@ -55,7 +73,7 @@ def listed(models: Models, kind: str = "model") -> dict[str, Model]:
     models = models if isinstance(models, Mapping) else list(models)
     if isinstance(models, Mapping):
         return dict(models)
-    return {f"{kind}-{i}": model for i, model in enumerate(models, 1)}
+    return {f"model-{i}": model for i, model in enumerate(models, 1)}
 
 
 def _free(label: str, taken: Mapping[str, Any]) -> str:
@@ -81,10 +99,7 @@ def given(
     Raises:
         UsageError: if there is no such method, or a list of values has not one for each model.
     """
-    spec = next((spec for spec in methods() if spec["name"] == method), None)
-    if spec is None:
-        known = ", ".join(spec["name"] for spec in methods())
-        raise UsageError(f"method: there is no `{method}`; there are {known}", at="method")
+    spec = spec_of(method)
     if not isinstance(parameters or {}, Mapping):
         raise UsageError(f"parameters: expected a mapping, found {type(parameters).__name__}", at="parameters")
     if not models:
@@ -336,14 +351,12 @@ def merge(
 
 def device_of(work: Work, models: Sequence[Resident]) -> torch.device:
     """The device of the first tensor that something is made from."""
-    view = work.base or work.sources[0]
-    place = view if isinstance(view[0], str) else view[0].place
-    label, name = place
-    return next(m.tensors[str(name)].device for m in models if m.label == label)
+    label, name = work.lead
+    return next(m.tensors[name].device for m in models if m.label == label)
 
 
 def _block(asked: int | None, tensors: Mapping[str, Tensor]) -> int:
     return block_of(asked, [tensor.device for tensor in tensors.values()])
 
 
-__all__ = ["TORCH", "Given", "Models", "Parameters", "merge", "merge_"]
+__all__ = ["Given", "Models", "Parameters", "merge", "merge_"]

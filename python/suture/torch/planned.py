@@ -64,16 +64,15 @@ class Work:
         """How many elements it has."""
         return math.prod(self.shape)
 
+    @property
+    def lead(self) -> Place:
+        """The first tensor that it is made from."""
+        return places(self.base or self.sources[0])[0]
+
     def keys(self) -> tuple[int, ...]:
         """The key of each input's random words."""
         name = self.params.twin or self.name
-        return tuple(_core.mask_key(self.params.seed, label_of(view), name) for view in self.sources)
-
-
-def label_of(view: View) -> str:
-    """The model that a view is of, or its first piece."""
-    first = view[0]
-    return first.place[0] if isinstance(first, Piece) else first
+        return tuple(_core.mask_key(self.params.seed, places(view)[0][0], name) for view in self.sources)
 
 
 def places(view: View) -> list[Place]:
@@ -232,12 +231,8 @@ def recipe_of(
     each: Sequence[Mapping[str, Any]],
     dtype: str | None,
 ) -> dict[str, Any]:
-    """A merge as a recipe; models are given by their labels."""
-    if len(each) not in (0, len(inputs)):
-        raise UsageError(f"parameters of each model: expected {len(inputs)}, found {len(each)}")
-    listed = [{"model": labels[label]} for label in inputs]
-    for own, given in zip(listed, each, strict=False):
-        own["parameters"] = given  # type: ignore[assignment]
+    """A merge as a recipe; models are given by their labels, `each` has the parameters of each input."""
+    listed = [{"model": labels[label], "parameters": own} for label, own in zip(inputs, each, strict=True)]
     recipe: dict[str, Any] = {"merge_method": method, "models": listed, "parameters": dict(parameters)}
     if base is not None:
         recipe["base_model"] = labels[base]

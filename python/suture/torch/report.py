@@ -23,7 +23,8 @@ class Report:
         computed: names of the tensors that were computed.
         moved: names of those that came from another tensor as they are.
         kept: names of those that stayed what they were.
-        extra_bytes: working memory it was allowed to take beside the models.
+        extra_bytes: working memory that the torch forms take at most beside the models; what kernels gather for exact
+            cuts is not in it.
         block: elements that were worked on at a time.
         weight_version: a number that grows with every write of this process: what a serving engine may call the
             weights.

@@ -18,7 +18,7 @@ from torch import Tensor
 from suture.errors import SutureError, UsageError
 from suture.torch.forms import Apply, Block, Form, Found
 from suture.torch.models import TORCH, Flat, Resident
-from suture.torch.planned import Piece, Planned, View, Work, label_of, places
+from suture.torch.planned import Piece, Planned, View, Work, places
 from suture.torch.registry import FORMS
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Runner:
             if not torch.equal(_bytes(first.tensor), _bytes(other.tensor).to(first.tensor.device)):
                 raise SutureError(
                     f"tensor `{work.name}`: is {work.dtype}, which is not computed on, and differs between "
-                    f"{label_of(work.sources[0])} and {label_of(view)}; leave it out, or make it the same",
+                    f"{places(work.sources[0])[0][0]} and {places(view)[0][0]}; leave it out, or make it the same",
                     tensor=work.name,
                 )
 
@@ -267,32 +267,44 @@ def block_of(asked: int | None, devices: Iterable[torch.device]) -> int:
     return asked
 
 
-def execute(runner: Runner, *, write: bool = True) -> None:
+def execute(runner: Runner) -> None:
     """Finds all, tries the largest block, and writes. A device that is out of memory gets smaller blocks, once.
 
     Raises:
         SutureError: if memory does not suffice even so; nothing has been written then.
     """
     with torch.no_grad():
-        try:
-            runner.find()
+        find(runner, probe=True)
+        runner.write()
+
+
+def find(runner: Runner, *, probe: bool) -> None:
+    """Finds all that a run must know, with `probe` tries the largest block; smaller ones if memory does not suffice.
+
+    Raises:
+        SutureError: if it does not suffice even so.
+    """
+
+    def attempt() -> None:
+        runner.find()
+        if probe:
             runner.probe()
-        except torch.OutOfMemoryError as first:
-            runner.block //= 4
-            runner.wide.clear()
-            runner.found.clear()
-            torch.cuda.empty_cache()
-            try:
-                runner.find()
-                runner.probe()
-            except torch.OutOfMemoryError:
-                need = extra_bytes(runner.planned, runner.block)
-                raise SutureError(
-                    f"the device is out of memory: blocks of {runner.block} elements need {need >> 20} MiB besides; "
-                    "free some of it, or give a smaller block"
-                ) from first
-        if write:
-            runner.write()
+
+    try:
+        attempt()
+    except torch.OutOfMemoryError as first:
+        runner.block = max(runner.block // 4, 1)
+        runner.wide.clear()
+        runner.found.clear()
+        torch.cuda.empty_cache()
+        try:
+            attempt()
+        except torch.OutOfMemoryError:
+            need = extra_bytes(runner.planned, runner.block)
+            raise SutureError(
+                f"the device is out of memory with blocks of {runner.block} elements; give a smaller block, or free "
+                f"{need >> 20} MiB beside the models"
+            ) from first
 
 
 def allocate(planned: Planned, devices: Callable[[Work], torch.device]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from suture.torch import select
 from suture.torch.element import averaged, unified
-from suture.torch.forms import Apply, Block, Blocks, Form, Found, Params, Shape, moved, row, summed
+from suture.torch.forms import Apply, Block, Blocks, Form, Found, Params, Shape, moved, row, single, summed
 from suture.torch.select import Cut, magnitude
 
 
@@ -216,7 +216,7 @@ def _apply_arcee(params: Params, shape: Shape, found: Tensor) -> Apply:
 
 
 def _find_ram_plus(params: Params, shape: Shape, blocks: Blocks, wide: Found) -> Tensor:
-    limit = torch.tensor(params.number("epsilon"), dtype=torch.float32).item()
+    limit = single(params.number("epsilon"))
     sums = []
     for block in blocks():
         active = torch.stack([change.abs() > limit for change in _changes(block)])

@@ -139,7 +139,7 @@ class _Merging:
         tensors = {(m.label, name): t for m in self.models for name, t in m.tensors.items()}
         works = {i: self.plan.works[i] for members in self.plan.groups for i in members}
         # The first operands stand in for what will be written: they lie on the same device.
-        out = {w.name: tensors[_lead(w)] for w in works.values()}
+        out = {w.name: tensors[w.lead] for w in works.values()}
         runner = Runner(replace(self.plan, works=tuple(works.values()), groups=()), self.models, out, self.block)
         with self._working():
             for members in self.plan.groups:
@@ -202,17 +202,6 @@ class _Working:
             raise SutureError(message) from error
         if self._stream is not None and error is None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
-
-
-def _lead(work: Work) -> tuple[str, str]:
-    view = work.sources[0] if work.base is None else work.base
-    first = view[0]
-    if not isinstance(first, str):
-        return first.place
-    label, name = view
-    assert isinstance(label, str)
-    assert isinstance(name, str)
-    return label, name
 
 
 def _of_group(runner: Runner, works: Mapping[int, Work]) -> dict[int, Found]:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture.analysis.methods import methods
 from suture.errors import SutureError, UsageError
 from suture.torch.forms import Found, Params
 from suture.torch.merging import (
@@ -25,13 +24,15 @@ from suture.torch.merging import (
     plain,
     planned,
     report_of,
+    spec_of,
 )
 from suture.torch.models import Flat, Model, Resident, check_writable, overlap, resident
-from suture.torch.planned import Planned, View, Work
+from suture.torch.planned import Planned, Work
 from suture.torch.registry import FORMS
 from suture.torch.report import Report
-from suture.torch.resident import Runner, block_of, execute, extra_bytes
+from suture.torch.resident import Runner, block_of, execute, extra_bytes, find
 from suture.torch.sparse import PRESETS
+from suture.torch.templates import Numbers, Template
 
 #: What may change between merges where a method finds something out of the models first; no finding depends on it.
 #: Of a method that finds nothing all may change but the checkpoints it reads.
@@ -52,13 +53,10 @@ def coefficients(method: str) -> frozenset[str]:
     Raises:
         UsageError: if there is no such method.
     """
-    spec = next((spec for spec in methods() if spec["name"] == method), None)
-    if spec is None:
-        known = ", ".join(spec["name"] for spec in methods())
-        raise UsageError(f"method: there is no `{method}`; there are {known}", at="method")
+    parameters = spec_of(method)["parameters"]
     form = FORMS[method]
     if form.find is None and form.wide is None:
-        return frozenset(p["name"] for p in spec["parameters"] if p["kind"]["kind"] != "checkpoint")
+        return frozenset(p["name"] for p in parameters if p["kind"]["kind"] != "checkpoint")
     return _COEFFICIENTS.get(method, frozenset())
 
 
@@ -112,13 +110,13 @@ class Session:
         self.labels = tuple(model.label for model in models.inputs)
         self.coefficients = coefficients(method)
         self._given, self._seed, self._stream = models, seed, stream
-        self._per_input = {p["name"] for p in _parameters(method) if p["per_input"]}
+        self._per_input = {p["name"] for p in spec_of(method)["parameters"] if p["per_input"]}
         works = planned(method, _filled(models, method), seed)
         self._tensors = {(model.label, name): t for model in models.models for name, t in model.tensors.items()}
-        lead = {w.name: self._first(w) for w in works.works}
+        lead = {w.name: self._tensors[w.lead] for w in works.works}
         self.block = block_of(block, [t.device for t in lead.values()])
         self._planned = works
-        self._template: _Template | None = None
+        self._template: Template | None = None
         self._checked: tuple[Any, ...] = ()
         self._versions = {place: _version(tensor) for place, tensor in self._tensors.items()}
         with on_stream(stream):
@@ -169,10 +167,6 @@ class Session:
             warnings.append("`into` is in training mode: an optimiser's moments are still those of the old weights")
         return report_of(runner, self.method, warnings, digests)
 
-    def _first(self, work: Work) -> Tensor:
-        place = _place(work.sources[0] if work.base is None else work.base)
-        return self._tensors[place]
-
     def _run(self, runner: Runner) -> None:
         if self._kept.key != _key(runner, self.coefficients):
             # `into` lies elsewhere or otherwise than the models, so that sums are taken over other blocks.
@@ -195,7 +189,7 @@ class Session:
         if self._template is not None and (made := self._template.with_(given_now)):
             return made
         works = planned(self.method, models, self._seed)
-        self._template = _Template.of(works, self.method, given_now)
+        self._template = Template.of(works, self.method, given_now)
         return works
 
     def _check(self, target: Resident, works: Planned) -> None:
@@ -224,7 +218,7 @@ class Session:
                 message = f"weights: {self.method} has no weights that may change; {self._may_change}"
                 raise UsageError(message, at="weights")
             changed["weight"] = self._listed("weights", weights)
-        known = {p["name"] for p in _parameters(self.method)}
+        known = {p["name"] for p in spec_of(self.method)["parameters"]}
         for name, value in changed.items():
             if name in known and name not in self.coefficients:
                 message = f"{name}: what was found of the models depends on it, so a session cannot change it; "
@@ -300,82 +294,11 @@ def prepare(
     return Session(method, found, seed, block, stream)
 
 
-#: One number for all models, or one for each; None where they differ from tensor to tensor.
-_Plain = float | tuple[float, ...] | None
-
-
-@dataclass(frozen=True)
-class _Template:
-    """A plan in which numbers may be put in place of others, because they stand in it as they were given.
-
-    Planning anew takes as long as merging a model of some billion parameters on a GPU.
-
-    Attributes:
-        plan: the plan.
-        given: the coefficients that it was made with.
-        ranges: of those that may be replaced the least and the largest value.
-        per_input: those of which each model has its own.
-    """
-
-    plan: Planned
-    given: Mapping[str, _Plain]
-    ranges: Mapping[str, tuple[float, float]]
-    per_input: frozenset[str]
-
-    @classmethod
-    def of(cls, plan: Planned, method: str, given_now: Mapping[str, _Plain]) -> _Template | None:
-        """The template of a plan; None if other numbers might make another plan of it."""
-        computed = [work for work in plan.works if work.method is not None]
-        # A single model may be moved as it is, with some coefficients.
-        if plan.warnings or not computed or any(work.params.inputs < 2 for work in computed):
-            return None
-        known = {p["name"]: p for p in _parameters(method)}
-        own = frozenset(name for name, p in known.items() if p["per_input"])
-        ranges = {}
-        for name, value in given_now.items():
-            stands = all(_stands(work.params, name, value, name in own) for work in computed)
-            if known[name]["kind"]["kind"] == "number" and value is not None and stands:
-                ranges[name] = (known[name]["kind"]["min"], known[name]["kind"]["max"])
-        return cls(plan, given_now, ranges, own)
-
-    def with_(self, given_now: Mapping[str, _Plain]) -> Planned | None:
-        """The plan with other coefficients; None if they might make another of it."""
-        if given_now.keys() != self.given.keys():
-            return None
-        changed = {name: value for name, value in given_now.items() if value is None or value != self.given[name]}
-        for name, value in changed.items():
-            if name not in self.ranges or value is None:
-                return None
-            least, most = self.ranges[name]
-            numbers = value if isinstance(value, tuple) else (value,)
-            # Weights that are above zero do not sum to zero, nor does any leave its model out.
-            if not all(max(least, 0.0) < number <= most for number in numbers):
-                return None
-        works = tuple(w if w.method is None else self._replaced(w, changed) for w in self.plan.works)
-        return replace(self.plan, works=works, hash="")
-
-    def _replaced(self, work: Work, changed: Mapping[str, _Plain]) -> Work:
-        params = work.params
-        n = params.inputs
-        each = {k: v if isinstance(v, tuple) else (v,) * n for k, v in changed.items() if k in self.per_input}
-        shared = {k: v for k, v in changed.items() if k not in self.per_input}
-        params = replace(params, shared={**params.shared, **shared}, per_input={**params.per_input, **each})
-        return replace(work, params=params)
-
-
-def _stands(params: Params, name: str, value: _Plain, per_input: bool) -> bool:
-    """Whether a coefficient stands in the parameters of a tensor as it was given."""
-    if not per_input:
-        return params.shared.get(name) == value
-    wanted = value if isinstance(value, tuple) else (value,) * params.inputs
-    return tuple(params.per_input.get(name, ())) == wanted
-
-
 def _in_each(name: str, models: Given) -> bool:
     return any(name in own for own in models.each)
 
 
-def _numbers(name: str, models: Given) -> _Plain:
+def _numbers(name: str, models: Given) -> Numbers:
     """What was given for a coefficient, if it is plain numbers."""
     own = _in_each(name, models)
     values = [each.get(name, models.shared.get(name)) for each in models.each] if own else [models.shared[name]]
@@ -385,14 +308,10 @@ def _numbers(name: str, models: Given) -> _Plain:
     return tuple(plain) if own else plain[0]
 
 
-def _parameters(method: str) -> Sequence[Any]:
-    return next(spec["parameters"] for spec in methods() if spec["name"] == method)
-
-
 def _filled(models: Given, method: str) -> Given:
     """What was given, with some value for each coefficient that has no default and is not there."""
     shared, each = dict(models.shared), [dict(own) for own in models.each]
-    for parameter in _parameters(method):
+    for parameter in spec_of(method)["parameters"]:
         name, kind = parameter["name"], parameter["kind"]
         if parameter["default"] is not None or name not in coefficients(method) or name in shared:
             continue
@@ -408,18 +327,7 @@ def _filled(models: Given, method: str) -> Given:
 def _found(runner: Runner, free: frozenset[str]) -> _Kept:
     """Finds all that a run must know, in smaller blocks if memory does not suffice."""
     with torch.no_grad():
-        try:
-            runner.find()
-        except torch.OutOfMemoryError:
-            runner.wide.clear()
-            runner.found.clear()
-            runner.block = max(runner.block // 4, 1)
-            torch.cuda.empty_cache()
-            try:
-                runner.find()
-            except torch.OutOfMemoryError as e:
-                message = f"the device is out of memory with blocks of {runner.block} elements; give a smaller block"
-                raise SutureError(message) from e
+        find(runner, probe=False)
     works = runner.planned.works
     batches = runner._batches.listed if runner._batches else []
     return _Kept(
@@ -476,16 +384,6 @@ def _fixed(params: Params, free: frozenset[str]) -> str:
 
 def _grouped(plan: Planned) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(plan.works[i].name for i in members) for members in plan.groups)
-
-
-def _place(view: View) -> tuple[str, str]:
-    first = view[0]
-    if not isinstance(first, str):
-        return first.place
-    label, name = view
-    assert isinstance(label, str)
-    assert isinstance(name, str)
-    return label, name
 
 
 def _version(tensor: Tensor) -> int:

@@ -14,7 +14,21 @@ from torch import Tensor
 
 from suture.torch import select
 from suture.torch.draws import draws
-from suture.torch.forms import Apply, Block, Blocks, Form, Found, Params, Shape, combined, moved, row, weighted
+from suture.torch.forms import (
+    Apply,
+    Block,
+    Blocks,
+    Form,
+    Found,
+    Params,
+    Shape,
+    combined,
+    moved,
+    row,
+    single,
+    summed,
+    weighted,
+)
 from suture.torch.select import Cut, magnitude
 
 _TWO_32 = float(1 << 32)
@@ -135,7 +149,7 @@ def rewind(wide: Found) -> None:
 def scales(params: Params, stages: Stages) -> list[float]:
     """What makes up for what is dropped of each model's change, by the share that is kept."""
     divides = stages.rescale == "density" and stages.sparsify in ("magnitude", "breadcrumbs", "random", "cabs")
-    return [_single(1.0 / d) if divides and thins(stages, d) else 1.0 for d in params.numbers("density")]
+    return [single(1.0 / d) if divides and thins(stages, d) else 1.0 for d in params.numbers("density")]
 
 
 def limits(params: Params) -> list[int]:
@@ -148,10 +162,6 @@ def factor_of(params: Params, stages: Stages) -> float:
     depth = params.number("alpha") + params.number("beta") * (params.depth or 0.0)
     total = sum(params.numbers("weight")) if stages.reduce == "normalized" else 1.0
     return params.number("lambda") * depth / total
-
-
-def _single(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float32))
 
 
 def _restored(params: Params, stages: Stages, shape: Shape, blocks: Blocks, found: Trimmed) -> list[Tensor | float]:
@@ -234,15 +244,15 @@ def _in_blocks(x: Tensor, size: int, density: float) -> Tensor:
 
 def joined(changes: Sequence[Tensor], weights: Sequence[float], consensus: str, mean: bool) -> Tensor:
     """The weighted changes of several models brought together, in float32."""
-    singles = [_single(weight) for weight in weights]
+    singles = [single(weight) for weight in weights]
     if consensus == "none" and not mean:
         return combined(changes, [1.0] * len(changes))
     if consensus == "none":
-        total = combined_wide(changes)
-        divisor = combined_wide([torch.where(c != 0, w, 0.0) for c, w in zip(changes, singles, strict=True)])
+        total = summed([c.double() for c in changes])
+        divisor = summed([torch.where(c != 0, w, 0.0).double() for c, w in zip(changes, singles, strict=True)])
         return (total / torch.where(divisor == 0, 1.0, divisor)).float()
     # Exact in float64, so that the sign does not depend on the order of the models.
-    votes = combined_wide([_counted(c) if consensus == "count" else c for c in changes])
+    votes = summed([(_counted(c) if consensus == "count" else c).double() for c in changes])
     sign = torch.where(votes >= 0, 1.0, -1.0).float()
     total, divisor = torch.zeros_like(changes[0]), torch.zeros_like(changes[0])
     for change, weight in zip(changes, singles, strict=True):
@@ -253,14 +263,6 @@ def joined(changes: Sequence[Tensor], weights: Sequence[float], consensus: str, 
         total = total / torch.where(divisor == 0, 1.0, divisor)
     # A NaN in any model agrees with nothing and comes back here.
     return total + (votes * 0.0).float()
-
-
-def combined_wide(values: Sequence[Tensor]) -> Tensor:
-    """The sum in float64."""
-    total = values[0].double()
-    for value in values[1:]:
-        total = total + value.double()
-    return total
 
 
 def _counted(change: Tensor) -> Tensor:
@@ -279,7 +281,7 @@ def _apply(params: Params, shape: Shape, found: Trimmed) -> Apply:
     def apply(block: Block) -> Tensor:
         scales = [_times(weight, own) for weight, own in zip(weights, found.factors, strict=True)]
         changes = _thinned(params, stages, shape, block, found, scales)
-        merged = _single(factor) * joined(changes, weights, stages.consensus, stages.reduce == "mean")
+        merged = single(factor) * joined(changes, weights, stages.consensus, stages.reduce == "mean")
         return torch.where(merged == 0, block.origin, block.origin + merged)
 
     return apply
@@ -287,8 +289,8 @@ def _apply(params: Params, shape: Shape, found: Trimmed) -> Apply:
 
 def _times(weight: float, factor: Tensor | float) -> Tensor | float:
     """The product of two float32 numbers, rounded to one."""
-    single = _single(weight)
-    return single * factor if isinstance(factor, Tensor) else _single(single * factor)
+    rounded = single(weight)
+    return rounded * factor if isinstance(factor, Tensor) else single(rounded * factor)
 
 
 def _unit(params: Params, shape: Shape) -> int:

@@ -13,7 +13,7 @@ from suture.errors import SutureError, UsageError
 from suture.surgery.swap import numbers, of_stack
 from suture.torch.merging import check_target, on_stream, report_of
 from suture.torch.models import Model, Resident, check_writable, overlap, resident
-from suture.torch.planned import Piece, Planned, View, Work, plan
+from suture.torch.planned import Piece, Planned, Work, places, plan
 from suture.torch.report import Report, digest, next_version
 from suture.torch.resident import Runner, block_of, execute
 
@@ -166,13 +166,6 @@ def _several(donor: Donor) -> list[tuple[Model, Layers]] | None:
     )
 
 
-def _places(view: View) -> list[tuple[str, str]]:
-    if isinstance(view[0], Piece):
-        return [piece.place for piece in view if isinstance(piece, Piece)]
-    label, name = view
-    return [(str(label), str(name))]
-
-
 def _in_pieces(work: Work) -> bool:
     return any(isinstance(view[0], Piece) for view in work.sources)
 
@@ -184,7 +177,7 @@ def _check_places(made: Planned, into: Resident) -> None:
         SutureError: naming it.
     """
     for work in made.works:
-        for label, name in (place for view in work.sources for place in _places(view)):
+        for label, name in (place for view in work.sources for place in places(view)):
             if label == into.label and name != work.name:
                 message = (
                     f"into, tensor `{work.name}`: would be made of `{name}`, which is written into; untie them first"
@@ -219,7 +212,7 @@ def _exchanged(
         if work.method is not None or _in_pieces(work):
             what = "is blended or cast" if work.method is not None else "gives some of its heads"
             raise SutureError(f"{where}: {what}, and memory is exchanged whole; leave exchange out", tensor=work.name)
-        ((label, name),) = _places(work.sources[0])
+        ((label, name),) = places(work.sources[0])
         if label == into.label:
             kept.append(work.name)
             continue
