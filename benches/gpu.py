@@ -15,7 +15,8 @@ tool says of the card and sets nothing.
   is the result of the call before, whose changes are still of a fine-tune's size, though in part zero after sparse
   methods. The largest magnitude is looked at after every case.
 * A time is that of one call: by the clock, around the call and the wait for the device, and between two CUDA events.
-  The plan, made in every call, is in both; `overhead` is the same call on as many tensors of 8 elements.
+  What the call does on the host is in both. `overhead` is the same call on as many tensors of 8 elements; `overhead,
+  new` where no call like it was made before, so that every tensor is looked at closely and tables are made.
 * Useful: the bytes that cannot be avoided (every input read once, the output written once) at the speed of a large copy
   on the device in the same run (bytes read and bytes written), over the median time by the clock.
 * Extra memory: what torch's allocator held at most during a call beyond what it held before.
@@ -46,7 +47,7 @@ from typing import Any
 
 import torch
 from common.gpu_agreement import agreement
-from common.gpu_cases import CASES, MERGES, METHODS, OVERHEAD, Call, Case, call_of, ours, theirs
+from common.gpu_cases import CASES, FEW, MERGES, METHODS, Call, Case, call_of, ours, theirs
 from common.gpu_models import MODELS, SHAPES, Difference, Family, Shape, fitting
 from common.gpu_rows import Found, Row
 from common.gpu_timing import busy, card, copy_bandwidth, facts, free, measure
@@ -162,7 +163,7 @@ class Bench:
                 self.time(case, row, family)
             except Exception as e:
                 row.add(self.failed(case.name, e))
-            if case is not OVERHEAD:
+            if case not in FEW:
                 # The experts are made from the base.
                 for model in MODELS if case.into == "base" else (case.into,):
                     family.restore(model)
@@ -173,7 +174,7 @@ class Bench:
         call = call_of(case, family)
 
         def before() -> None:
-            if self.options.restore and case.into != "base" and case is not OVERHEAD:
+            if self.options.restore and case.into != "base" and case not in FEW:
                 family.restore(case.into)
 
         row.take(call, measure(self.device, call.run, self.options.reps, self.case_seconds, before), self.gb_per_s)
@@ -239,7 +240,7 @@ class Bench:
     def profile(self, shape: Shape) -> None:
         """One call of every case under the profiler."""
         medians = {row.case: row.median_ms or 0.0 for row in self.found.rows if row.part == "merge"}
-        cases = [c for c in self.wanted(CASES) if c is not OVERHEAD and 0 < medians.get(c.name, 0) < PROFILED_MS]
+        cases = [c for c in self.wanted(CASES) if c not in FEW and 0 < medians.get(c.name, 0) < PROFILED_MS]
         if not cases or self.device.type != "cuda" or self.over("busy"):
             return
         family = Family.make(fitting(shape, self.device), self.device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import suture.torch
 from common.gpu_models import MODELS, Dict, Family, of_few_elements
+from suture.torch import known
 
 WEIGHTS = [0.5, 0.3, 0.2]
 DENSITIES = [0.5, 0.3, 0.2]
@@ -72,7 +73,10 @@ SWAP = Case("swap of half", "swap", 2, most_ms=SWAP_MS, needs="swap_")
 SESSION = Case("session.apply_", "linear", 3, useful=0.8, needs="prepare", into="base")
 # What a call costs on tensors of few elements.
 OVERHEAD = Case("overhead", "linear", 3)
-CASES = (*MERGES, SWAP, OVERHEAD, SESSION)
+# The same where no call like it was made before.
+CLOSELY = Case("overhead, new", "linear", 3)
+FEW = (OVERHEAD, CLOSELY)
+CASES = (*MERGES, SWAP, *FEW, SESSION)
 METHODS = sorted({case.method for case in CASES})
 
 
@@ -113,9 +117,15 @@ def call_of(case: Case, family: Family) -> Call:
         return swap_half(family)
     if case is SESSION:
         return session(family)
-    if case is OVERHEAD:
+    if case in FEW:
         few = of_few_elements(family)
-        return Call(lambda: merge_into(case, few, None), None, len(few[0]), sum(t.numel() for t in few[0].values()))
+
+        def run() -> Any:
+            if case is CLOSELY:
+                known.forget()
+            return merge_into(case, few, None)
+
+        return Call(run, None, len(few[0]), sum(t.numel() for t in few[0].values()))
     models, base = family.experts, family["base"]
     read = case.experts + (case.base == "base")
     return Call(lambda: merge_into(case, models, base), (read + 1) * family.bytes, len(base), family.elements)

@@ -155,8 +155,16 @@ def exchange(
 
 
 def numbers(listed: str | Iterable[int] | None) -> str | list[int] | None:
-    """Layers or heads as a recipe has them."""
-    return listed if listed is None or isinstance(listed, str) else sorted(listed)
+    """Layers or heads as a recipe has them.
+
+    Raises:
+        UsageError: if they are none of what they may be.
+    """
+    if listed is None or isinstance(listed, str):
+        return listed
+    if not isinstance(listed, Iterable):
+        raise UsageError(f"expected layers or heads as text (`0-4,30`) or a list of numbers, found {listed!r}")
+    return sorted(listed)
 
 
 def of_stack(stack: str | None, *listed: str | Iterable[int] | None) -> tuple[str | None, list[Any]]:

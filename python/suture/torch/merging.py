@@ -16,6 +16,7 @@ from suture.analysis.methods import methods
 from suture.errors import SutureError, UsageError
 from suture.recipe import check_values
 from suture.results import Spec
+from suture.torch.known import Call
 from suture.torch.models import DTYPES, Model, Resident, check_writable, overlap, resident
 from suture.torch.planned import Planned, Work, plan, recipe_of
 from suture.torch.report import Report, digest, next_version
@@ -276,6 +277,11 @@ def merge_(
         if name in named:
             raise UsageError(f"name: another model is called `{name}`; give `model` another name", at="name")
         named = {name: model, **named}
+    options = plain({"merge_": [method, list(named), parameters, each, seed, block]})
+    call = Call.of([base, *named.values()], options, stream)
+    with on_stream(stream):
+        if call is not None and (report := call.again(digests=digests)) is not None:
+            return report
     found = given(method, named, None if base is None else ("base", base), parameters, each)
     target = found.base if base is model else found.inputs[0]
     assert target is not None
@@ -293,7 +299,11 @@ def merge_(
     warnings = list(works.warnings)
     if target.training:
         warnings.append("the module is in training mode: an optimiser's moments are still those of the old weights")
-    return report_of(runner, method, warnings, digests)
+    report = report_of(runner, method, warnings, digests)
+    if call is not None:
+        labels = [None if found.base is None else found.base.label, *named]
+        call.remember(labels, target.label, runner, report)
+    return report
 
 
 def merge(

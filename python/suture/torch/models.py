@@ -57,7 +57,7 @@ def resident(model: Model, label: str) -> Resident:
         raise UsageError(
             f"{label}: expected a torch module or a mapping of names to tensors, found {type(model).__name__}"
         )
-    named = module.state_dict(keep_vars=True) if module is not None else model
+    named = named_tensors(model)
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
@@ -71,7 +71,7 @@ def resident(model: Model, label: str) -> Resident:
             continue
         seen[place] = name
         tensors[name] = tensor
-    return Resident(label, tensors, aliases, _config(module), module is not None and module.training)
+    return Resident(label, tensors, aliases, config_of(model), module is not None and module.training)
 
 
 def _sound(label: str, name: str, value: Any) -> Tensor:
@@ -98,8 +98,14 @@ def _sound(label: str, name: str, value: Any) -> Tensor:
     return value.detach()
 
 
-def _config(module: torch.nn.Module | None) -> dict[str, Any] | None:
-    config = getattr(module, "config", None)
+def named_tensors(model: Model) -> Mapping[str, Tensor]:
+    """What a model has, by name; parameters of a module as such."""
+    return model.state_dict(keep_vars=True) if isinstance(model, torch.nn.Module) else model
+
+
+def config_of(model: Model) -> dict[str, Any] | None:
+    """The configuration of a module, where it has one."""
+    config = getattr(model, "config", None) if isinstance(model, torch.nn.Module) else None
     told = getattr(config, "to_dict", None)
     found = told() if callable(told) else None
     return found if isinstance(found, dict) else None

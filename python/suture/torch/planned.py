@@ -182,6 +182,7 @@ def _view(told: Any) -> View:
 
 def _works(told: Mapping[str, Any]) -> tuple[Work, ...]:
     works = []
+    interned: dict[str, Params] = {}
     for t in told["tensors"]:
         computes = t["action"] == "merge"
         work = Work(t["name"], t["dtype"], tuple(t["shape"]), tuple(_view(v) for v in t["inputs"]))
@@ -193,7 +194,7 @@ def _works(told: Mapping[str, Any]) -> tuple[Work, ...]:
                 work.shape,
                 work.sources,
                 t["method"],
-                Params.of(t["params"]),
+                interned.setdefault(json.dumps(t["params"]), Params.of(t["params"])),
                 base,
                 t.get("group"),
             )

@@ -88,7 +88,7 @@ class Runner:
         self._tensors = {(m.label, name): tensor for m in self.models for name, tensor in m.tensors.items()}
         for work in self.planned.works:
             self._check_views(work)
-        self._batches = batches(self.planned.works, self._row)
+        self.batches = batches(self.planned.works, self._row)
 
     def _check_views(self, work: Work) -> None:
         for view in (*([] if work.base is None else [work.base]), *work.sources):
@@ -153,7 +153,7 @@ class Runner:
         works = self.planned.works
         grouped = [i for members in self.planned.groups for i in members]
         order = [*grouped, *sorted(set(range(len(works))) - set(grouped))]
-        taken = self._batches.taken if self._batches else set()
+        taken = self.batches.taken if self.batches else set()
         return (
             (i, works[i])
             for i in order
@@ -165,8 +165,8 @@ class Runner:
         for work in self.planned.works:
             if work.method is None and len(work.sources) > 1:
                 self._check_same(work)
-        if self._batches:
-            self._batches.find()
+        if self.batches:
+            self.batches.find()
         for number, members in enumerate(self.planned.groups):
             works = [self.planned.works[i] for i in members]
             form, elements = self._form(works[0]), sum(w.elements for w in works)
@@ -202,8 +202,9 @@ class Runner:
         for work in self.planned.works:
             if work.method is None:
                 self._move(work)
-        if self._batches:
-            self._batches.write()
+        if self.batches:
+            self.batches.write()
+            written(self.out[name] for name in self.batches.taken)
         for work, apply in self.applies():
             target = Flat(self.out[work.name])
             for block in self.blocks(work):
@@ -232,6 +233,13 @@ class Runner:
         for work, apply in self.applies():
             if work is largest:
                 apply(next(self.blocks(work)))
+
+
+def written(tensors: Iterable[Tensor]) -> None:
+    """Tells torch that kernels of ours wrote into tensors: a graph that was recorded before must not use them."""
+    for tensor in tensors:
+        if not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
 
 
 def _bytes(tensor: Tensor) -> Tensor:

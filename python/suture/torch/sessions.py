@@ -13,6 +13,7 @@ from torch import Tensor
 
 from suture.errors import SutureError, UsageError
 from suture.torch.forms import Found, Params
+from suture.torch.known import Ready, signature
 from suture.torch.merging import (
     Given,
     Models,
@@ -26,7 +27,7 @@ from suture.torch.merging import (
     report_of,
     spec_of,
 )
-from suture.torch.models import Flat, Model, Resident, check_writable, overlap, resident
+from suture.torch.models import Flat, Model, Resident, check_writable, named_tensors, overlap, resident
 from suture.torch.planned import Planned, Work
 from suture.torch.registry import FORMS
 from suture.torch.report import Report
@@ -117,6 +118,7 @@ class Session:
         self.block = block_of(block, [t.device for t in lead.values()])
         self._planned = works
         self._template: Template | None = None
+        self._ready: tuple[tuple[Any, ...], Ready] | None = None
         self._checked: tuple[Any, ...] = ()
         self._versions = {place: _version(tensor) for place, tensor in self._tensors.items()}
         with on_stream(stream):
@@ -157,6 +159,10 @@ class Session:
         """
         models = self._with(self._changes(weights, parameters))
         works = self._plan(models)
+        target_is = self._told(into)
+        with on_stream(self._stream):
+            if (before := self._again(target_is, into, works, digests=digests)) is not None:
+                return before
         target = resident(into, "into")
         self._check(target, works)
         runner = Runner(works, models.models, target.tensors, self.block)
@@ -165,7 +171,35 @@ class Session:
         warnings = list(works.warnings)
         if target.training:
             warnings.append("`into` is in training mode: an optimiser's moments are still those of the old weights")
-        return report_of(runner, self.method, warnings, digests)
+        report = report_of(runner, self.method, warnings, digests)
+        labels = [model.label for model in models.models]
+        if target_is and (ready := Ready.of([*labels, target.label], target.label, runner, report)):
+            self._ready = target_is, ready
+        return report
+
+    def _told(self, into: Model) -> tuple[Any, ...]:
+        """What a target is and where; nothing, if that cannot be told."""
+        try:
+            training = isinstance(into, torch.nn.Module) and into.training
+            return training, torch.is_inference_mode_enabled(), signature(named_tensors(into))
+        except (AttributeError, RuntimeError):
+            return ()
+
+    def _again(self, target_is: tuple[Any, ...], into: Model, works: Planned, *, digests: bool) -> Report | None:
+        """Writes into the target that was written into before; None if it is another, or kernels do not do it all."""
+        if self._ready is None or not target_is or self._ready[0] != target_is or works.warnings:
+            return None
+        ready = self._ready[1]
+        batches = None
+        if ready.batches is not None:
+            batches = ready.batches.of_others({work.name: work for work in works.works})
+            if batches is None or len(batches.listed) != len(self._kept.batches):
+                return None
+            for (_, batch), found in zip(batches.listed, self._kept.batches, strict=True):
+                batch.found = found
+        self._check_models()
+        models = [*(model.tensors for model in self._given.models), named_tensors(into)]
+        return ready.write(models, ready.find(models, batches), digests=digests)
 
     def _run(self, runner: Runner) -> None:
         if self._kept.key != _key(runner, self.coefficients):
@@ -203,6 +237,10 @@ class Session:
                     message = f"into, tensor `{name}`: shares memory with {other.label}, which a session only reads; "
                     raise SutureError(message + "give a clone of it, or use merge_ to write into a model", tensor=name)
             self._checked = own
+        self._check_models()
+
+    def _check_models(self) -> None:
+        """Refuses models that are not what they were."""
         for (label, name), tensor in self._tensors.items():
             if _version(tensor) != self._versions[label, name]:
                 message = f"{label}, tensor `{name}`: was written into since the session was prepared; prepare another"
@@ -329,7 +367,7 @@ def _found(runner: Runner, free: frozenset[str]) -> _Kept:
     with torch.no_grad():
         find(runner, probe=False)
     works = runner.planned.works
-    batches = runner._batches.listed if runner._batches else []
+    batches = runner.batches.listed if runner.batches else []
     return _Kept(
         _key(runner, free),
         dict(runner.wide),
@@ -343,7 +381,7 @@ def _restore(runner: Runner, kept: _Kept) -> None:
     places = {work.name: i for i, work in enumerate(runner.planned.works)}
     runner.wide = dict(kept.wide)
     runner.found = {places[name]: found for name, found in kept.found.items() if name in places}
-    batches = runner._batches.listed if runner._batches else []
+    batches = runner.batches.listed if runner.batches else []
     for (kernel, batch), found in zip(batches, kept.batches, strict=True):
         batch.found = found
         if callable(check := getattr(kernel, "check", None)):
@@ -354,7 +392,7 @@ def _key(runner: Runner, free: frozenset[str]) -> tuple[Any, ...]:
     """All that what is found depends on, but for the models."""
     works = runner.planned.works
     finds = [w for w in works if w.method is not None and (FORMS[w.method].find or FORMS[w.method].wide)]
-    batches = runner._batches.listed if runner._batches else []
+    batches = runner.batches.listed if runner.batches else []
     return (
         tuple(_key_of(w, runner.out[w.name], free) for w in finds),
         _grouped(runner.planned) if finds else (),

@@ -61,16 +61,22 @@ class Template:
             # Weights that are above zero do not sum to zero, nor does any leave its model out.
             if not all(max(least, 0.0) < number <= most for number in numbers):
                 return None
-        works = tuple(w if w.method is None else self._replaced(w, changed) for w in self.plan.works)
+        # Many tensors have the very same parameters, and so they shall again.
+        own = {id(w.params): w.params for w in self.plan.works}
+        changed_of = {number: self._replaced(params, changed) for number, params in own.items()}
+        works = tuple(w if w.method is None else _with(w, changed_of[id(w.params)]) for w in self.plan.works)
         return replace(self.plan, works=works, hash="")
 
-    def _replaced(self, work: Work, changed: Mapping[str, Numbers]) -> Work:
-        params = work.params
+    def _replaced(self, params: Params, changed: Mapping[str, Numbers]) -> Params:
         n = params.inputs
         each = {k: v if isinstance(v, tuple) else (v,) * n for k, v in changed.items() if k in self.per_input}
         shared = {k: v for k, v in changed.items() if k not in self.per_input}
-        params = replace(params, shared={**params.shared, **shared}, per_input={**params.per_input, **each})
-        return replace(work, params=params)
+        return replace(params, shared={**params.shared, **shared}, per_input={**params.per_input, **each})
+
+
+def _with(work: Work, params: Params) -> Work:
+    """A work with other parameters; a third of the time of `dataclasses.replace`."""
+    return Work(work.name, work.dtype, work.shape, work.sources, work.method, params, work.base, work.group)
 
 
 def _stands(params: Params, name: str, value: Numbers, per_input: bool) -> bool:

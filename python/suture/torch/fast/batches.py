@@ -5,9 +5,8 @@ Those of one method, number of models, dtype and device together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -35,16 +34,22 @@ class Batch:
         works: what becomes of each.
         operands: of each the base, if it has one, the inputs, and what is written.
         found: what has been found out of them; does not depend on the coefficients.
+        made: the table of the operands, once there is one.
+        word: what of the parameters all of them have in common.
     """
 
     works: list[Work] = field(default_factory=list)
     operands: list[list[Tensor]] = field(default_factory=list)
     found: Any = None
+    made: Table | None = None
+    word: str = ""
 
-    @cached_property
+    @property
     def table(self) -> Table:
         """The operands as kernels walk them."""
-        return Table.of(self.operands)
+        if self.made is None:
+            self.made = Table.of(self.operands)
+        return self.made
 
     @property
     def params(self) -> list[Params]:
@@ -231,7 +236,7 @@ class Batches:
                 continue
             word, make = kernel
             key = (work.method, word, len(work.sources), row[0].dtype, row[0].device)
-            batch = found.setdefault(key, (make, Batch()))[1]
+            batch = found.setdefault(key, (make, Batch(word=word)))[1]
             batch.works.append(work)
             batch.operands.append(row)
             taken.add(work.name)
@@ -240,7 +245,8 @@ class Batches:
     def find(self) -> None:
         """All that must be known before anything is written."""
         for kernel, batch in self.listed:
-            batch.found = kernel.find(batch)
+            if batch.found is None:
+                batch.found = kernel.find(batch)
             if isinstance(kernel, _Blend):
                 kernel.check(batch)
 
@@ -248,3 +254,33 @@ class Batches:
         """Computes all tensors of all batches."""
         for kernel, batch in self.listed:
             kernel.write(batch)
+
+    def without_tensors(self) -> Batches:
+        """The same batches, which hold on to no tensor of a model, nor to what was found of them."""
+        none = torch.empty(0)
+        listed = [(k, Batch(b.works, made=replace(b.table, origin=none), word=b.word)) for k, b in self.listed]
+        return Batches(listed, self.taken)
+
+    def at(self, origins: Sequence[Tensor]) -> Batches:
+        """Batches without tensors, counted from these: for each the first operand of its first tensor."""
+        listed = []
+        for (kernel, batch), origin in zip(self.listed, origins, strict=True):
+            assert batch.made is not None
+            listed.append((kernel, replace(batch, made=replace(batch.made, origin=origin))))
+        return Batches(listed, self.taken)
+
+    def of_others(self, works: Mapping[str, Work]) -> Batches | None:
+        """The batches with other parameters, by the tensors' names; None if kernels would compute them otherwise."""
+        words: dict[int, str | None] = {}
+        listed = []
+        for kernel, batch in self.listed:
+            own = [works[work.name] for work in batch.works]
+            for work in own:
+                # Many tensors have the very same parameters.
+                if id(work.params) not in words:
+                    found = _kernel(work)
+                    words[id(work.params)] = None if found is None else found[0]
+                if words[id(work.params)] != batch.word:
+                    return None
+            listed.append((kernel, replace(batch, works=own)))
+        return Batches(listed, self.taken)

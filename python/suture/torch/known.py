@@ -1,0 +1,187 @@
+"""Calls like one that was made before: what need not be found out again.
+
+To look at four models of 291 tensors each, to check that they go together and to make the tables that kernels walk
+takes 14 ms on the host; an H200 merges two models of 8 billion parameters in 12. So a call whose tensors are where they
+were, with all else the same, goes straight to the kernels. What is kept are names, addresses and parameters, and on the
+device the tables; no tensor of a model is held on to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from suture.torch.models import Model, config_of, named_tensors
+from suture.torch.planned import Work, places
+from suture.torch.report import Report, digest, next_version
+from suture.torch.resident import Runner, written
+
+if TYPE_CHECKING:
+    from suture.torch.fast.batches import Batches
+
+#: Calls that are remembered; each has tables of some MiB for a model of 8 billion parameters.
+KEPT = 4
+#: The number of a model among those of a call, and a tensor's name.
+Place = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a call found out, without the models.
+
+    Attributes:
+        report: what it did.
+        target: the number of the model that is written into.
+        moves: what is copied: the name of what is written, and where it comes from.
+        batches: what kernels compute; their tables are without the tensors they are counted from.
+        origins: of each batch the tensor that its table is counted from.
+    """
+
+    report: Report
+    target: int
+    moves: tuple[tuple[str, Place], ...]
+    batches: Batches | None
+    origins: tuple[Place, ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[str | None], target: str, runner: Runner, report: Report) -> Ready | None:
+        """What a run found out; None if another would have to look at the tensors' values."""
+        works, batches = runner.planned.works, runner.batches
+        taken = batches.taken if batches is not None else set()
+        if any(not _plain(work) or (work.method is not None and work.name not in taken) for work in works):
+            return None
+        numbers = {label: i for i, label in reversed(list(enumerate(labels)))}
+
+        def place(work: Work) -> Place:
+            label, name = work.lead
+            return numbers[label], name
+
+        moves = tuple((w.name, place(w)) for w in works if w.method is None and not runner.stays(w))
+        origins = () if batches is None else tuple(place(batch.works[0]) for _, batch in batches.listed)
+        held = None if batches is None else batches.without_tensors()
+        report = replace(report, digests=dict.fromkeys((work.name for work in works), ""))
+        return cls(report, numbers[target], moves, held, origins)
+
+    def find(self, models: Sequence[Mapping[str, Tensor]], batches: Batches | None) -> Batches | None:
+        """Finds what `batches`, which are these or like them, must know; nothing is written."""
+        if batches is None:
+            return None
+        batches = batches.at([models[model][name].detach() for model, name in self.origins])
+        batches.find()
+        return batches
+
+    def write(self, models: Sequence[Mapping[str, Tensor]], batches: Batches | None, *, digests: bool) -> Report:
+        """Writes all tensors."""
+        out = models[self.target]
+        with torch.no_grad():
+            for name, (model, source) in self.moves:
+                out[name].copy_(models[model][source], non_blocking=True)
+        if batches is not None:
+            batches.write()
+            written(out[name] for name in batches.taken)
+        named = {name: digest(out[name]) for name in self.report.digests} if digests else {}
+        return replace(self.report, weight_version=next_version(), digests=named)
+
+
+_calls: OrderedDict[tuple[Any, ...], Ready] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call on models.
+
+    Attributes:
+        key: all that its work depends on.
+        models: the tensors of each model by name, as the caller has them.
+    """
+
+    key: tuple[Any, ...]
+    models: Sequence[Mapping[str, Tensor]]
+
+    @classmethod
+    def of(cls, models: Sequence[Model | None], options: Mapping[str, Any], stream: Any) -> Call | None:
+        """The call of these models and options; None if it is not one that can be remembered.
+
+        Raises:
+            Nothing: what is wrong with a model is for those to say who look at it closely.
+        """
+        try:
+            told = json.dumps(options)
+            named = [{} if model is None else named_tensors(model) for model in models]
+            configs = tuple(None if m is None else json.dumps(config_of(m), default=str) for m in models)
+            training = tuple(isinstance(model, torch.nn.Module) and model.training for model in models)
+            same = tuple(next(i for i, other in enumerate(models) if other is model) for model in models)
+            signatures = tuple(signature(tensors) for tensors in named)
+        except (TypeError, ValueError, AttributeError, RuntimeError):
+            return None
+        if not any(signatures):
+            return None
+        own = stream
+        if own is None and torch.cuda.is_available():
+            own = torch.cuda.current_stream()
+        number = getattr(own, "cuda_stream", None)
+        return cls((told, signatures, configs, training, same, number, torch.is_inference_mode_enabled()), named)
+
+    def again(self, *, digests: bool) -> Report | None:
+        """Does what was done before, if it was; to be called on the call's stream.
+
+        Returns:
+            None if nothing was done.
+        """
+        ready = _calls.get(self.key)
+        if ready is None:
+            return None
+        _calls.move_to_end(self.key)
+        try:
+            batches = ready.find(self.models, ready.batches)
+        except torch.OutOfMemoryError:
+            # Tables of other calls may be what there is no room for.
+            _calls.clear()
+            return None
+        return ready.write(self.models, batches, digests=digests)
+
+    def remember(self, labels: Sequence[str | None], target: str, runner: Runner, report: Report) -> None:
+        """Keeps what a run found out, if another need not look at the tensors' values for it.
+
+        Args:
+            labels: what each of the call's models is called in the plan.
+            target: the one that was written into.
+            runner: what ran.
+            report: what it did.
+        """
+        ready = Ready.of(labels, target, runner, report)
+        if ready is not None:
+            _calls[self.key] = ready
+        while len(_calls) > KEPT:
+            _calls.popitem(last=False)
+
+
+def _plain(work: Work) -> bool:
+    """Whether what becomes of a tensor is known before values are looked at, and is made of whole tensors."""
+    views = [*([] if work.base is None else [work.base]), *work.sources]
+    if work.method is None and len(views) > 1:
+        return False
+    return work.group is None and all(len(places(view)) == 1 and isinstance(view[0], str) for view in views)
+
+
+def signature(tensors: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    """What tensors are and where: those of which it is equal are read and written alike.
+
+    Raises:
+        AttributeError, RuntimeError: if some is no tensor with memory of its own.
+    """
+    return tuple(
+        (name, type(t), t.data_ptr(), t.dtype, t.device, t.shape, t.stride(), t.is_inference())
+        for name, t in tensors.items()
+    )
+
+
+def forget() -> None:
+    """Lets go of what is kept."""
+    _calls.clear()
