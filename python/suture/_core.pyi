@@ -90,6 +90,7 @@ def run(
     chunk: int | None,
     allow_nonfinite: bool,
     progress: Callable[[int], object] | None,
+    device: object | None = None,
 ) -> list[str]: ...
 def staging_folder(target: str) -> Path | None: ...
 def compare_json(

@@ -63,6 +63,8 @@ class Settings:
             leaves it to the config.
         vocab: what to do where tables of tokens have different numbers of rows and no tokenizer is asked for:
             ``error``, take as many as the ``base`` has, ``crop`` to the shortest, or ``pad`` to the longest.
+        device: what computes: ``cpu``, or with torch ``cuda``, ``cuda:1`` and so on, or ``torch-cpu``.
+        device_memory: most memory to use on that device, such as ``"8GiB"``; ``None`` for nine tenths of what is free.
     """
 
     memory: str | int | None = None
@@ -81,6 +83,8 @@ class Settings:
     missing: str | None = None
     routers_from: str | None = None
     experts: str | None = None
+    device: str = "cpu"
+    device_memory: str | int | None = None
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a plan."""
@@ -98,7 +102,15 @@ class Settings:
             raise UsageError(f"experts: expected packed, apart or as-base, found `{self.experts}`", at="experts")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"seed: expected a number from 0 to 2**64 - 1, found {self.seed}", at="seed")
-        for name in ("memory", "shard_size", "chunk"):
+        if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|torch-cpu", self.device):
+            raise UsageError(
+                f"device: expected cpu, cuda, cuda:N, mps or torch-cpu, found `{self.device}`", at="device"
+            )
+        if self.device_memory is not None and self.device == "cpu":
+            raise UsageError(
+                "device_memory: there is no device but the CPU; give a device, or memory", at="device_memory"
+            )
+        for name in ("memory", "shard_size", "chunk", "device_memory"):
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name), name)
 
@@ -125,6 +137,11 @@ class Settings:
     def memory_bytes(self) -> int | None:
         """The memory bound in bytes."""
         return None if self.memory is None else parse_size(self.memory, "memory")
+
+    @property
+    def device_bytes(self) -> int | None:
+        """The bound on a device's memory in bytes."""
+        return None if self.device_memory is None else parse_size(self.device_memory, "device_memory")
 
     @property
     def shard_bytes(self) -> int | None:

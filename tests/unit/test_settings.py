@@ -32,6 +32,8 @@ WRONG: dict[str, list[Any]] = {
     "missing": ["ignore"],
     "experts": ["stacked"],
     "routers_from": ["nowhere"],
+    "device": ["gpu", "mps", "cuda:4000"],
+    "device_memory": ["1GiB"],
 }
 #: Settings that are on or off.
 SWITCHES = {"overwrite", "model_card", "allow_mixed", "ignore_unknown"}

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from suture.cli.mergekit import aliases, settle
-from suture.cli.options import settings, writing
+from suture.cli.options import computing, settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
 from suture.render.terminal import say, warn
@@ -36,6 +36,7 @@ from suture.surgery.merge import merge as run
 @click.option("--routers-from", type=click.Path(), metavar="MODEL", help="Keep MODEL's routers of experts")
 @click.option("--explain", is_flag=True, help="Say in words what CONFIG does to which tensors; write nothing")
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
+@computing
 @writing
 @aliases
 def merge(

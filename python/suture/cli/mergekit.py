@@ -12,7 +12,8 @@ from suture.cli.options import F
 from suture.errors import UsageError
 from suture.render.terminal import say, warn
 from suture.render.units import size
-from suture.settings import parse_size
+from suture.settings import Settings, parse_size
+from suture.surgery import device
 
 #: Flags whose effect suture has anyway, or that mean nothing to it.
 _TAKEN = (
@@ -30,10 +31,9 @@ _REFUSED = {
     "--load-in-4bit": "quantised loading is not supported; merge the unquantised models",
     "--load-in-8bit": "quantised loading is not supported; merge the unquantised models",
 }
-_CPU = "merges run on the processor, at the speed of the disk"
+_CPU = "--device says what computes, and the disk decides how fast"
 #: Flags that change nothing here, and why.
 _NOTED = {
-    "--cuda": _CPU,
     "--read-to-gpu": _CPU,
     "--multi-gpu": _CPU,
     "--gpu-rich": _CPU,
@@ -50,7 +50,7 @@ def aliases(command: F) -> F:
         click.option("--out-shard-size", hidden=True),
         click.option("--random-seed", type=int, hidden=True),
         click.option("--num-threads", "-j", type=int, hidden=True),
-        click.option("--device", hidden=True),
+        click.option("--cuda", is_flag=True, hidden=True),
         click.option("--write-model-card", is_flag=True, hidden=True),
         click.option("--unsafe-truncate-embeddings", is_flag=True, hidden=True),
         click.option("--out-path", type=click.Path(), hidden=True),
@@ -115,9 +115,14 @@ def settle(options: dict[str, Any], out: str | None) -> str:
         options["vocab"] = "crop"
     if options.get("vocab") is None:
         options["vocab"] = "error"
-    device = options.pop("device")
-    if device not in (None, "cpu", "auto"):
-        say(f"note: --device `{device}` has no effect: {_CPU}", err=True)
+    if options["device"] == "auto":
+        options["device"] = "cpu"
+    if options.pop("cuda") and options["device"] == "cpu":
+        try:
+            device.check(Settings(device="cuda"))
+            options["device"] = "cuda"
+        except UsageError as e:
+            say(f"note: --cuda has no effect: {str(e).removeprefix('device: ')}", err=True)
     if options.get("seed") is None:
         options["seed"] = 0
     return str(out or path)

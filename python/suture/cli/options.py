@@ -75,6 +75,19 @@ writing: Callable[[F], F] = _all(
 )
 
 
+#: For verbs that compute tensors.
+computing: Callable[[F], F] = _all(
+    click.option(
+        "--device",
+        metavar="DEVICE",
+        default="cpu",
+        show_default=True,
+        help="What computes: cpu, or with PyTorch cuda, cuda:N or torch-cpu",
+    ),
+    click.option("--device-memory", metavar="SIZE", help="Most memory to use on that device, such as 8GiB"),
+)
+
+
 def settings(options: dict[str, Any]) -> Settings:
     """The settings among a verb's options, which are taken out of `options`."""
     names = Settings.__dataclass_fields__

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from suture.cli.options import settings, writing
+from suture.cli.options import computing, settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
 from suture.surgery.revert import revert as run
@@ -21,6 +21,7 @@ from suture.surgery.revert import revert as run
 @click.option("--stack", metavar="NAME", help="Stack that layers are numbered in, if not the main one; see inspect")
 @click.option("--outside", is_flag=True, help="Reset what is in no layer too: embeddings, final norm, head")
 @click.option("--ignore", metavar="LIST", help="Tensors that stay and need not be in both models: filters")
+@computing
 @writing
 def revert(
     base: str, tuned: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any

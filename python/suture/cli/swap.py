@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from suture.cli.complete import words
-from suture.cli.options import kept, settings, writing
+from suture.cli.options import computing, kept, settings, writing
 from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU
 from suture.render.outcome import present
@@ -74,6 +74,7 @@ from suture.surgery.swap import swap as run
     "--donor-base", type=click.Path(), help="Model the donor was tuned from: move its change, not its weights"
 )
 @click.option("--chat-template", metavar="NAME", help="Chat template of OUT: auto, a name such as chatml, or Jinja")
+@computing
 @writing
 def swap(
     into: str,

@@ -87,6 +87,8 @@ _Taken = TypedDict("_Taken", {"from": list[list[str | None]]})
 
 class _Found(TypedDict, total=False):
     found: dict[str, float]
+    #: What computed it, if not what computed the others.
+    backend: str
 
 
 class DoneTensor(_Taken, _Found):
@@ -181,6 +183,8 @@ class Done(TypedDict, total=False):
 
     digest: str
     run: Run
+    #: What computed: ``cpu``, ``torch-cpu``, ``cuda:0``.
+    backend: str
     files: list[str]
     #: Digests of the files beside the tensors.
     beside: dict[str, str]

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from os import PathLike
 
 from suture.errors import UsageError
+from suture.recipe.layers import numbers, of_stack
 from suture.reference import model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
-from suture.surgery.swap import exchange, numbers, of_stack
+from suture.surgery.swap import exchange
 
 
 def revert(

@@ -20,6 +20,7 @@ from suture.results.surgery import Budget
 from suture.settings import Progress, Settings
 from suture.sidecars.card import model_card
 from suture.sidecars.carried import Beside, carried_over
+from suture.surgery import device
 from suture.surgery.aligned import Alignment, alignment, unlike, with_alignment
 
 
@@ -76,10 +77,11 @@ def run_together(jobs: Sequence[tuple[Job, Path]], progress: Progress | None) ->
         [(job.plan, str(out), job.settings.overwrite, job.written, job.copied) for job, out in jobs],
         threads=settings.thread_count,
         io=settings.io,
-        memory=settings.memory_bytes,
+        memory=device.shares(settings).engine,
         chunk=settings.chunk_elements,
         allow_nonfinite=settings.nan == "allow",
         progress=None if progress is None else lambda done: progress(min(done, total), total),
+        device=device.opened(settings, [job.plan for job, _ in jobs]),
     )
     seconds = time.monotonic() - began
     return [Report(text, out, config=job.config, seconds=seconds) for text, (job, out) in zip(texts, jobs, strict=True)]
@@ -94,8 +96,7 @@ def together(jobs: Sequence[Job]) -> list[Sequence[Job]]:
         return [[job] for job in jobs]
     settings = jobs[0].settings
     try:
-        plans = [job.plan for job in jobs]
-        _core.budget_json(plans, settings.thread_count, settings.memory_bytes, settings.chunk_elements)
+        device.budget([job.plan for job in jobs], settings)
     except UsageError:
         return [[job] for job in jobs]
     return [jobs]
@@ -128,6 +129,7 @@ def prepare(
     """
     if "swap" in recipe or "copy" in recipe:
         settings.refuse_those_of_merges()
+    device.check(settings)
     try:
         check_values(recipe.get("swap", recipe.get("copy", recipe)))
         found = alignment(recipe, settings)
@@ -140,7 +142,7 @@ def prepare(
         raise (config.locate(e) if config else e) from None
     except SutureError as e:
         raise unlike(e, recipe) from None
-    budget = _core.budget_json([plan], settings.thread_count, settings.memory_bytes, settings.chunk_elements)
+    budget = device.budget([plan], settings)
     inputs = plan.paths
     lent = None if tokenizer is None else _core.Checkpoint(plain(tokenizer)).path
     try:

@@ -48,6 +48,7 @@ class Work:
         method: what computes it; None where it is moved as it is.
         sources: the inputs it is made from; of what is moved the first alone.
         group: the number of the group whose statistics it shares.
+        drawn: the key of each input's random words, where its labels do not tell.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Work:
     params: Params = field(default_factory=Params)
     base: View | None = None
     group: int | None = None
+    drawn: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -71,6 +73,8 @@ class Work:
 
     def keys(self) -> tuple[int, ...]:
         """The key of each input's random words."""
+        if self.drawn:
+            return self.drawn
         name = self.params.twin or self.name
         return tuple(_core.mask_key(self.params.seed, places(view)[0][0], name) for view in self.sources)
 

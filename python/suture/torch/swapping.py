@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from suture.errors import SutureError, UsageError
-from suture.surgery.swap import numbers, of_stack
+from suture.recipe.layers import numbers, of_stack
 from suture.torch.known import Call
 from suture.torch.merging import check_target, on_stream, report_of
 from suture.torch.models import Model, Resident, check_writable, named_tensors, overlap, resident

@@ -15,7 +15,7 @@ fn main() {
     let plan = suture_core::ops::compile(&recipe, None, 0, None).unwrap();
     let start = std::time::Instant::now();
     let target = Target::resolve(Path::new(&args.next().unwrap())).unwrap();
-    let means = Means { threads: 2, backend: &Cpu, observer: &Silent };
+    let means = Means { threads: 2, backend: &Cpu, device: None, observer: &Silent };
     let work = Work { plan: &plan, target: &target, sidecars: &[], warnings: &[], overwrite: true };
     engine::run(&[work], &options, &means).unwrap();
     println!("{:.3} s", start.elapsed().as_secs_f64());

@@ -2,6 +2,7 @@
 
 mod built;
 mod checkpoint;
+mod device;
 mod errors;
 mod gil;
 mod plan;

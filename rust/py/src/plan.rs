@@ -8,11 +8,13 @@ use serde_json::json;
 use suture_core::checkpoint::Target;
 use suture_core::delta::ancestry;
 use suture_core::engine::backend::Cpu;
+use suture_core::engine::device::Device;
 use suture_core::engine::{self, Means, Options, Sidecar, Work};
 use suture_core::error::Error;
 use suture_core::plan as core;
 use suture_core::source::IoMode;
 
+use crate::device::Called;
 use crate::errors::to_py;
 use crate::gil::long;
 
@@ -118,7 +120,7 @@ type Output = (Py<Plan>, PathBuf, bool, Vec<(PathBuf, Vec<u8>)>, Vec<(PathBuf, P
 /// Makes outputs side by side; returns their reports as JSON texts.
 #[allow(clippy::too_many_arguments)]
 #[pyfunction]
-#[pyo3(signature = (outputs, *, threads, io, memory, chunk, allow_nonfinite, progress))]
+#[pyo3(signature = (outputs, *, threads, io, memory, chunk, allow_nonfinite, progress, device=None))]
 pub fn run(
     py: Python<'_>,
     outputs: Vec<Output>,
@@ -128,10 +130,12 @@ pub fn run(
     chunk: Option<u64>,
     allow_nonfinite: bool,
     progress: Option<Py<PyAny>>,
+    device: Option<Py<PyAny>>,
 ) -> PyResult<Vec<String>> {
+    let device = device.map(|object| Called::new(py, object)).transpose()?;
     let io = IoMode::from_name(io).map_err(|e| to_py(py, &e))?;
     let options = Options { threads, io, memory, chunk, allow_nonfinite };
-    long(py, progress, |observer| {
+    let made = long(py, progress, |observer| {
         let mut checked = Vec::new();
         for (plan, target, overwrite, written, copied) in outputs {
             let target = Target::resolve(&target)?;
@@ -150,6 +154,11 @@ pub fn run(
                 overwrite: *overwrite,
             })
             .collect();
-        engine::run(&works, &options, &Means { threads, backend: &Cpu, observer })
-    })
+        let device = device.as_ref().map(|d| d as &dyn Device);
+        engine::run(&works, &options, &Means { threads, backend: &Cpu, device, observer })
+    });
+    match device.and_then(|d| d.raised()) {
+        Some(raised) => Err(raised),
+        None => made,
+    }
 }

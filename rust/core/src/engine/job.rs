@@ -219,7 +219,7 @@ impl Job {
         let (output, views) = (hex(&s.leaves[0]), s.leaves[1..].iter());
         // No leaf: no stored tensor, unless the tensor is empty.
         let inputs = views.map(|l| (empty || !l.is_empty()).then(|| hex(l))).collect();
-        (Done { tensor: self.at.tensor, digest: output, inputs, found }, s.scans + self.surveyed)
+        (Done { tensor: self.at.tensor, digest: output, inputs, found, backend: None }, s.scans + self.surveyed)
     }
 }
 

@@ -31,6 +31,9 @@ pub struct Done {
     /// What its method found; see [`crate::methods::Kernel::found`].
     #[serde(default)]
     pub found: BTreeMap<String, f64>,
+    /// The device that computed it, if not the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
 }
 
 /// The journal of a run.
@@ -38,11 +41,12 @@ pub struct Journal {
     file: Mutex<File>,
 }
 
-/// Identifies plan and inputs: a journal of anything else is worthless.
-pub fn key(plan: &Plan, options: &Options) -> String {
+/// Identifies plan, inputs and the device that computes, if any: a journal of anything else is worthless.
+pub fn key(plan: &Plan, options: &Options, device: Option<&str>) -> String {
     let inputs: Vec<_> =
         plan.models.iter().flat_map(|m| m.files.iter().map(|f| (f.path.to_string_lossy(), f.identity))).collect();
-    let text = serde_json::json!([env!("CARGO_PKG_VERSION"), plan.hash(), options.allow_nonfinite, inputs]).to_string();
+    let version = env!("CARGO_PKG_VERSION");
+    let text = serde_json::json!([version, plan.hash(), options.allow_nonfinite, inputs, device]).to_string();
     crate::digest::hex(crate::digest::of_bytes(text.as_bytes()))
 }
 

@@ -1,11 +1,12 @@
 //! Runs a plan: threads, buffers, journal, the disk. It knows no method by name.
 //!
 //! A run has four phases: `scan` and settle ([`found`]), which find out what is known only from more than one tensor, [`make`]
-//! and [`publish`]. The first three work on any part of the tensors.
+//! and [`publish`]. The first three work on any part of the tensors. What a [`device`] computes is made before all else.
 
 mod ahead;
 pub mod backend;
 pub mod chunks;
+pub mod device;
 pub mod found;
 mod job;
 pub mod journal;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use backend::Backend;
+use device::Device;
 use journal::{Done, Journal};
 use make::{Lane, Place};
 use observer::{Observer, Progress};
@@ -73,6 +75,8 @@ pub struct Means<'a> {
     pub threads: usize,
     /// Who computes.
     pub backend: &'a dyn Backend,
+    /// What computes those tensors that it takes instead.
+    pub device: Option<&'a dyn Device>,
     /// Who is told how far it is, and may stop it.
     pub observer: &'a dyn Observer,
 }
@@ -126,7 +130,16 @@ pub fn run(works: &[Work], options: &Options, means: &Means) -> Result<Vec<Strin
         let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
         lanes.push(Lane { inputs, found, place: Place { staging, shared, journal }, left });
     }
-    let made = make::make(&lanes, means, &budget, &progress)?;
+    let mut made = match means.device {
+        Some(device) => device::make(&lanes, device, means.observer, &progress)?,
+        None => lanes.iter().map(|_| HashMap::new()).collect(),
+    };
+    for (lane, made) in lanes.iter_mut().zip(&made) {
+        lane.left.retain(|t| !made.contains_key(t));
+    }
+    for (made, others) in made.iter_mut().zip(make::make(&lanes, means, &budget, &progress)?) {
+        made.extend(others);
+    }
     let shared: Vec<u64> = lanes.iter().map(|l| l.place.shared.iter().map(|r| r.end - r.start).sum()).collect();
     drop(lanes);
     let mut reports = Vec::new();
@@ -134,7 +147,8 @@ pub fn run(works: &[Work], options: &Options, means: &Means) -> Result<Vec<Strin
         works.iter().zip(&plans).zip(&sources).zip(begun.into_iter().zip(made)).zip(shared)
     {
         let Begun { staging, mut done, .. } = begun;
-        let how = report::How { resumed: done.len(), shared, warnings: work.warnings };
+        let device = means.device.map(Device::name);
+        let how = report::How { resumed: done.len(), shared, warnings: work.warnings, device };
         done.extend(made);
         let beside = publish::beside(plan, work.sidecars, &work.target.report());
         let report = report::render(plan, &done, sources, &how, &beside, publish::digests(work.sidecars)?);
@@ -154,7 +168,7 @@ struct Begun {
 
 impl Begun {
     fn new(work: &Work, plan: &Plan, options: &Options, means: &Means, progress: &Progress) -> Result<Self> {
-        let key = journal::key(plan, options);
+        let key = journal::key(plan, options, means.device.map(Device::name));
         let mode = match options.io {
             IoMode::Auto | IoMode::Direct => WriteMode::Direct,
             IoMode::Mmap | IoMode::Pread => WriteMode::Buffered,

@@ -23,6 +23,8 @@ struct Report<'a> {
     digest: &'static str,
     models: Vec<Value>,
     run: Value,
+    /// What computes.
+    backend: &'a str,
     warnings: Vec<String>,
     notes: &'a [(String, String)],
     unused: &'a [Unused],
@@ -36,6 +38,7 @@ struct Report<'a> {
 /// Every output tensor by name; made into text one at a time.
 struct Tensors<'a> {
     plan: &'a Plan,
+    device: Option<&'a str>,
     done: &'a HashMap<usize, Done>,
 }
 
@@ -50,7 +53,13 @@ struct Tensor<'a> {
     /// What the method found, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     found: Option<&'a BTreeMap<String, f64>>,
+    /// What computed it, if not what computes the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'a str>,
 }
+
+/// What computes where no device does.
+const CPU: &str = "cpu";
 
 impl Serialize for Tensors<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
@@ -71,7 +80,10 @@ impl Serialize for Tensors<'_> {
                 Action::Move { .. } => "move",
                 Action::Compute { method, .. } => method.spec().name,
             };
-            (&t.name, Tensor { dtype: t.dtype, shape: &t.shape, action, digest, from, found })
+            let computed = matches!(t.action, Action::Compute { .. });
+            let by = self.done.get(&i).and_then(|d| d.backend.as_deref());
+            let backend = (computed && by != self.device).then(|| by.unwrap_or(CPU));
+            (&t.name, Tensor { dtype: t.dtype, shape: &t.shape, action, digest, from, found, backend })
         }))
     }
 }
@@ -84,6 +96,8 @@ pub(super) struct How<'a> {
     pub shared: u64,
     /// Warnings besides the plan's.
     pub warnings: &'a [String],
+    /// The device that computed what it took.
+    pub device: Option<&'a str>,
 }
 
 /// The report as JSON text; `beside` are the files of the output besides its shards, of which `digests` has some.
@@ -129,7 +143,8 @@ pub(super) fn render(
         unused: &plan.unused,
         files: shards.chain(beside.iter().map(|f| f.to_string_lossy().into_owned())).collect(),
         beside: digests,
-        tensors: Tensors { plan, done },
+        backend: how.device.unwrap_or(CPU),
+        tensors: Tensors { plan, device: how.device, done },
     };
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');

@@ -178,7 +178,7 @@ impl Inputs<'_> {
     }
 
     /// The same of elements that have no bytes of their own.
-    fn finite_values(&self, operand: &dyn Decode, values: &[f32], start: u64) -> Result<()> {
+    pub(super) fn finite_values(&self, operand: &dyn Decode, values: &[f32], start: u64) -> Result<()> {
         if self.allow_nonfinite || !any_nonfinite(values) {
             return Ok(());
         }

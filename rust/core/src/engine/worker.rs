@@ -14,7 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen, first_nonfinite, narrow};
 use crate::methods::{Kernel, Stats, Tile};
-use crate::plan::{Action, TensorPlan, budget};
+use crate::plan::{Action, Plan, TensorPlan, budget};
 use crate::sizes::TILE;
 use crate::view::{Decode, View};
 
@@ -162,7 +162,7 @@ impl Worker<'_> {
                     if !self.inputs.allow_nonfinite
                         && let Some(i) = first_nonfinite(t.dtype, bytes)
                     {
-                        return Err(self.overflow(t, at + i as u64));
+                        return Err(overflow(self.inputs.plan, t, at + i as u64));
                     }
                     leaves.update(bytes);
                     Ok(())
@@ -206,16 +206,6 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn overflow(&self, t: &TensorPlan, element: u64) -> Error {
-        let path = t.action.places().first().map(|p| self.inputs.plan.path(*p).clone()).unwrap_or_default();
-        let problem = format!(
-            "element {element} of the result is not a finite {}, though the inputs are finite; change the parameters or \
-             the dtype, or pass --nan allow",
-            t.dtype.name()
-        );
-        Error::tensor(&path, &t.name, problem)
-    }
-
     fn differs(&self, a: &View, b: &View, t: &TensorPlan) -> Error {
         let plan = self.inputs.plan;
         let what = if t.dtype.computes() { "part of a quantised weight" } else { t.dtype.name() };
@@ -229,6 +219,17 @@ impl Worker<'_> {
             ),
         )
     }
+}
+
+/// What is said of a result that is not finite.
+pub(super) fn overflow(plan: &Plan, t: &TensorPlan, element: u64) -> Error {
+    let path = t.action.places().first().map(|p| plan.path(*p).clone()).unwrap_or_default();
+    let problem = format!(
+        "element {element} of the result is not a finite {}, though the inputs are finite; change the parameters or \
+         the dtype, or pass --nan allow",
+        t.dtype.name()
+    );
+    Error::tensor(&path, &t.name, problem)
 }
 
 /// Places of a span that a sample is of, evenly spread, and elements of each: a place costs a microsecond, and neighbours are alike.
