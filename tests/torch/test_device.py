@@ -14,6 +14,8 @@ import torch
 
 import suture
 from suture.torch import device
+from tests.faults import test_kill as killing
+from tests.faults.test_kill import file_digests, finish, journalled, killed_after, resumed, write_config, write_models
 from tests.support.catalogue import CASES, DEFAULTS, SPECS, Case, configure, merge
 from tests.support.checkpoints import read_checkpoint
 from tests.support.forms import FORMS, Form, World, linear, write_world
@@ -226,3 +228,20 @@ def test_the_memory_of_no_device(models: list[Path], tmp_path: Path) -> None:
     done = command(models, tmp_path, "--device-memory", "1GiB")
     assert done.returncode == 2
     assert "no device but the CPU" in " ".join(done.stderr.split())
+
+
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL once some tensors are done; the same command goes on and ends in the same files."""
+    config = write_config(tmp_path / "ties.yml", write_models(tmp_path, 0))
+
+    def arguments(out: Path) -> list[str]:
+        return [*killing.command(config, out), "--device", "torch-cpu"]
+
+    finish(arguments(tmp_path / "whole"))
+    out = tmp_path / "out"
+    killed_after(lambda: len(journalled(out)) > 0, arguments(out))
+    known = len(journalled(out))
+    finish(arguments(out))
+    assert resumed(out) == known > 0
+    assert file_digests(out) == file_digests(tmp_path / "whole")
+    assert set(backends(out).values()) == {"torch-cpu"}
