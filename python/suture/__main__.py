@@ -1,5 +1,5 @@
 """``python -m suture``."""
 
-from suture.cli import main
+from suture.start import main
 
 main()

@@ -22,6 +22,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a list too short": ({"parameters": {"weight": [0.5]}}, "weight: expected a value for each of 2 models, found 1"),
     "too few mappings": ({"each": [{}]}, "each: expected parameters for 2 models, found 1"),
     "one mapping": ({"each": {"weight": 0.5}}, "each: expected a list with a mapping for each model"),
+    "a number for mappings": ({"each": 3}, "each: expected a list with a mapping for each model"),
     "given twice": ({"each": [{"weight": 1}, {"weight": 2}]}, "weight: is in `parameters` and in `each`"),
     "a misspelt parameter": ({"parameters": {"wieght": 0.5}}, "did you mean `weight`"),
 }

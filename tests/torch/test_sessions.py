@@ -162,8 +162,20 @@ def test_mistakes_are_named_before_the_first_write() -> None:
         prepare([tuned[0]], "slerp", base=base).apply_([1.0], into=into)
     with pytest.raises(suture.UsageError, match="none may change"):
         prepare(tuned, "metagpt", base=base).apply_([1.0] * 3, into=into)
-    with pytest.raises(suture.UsageError, match="there is no `tides`"):
+    with pytest.raises(suture.UsageError, match="there is no `tides`; did you mean `ties`"):
         prepare(tuned, "tides", base=base)
+
+
+def test_a_model_whose_memory_was_replaced_since_is_refused() -> None:
+    """As `load_state_dict(assign=True)` and `.data` do: the session would go on with the old weights."""
+    base, *tuned = family()
+    into = {name: tensor.clone() for name, tensor in base.items()}
+    session = prepare(tuned, "linear", parameters={"weight": 1.0})
+    session.apply_(into=into)
+    name = next(iter(tuned[1]))
+    tuned[1][name] = tuned[1][name].clone()
+    with pytest.raises(suture.SutureError, match=f"`{name}`: has other memory than when the session was prepared"):
+        session.apply_(into=into)
 
 
 def test_a_model_that_was_written_into_since_is_refused() -> None:

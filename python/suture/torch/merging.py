@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,9 @@ def spec_of(method: str) -> Spec:
         UsageError: if there is no such method.
     """
     if method not in _specs():
-        raise UsageError(f"method: there is no `{method}`; there are {', '.join(_specs())}", at="method")
+        near = difflib.get_close_matches(str(method), _specs(), 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(_specs())}"
+        raise UsageError(f"method: there is no `{method}`; {hint}", at="method")
     return _specs()[method]
 
 
@@ -116,7 +119,7 @@ def given(
             )
     inputs = [resident(model, label) for label, model in models.items()]
     described = {id(model): own for model, own in zip(models.values(), inputs, strict=True)}
-    if each is not None and (isinstance(each, (Mapping, str)) or not all(isinstance(p, Mapping) for p in each)):
+    if each is not None and (not isinstance(each, (list, tuple)) or not all(isinstance(p, Mapping) for p in each)):
         raise UsageError("each: expected a list with a mapping for each model", at="each")
     for name in set(parameters or ()) & {name for p in each or () for name in p}:
         raise UsageError(f"{name}: is in `parameters` and in `each`; leave it out of one of them", at=name)

@@ -106,8 +106,11 @@ class Session:
         block: elements worked on at a time.
     """
 
-    def __init__(self, method: str, models: Given, seed: int, block: int | None, stream: Any) -> None:
+    def __init__(
+        self, method: str, models: Given, originals: Sequence[Model], seed: int, block: int | None, stream: Any
+    ) -> None:
         self.method = method
+        self._originals = [(model, signature(named_tensors(model))) for model in originals]
         self.labels = tuple(model.label for model in models.inputs)
         self.coefficients = coefficients(method)
         self._given, self._seed, self._stream = models, seed, stream
@@ -240,7 +243,14 @@ class Session:
         self._check_models()
 
     def _check_models(self) -> None:
-        """Refuses models that are not what they were."""
+        """Refuses models that are not what they were, or not where."""
+        for model, before in self._originals:
+            now = signature(named_tensors(model))
+            if now != before:
+                changed = (a[0] for a, b in zip(now, before, strict=False) if a != b)
+                own = next(changed, "")
+                message = f"tensor `{own}`: has other memory than when the session was prepared; prepare another"
+                raise SutureError(message, tensor=own)
         for (label, name), tensor in self._tensors.items():
             if _version(tensor) != self._versions[label, name]:
                 message = f"{label}, tensor `{name}`: was written into since the session was prepared; prepare another"
@@ -328,8 +338,9 @@ def prepare(
         UsageError: if the method or its parameters are wrong.
         SutureError: if the models do not go together, or memory does not suffice.
     """
-    found = given(method, listed(models), None if base is None else ("base", base), parameters, each)
-    return Session(method, found, seed, block, stream)
+    named = listed(models)
+    found = given(method, named, None if base is None else ("base", base), parameters, each)
+    return Session(method, found, [*named.values(), *([] if base is None else [base])], seed, block, stream)
 
 
 def _in_each(name: str, models: Given) -> bool:
