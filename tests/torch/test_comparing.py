@@ -99,6 +99,35 @@ def test_figures_are_those_of_files(dtype: torch.dtype, block: int | None, tmp_p
     assert found["models"][0]["uncomputed"]["elements_changed"] == 5
 
 
+ON_TORCH = suture.Settings(device="torch-cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_files_on_a_device_have_the_same_figures(dtype: torch.dtype, tmp_path: Path) -> None:
+    """`suture diff --device`; what it is told of progress ends with all bytes."""
+    base, tuned = family(dtype)
+    del base["scalar"]
+    tuned["steps"] = torch.zeros(2, 2)
+    paths = stored(tmp_path, [base, tuned])
+    told: list[tuple[int, int]] = []
+    found = suture.diff(*paths, settings=ON_TORCH, progress=lambda done, total: told.append((done, total)))
+    agree(found, suture.diff(*paths))
+    assert told[-1][0] <= told[-1][1] == sum(t.nbytes for model in (base, tuned) for t in model.values())
+
+
+def test_what_a_device_does_not_compare_is_refused(tmp_path: Path) -> None:
+    base, tuned = family(torch.float32)
+    one, two = stored(tmp_path, [base, tuned])
+    for more in ({"heads": True}, {"spread": True}, {"tokens": 3}, {"neurons": 2}):
+        with pytest.raises(suture.UsageError, match="by the figures of one reading; found"):
+            suture.diff(one, two, settings=ON_TORCH, **more)
+    with pytest.raises(suture.UsageError, match="several fine-tunes"):
+        suture.diff(one, two, two, settings=ON_TORCH)
+    (renamed,) = stored(tmp_path / "renamed", [{f"language_model.{n}": t for n, t in tuned.items()}] * 2)[:1]
+    with pytest.raises(suture.SutureError, match=r"leave --device out|no tensor in common"):
+        suture.diff(one, renamed, settings=ON_TORCH)
+
+
 def test_dtypes_may_differ(tmp_path: Path) -> None:
     base, tuned = family(torch.float32)
     for other in (torch.bfloat16, torch.float64):

@@ -61,6 +61,9 @@ def diff(
     if not tuned:
         raise UsageError("diff needs a base and at least one fine-tune")
     first, others = Checkpoint(base), [Checkpoint(t) for t in tuned]
+    if settings.device != "cpu":
+        asked = {"heads": heads, "neurons": neurons, "tokens": tokens, "spread": spread, "tuned": len(tuned) > 1}
+        return _on_device(first, others, [name for name, given in asked.items() if given], settings, progress)
     options = json.dumps({"heads": heads, "neurons": neurons, "tokens": tokens, "spread": spread, "above": above})
     cores = [t._core for t in others]
     total = _core.compare_bytes(first._core, cores, options)
@@ -76,6 +79,22 @@ def diff(
         for row in model["tokens"] if tokens else ():
             row["token"] = names.get(row["row"])
     return found
+
+
+def _on_device(
+    base: Checkpoint, tuned: list[Checkpoint], more: list[str], settings: Settings, progress: Progress | None
+) -> Comparison:
+    """The figures of one fine-tune that take one reading, computed by torch."""
+    if more:
+        what = "several fine-tunes" if more[0] == "tuned" else more[0]
+        raise UsageError(
+            f"device: compares one fine-tune by the figures of one reading; found {what}; leave one out", at="device"
+        )
+    try:
+        from suture.torch.filed import diff_files
+    except UsageError as e:
+        raise UsageError(f"device: `{settings.device}` needs PyTorch: {e}", at="device") from None
+    return diff_files(base._core, tuned[0]._core, settings.device, progress)
 
 
 def metrics(*, spread: bool = False, above: str = ABOVE) -> list[Metric]:

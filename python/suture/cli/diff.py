@@ -14,7 +14,7 @@ from suture.analysis.layers import frozen, listed_layers, moved
 from suture.analysis.recipes import diff_recipes, is_report
 from suture.cli.complete import words
 from suture.cli.mistakes import near
-from suture.cli.options import background, reading, settings
+from suture.cli.options import background, on_device, reading, settings
 from suture.errors import SutureError, UsageError
 from suture.render.progress import bar
 from suture.render.terminal import emit_json, say, warn
@@ -68,6 +68,7 @@ def _names(spread: bool) -> dict[str, str]:
 @click.option("--parquet", "parquet_file", type=click.Path(), metavar="FILE", help="Write the table as Parquet")
 @click.option("--plot", "plot_file", type=click.Path(), metavar="FILE", help="Draw the heat map as .svg or .png")
 @click.option("--html", "html_file", type=click.Path(), metavar="FILE", help="Write everything as one HTML page")
+@on_device
 @click.option("--recipes", is_flag=True, help="Compare where two outputs come from, by their suture.json")
 @reading
 def diff(
@@ -111,6 +112,8 @@ def diff(
         return
     if html_file:
         # The page shows all there is.
+        if options["device"] != "cpu":
+            raise UsageError("--html shows all figures, and --device computes those of one reading; leave one out")
         heads, spread = heads or _has_heads(base), True
         neurons, tokens = neurons or 16, tokens or 20
     heads, neurons, tokens = heads or by == "head", neurons or (by == "neuron") * 16, tokens or (by == "token") * 20

@@ -75,15 +75,18 @@ writing: Callable[[F], F] = _all(
 )
 
 
+#: For verbs that compute.
+on_device: Callable[[F], F] = click.option(
+    "--device",
+    metavar="DEVICE",
+    default="cpu",
+    show_default=True,
+    help="What computes: cpu, or with PyTorch cuda, cuda:N or torch-cpu",
+)
+
 #: For verbs that compute tensors.
 computing: Callable[[F], F] = _all(
-    click.option(
-        "--device",
-        metavar="DEVICE",
-        default="cpu",
-        show_default=True,
-        help="What computes: cpu, or with PyTorch cuda, cuda:N or torch-cpu",
-    ),
+    on_device,
     click.option("--device-memory", metavar="SIZE", help="Most memory to use on that device, such as 8GiB"),
 )
 

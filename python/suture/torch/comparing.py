@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,11 @@ _SUMS = (
     "changed", "flipped", "skipped", "nonfinite_base", "nonfinite_tuned", "delta", "abs_delta", "abs_base",
     "square_delta", "square_base", "square_tuned", "product", "max_delta",
 )  # fmt: skip
+
+
+#: A key for the layer that a tensor is in: layers of the main stack, then of other stacks, then what is outside.
+_Layer = tuple[int, int]
+_OUTSIDE: _Layer = (1 << 62, 0)
 
 
 @dataclass(frozen=True)
@@ -131,47 +136,87 @@ def diff(base: Model, tuned: Model, *, block: int | None = None) -> Comparison:
         except OSError as e:
             message = f"cannot describe the models: {e.strerror}; is there room for a few MB?"
             raise SutureError(message, path=e.filename) from e
-        stacks = [cast("list[Stack]", json.loads(core.stacks_json())) for core in cores]
-        layers = [_layers(core, known) for core, known in zip(cores, stacks, strict=True)]
+        sides = [Side.of(model, core) for model, core in zip((own, other), cores, strict=True)]
         warnings = [w.replace(folder + "/", "") for core in cores for w in core.warnings]
-    both = [name for name in own.tensors if name in other.tensors]
-    alike = [name for name in both if _comparable(own.tensors[name], other.tensors[name])]
+    found = compare(sides[0], sides[1], block)
+    return cast(Comparison, {**found, "warnings": warnings})
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two models that are compared.
+
+    Attributes:
+        label: what it is called.
+        what: dtype and shape of each tensor by name.
+        read: gives the tensor of a name.
+        stacks: its stacks of layers.
+        layer: the layer that a tensor is in.
+    """
+
+    label: str
+    what: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    read: Callable[[str], Tensor]
+    stacks: list[Stack]
+    layer: Callable[[str], _Layer]
+
+    @classmethod
+    def of(cls, model: Resident, core: _core.Checkpoint) -> Side:
+        """A model that is there, described as `core`."""
+        what = {name: (t.dtype, tuple(t.shape)) for name, t in model.tensors.items()}
+        return cls.reading(model.label, what, model.tensors.__getitem__, core)
+
+    @classmethod
+    def reading(
+        cls,
+        label: str,
+        what: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+        read: Callable[[str], Tensor],
+        core: _core.Checkpoint,
+    ) -> Side:
+        """A model whose tensors `read` gives."""
+        stacks = cast("list[Stack]", json.loads(core.stacks_json()))
+        return cls(label, what, read, stacks, _layers(core, stacks))
+
+
+def compare(own: Side, other: Side, block: int | None) -> dict[str, Any]:
+    """What a fine-tune changed, of two sides.
+
+    Raises:
+        UsageError: if they have no tensor in common.
+    """
+    both = [name for name in own.what if name in other.what]
+    alike = [name for name in both if _comparable(own.what[name], other.what[name])]
     reshaped = [name for name in both if name not in set(alike)]
-    only = [[n for n in a.tensors if n not in b.tensors] for a, b in ((own, other), (other, own))]
+    only = [[n for n in a.what if n not in b.what] for a, b in ((own, other), (other, own))]
     if not alike and (both or any(only)):
         what = "no tensor in common" if not reshaped else "no tensor of one shape in common"
-        raise UsageError(f"base and tuned have {what}; are these the right models?")
-    compared = list(_compared(own, other, alike, layers[0], block))
+        raise UsageError(f"{own.label} and {other.label} have {what}; are these the right models?")
+    compared = list(_compared(own, other, alike, block))
     model: Row = {
-        **_rolled(compared, stacks[0]),
+        **_rolled(compared, own.stacks),
         "tuned": other.label,
         "label": other.label,
         "ancestry": _ancestry(compared),
-        "tensors": [_tensor(t, stacks[0]) for t in compared],
+        "tensors": [_tensor(t, own.stacks) for t in compared],
         "uncomputed": _uncomputed(compared),
         "only_base": only[0],
         "only_tuned": only[1],
         "reshaped": reshaped,
         "lost": {
-            **{name: _layer_name(layers[0](name), stacks[0]) for name in (*only[0], *reshaped)},
-            **{name: _layer_name(layers[1](name), stacks[1]) for name in only[1]},
+            **{name: _layer_name(own.layer(name), own.stacks) for name in (*only[0], *reshaped)},
+            **{name: _layer_name(other.layer(name), other.stacks) for name in only[1]},
         },
     }
     # What is not computed on counts over all: else a model of which a third changed would hardly have changed.
     everything = sum((t.moments for t in compared), _Moments())
     model["total"] |= {n: everything.row()[n] for n in ("elements", "changed", "unchanged", "nonfinite")}
     metrics = json.loads(_core.metrics_json(json.dumps({})))
-    found = {"schema": 1, "base": own.label, "stacks": stacks[0], "warnings": warnings, "metrics": metrics}
-    return cast(Comparison, found | {"models": [model], "pairs": []})
+    return {"schema": 1, "base": own.label, "stacks": own.stacks, "metrics": metrics, "models": [model], "pairs": []}
 
 
-def _comparable(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and (a.dtype == b.dtype or (a.dtype in _COMPUTES and b.dtype in _COMPUTES))
-
-
-#: A key for the layer that a tensor is in: layers of the main stack, then of other stacks, then what is outside.
-_Layer = tuple[int, int]
-_OUTSIDE: _Layer = (1 << 62, 0)
+def _comparable(a: tuple[torch.dtype, Any], b: tuple[torch.dtype, Any]) -> bool:
+    return bool(a[1] == b[1] and (a[0] == b[0] or (a[0] in _COMPUTES and b[0] in _COMPUTES)))
 
 
 def _layers(core: _core.Checkpoint, stacks: list[Stack]) -> Callable[[str], _Layer]:
@@ -202,27 +247,26 @@ def _module(name: str) -> str:
     return ".".join("*" if part.isascii() and part.isdigit() else part for part in inner.split("."))
 
 
-def _compared(
-    base: Resident, tuned: Resident, names: Iterable[str], layer: Callable[[str], _Layer], block: int | None
-) -> Iterator[_Compared]:
+def _compared(base: Side, tuned: Side, names: Sequence[str], block: int | None) -> Iterator[_Compared]:
     """Every tensor of these names. All sums are queued before the device is waited for."""
-    listed = list(names)
-    step = block_of(block, [base.tensors[name].device for name in listed])
-    step = min(step, _BLOCK) if block is None else step
+    sums: dict[str, Tensor] = {}
     with torch.no_grad():
-        sums = {name: _sums(base.tensors[name], tuned.tensors[name], step) for name in listed}
+        for name in names:
+            b, t = base.read(name), tuned.read(name)
+            step = block_of(block, [b.device])
+            sums[name] = _sums(b, t, min(step, _BLOCK) if block is None else step)
         places: dict[torch.device, list[str]] = {}
         for name, found in sums.items():
             places.setdefault(found.device, []).append(name)
         told: dict[str, list[float]] = {}
         for own in places.values():
             told |= dict(zip(own, torch.stack([sums[name] for name in own]).cpu().tolist(), strict=True))
-    for name in listed:
-        b, t = base.tensors[name], tuned.tensors[name]
+    for name in names:
+        (dtype, shape), other = base.what[name], tuned.what[name][0]
         *values, differing = told[name]
-        moments = _Moments(b.numel(), **dict(zip(_SUMS, values, strict=True)))
-        equal = b.dtype == t.dtype and differing == 0.0
-        yield _Compared(name, b.dtype, tuple(b.shape), layer(name), b.dtype in _COMPUTES, equal, moments)
+        moments = _Moments(math.prod(shape), **dict(zip(_SUMS, values, strict=True)))
+        equal = dtype == other and differing == 0.0
+        yield _Compared(name, dtype, shape, base.layer(name), dtype in _COMPUTES, equal, moments)
 
 
 def _sums(b: Tensor, t: Tensor, step: int) -> Tensor:

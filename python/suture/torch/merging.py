@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture.analysis.methods import methods
+from suture import _core
 from suture.errors import SutureError, UsageError
 from suture.recipe import check_values
 from suture.results import Spec
@@ -48,7 +49,8 @@ class Given:
 
 @cache
 def _specs() -> dict[str, Spec]:
-    return {spec["name"]: spec for spec in methods()}
+    listed: list[Spec] = json.loads(_core.methods_json())
+    return {spec["name"]: spec for spec in listed}
 
 
 def spec_of(method: str) -> Spec:
