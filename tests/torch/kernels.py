@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import suture.torch
-from suture.torch.fast import batches, cuts
+from suture.torch.fast import batches, cuts, table
 
 WEIGHTS = {"weight": [0.2, 0.5, 0.9]}
 SPARSE = {**WEIGHTS, "density": [0.3, 0.5, 0.8]}
@@ -47,8 +47,19 @@ MERGES: list[tuple[str, int, dict[str, Any], bool]] = [
     ("sce", 3, {"mask": "weights"}, True),
     ("sce", 2, {}, True),
 ]
-#: How bounds are made: as they are; so that they miss; without room for what lies between them.
-BOUNDS = {"": (cuts.SURE, cuts.ROOM), "missing bounds": (0.0, cuts.ROOM), "no room": (cuts.SURE, 64)}
+#: Parameters of the merges with cuts that are made with every kind of bounds.
+BOUNDED: list[dict[str, Any]] = [SPARSE, {**SPARSE, "gamma": 0.05}, {"select_topk": 0.3}]
+#: How bounds are made: as they are; so that they miss; without room for what lies between them; with all of that
+#: gathered; with what is frequent counted.
+BOUNDS = {
+    "": (4.0, 1, 20),
+    "missing bounds": (0.0, 1, 20),
+    "no room": (4.0, 8, 20),
+    "all gathered": (4.0, 1, 1),
+    "frequent": (4.0, 1, 1 << 20),
+}
+# Small, so that tensors of a test have several spans and end within one, and samples are not all of them.
+table.TILES, cuts.SAMPLE = 2, 1024
 
 
 def family(kind: str, seed: int) -> tuple[Model, list[Model]]:
@@ -84,9 +95,9 @@ def run() -> Iterator[dict[str, Any]]:
     for seed, kind in enumerate(("smooth", "near", "grid")):
         base, tuned = family(kind, seed)
         for method, count, parameters, based in MERGES:
-            cut = kind == "near" and method in ("ties", "breadcrumbs", "sce")
-            for word, (sure, room) in BOUNDS.items() if cut else [("", BOUNDS[""])]:
-                cuts.SURE, cuts.ROOM = sure, room
+            cut = kind == "near" and parameters in BOUNDED and not method.startswith("dare")
+            for word, (sure, room, closed) in BOUNDS.items() if cut else [("", BOUNDS[""])]:
+                cuts.SURE, cuts.ROOM, cuts.CLOSED = sure, room, closed
                 how: dict[str, Any] = {"base": base if based else None, "parameters": parameters}
                 by_kernels = suture.torch.merge(tuned[:count], method, **how)
                 os.environ["SUTURE_TRITON"] = "0"
