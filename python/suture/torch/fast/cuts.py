@@ -183,10 +183,10 @@ def _narrowed(
     equals, missed = at_high.clone(), missed.int()
     counts = torch.zeros(segments, 1 << gather.ROUND, dtype=torch.int32, device=device)
     programs = (triton.cdiv(spans, _SPANS), each)
-    for _ in range(-(-ALL_BITS // gather.ROUND)):
+    for turn in range(-(-ALL_BITS // gather.ROUND)):
         gather.narrow[programs](
             *table.walk, found, counted, low, pivot, high, base, bits, missed, counts, spans,
-            *compiled, room, gather.FIELDS, gather.ROUND, _CHUNK, _SPANS, **how,
+            *compiled, room, gather.FIELDS, gather.ROUND, _CHUNK, _SPANS, turn == 1, **how,
         )  # fmt: skip
         gather.step[(segments,)](
             counts, low, pivot, high, sums, missed, base, bits, left, equals, gather.FIELDS, gather.ROUND, num_warps=1

@@ -155,10 +155,11 @@ def narrow(
     origin, starts, rows, left, found, counted, low, pivot, high, base, bits, missed, counts, spans,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr,
     SPAN: tl.constexpr, ROOM: tl.constexpr, FIELDS: tl.constexpr, ROUND: tl.constexpr, CHUNK: tl.constexpr,
-    SPANS: tl.constexpr,
+    SPANS: tl.constexpr, DROPS: tl.constexpr,
 ):  # fmt: skip
     """Counts, in bins, what was gathered of spans and may still be the value that is sought.
 
+    `DROPS` what can not, before: after the first round 31 of 32, which costs half of what to count them again does.
     Of all elements again where the bounds have missed it; of those between them where a thread had no room.
     """
     own = tl.program_id(1)
@@ -185,10 +186,27 @@ def narrow(
                             mine = (key > lo) & (miss | (key < hi)) & (key != mid)
                             _binned(into, key, mine, begin, shift, wide, 1 << ROUND)
                 else:
+                    room = found + place * ROOM
+                    if DROPS:
+                        end = held * 0
+                        for at in range(0, ROOM, CHUNK):
+                            if at < held:
+                                i = at + tl.arange(0, CHUNK)
+                                key = tl.load(room + i, mask=i < held, other=0)
+                                bin = (key - begin) >> shift
+                                stays = (i < held) & (bin >= 0) & (bin < wide)
+                                one = stays.to(tl.int32)
+                                # They have been read before others take their places.
+                                tl.debug_barrier()
+                                tl.store(room + end + tl.cumsum(one, 0) - 1, key, mask=stays)
+                                end += tl.sum(one)
+                        tl.store(counted + place * FIELDS + 4, end)
+                        tl.debug_barrier()
+                        held = end
                     for at in range(0, ROOM, CHUNK):
                         if at < held:
                             i = at + tl.arange(0, CHUNK)
-                            key = tl.load(found + place * ROOM + i, mask=i < held, other=0)
+                            key = tl.load(room + i, mask=i < held, other=0)
                             _binned(into, key, i < held, begin, shift, wide, 1 << ROUND)
 
 

@@ -16,6 +16,8 @@ from suture.torch.fast.keys import variance
 from suture.torch.fast.sparse import cut
 from suture.torch.fast.table import WARPS, Table
 
+#: Registers of a thread that elects: for five programs on a multiprocessor.
+REGISTERS = 96
 #: What is selected: all, what varies at all, what the cut keeps of it.
 ALL, VARYING, CUT = 0, 1, 2
 
@@ -99,23 +101,26 @@ def _elected(
 ):  # fmt: skip
     base = operand(found[0], at, count, WHOLE)
     wide = base.to(tl.float64)
-    changes, total = (), wide * 0.0
+    inputs, changes, total = (), (), tl.zeros_like(wide)
     for i in tl.static_range(N):
-        changes = changes + (operand(found[i + 1], at, count, WHOLE).to(tl.float64) - wide,)
-    for i in tl.static_range(N):
+        x = operand(found[i + 1], at, count, WHOLE)
+        inputs = inputs + (x,)
+        changes = changes + (x.to(tl.float64) - wide,)
         total += changes[i]
+    # Which way an input goes float32 tells as well, in a quarter of the time.
+    sign = tl.where(total >= 0.0, 1.0, -1.0)
     sum, by = tl.zeros_like(wide), tl.zeros_like(wide)
-    up = total >= 0.0
     for i in tl.static_range(N):
-        agrees = tl.where(up, changes[i] > 0.0, changes[i] < 0.0)
-        sum = tl.where(agrees, sum + weights[i] * changes[i], sum)
-        by = tl.where(agrees, by + weights[i], by)
+        agrees = inputs[i] * sign > base * sign
+        # What times 0 is not 0 is none that `total` leaves finite.
+        weight = tl.where(agrees, weights[i], 0.0)
+        sum += weight * changes[i]
+        by += weight
     merged = sum / tl.where(by == 0.0, 1.0, by)
     if SELECT > 0:
-        single = _changes(found, base, at, count, N, WHOLE)
         seen = ()
         for i in tl.static_range(N):
-            seen = seen + (single[i].to(tl.float64),)
+            seen = seen + ((inputs[i] - base).to(tl.float64),)
         merged = tl.where(_selected(seen, limit, end, at, SELECT), merged, 0.0)
     # A NaN in any model agrees with nothing and comes back here.
     merged += total * 0.0
@@ -166,7 +171,9 @@ def shares(table: Table, found: Cuts | None, select: int) -> Tensor:
 def elect(table: Table, weights: Tensor, found: Cuts | None, select: int) -> None:
     """Writes the merged tensors."""
     n = table.places.shape[1] - 2
+    vector, tile, span = table.shape
+    # Half of the elements for a thread: those of a whole load take 202 registers, and so 8 warps a multiprocessor.
     _elect[(table.spans,)](
-        *table.walk, table.piece, weights, *_cuts(table, found), n, select, *table.shape,
-        num_warps=WARPS, enable_fp_fusion=False,
+        *table.walk, table.piece, weights, *_cuts(table, found), n, select, vector, tile // 2, span,
+        num_warps=WARPS, enable_fp_fusion=False, maxnreg=REGISTERS if n <= 3 else None,
     )  # fmt: skip
