@@ -21,6 +21,8 @@ from suture.torch.fast.table import WARPS, Table
 
 #: Elements of a sample. Its bounds hold up to 3.2 % of a tensor, and are the closer the less there is to gather.
 SAMPLE = 16384
+#: Samples that are put in order at a time, which takes 250 MB.
+SAMPLED = 1024
 #: Standard deviations between the place that is sought in the sample and the bounds.
 SURE = 4.0
 #: Room for what lies between the bounds in a span: one in so many of its elements. A thread that needs more than its
@@ -77,7 +79,13 @@ def _find(table: Table, ranks: Tensor, shares: Tensor | None) -> Cuts:
     lengths = table.lengths.repeat_interleave(each)
     wanted = ranks.view(-1).to(device, non_blocking=True)
     shares = None if shares is None else shares.to(device, non_blocking=True)
-    bounds = _bounds(_sample(table, series).repeat_interleave(cuts, dim=0), lengths, wanted, shares)
+    parts, step = [], max(SAMPLED // series, 1)
+    for begin in range(0, tensors, step):
+        in_order = _sample(table, series, slice(begin, begin + step)).repeat_interleave(cuts, dim=0)
+        own = slice(begin * each, (begin + step) * each)
+        share = None if shares is None else shares[begin : begin + step]
+        parts.append(_bounds(in_order, lengths[own], wanted[own], share))
+    bounds = [torch.cat(same) for same in zip(*parts, strict=True)]
     found = []
     for begin, end in _packs(table, each):
         own = slice(begin * each, end * each)
@@ -98,13 +106,14 @@ def _packs(table: Table, each: int) -> list[tuple[int, int]]:
     return [*parts, (start, len(table.sizes))]
 
 
-def _sample(table: Table, series: int) -> Tensor:
-    """Keys of each series of each tensor in descending order, `[tensors * series, SAMPLE]`."""
-    tensors, inputs = len(table.sizes), table.places.shape[1] - 2
+def _sample(table: Table, series: int, rows: slice) -> Tensor:
+    """Keys of each series of some tensors in descending order, `[tensors * series, SAMPLE]`."""
+    places, lengths = table.places[rows].clone(), table.lengths[rows].clone()
+    tensors, inputs = len(places), places.shape[1] - 2
     keys = torch.empty(tensors * series, SAMPLE, dtype=torch.int32, device=table.origin.device)
     chunk = min(SAMPLE, 1024)
     gather.sample[(tensors, SAMPLE // chunk)](
-        table.origin, table.places, table.lengths, keys, inputs, series, SAMPLE, chunk, enable_fp_fusion=False
+        table.origin, places, lengths, keys, inputs, series, SAMPLE, chunk, enable_fp_fusion=False
     )
     return keys.sort(dim=-1, descending=True).values
 

@@ -150,7 +150,7 @@ def _binned(counts, key, mine, base, shift, wide, BINS: tl.constexpr):
     tl.atomic_add(counts + tl.arange(0, BINS), many, mask=many > 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["spans"])
 def narrow(
     origin, starts, rows, left, found, counted, low, pivot, high, base, bits, missed, counts, spans,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr,
@@ -246,7 +246,7 @@ def step(
         tl.store(equals + s, equal)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["spans"])
 def equals_of(
     origin, starts, rows, left, threshold, low, pivot, high, missed, partial, found, counted, out, spans,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr,
@@ -285,7 +285,7 @@ def equals_of(
                 tl.store(out + own * spans + t, equal)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["spans"])
 def last_of(
     origin, starts, rows, left, lengths, firsts, threshold, ties, partial, equal, out, spans,
     N: tl.constexpr, SERIES: tl.constexpr, CUTS: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr,

@@ -255,14 +255,18 @@ def pipeline(
         consensus: ``none``, ``sum`` or ``count``.
         mean: whether sums are divided by the weights of what is left of an element.
     """
-    none = factors
+    none, inputs = factors, factors.shape[1]
+    vector, tile, span = table.shape
+    if inputs > 4 and keys is None:
+        # Half of the elements for a thread, as all changes are held at a time.
+        tile //= 2
     _pipeline[(table.spans,)](
         *table.walk, table.piece, factors, weights, lambdas,
         none if cuts is None else cuts.threshold, none if cuts is None else cuts.last,
         none if keys is None else keys, none if limits is None else limits,
-        factors.shape[1], 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low,
-        CONSENSUS[consensus], mean, *table.shape,
-        num_warps=WARPS, enable_fp_fusion=False, maxnreg=REGISTERS if factors.shape[1] <= 4 else None,
+        inputs, 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low,
+        CONSENSUS[consensus], mean, vector, tile, span,
+        num_warps=WARPS, enable_fp_fusion=False, maxnreg=REGISTERS if inputs <= 4 else None,
     )  # fmt: skip
 
 
