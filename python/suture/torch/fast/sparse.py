@@ -1,5 +1,8 @@
 """The sparse pipeline: thin every change, weight it, elect a sign, add what agrees to the base; one pass."""
 
+# Triton compiles no `(*found, next)`, and tuples grow.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment,var-annotated"
 from __future__ import annotations
 
 import torch
@@ -7,11 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from suture.torch.fast.blend import here, operand, put
-from suture.torch.fast.cuts import Cuts, change_key
+from suture.torch.fast.blend import change, operand, places, pointers, put
+from suture.torch.fast.cuts import Cuts
 from suture.torch.fast.table import WARPS, Table
 
-_WIDE = tl.constexpr(0xFFFFFFFF)
+#: Registers of a thread, which the compiler gives more (126) where it may: for five programs on a multiprocessor.
+REGISTERS = 96
 
 
 @triton.jit
@@ -49,8 +53,43 @@ def _drawn(key0, key1, limit, at, first, LOW: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
+def _pick(place, a, b, c, d):
+    """The word of that place (0 to 3); no instruction where it is known when compiled."""
+    return tl.where(place < 2, tl.where(place == 0, a, b), tl.where(place == 2, c, d))
+
+
+@triton.jit
+def _kept(key0, key1, limit, first, LOW: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr):
+    """Which draws of a tile's elements, the first of which is `first`, are below a limit.
+
+    Every thread computes the words of its own elements. That a block of 16 is computed by two or four threads costs
+    3 instructions an element; to hand words on to others cost more, and barriers.
+    """
+    row = tl.arange(0, TILE // VECTOR)
+    place = tl.arange(0, VECTOR)[None, :]
+    each: tl.constexpr = 16 // VECTOR
+    a, b, c, d = _philox(key0, key1, first // 16 + (row // each).to(tl.int64), 0)
+    part = row % each
+    if VECTOR == 8:
+        high = tl.where(place < 4, tl.where(part == 0, a, c)[:, None], tl.where(part == 0, b, d)[:, None])
+    else:
+        high = _pick(part, a, b, c, d)[:, None]
+    # The byte of an element at the top of a word: what is below it does not matter where the limit has no low bits.
+    draw = high << (24 - place % 4 * 8).to(tl.uint32)
+    if LOW:
+        begin = first // 4 + row.to(tl.int64) * (VECTOR // 4)
+        a, b, c, d = _philox(key0, key1, begin, 1)
+        low = _pick(place % 4, a[:, None], b[:, None], c[:, None], d[:, None])
+        if VECTOR == 8:
+            a, b, c, d = _philox(key0, key1, begin + 1, 1)
+            low = tl.where(place < 4, low, _pick(place % 4, a[:, None], b[:, None], c[:, None], d[:, None]))
+        draw = (draw & 0xFF000000) | (low & 0xFFFFFF)
+    return draw < limit.to(tl.uint32)
+
+
+@triton.jit
 def cut(key, limit, last, at):
-    """What a cut keeps of the elements `at` of a tensor.
+    """What a cut keeps of the elements `at`.
 
     What is above its limit, and of what equals it the first ones.
     """
@@ -58,64 +97,131 @@ def cut(key, limit, last, at):
 
 
 @triton.jit
-def _pipeline(
-    origin, starts, rows, left, tiles, factors, weights, lambdas, threshold, last, keys, limits,
-    N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr,
-    MEAN: tl.constexpr,
-    TILE: tl.constexpr,
+def _above(x, limit):
+    """Which changes are above a limit in magnitude bits, with one instruction each; of a NaN nothing.
+
+    What is not kept of a NaN is a NaN all the same. A limit that is one has nothing above it but NaN.
+    """
+    # Below a limit of 0, that 0 is kept: -1.0.
+    return tl.abs(x) > tl.where(limit < 0, -1082130432, limit).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _thinned(
+    x, e, at, first, factors, cuts, draws,
+    CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):  # fmt: skip
-    t = tl.program_id(0).to(tl.int64)
-    row, at, count, near = here(rows, left, t, TILE)
-    first = tl.load(tiles + t).to(tl.int64) * TILE
-    base = operand(origin, starts, t, 0, N + 2, at, near)
-    votes = tl.zeros((TILE,), tl.float64)
-    up, down = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
-    up_weight, down_weight = tl.zeros((TILE,), tl.float32), tl.zeros((TILE,), tl.float32)
-    divisor = tl.zeros((TILE,), tl.float64)
-    for e in tl.static_range(N):
-        key, x = change_key(origin, starts, t, e, N + 2, at, near)
-        s = row * N + e
-        factor, weight = tl.load(factors + s), tl.load(weights + s)
-        if CUTS > 0:
-            kept = cut(key, tl.load(threshold + s * CUTS), (tl.load(last + s * CUTS) - first).to(tl.int32), at)
+    """A change thinned, and times its factor."""
+    if CUTS > 0:
+        if WHOLE:
+            kept = _above(x, cuts[2 * e * CUTS])
             if CUTS > 1:
-                inner = cut(
-                    key, tl.load(threshold + s * CUTS + 1), (tl.load(last + s * CUTS + 1) - first).to(tl.int32), at
-                )
-                kept = kept & (inner == 0)
-            x = x * tl.where(kept, factor, 0.0)
-        elif RANDOM:
-            kept = _drawn(tl.load(keys + 2 * s), tl.load(keys + 2 * s + 1), tl.load(limits + s), at, first, LOW, TILE)
-            x = x * tl.where(kept, factor, 0.0)
+                kept = kept & (_above(x, cuts[2 * e * CUTS + 2]) == 0)
         else:
-            x = x * factor
+            key = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+            kept = cut(key, cuts[2 * e * CUTS], cuts[2 * e * CUTS + 1], at)
+            if CUTS > 1:
+                kept = kept & (cut(key, cuts[2 * e * CUTS + 2], cuts[2 * e * CUTS + 3], at) == 0)
+        return x * tl.where(kept, factors[e], 0.0)
+    elif RANDOM:
+        kept = _kept(draws[3 * e], draws[3 * e + 1], draws[3 * e + 2], first, LOW, VECTOR, TILE)
+        return x * tl.where(kept, factors[e], 0.0)
+    else:
+        return x * factors[e]
+
+
+@triton.jit
+def _merge(
+    found, at, count, first, factors, weights, scale, cuts, draws,
+    N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr,
+    MEAN: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """A tile.
+
+    Few of its instructions are of the units that are 2 (integers, comparisons) or 8 times (conversions to and from
+    float64) slower than the adding of float32.
+    """
+    base = operand(found[0], at, count, WHOLE)
+    none = tl.zeros_like(base)
+    changes, poison, divisor = (), none, none.to(tl.float64)
+    votes = none if CONSENSUS == 2 else none.to(tl.float64)
+    for e in tl.static_range(N):
+        x = change(base, found[e + 1], at, count, WHOLE)
+        x = _thinned(x, e, at, first, factors, cuts, draws, CUTS, RANDOM, LOW, VECTOR, TILE, WHOLE)
+        changes = changes + (x,)
         if CONSENSUS == 2:
             # A zero has no vote; a NaN stays one.
-            votes += tl.where(x > 0.0, 1.0, tl.where(x < 0.0, -1.0, x * 0.0)).to(tl.float64)
+            votes += tl.where(x > 0.0, 1.0, tl.where(x < 0.0, -1.0, x * 0.0))
         else:
             votes += x.to(tl.float64)
-        if CONSENSUS > 0:
-            up += tl.where(x > 0.0, x, 0.0)
-            down += tl.where(x < 0.0, x, 0.0)
-            if MEAN:
-                up_weight += tl.where(x > 0.0, weight, 0.0)
-                down_weight += tl.where(x < 0.0, weight, 0.0)
-        elif MEAN:
-            divisor += tl.where(x != 0.0, weight, 0.0).to(tl.float64)
+        if CONSENSUS == 1:
+            poison = tl.fma(x, none, poison)
+        if CONSENSUS == 0 and MEAN:
+            divisor = tl.where(x != 0.0, divisor + weights[e].to(tl.float64), divisor)
     if CONSENSUS > 0:
-        merged = tl.where(votes >= 0.0, up, down)
+        # What agrees is what is positive once the sign is taken out; roundings are the same on both sides of 0.
+        sign = tl.where(votes >= 0.0, 1.0, -1.0)
+        merged, by = none, none
+        for e in tl.static_range(N):
+            x = changes[e] * sign
+            merged += tl.maximum(x, 0.0)
+            if MEAN:
+                by = tl.where(x > 0.0, by + weights[e], by)
         if MEAN:
-            by = tl.where(votes >= 0.0, up_weight, down_weight)
             merged = tl.div_rn(merged, tl.where(by == 0.0, 1.0, by))
         # A NaN in any model agrees with nothing and comes back here.
-        merged += (votes * 0.0).to(tl.float32)
+        if CONSENSUS == 2:
+            poison = votes * 0.0
+        merged = merged * sign + poison
     else:
         merged = votes
         if MEAN:
             merged = votes / tl.where(divisor == 0.0, 1.0, divisor)
         merged = merged.to(tl.float32)
-    change = merged * tl.load(lambdas + row)
-    put(origin, starts, t, N + 1, N + 2, at, count, TILE, tl.where(change == 0.0, base, base + change))
+    merged = merged * scale
+    put(found[N + 1], at, count, tl.where(merged == 0.0, base, base + merged), WHOLE)
+
+
+@triton.jit
+def _pipeline(
+    origin, starts, rows, left, pieces, factors, weights, lambdas, threshold, last, keys, limits,
+    N: tl.constexpr, CUTS: tl.constexpr, RANDOM: tl.constexpr, LOW: tl.constexpr, CONSENSUS: tl.constexpr,
+    MEAN: tl.constexpr, VECTOR: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr,
+):  # fmt: skip
+    t = tl.program_id(0).to(tl.int64)
+    row, count = tl.load(rows + t).to(tl.int64), tl.load(left + t)
+    first = tl.load(pieces + t).to(tl.int64) * SPAN
+    found = pointers(origin, starts, t, N + 2, N + 2)
+    scale = tl.load(lambdas + row)
+    own_factors, own_weights, draws, exact, simple = (), (), (), (), ()
+    whole = count == SPAN
+    for e in tl.static_range(N):
+        s = row * N + e
+        own_factors = own_factors + (tl.load(factors + s),)
+        own_weights = own_weights + (tl.load(weights + s),)
+        for c in tl.static_range(CUTS):
+            limit, end = tl.load(threshold + s * CUTS + c), tl.load(last + s * CUTS + c) - first
+            # Of most spans all that equals the threshold is kept, or nothing.
+            whole = whole & ((end <= 0) | (end >= SPAN))
+            simple = simple + (tl.where(end >= SPAN, limit - 1, limit), limit)
+            exact = exact + (limit, tl.minimum(tl.maximum(end, 0), SPAN).to(tl.int32))
+        if RANDOM:
+            draws = draws + (tl.load(keys + 2 * s), tl.load(keys + 2 * s + 1), tl.load(limits + s))
+    at = places(VECTOR, TILE)
+    if whole:
+        for begin in range(0, SPAN, TILE):
+            _merge(
+                found, begin + at, count, first + begin, own_factors, own_weights, scale, simple, draws,
+                N, CUTS, RANDOM, LOW, CONSENSUS, MEAN, VECTOR, TILE, True,
+            )  # fmt: skip
+    else:
+        for begin in range(0, SPAN, TILE):
+            if begin < count:
+                _merge(
+                    found, begin + at, count, first + begin, own_factors, own_weights, scale, exact, draws,
+                    N, CUTS, RANDOM, LOW, CONSENSUS, MEAN, VECTOR, TILE, False,
+                )  # fmt: skip
 
 
 CONSENSUS = {"none": 0, "sum": 1, "count": 2}
@@ -149,14 +255,18 @@ def pipeline(
         consensus: ``none``, ``sum`` or ``count``.
         mean: whether sums are divided by the weights of what is left of an element.
     """
-    none = factors
-    _pipeline[(table.tiles,)](
-        *table.walk, table.tile, factors, weights, lambdas,
+    none, inputs = factors, factors.shape[1]
+    vector, tile, span = table.shape
+    if inputs > 4 and keys is None:
+        # Half of the elements for a thread, as all changes are held at a time.
+        tile //= 2
+    _pipeline[(table.spans,)](
+        *table.walk, table.piece, factors, weights, lambdas,
         none if cuts is None else cuts.threshold, none if cuts is None else cuts.last,
         none if keys is None else keys, none if limits is None else limits,
-        factors.shape[1], 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low,
-        CONSENSUS[consensus], mean,
-        table.size, num_warps=WARPS, enable_fp_fusion=False,
+        inputs, 0 if cuts is None else cuts.threshold.shape[2], keys is not None, low,
+        CONSENSUS[consensus], mean, vector, tile, span,
+        num_warps=WARPS, enable_fp_fusion=False, maxnreg=REGISTERS if inputs <= 4 else None,
     )  # fmt: skip
 
 

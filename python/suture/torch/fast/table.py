@@ -1,4 +1,4 @@
-"""Tensors of one dtype on one device as tables that kernels walk: addresses, lengths, tiles."""
+"""Tensors of one dtype on one device as tables that kernels walk: addresses, lengths, spans of tiles."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Kernels hold what they have looked up in tuples, which Triton before 3.3 does not know: it is as if there were none.
+from triton.language.core import tuple as _tuple  # noqa: F401
+
 #: Whether Triton interprets kernels instead of compiling them, on the CPU: for their tests.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: Elements of a tile.
 TILE = 1024
-#: Warps that work on one: every thread takes 8 elements, a load of 16 bytes of each operand.
+#: Tiles of a span. What is looked up and added up once a span costs next to nothing an element.
+TILES = 32
+#: Warps that work on a tile: every thread takes 8 elements, a load of 16 bytes of each operand.
 WARPS = 4
 #: Bytes that addresses are a multiple of, so that loads are as wide as they can be.
 ALIGNED = 16
@@ -21,52 +26,52 @@ ALIGNED = 16
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of operands: of each tensor the base (if there is one), the inputs, and what is written; cut into tiles.
+    """Rows of operands: of each tensor the base (if there is one), the inputs, and what is written; cut into spans.
 
     Attributes:
         origin: a tensor that all addresses are counted from.
         places: `[tensors, operands]` int64: elements from the origin to each operand.
         lengths: `[tensors]` int64: elements of each tensor.
-        row: `[tiles]` int32: the tensor that a tile is of.
-        tile: `[tiles]` int32: which of the tensor's tiles it is.
-        starts: `[tiles, operands]` int64: elements from the origin to the tile in each operand. A kernel that looked
+        row: `[spans]` int32: the tensor that a span is of.
+        piece: `[spans]` int32: which of the tensor's spans it is.
+        starts: `[spans, operands]` int64: elements from the origin to the span in each operand. A kernel that looked
             them up by tensor would wait twice before it knows where to read.
-        left: `[tiles]` int32: elements of the tile, or of the tensor from there on.
-        first: `[tensors + 1]` int64: the first tile of each tensor.
+        left: `[spans]` int32: elements of the span.
+        first: `[tensors + 1]` int64: the first span of each tensor.
         sizes: the lengths, on the host.
-        size: elements of a tile.
+        span: elements of a span, but for the last one of a tensor.
     """
 
     origin: Tensor
     places: Tensor
     lengths: Tensor
     row: Tensor
-    tile: Tensor
+    piece: Tensor
     starts: Tensor
     left: Tensor
     first: Tensor
     sizes: tuple[int, ...]
-    size: int
+    span: int
 
     @classmethod
-    def of(cls, operands: Sequence[Sequence[Tensor]], size: int = TILE) -> Table:
-        """The table of tensors, each with its operands, in tiles of `size` elements."""
-        origin = operands[0][0]
+    def of(cls, operands: Sequence[Sequence[Tensor]]) -> Table:
+        """The table of tensors, each with its operands."""
+        origin, span = operands[0][0], TILE * TILES
         step, device = origin.element_size(), origin.device
         listed = [[(o.data_ptr() - origin.data_ptr()) // step for o in row] for row in operands]
         sizes = tuple(row[0].numel() for row in operands)
-        counts = [-(-own // size) for own in sizes]
+        counts = [-(-own // span) for own in sizes]
         total = sum(counts)
         first = torch.tensor([0, *counts], dtype=torch.int64).cumsum(0).to(device, non_blocking=True)
         counted = torch.tensor(counts, dtype=torch.int64).to(device, non_blocking=True)
         places = torch.tensor(listed, dtype=torch.int64).to(device, non_blocking=True)
         lengths = torch.tensor(sizes, dtype=torch.int64).to(device, non_blocking=True)
         row = torch.repeat_interleave(torch.arange(len(sizes), device=device), counted, output_size=total)
-        tile = torch.arange(total, dtype=torch.int64, device=device) - first[row]
-        at = tile * size
+        piece = torch.arange(total, dtype=torch.int64, device=device) - first[row]
+        at = piece * span
         starts = places[row] + at.unsqueeze(1)
-        left = (lengths[row] - at).clamp(max=size)
-        return cls(origin, places, lengths, row.int(), tile.int(), starts, left.int(), first, sizes, size)
+        left = (lengths[row] - at).clamp(max=span)
+        return cls(origin, places, lengths, row.int(), piece.int(), starts, left.int(), first, sizes, span)
 
     @property
     def walk(self) -> tuple[Tensor, ...]:
@@ -74,25 +79,33 @@ class Table:
         return self.origin, self.starts, self.row, self.left
 
     @property
-    def tiles(self) -> int:
-        """How many tiles there are."""
+    def shape(self) -> tuple[int, int, int]:
+        """What every kernel is compiled for: elements of a thread's load, of a tile, of a span."""
+        return ALIGNED // self.origin.element_size(), TILE, self.span
+
+    @property
+    def spans(self) -> int:
+        """How many spans there are."""
         return len(self.row)
 
     def part(self, start: int, end: int) -> Table:
-        """The table of tensors `start` to `end`; waits for nothing."""
-        begin, stop = (sum(-(-s // self.size) for s in self.sizes[:i]) for i in (start, end))
-        tiles, rows = slice(begin, stop), slice(start, end)
+        """The table of tensors `start` to `end`; waits for nothing.
+
+        Copies, as kernels are compiled once more for addresses that are no multiples of 16.
+        """
+        begin, stop = (sum(-(-s // self.span) for s in self.sizes[:i]) for i in (start, end))
+        spans, rows = slice(begin, stop), slice(start, end)
         return Table(
             self.origin,
-            self.places[rows],
-            self.lengths[rows],
-            self.row[tiles] - start,
-            self.tile[tiles],
-            self.starts[tiles],
-            self.left[tiles],
+            self.places[rows].clone(),
+            self.lengths[rows].clone(),
+            self.row[spans] - start,
+            self.piece[spans].clone(),
+            self.starts[spans].clone(),
+            self.left[spans].clone(),
             self.first[start : end + 1] - begin,
             self.sizes[rows],
-            self.size,
+            self.span,
         )
 
 
