@@ -67,6 +67,10 @@ def once(device: torch.device, call: Callable[[], Any]) -> tuple[float, float | 
     return (time.perf_counter() - begun) * 1e3, float(start.elapsed_time(end))
 
 
+#: Seconds that the first call may take on a GPU, where kernels are compiled in it, before it is repeated no more.
+COMPILING = 30.0
+
+
 def measure(
     device: torch.device,
     call: Callable[[], Any],
@@ -76,9 +80,8 @@ def measure(
 ) -> Times:
     """Times of a call: once to warm up, then `reps` times, or fewer (one at least) once `seconds` are over.
 
-    Where the first call alone takes longer than that, it stands for all. `before` runs before each, untimed.
+    Where the first call alone takes longer than `COMPILING`, it stands for all. `before` runs before each, untimed.
     """
-    begun = time.perf_counter()
     extra = 0.0
 
     def timed() -> tuple[float, float | None]:
@@ -93,8 +96,11 @@ def measure(
         extra = max(extra, (torch.cuda.max_memory_allocated(device) - held) / MIB)
         return found
 
+    began = time.perf_counter()
     taken = [timed()]
-    while len(taken) <= reps and time.perf_counter() - begun < seconds:
+    compiled = time.perf_counter()
+    longest = max(seconds, COMPILING if device.type == "cuda" else 0.0)
+    while len(taken) <= reps and compiled - began < longest and time.perf_counter() - compiled < seconds:
         taken.append(timed())
     kept = taken[1:] or taken
     return Times(

@@ -107,10 +107,10 @@ class Session:
     """
 
     def __init__(
-        self, method: str, models: Given, originals: Sequence[Model], seed: int, block: int | None, stream: Any
+        self, method: str, models: Given, originals: Mapping[str, Model], seed: int, block: int | None, stream: Any
     ) -> None:
         self.method = method
-        self._originals = [(model, signature(named_tensors(model))) for model in originals]
+        self._originals = {n: (m, signature(named_tensors(m), versions=True)) for n, m in originals.items()}
         self.labels = tuple(model.label for model in models.inputs)
         self.coefficients = coefficients(method)
         self._given, self._seed, self._stream = models, seed, stream
@@ -123,7 +123,6 @@ class Session:
         self._template: Template | None = None
         self._ready: tuple[tuple[Any, ...], Ready] | None = None
         self._checked: tuple[Any, ...] = ()
-        self._versions = {place: _version(tensor) for place, tensor in self._tensors.items()}
         with on_stream(stream):
             # The first operands stand in for what will be written: it lies on the same device, in the same order.
             runner = Runner(works, models.models, lead, self.block)
@@ -185,7 +184,7 @@ class Session:
         try:
             training = isinstance(into, torch.nn.Module) and into.training
             return training, torch.is_inference_mode_enabled(), signature(named_tensors(into))
-        except (AttributeError, RuntimeError):
+        except (AttributeError, RuntimeError, TypeError):
             return ()
 
     def _again(self, target_is: tuple[Any, ...], into: Model, works: Planned, *, digests: bool) -> Report | None:
@@ -244,17 +243,18 @@ class Session:
 
     def _check_models(self) -> None:
         """Refuses models that are not what they were, or not where."""
-        for model, before in self._originals:
-            now = signature(named_tensors(model))
-            if now != before:
-                changed = (a[0] for a, b in zip(now, before, strict=False) if a != b)
-                own = next(changed, "")
-                message = f"tensor `{own}`: has other memory than when the session was prepared; prepare another"
-                raise SutureError(message, tensor=own)
-        for (label, name), tensor in self._tensors.items():
-            if _version(tensor) != self._versions[label, name]:
-                message = f"{label}, tensor `{name}`: was written into since the session was prepared; prepare another"
-                raise SutureError(message, tensor=name)
+        for label, (model, before) in self._originals.items():
+            named = named_tensors(model)
+            now = signature(named, versions=True)
+            if now == before:
+                continue
+            *is_, versions = (dict(zip(named, part, strict=False)) for part in now)
+            *was, versions_before = (dict(zip(named, part, strict=False)) for part in before)
+            moved = next((n for n in named if any(a.get(n) != b.get(n) for a, b in zip(is_, was, strict=True))), None)
+            name = moved or next((n for n in named if versions[n] != versions_before[n]), "")
+            what = "has other memory than when" if moved or not name else "was written into since"
+            message = f"{label}, tensor `{name}`: {what} the session was prepared; prepare another"
+            raise SutureError(message, tensor=name)
 
     def _changes(self, weights: Any, parameters: Parameters | None) -> dict[str, Any]:
         changed = {name: plain(value) for name, value in (parameters or {}).items()}
@@ -340,7 +340,8 @@ def prepare(
     """
     named = listed(models)
     found = given(method, named, None if base is None else ("base", base), parameters, each)
-    return Session(method, found, [*named.values(), *([] if base is None else [base])], seed, block, stream)
+    originals = named if base is None else {"base": base, **named}
+    return Session(method, found, originals, seed, block, stream)
 
 
 def _in_each(name: str, models: Given) -> bool:
@@ -433,11 +434,6 @@ def _fixed(params: Params, free: frozenset[str]) -> str:
 
 def _grouped(plan: Planned) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(plan.works[i].name for i in members) for members in plan.groups)
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was written into; tensors of inference mode do not count."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 __all__ = ["Session", "coefficients", "prepare"]

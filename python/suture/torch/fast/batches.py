@@ -35,6 +35,7 @@ class Batch:
         operands: of each the base, if it has one, the inputs, and what is written.
         found: what has been found out of them; does not depend on the coefficients.
         made: the table of the operands, once there is one.
+        told: coefficients where kernels read them, once they are there.
         word: what of the parameters all of them have in common.
     """
 
@@ -42,6 +43,7 @@ class Batch:
     operands: list[list[Tensor]] = field(default_factory=list)
     found: Any = None
     made: Table | None = None
+    told: Any = None
     word: str = ""
 
     @property
@@ -71,14 +73,32 @@ def _table(values: Sequence[Sequence[float]], dtype: torch.dtype, like: Tensor) 
     return torch.tensor(values, dtype=dtype).to(like.device, non_blocking=True)
 
 
+def _rows(batch: Batch, row: Callable[[Params], list[float]]) -> list[list[float]]:
+    """What `row` makes of the parameters of each tensor; many tensors have the very same ones."""
+    known = {id(params): params for params in batch.params}
+    rows = {number: row(params) for number, params in known.items()}
+    return [rows[id(params)] for params in batch.params]
+
+
 class _Linear:
     def find(self, batch: Batch) -> None:
         return None
 
     def write(self, batch: Batch) -> None:
-        weights = [p.numbers("weight") for p in batch.params]
-        normal = [normalised(w) if p.switch("normalize") else w for w, p in zip(weights, batch.params, strict=True)]
-        blend.combine(batch.table, _table([[*w, 1.0] for w in normal], torch.float64, batch.table.origin), based=False)
+        if batch.told is None:
+            batch.told = _table(_rows(batch, _weights), torch.float64, batch.table.origin)
+        blend.combine(batch.table, batch.told, based=False)
+
+
+def _weights(params: Params) -> list[float]:
+    """The weights of a linear combination, and no factor."""
+    weights = params.numbers("weight")
+    return [*(normalised(weights) if params.switch("normalize") else weights), 1.0]
+
+
+def _with_factor(params: Params) -> list[float]:
+    """The weights of changes, and a factor on their sum."""
+    return [*params.numbers("weight"), sparse.factor_of(params, Stages.of(params))]
 
 
 class _Plain:
@@ -88,8 +108,9 @@ class _Plain:
         return None
 
     def write(self, batch: Batch) -> None:
-        rows = [[*p.numbers("weight"), sparse.factor_of(p, Stages.of(p))] for p in batch.params]
-        blend.combine(batch.table, _table(rows, torch.float64, batch.table.origin), based=True)
+        if batch.told is None:
+            batch.told = _table(_rows(batch, _with_factor), torch.float64, batch.table.origin)
+        blend.combine(batch.table, batch.told, based=True)
 
 
 class _Blend:
@@ -144,10 +165,27 @@ class _Sparse:
 
     def write(self, batch: Batch) -> None:
         lead = Stages.of(batch.params[0])
-        single = torch.float32
-        weights = _table([p.numbers("weight") for p in batch.params], single, batch.table.origin)
-        scales = _table([sparse.scales(p, Stages.of(p)) for p in batch.params], single, batch.table.origin)
-        lambdas = _table([[sparse.factor_of(p, Stages.of(p)) for p in batch.params]], single, batch.table.origin)[0]
+        if batch.told is None:
+            batch.told = self._told(batch, lead)
+        factors, weights, lambdas, more = batch.told
+        kernels.pipeline(
+            batch.table,
+            factors,
+            weights,
+            lambdas,
+            cuts=batch.found,
+            consensus=lead.consensus,
+            mean=lead.reduce == "mean",
+            **more,
+        )
+
+    @staticmethod
+    def _told(batch: Batch, lead: Stages) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """What changes are multiplied by, their weights, factors on what is merged, and of random thinning the rest."""
+        single, like = torch.float32, batch.table.origin
+        weights = _table(_rows(batch, lambda p: p.numbers("weight")), single, like)
+        scales = _table(_rows(batch, lambda p: sparse.scales(p, Stages.of(p))), single, like)
+        lambdas = _table(_rows(batch, lambda p: [sparse.factor_of(p, Stages.of(p))]), single, like)[:, 0].contiguous()
         more: dict[str, Any] = {}
         if lead.sparsify == "random":
             limits = [sparse.limits(p) for p in batch.params]
@@ -156,16 +194,7 @@ class _Sparse:
                 "limits": _table(limits, torch.int64, batch.table.origin),
                 "low": any(limit & 0xFFFFFF for row in limits for limit in row),
             }
-        kernels.pipeline(
-            batch.table,
-            weights * scales,
-            weights,
-            lambdas,
-            cuts=batch.found,
-            consensus=lead.consensus,
-            mean=lead.reduce == "mean",
-            **more,
-        )
+        return weights * scales, weights, lambdas, more
 
 
 class _Sce:
@@ -258,7 +287,9 @@ class Batches:
     def without_tensors(self) -> Batches:
         """The same batches, which hold on to no tensor of a model, nor to what was found of them."""
         none = torch.empty(0)
-        listed = [(k, Batch(b.works, made=replace(b.table, origin=none), word=b.word)) for k, b in self.listed]
+        listed = [
+            (k, Batch(b.works, made=replace(b.table, origin=none), told=b.told, word=b.word)) for k, b in self.listed
+        ]
         return Batches(listed, self.taken)
 
     def at(self, origins: Sequence[Tensor]) -> Batches:
@@ -282,5 +313,5 @@ class Batches:
                     words[id(work.params)] = None if found is None else found[0]
                 if words[id(work.params)] != batch.word:
                     return None
-            listed.append((kernel, replace(batch, works=own)))
+            listed.append((kernel, replace(batch, works=own, told=None)))
         return Batches(listed, self.taken)

@@ -105,7 +105,7 @@ def combine(table: Table, weights: Tensor, *, based: bool) -> None:
     n = weights.shape[1] - 1
     if table.spans:
         tiles = table.spans * (table.span // TILE)
-        _combine[(tiles,)](*table.walk, weights, n, based, *table.shape, num_warps=WARPS)
+        _combine[(tiles,)](*table.walk, weights, n, based, *table.shape, num_warps=WARPS, enable_fp_fusion=False)
 
 
 @triton.jit
