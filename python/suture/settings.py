@@ -103,9 +103,7 @@ class Settings:
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"seed: expected a number from 0 to 2**64 - 1, found {self.seed}", at="seed")
         if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|torch-cpu", self.device):
-            raise UsageError(
-                f"device: expected cpu, cuda, cuda:N, mps or torch-cpu, found `{self.device}`", at="device"
-            )
+            raise UsageError(f"device: expected cpu, cuda, cuda:N or torch-cpu, found `{self.device}`", at="device")
         if self.device_memory is not None and self.device == "cpu":
             raise UsageError(
                 "device_memory: there is no device but the CPU; give a device, or memory", at="device_memory"

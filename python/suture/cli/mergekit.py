@@ -122,7 +122,8 @@ def settle(options: dict[str, Any], out: str | None) -> str:
             device.check(Settings(device="cuda"))
             options["device"] = "cuda"
         except UsageError as e:
-            say(f"note: --cuda has no effect: {str(e).removeprefix('device: ')}", err=True)
+            why = str(e).removeprefix("device: ").removesuffix("; leave --device out")
+            say(f"note: --cuda has no effect: {why}", err=True)
     if options.get("seed") is None:
         options["seed"] = 0
     return str(out or path)

@@ -185,6 +185,14 @@ def _lines(found: list[str | None] | None, config: Config | None) -> str:
     return f" (line {shown[0]})" if same and shown[0].isdigit() else f" ({', '.join(shown[:1] if same else shown)})"
 
 
+def _backends(data: Mapping[str, Any]) -> str:
+    """How many tensors each device has computed; nothing if that was the CPU alone."""
+    first = data.get("backend", "cpu")
+    computed = [t for t in data["tensors"].values() if t["action"] not in _MOVED]
+    many = Counter(t.get("backend", first) for t in computed)
+    return "" if first == "cpu" else ", ".join(f"{name}: {n:,}" for name, n in many.items())
+
+
 def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
     actions = Counter(report.actions.values())
@@ -197,6 +205,8 @@ def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
         lines += proposal_lines(report.proposal, room(err=True))
         lines += _command(report, report.proposal, options, room(err=True))
     lines.append(f"  {plural(len(report.actions), 'tensor')}: {', '.join(parts) or 'none'}")
+    if by := _backends(data):
+        lines.append(f"  computed on {by}")
     if data["unused"]:
         record = next(reversed(data["files"]), "suture.json") if data.get("files") else "suture.json"
         lines.append(f"  {_unused(report)} (listed in {record})")

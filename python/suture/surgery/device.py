@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from suture import _core
 from suture.errors import UsageError
+from suture.results.surgery import Budget
 from suture.settings import Settings
 
 #: Bytes of a buffer at most and at least: large copies reach the full speed of the bus.
@@ -48,20 +51,44 @@ def shares(settings: Settings) -> Shares:
     return Shares(engine, room, device)
 
 
-def budget(plans: Sequence[_core.Plan], settings: Settings) -> str:
-    """What runs of these plans side by side take of memory, as JSON.
+def budget(plans: Sequence[_core.Plan], settings: Settings) -> Budget:
+    """What runs of these plans side by side take of memory.
 
     Raises:
-        UsageError: if the memory is too little.
+        UsageError: if the memory is too little, with what would do.
     """
     own = shares(settings)
     try:
-        return _core.budget_json(list(plans), settings.thread_count, own.engine, settings.chunk_elements)
-    except UsageError as e:
+        found = cast(Budget, json.loads(_budget(plans, settings, own)))
+    except UsageError:
         if own.engine is None or settings.device == "cpu":
             raise
-        rest = ((settings.memory_bytes or 0) - own.engine) >> 20
-        raise UsageError(f"{e}; of {settings.memory}, {rest} MiB are for the device and its buffers", at=e.at) from None
+        least = _least(plans, settings)
+        raise UsageError(
+            f"memory: {settings.memory} is too little for this plan with --device {settings.device}; the smallest that "
+            f"works is {least} MiB",
+            at="memory",
+        ) from None
+    here = own.device or 0 if settings.device == "torch-cpu" else 0
+    return {**found, "peak_bytes": found["peak_bytes"] + _BUFFERS * own.room + here}
+
+
+def _budget(plans: Sequence[_core.Plan], settings: Settings, own: Shares) -> str:
+    return _core.budget_json(list(plans), settings.thread_count, own.engine, settings.chunk_elements)
+
+
+def _least(plans: Sequence[_core.Plan], settings: Settings) -> int:
+    """The fewest MiB of memory that suffice."""
+
+    def enough(mebibytes: int) -> bool:
+        try:
+            tried = replace(settings, memory=mebibytes << 20)
+            _budget(plans, tried, shares(tried))
+        except UsageError:
+            return False
+        return True
+
+    return bisect.bisect_left(range(1 << 30), True, lo=1, key=enough)
 
 
 def check(settings: Settings) -> None:

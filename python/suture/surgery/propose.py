@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 
 from suture.analysis.diff import diff
@@ -44,5 +45,7 @@ def propose(
         raise UsageError(f"by: expected layer or module, found `{by}`")
     if not (0 <= alpha <= 1 and tau >= 0):
         raise UsageError(f"expected alpha from 0 to 1 and tau from 0, found {alpha} and {tau}")
-    found = diff(base, into, donor, settings=settings, progress=progress)
+    # A proposal asks for figures that only the CPU finds.
+    here = None if settings is None else replace(settings, device="cpu", device_memory=None)
+    found = diff(base, into, donor, settings=here, progress=progress)
     return propose_from(found, by=by, stack=stack, tau=tau, alpha=alpha)

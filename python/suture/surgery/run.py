@@ -154,7 +154,7 @@ def prepare(
     written = [*side.written, *beside]
     if settings.model_card:
         written.append(("README.md", model_card(recipe, inputs)))
-    return Job(plan.telling(side.told, side.notes), inputs, written, side.copied, json.loads(budget), settings, config)
+    return Job(plan.telling(side.told, side.notes), inputs, written, side.copied, budget, settings, config)
 
 
 def _side_files(

@@ -39,7 +39,7 @@ def device_of(name: str) -> torch.device:
         raise UsageError("device: MPS has no float64, which merges need; leave --device out", at="device")
     kind, _, number = name.partition(":")
     if kind != "cuda" or (number and not number.isdecimal()):
-        raise UsageError(f"device: expected cpu, cuda, cuda:N, mps or torch-cpu, found `{name}`", at="device")
+        raise UsageError(f"device: expected cpu, cuda, cuda:N or torch-cpu, found `{name}`", at="device")
     if not torch.cuda.is_available():
         raise UsageError(
             f"device: this PyTorch ({torch.__version__}) finds no CUDA device; leave --device out", at="device"
@@ -224,9 +224,11 @@ class Slot:
         return address, length
 
     def end(self) -> None:
-        """The tensor is done."""
+        """The tensor is done, or has failed."""
         self._out = self._work = None
+        self._operands = []
         self._own.release(self._reserved)
+        self._reserved = 0
 
 
 def _bytes(tensor: Tensor) -> Tensor:

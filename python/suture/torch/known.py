@@ -9,6 +9,7 @@ device the tables; no tensor of a model is held on to.
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from suture.torch.models import Model, config_of, named_tensors
+from suture.torch.models import TORCH, Model, config_of, named_tensors
 from suture.torch.planned import Work, places
 from suture.torch.report import Report, digest, next_version
 from suture.torch.resident import Runner, written
@@ -38,7 +39,9 @@ class Ready:
 
     Attributes:
         report: what it did.
-        target: the number of the model that is written into.
+        target: the number of the model that is written into; of new tensors one more than there are models.
+        made: of tensors that are made anew name, shape, dtype and what lies on their device.
+        aliases: their other names.
         moves: what is copied: the name of what is written, and where it comes from.
         batches: what kernels compute; their tables are without the tensors they are counted from.
         origins: of each batch the tensor that its table is counted from.
@@ -46,13 +49,25 @@ class Ready:
 
     report: Report
     target: int
+    made: tuple[tuple[str, tuple[int, ...], torch.dtype, Place], ...]
+    aliases: Mapping[str, str]
     moves: tuple[tuple[str, Place], ...]
     batches: Batches | None
     origins: tuple[Place, ...]
 
     @classmethod
-    def of(cls, labels: Sequence[str | None], target: str, runner: Runner, report: Report) -> Ready | None:
-        """What a run found out; None if another would have to look at the tensors' values."""
+    def of(
+        cls,
+        labels: Sequence[str | None],
+        target: str | None,
+        runner: Runner,
+        report: Report,
+        aliases: Mapping[str, str] | None = None,
+    ) -> Ready | None:
+        """What a run found out; None if another would have to look at the tensors' values.
+
+        Without a target its tensors were made anew, and have these aliases.
+        """
         works, batches = runner.planned.works, runner.batches
         taken = batches.taken if batches is not None else set()
         if any(not _plain(work) or (work.method is not None and work.name not in taken) for work in works):
@@ -67,13 +82,27 @@ class Ready:
         origins = () if batches is None else tuple(place(batch.works[0]) for _, batch in batches.listed)
         held = None if batches is None else batches.without_tensors()
         report = replace(report, digests=dict.fromkeys((work.name for work in works), ""))
-        return cls(report, numbers[target], moves, held, origins)
+        into = len(labels)
+        made: tuple[tuple[str, tuple[int, ...], torch.dtype, Place], ...] = ()
+        if target is not None:
+            into = numbers[target]
+        else:
+            made = tuple((w.name, w.shape, TORCH[w.dtype], place(w)) for w in works)
+        return cls(report, into, made, aliases or {}, moves, held, origins)
+
+    def allocate(self, models: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Room for all that is made anew."""
+        return {
+            name: torch.empty(shape, dtype=dtype, device=models[model][lead].device)
+            for name, shape, dtype, (model, lead) in self.made
+        }
 
     def find(self, models: Sequence[Mapping[str, Tensor]], batches: Batches | None) -> Batches | None:
         """Finds what `batches`, which are these or like them, must know; nothing is written."""
         if batches is None:
             return None
-        batches = batches.at([models[model][name].detach() for model, name in self.origins])
+        out = models[self.target] if self.made else None
+        batches = batches.at([models[model][name].detach() for model, name in self.origins], out)
         batches.find()
         return batches
 
@@ -91,6 +120,7 @@ class Ready:
 
 
 _calls: OrderedDict[tuple[Any, ...], Ready] = OrderedDict()
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -135,32 +165,54 @@ class Call:
         Returns:
             None if nothing was done.
         """
-        ready = _calls.get(self.key)
-        if ready is None:
-            return None
-        _calls.move_to_end(self.key)
+        done = self._again(digests)
+        return None if done is None else done[0]
+
+    def anew(self) -> dict[str, Tensor] | None:
+        """The same of a call that makes tensors: these."""
+        done = self._again(digests=False)
+        return None if done is None else done[1]
+
+    def _again(self, digests: bool) -> tuple[Report, dict[str, Tensor]] | None:
+        with _lock:
+            ready = _calls.get(self.key)
+            if ready is None:
+                return None
+            _calls.move_to_end(self.key)
         try:
-            batches = ready.find(self.models, ready.batches)
+            out = ready.allocate(self.models)
+            models = [*self.models, out]
+            batches = ready.find(models, ready.batches)
         except torch.OutOfMemoryError:
             # Tables of other calls may be what there is no room for.
-            _calls.clear()
+            forget()
             return None
-        return ready.write(self.models, batches, digests=digests)
+        report = ready.write(models, batches, digests=digests)
+        return report, {**out, **{alias: out[name] for alias, name in ready.aliases.items() if name in out}}
 
-    def remember(self, labels: Sequence[str | None], target: str, runner: Runner, report: Report) -> None:
+    def remember(
+        self,
+        labels: Sequence[str | None],
+        target: str | None,
+        runner: Runner,
+        report: Report,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         """Keeps what a run found out, if another need not look at the tensors' values for it.
 
         Args:
             labels: what each of the call's models is called in the plan.
-            target: the one that was written into.
+            target: the one that was written into; None where tensors were made anew.
             runner: what ran.
             report: what it did.
+            aliases: other names of tensors that were made.
         """
-        ready = Ready.of(labels, target, runner, report)
-        if ready is not None:
-            _calls[self.key] = ready
-        while len(_calls) > KEPT:
-            _calls.popitem(last=False)
+        ready = Ready.of(labels, target, runner, report, aliases)
+        with _lock:
+            if ready is not None:
+                _calls[self.key] = ready
+            while len(_calls) > KEPT:
+                _calls.popitem(last=False)
 
 
 def _plain(work: Work) -> bool:
@@ -189,6 +241,8 @@ def signature(tensors: Mapping[str, Tensor], *, versions: bool = False) -> tuple
         AttributeError, RuntimeError, TypeError: if some is no tensor with memory of its own.
     """
     own = tuple(tensors.values())
+    if any(map(Tensor.is_neg, own)) or any(map(Tensor.is_conj, own)):
+        raise TypeError("a view that negates its memory")
     contiguous = tuple(map(_CONTIGUOUS, own))
     strides = () if all(contiguous) else tuple(t.stride() for t in own)
     inference = tuple(map(_INFERENCE, own))
@@ -209,4 +263,5 @@ def signature(tensors: Mapping[str, Tensor], *, versions: bool = False) -> tuple
 
 def forget() -> None:
     """Lets go of what is kept."""
-    _calls.clear()
+    with _lock:
+        _calls.clear()

@@ -282,8 +282,7 @@ def merge_(
         if name in named:
             raise UsageError(f"name: another model is called `{name}`; give `model` another name", at="name")
         named = {name: model, **named}
-    options = plain({"merge_": [method, list(named), parameters, each, seed, block]})
-    call = Call.of([base, *named.values()], options, stream)
+    call = _call("merge_", [base, *named.values()], method, parameters, each, [list(named), seed, block], stream)
     with on_stream(stream):
         if call is not None and (report := call.again(digests=digests)) is not None:
             return report
@@ -309,6 +308,23 @@ def merge_(
         labels = [None if found.base is None else found.base.label, *named]
         call.remember(labels, target.label, runner, report)
     return report
+
+
+def _call(
+    verb: str,
+    models: Sequence[Model | None],
+    method: str,
+    parameters: Parameters | None,
+    each: Sequence[Parameters] | None,
+    options: list[Any],
+    stream: Any,
+) -> Call | None:
+    """A call that may have been made before; None where a parameter is a model, whose tensors are not looked at."""
+    checkpoints = {p["name"] for p in spec_of(method)["parameters"] if p["kind"]["kind"] == "checkpoint"}
+    given_now = [own for own in (parameters, *(each or ())) if own] if isinstance(each or (), (list, tuple)) else [each]
+    if any(not isinstance(own, Mapping) or checkpoints.intersection(own) for own in given_now):
+        return None
+    return Call.of(models, {verb: [method, plain(parameters), plain(each), options]}, stream)
 
 
 def merge(
@@ -344,7 +360,15 @@ def merge(
     Raises:
         UsageError, SutureError: as :func:`merge_`.
     """
-    found = given(method, listed(models), None if base is None else ("base", base), parameters, each)
+    named = listed(models)
+    call = None
+    if out is None:
+        options = [list(named), seed, dtype and _name(dtype), block]
+        call = _call("merge", [base, *named.values()], method, parameters, each, options, stream)
+        with on_stream(stream):
+            if call is not None and (before := call.anew()) is not None:
+                return before
+    found = given(method, named, None if base is None else ("base", base), parameters, each)
     works = planned(method, found, seed, dtype)
     lead = found.base or found.inputs[0]
     if out is None:
@@ -359,8 +383,12 @@ def merge(
                 message = f"out, tensor `{name}`: shares memory with {other.label}; use merge_ to write into a model"
                 raise SutureError(message, tensor=name)
         tensors = target.tensors
+    runner = Runner(works, found.models, tensors, _block(block, tensors))
     with on_stream(stream):
-        execute(Runner(works, found.models, tensors, _block(block, tensors)))
+        execute(runner)
+    if call is not None:
+        labels = [None if found.base is None else found.base.label, *named]
+        call.remember(labels, None, runner, report_of(runner, method, works.warnings, digests=False), lead.aliases)
     return {**tensors, **{alias: tensors[name] for alias, name in lead.aliases.items() if name in tensors}}
 
 

@@ -35,6 +35,7 @@ class Resident:
         aliases: the other names, and the name that stands for each.
         config: the model's configuration, where it has one.
         training: whether it is a module in training mode.
+        foreign: a tensor that a module's `state_dict` gives and that is not in the module's memory, if there is one.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Resident:
     aliases: dict[str, str]
     config: dict[str, Any] | None
     training: bool
+    foreign: str | None = None
 
 
 def resident(model: Model, label: str) -> Resident:
@@ -71,7 +73,14 @@ def resident(model: Model, label: str) -> Resident:
             continue
         seen[place] = name
         tensors[name] = tensor
-    return Resident(label, tensors, aliases, config_of(model), module is not None and module.training)
+    training = module is not None and module.training
+    return Resident(label, tensors, aliases, config_of(model), training, module and _foreign(module, tensors))
+
+
+def _foreign(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> str | None:
+    """A tensor that is not in the memory of a module: a hook of its `state_dict` made it."""
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    return next((n for n, t in tensors.items() if t.numel() and t.untyped_storage().data_ptr() not in own), None)
 
 
 def _sound(label: str, name: str, value: Any) -> Tensor:
@@ -93,6 +102,8 @@ def _sound(label: str, name: str, value: Any) -> Tensor:
         )
     if value.device.type == "mps":
         raise SutureError(f"{where}: MPS has no float64, which merges need; move the model to the CPU", tensor=name)
+    if value.is_neg() or value.is_conj():
+        raise SutureError(f"{where}: is a view that negates its memory; call `resolve_neg()` on it first", tensor=name)
     if value.dtype not in DTYPES:
         raise SutureError(f"{where}: dtype {value.dtype} is not one that a checkpoint can hold", tensor=name)
     return value.detach()
@@ -124,6 +135,12 @@ def check_writable(model: Resident) -> None:
     Raises:
         SutureError: naming the tensors.
     """
+    if model.foreign is not None:
+        raise SutureError(
+            f"{model.label}, tensor `{model.foreign}`: is made by the module's state_dict and is not its own memory: "
+            "nothing written there would reach it; give its parameters as a mapping",
+            tensor=model.foreign,
+        )
     spans: dict[torch.device, list[tuple[int, int, str]]] = {}
     for name, tensor in model.tensors.items():
         if _folds(tensor):

@@ -13,6 +13,7 @@ import os
 import re
 import struct
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,7 @@ class Planned:
 #: Plans that are kept: a merge of an 8B model takes 20 ms, its plan twice that.
 KEPT = 8
 _plans: dict[str, Planned] = {}
+_lock = threading.Lock()
 
 
 def plan(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict[str, Any]], seed: int) -> Planned:
@@ -119,10 +121,13 @@ def plan(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict[
         [recipe({m.label: m.label for m in models}), seed, [[m.label, m.config, _shapes(m)] for m in models]],
         default=str,
     )
-    found = _plans.pop(key, None) or _made(models, recipe, seed)
-    _plans[key] = found
-    while len(_plans) > KEPT:
-        _plans.pop(next(iter(_plans)))
+    with _lock:
+        found = _plans.pop(key, None)
+    found = found or _made(models, recipe, seed)
+    with _lock:
+        _plans[key] = found
+        while len(_plans) > KEPT:
+            _plans.pop(next(iter(_plans)))
     return found
 
 

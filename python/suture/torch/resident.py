@@ -96,6 +96,18 @@ class Runner:
                 if (label, name) not in self._tensors:
                     message = f"{label}: has `{name}` under a name with another prefix; rename its tensors"
                     raise SutureError(message, tensor=work.name)
+            if not isinstance(view[0], Piece) and view[1] != work.name:
+                self._check_stand_in(str(view[0]), str(view[1]), work.name)
+
+    def _check_stand_in(self, label: str, stand_in: str, name: str) -> None:
+        """Refuses to take one tensor for another that the model has not: it may be of a tied model or not."""
+        model = next(m for m in self.models if m.label == label)
+        if name not in model.aliases and name not in model.tensors:
+            raise SutureError(
+                f"{label}: has no `{name}`, which other models have, and `{stand_in}` would stand for it; if they are "
+                f"tied, give it under both names, else add `{name}`",
+                tensor=name,
+            )
 
     def _check_same(self, work: Work) -> None:
         """Refuses what cannot be computed on and is not the same in all models."""

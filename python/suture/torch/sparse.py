@@ -249,7 +249,7 @@ def joined(changes: Sequence[Tensor], weights: Sequence[float], consensus: str, 
         return combined(changes, [1.0] * len(changes))
     if consensus == "none":
         total = summed([c.double() for c in changes])
-        divisor = summed([torch.where(c != 0, w, 0.0).double() for c, w in zip(changes, singles, strict=True)])
+        divisor = summed([_where(c != 0, w).double() for c, w in zip(changes, singles, strict=True)])
         return (total / torch.where(divisor == 0, 1.0, divisor)).float()
     # Exact in float64, so that the sign does not depend on the order of the models.
     votes = summed([(_counted(c) if consensus == "count" else c).double() for c in changes])
@@ -258,11 +258,16 @@ def joined(changes: Sequence[Tensor], weights: Sequence[float], consensus: str, 
     for change, weight in zip(changes, singles, strict=True):
         agrees = change * sign > 0
         total = total + torch.where(agrees, change, 0.0)
-        divisor = divisor + torch.where(agrees, weight, 0.0)
+        divisor = divisor + _where(agrees, weight)
     if mean:
         total = total / torch.where(divisor == 0, 1.0, divisor)
     # A NaN in any model agrees with nothing and comes back here.
     return total + (votes * 0.0).float()
+
+
+def _where(which: Tensor, number: float) -> Tensor:
+    """A number where something is so, else 0; float32, whatever torch's default dtype is."""
+    return which.float() * number
 
 
 def _counted(change: Tensor) -> Tensor:

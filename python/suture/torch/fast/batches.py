@@ -292,12 +292,18 @@ class Batches:
         ]
         return Batches(listed, self.taken)
 
-    def at(self, origins: Sequence[Tensor]) -> Batches:
-        """Batches without tensors, counted from these: for each the first operand of its first tensor."""
+    def at(self, origins: Sequence[Tensor], out: Mapping[str, Tensor] | None = None) -> Batches:
+        """Batches without tensors, counted from these: for each the first operand of its first tensor.
+
+        What they write goes where it went, or to `out`.
+        """
         listed = []
         for (kernel, batch), origin in zip(self.listed, origins, strict=True):
             assert batch.made is not None
-            listed.append((kernel, replace(batch, made=replace(batch.made, origin=origin))))
+            table = replace(batch.made, origin=origin)
+            if out is not None:
+                table = table.writing([out[work.name] for work in batch.works])
+            listed.append((kernel, replace(batch, made=table)))
         return Batches(listed, self.taken)
 
     def of_others(self, works: Mapping[str, Work]) -> Batches | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -87,6 +87,16 @@ class Table:
     def spans(self) -> int:
         """How many spans there are."""
         return len(self.row)
+
+    def writing(self, out: Sequence[Tensor]) -> Table:
+        """The same table with results that go to other tensors, one for each."""
+        step, begin = self.origin.element_size(), self.origin.data_ptr()
+        listed = torch.tensor([(o.data_ptr() - begin) // step for o in out], dtype=torch.int64)
+        ends = listed.to(self.origin.device, non_blocking=True)
+        starts, places = self.starts.clone(), self.places.clone()
+        starts[:, -1] += (ends - self.places[:, -1])[self.row.long()]
+        places[:, -1] = ends
+        return replace(self, places=places, starts=starts)
 
     def part(self, start: int, end: int) -> Table:
         """The table of tensors `start` to `end`; waits for nothing.

@@ -86,7 +86,7 @@ pub trait Slot {
     /// What makes it impossible.
     fn get(&mut self, at: u64, most: usize) -> Result<&[u8]>;
 
-    /// The tensor is done, and its room free.
+    /// The tensor is done or has failed, and its room free.
     fn end(&mut self);
 }
 
@@ -119,7 +119,10 @@ pub fn make<'d>(
             Some(own) => own,
             None => own.insert(Own { scratch: Scratch::default(), slot: device.slot()? }),
         };
-        let done = Carried { lane, at, own }.go(device.name())?;
+        let done = Carried { lane, at, own }.go(device.name());
+        // Whether it is done or has failed: others may wait for its room.
+        own.slot.end();
+        let done = done?;
         lane.place.journal.record(&done)?;
         fresh[at.lane].lock().insert(at.tensor, done);
         Ok(())
@@ -168,7 +171,6 @@ impl Carried<'_, '_, '_> {
         scratch.trim(t);
         slot.compute()?;
         let digest = self.lane.fetch(t, &mut **slot)?;
-        slot.end();
         let reads = t.action.cost().reads.saturating_sub(1) as u64;
         inputs.progress.add(reads * inputs.plan.input_bytes(t));
         let (found, backend) = (BTreeMap::new(), Some(name.to_owned()));
