@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from suture.torch import device
 from tests.faults import test_kill as killing
 from tests.faults.test_kill import file_digests, finish, journalled, killed_after, resumed, write_config, write_models
 from tests.support.catalogue import CASES, DEFAULTS, SPECS, Case, configure, merge
-from tests.support.checkpoints import read_checkpoint
+from tests.support.checkpoints import read_checkpoint, write_checkpoint
 from tests.support.forms import FORMS, Form, World, linear, write_world
 from tests.support.forms import merge as merging
 from tests.support.resident import as_torch
@@ -247,3 +248,25 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     assert resumed(out) == known > 0
     assert file_digests(out) == file_digests(tmp_path / "whole")
     assert set(backends(out).values()) == {"torch-cpu"}
+
+
+@pytest.mark.parametrize("memory", ["80MiB", "150MiB", "200MiB"])
+def test_a_tensor_that_fails_gives_its_room_to_those_that_wait(memory: str, tmp_path: Path) -> None:
+    """Else a run with a fault would never end."""
+    tensors = {f"w{i}": np.ones(1 << 20, dtype=np.float32) for i in range(4)}
+    base = write_checkpoint(tmp_path / "base", tensors)
+    tensors["w0"] = tensors["w0"].copy()
+    tensors["w0"][-1] = np.nan
+    tuned = write_checkpoint(tmp_path / "tuned", tensors)
+    config = config_of([base, tuned], "ties", density=0.5)
+    (tmp_path / "c.yml").write_text(json.dumps(config))
+    options = ["--device", "torch-cpu", "--device-memory", memory]
+    arguments = [sys.executable, "-m", "suture", "merge", str(tmp_path / "c.yml"), str(tmp_path / "out"), *options]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "is NaN or infinite" in done.stderr
+
+
+def test_what_computed_is_said(models: list[Path], tmp_path: Path) -> None:
+    done = command(models, tmp_path, "--device", "torch-cpu")
+    assert "computed on torch-cpu: " in done.stderr

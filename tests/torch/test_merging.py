@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -325,3 +328,73 @@ def test_a_report_says_what_was_done() -> None:
 
 def test_every_method_has_a_form() -> None:
     assert set(FORMS) == set(SPECS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_default_dtype_does_not_matter(case: Case) -> None:
+    models = family("F32")
+    expected = merge(**call(case, models))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = merge(**call(case, models))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert differing(found, expected) == []
+
+
+def test_what_a_state_dict_makes_is_not_written_into() -> None:
+    module, other = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    module._register_state_dict_hook(lambda m, named, p, local: named.update({n: t.clone() for n, t in named.items()}))
+    with pytest.raises(suture.SutureError, match="`weight`: is made by the module's state_dict"):
+        merge_(module, [other], "linear", parameters={"weight": 0.5})
+
+
+def test_a_table_does_not_stand_for_a_head_that_is_not_there() -> None:
+    """A mapping does not tell whether its model is tied: under both names it does."""
+    shapes = {
+        "model.embed_tokens.weight": (6, 4),
+        "lm_head.weight": (6, 4),
+        "model.layers.0.mlp.up_proj.weight": (4, 4),
+    }
+    one, two = family("F32", 2, shapes=shapes)
+    del two["lm_head.weight"]
+    with pytest.raises(suture.SutureError, match=r"has no `lm_head\.weight`, which other models have"):
+        suture.torch.merge([one, two], "linear", parameters={"weight": 0.5})
+    two["lm_head.weight"] = two["model.embed_tokens.weight"]
+    found = suture.torch.merge([one, two], "linear", parameters={"weight": 0.5})
+    mean = (one["lm_head.weight"] + two["model.embed_tokens.weight"]) / 2
+    assert torch.allclose(found["lm_head.weight"], mean)
+
+
+def test_views_that_negate_their_memory_are_refused() -> None:
+    one, two = family("F32", 2, shapes={"w": (3, 2)})
+    two["w"] = torch._neg_view(two["w"])
+    with pytest.raises(suture.SutureError, match="call `resolve_neg"):
+        suture.torch.merge([one, two], "linear", parameters={"weight": 0.5})
+
+
+def test_models_among_the_parameters_are_not_looked_at() -> None:
+    tuned = family("F32", 2)
+    fisher = [{n: t.abs() for n, t in model.items()} for model in tuned]
+    with mock.patch.object(torch.Tensor, "tolist", side_effect=AssertionError):
+        merge_(tuned[0], tuned[1:], "fisher", parameters={"fisher": fisher})
+
+
+def test_threads_may_call_at_once() -> None:
+    """Each on its own models, with plans and calls that push each other out."""
+
+    def work(seed: int) -> None:
+        models = family("F32", 3, seed=seed, shapes={"w": (5, 3), f"own-{seed}": (2, 2)})
+        for turn in range(12):
+            weight = 0.1 + turn / 20
+            found = suture.torch.merge(models, "linear", parameters={"weight": weight, "normalize": False})
+            wide = torch.stack([m["w"].double() for m in models]).sum(0) * weight
+            assert torch.allclose(found["w"].double(), wide, rtol=1e-5)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(16)))
+    finally:
+        sys.setswitchinterval(interval)

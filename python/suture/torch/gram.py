@@ -105,7 +105,7 @@ def _karcher(params: Params, g: Tensor) -> Tensor:
         return torch.ones_like(norms)
     live = norms != 0
     count = live.sum(-1, keepdim=True).clamp(min=1)
-    mean = live / count
+    mean = live.to(g.dtype) / count
     size = _length(units, mean).unsqueeze(-1)
     first = torch.nn.functional.one_hot(live.long().argmax(-1), n).to(g.dtype)
     mean = torch.where((size == 0) | (size < tolerance), first, mean / size)
