@@ -1,6 +1,6 @@
 """Merges a model in place between two generations, and searches for the weight of the merge; 20 seconds on two cores.
 
-    pip install torch transformers
+    pip install suture torch transformers        # in a clone: pip install . torch transformers
     python examples/merge_in_memory.py
 
 A tiny Llama begins to learn to count up and down around ten digits. Two experts go on from there, each with one task
@@ -60,6 +60,8 @@ def told(model: LlamaForCausalLM) -> str:
 def main() -> None:
     """Trains, searches, merges."""
     torch.manual_seed(0)
+    # Threads cost such a small model more than they bring.
+    torch.set_num_threads(1)
     config = LlamaConfig(
         vocab_size=12, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=32, eos_token_id=None, bos_token_id=None,

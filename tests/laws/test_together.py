@@ -117,3 +117,24 @@ def test_more_than_can_be_made_side_by_side(world: World, tmp_path: Path) -> Non
     suture.merge(path, tmp_path / "out")
     assert sorted(json.loads((tmp_path / "out" / "outputs.json").read_text())["outputs"]) == sorted(steps)
     assert all((tmp_path / "out" / name / "model.safetensors").exists() for name in steps)
+
+
+def test_a_folder_of_several_outputs_is_verified_whole(world: World, tmp_path: Path) -> None:
+    two = {name: config for name, config in documents(world).items() if name in ("slices", "whole")}
+    out = tmp_path / "out"
+    suture.merge(write(tmp_path / "c.yml", two), out)
+    alone = [suture.verify(out / name) for name in two]
+    found = suture.verify(out)
+    assert (found["tensors"], found["differing"], found["files"]) == (sum(f["tensors"] for f in alone), [], [])
+    file = next((out / "whole").glob("*.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    (out / "slices" / "config.json").unlink()
+    found = suture.verify(out)
+    assert [name.split("/")[0] for name in found["differing"]] == ["whole"]
+    assert found["files"] == ["slices/config.json"]
+    for text in ("[]", "{}", '{"outputs": {"../c": ""}}', "no"):
+        (out / "outputs.json").write_text(text)
+        with pytest.raises(suture.SutureError, match="is not a list of outputs"):
+            suture.verify(out)

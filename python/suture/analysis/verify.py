@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from os import PathLike, fspath
+from pathlib import Path
 from typing import cast
 
 from suture import _core
 from suture.analysis.progress import scaled
 from suture.checkpoint import Checkpoint
+from suture.errors import SutureError
+from suture.recipe.config import OUTPUTS
 from suture.results import Verification
 from suture.settings import Progress, Settings
 
@@ -19,12 +22,38 @@ def verify(
     """Read an output again and compare it with the digests in its suture.json.
 
     The result has ``tensors`` and ``bytes`` compared, ``differing``, the names of tensors that differ, and ``files``,
-    those of files beside them that differ or are gone.
+    those of files beside them that differ or are gone. Of a folder of several outputs, which outputs.json lists, all
+    are read; what differs is named with its output in front, ``a/model.norm.weight``.
 
     Raises:
-        SutureError: if there are no digests, or if they list other tensors than the checkpoint holds.
+        SutureError: if there are no digests, if they list other tensors than the checkpoint holds, or if an output is
+            gone.
     """
     settings = settings or Settings()
+    if (names := _outputs(Path(out))) is not None:
+        found = [verify(Path(out) / name, settings=settings) for name in names]
+        differing = [f"{n}/{t}" for n, one in zip(names, found, strict=True) for t in one["differing"]]
+        files = [f"{n}/{f}" for n, one in zip(names, found, strict=True) for f in one["files"]]
+        counted = {"tensors": sum(f["tensors"] for f in found), "bytes": sum(f["bytes"] for f in found)}
+        return cast(Verification, {"schema": 1, **counted, "differing": differing, "files": files})
     total = sum(t["nbytes"] for t in Checkpoint(out).describe()["tensors"]) if progress else 0
-    found = _core.verify_json(fspath(out), settings.io, settings.thread_count, scaled(progress, total))
-    return cast(Verification, {"schema": 1, **json.loads(found)})
+    told = _core.verify_json(fspath(out), settings.io, settings.thread_count, scaled(progress, total))
+    return cast(Verification, {"schema": 1, **json.loads(told)})
+
+
+def _outputs(folder: Path) -> list[str] | None:
+    """The outputs that a folder of several lists; None if it is no such folder.
+
+    Raises:
+        SutureError: if the list is none of suture's.
+    """
+    if not (folder / OUTPUTS).is_file() or (folder / "suture.json").exists():
+        return None
+    try:
+        listed = json.loads((folder / OUTPUTS).read_bytes())["outputs"]
+        names = [str(name) for name in listed if Path(name).name == name]
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise SutureError(f"{folder / OUTPUTS}: is not a list of outputs as suture writes it", path=folder) from e
+    if not names or len(names) != len(listed):
+        raise SutureError(f"{folder / OUTPUTS}: is not a list of outputs as suture writes it", path=folder)
+    return names
