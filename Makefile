@@ -46,7 +46,7 @@ real-deps: build
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r tests/real/requirements-torch.txt
 
 py-test: build real-deps
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=40 --durations-min=4
 
 heavy-test: build
 	$(BIN)/python -m pytest -m heavy

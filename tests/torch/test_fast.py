@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 #: Tensors of the families that have elements.
 TENSORS = 4
 
 
+@pytest.mark.heavy
 def test_kernels_give_what_the_forms_give() -> None:
     """All families of kernels, over smooth and coarse changes, with bounds that hold the cut and bounds that miss it.
 
-    Ll families of kernels, over smooth and coarse changes, with bounds that hold the cut and bounds that miss it.
+    A minute long: tests/torch/test_known.py has most kernels interpreted too, on few tensors.
     """
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
