@@ -316,6 +316,7 @@ def test_a_report_says_what_was_done() -> None:
     second = merge_(base, tuned, "ties", base=base, parameters=TIES, block=1 << 12)
     assert second.weight_version > first.weight_version
     assert second.digests == {}
+    assert repr(second).startswith(f"<Report ties: {len(second.computed)} computed, ")
     assert second.extra_bytes > first.extra_bytes > 0
     assert (first.block, second.block) == (1 << 10, 1 << 12)
     assert first.tensors == (*first.computed, *first.moved)

@@ -119,3 +119,15 @@ def test_an_output_must_hold_what_is_computed() -> None:
     out = {"w": torch.zeros(3, 2, dtype=torch.int32)}
     with pytest.raises(suture.SutureError, match=r"out, tensor `w`: expected a dtype for F32, found torch.int32"):
         suture.torch.merge(models(), "linear", parameters={"weight": 0.5}, out=out)
+
+
+def test_mistakes_are_said_in_the_words_of_arguments() -> None:
+    """Not in those of the command line, which has the same core."""
+    one, two = models()
+    with pytest.raises(suture.UsageError, match=r"^base: is missing; method ties needs it"):
+        suture.torch.merge([one, two], "ties", parameters={"weight": 0.5})
+    with pytest.raises(suture.SutureError, match=r"models must have the same tensors$"):
+        suture.torch.merge([one, {**two, "more": torch.ones(2)}], "linear", parameters={"weight": 0.5})
+    layers = {f"model.layers.{i}.mlp.up_proj.weight": torch.ones(2, 2) for i in range(3)}
+    with pytest.raises(suture.UsageError, match="give `bottom`, `top` or `layers`"):
+        suture.torch.swap_(layers, {name: tensor.clone() for name, tensor in layers.items()})

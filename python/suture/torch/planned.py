@@ -174,8 +174,21 @@ def _plain(text: str, folder: str) -> str:
     return re.sub(re.escape(folder + os.sep) + r"([^/:`]+)(/model\.safetensors)?", r"\1", text)
 
 
+#: What the core says to those who call it by a command line or a config, and what it is here.
+_HERE = (
+    (r"; what is to be left out is named [^;]*$", ""),
+    (r"^base_model: ", "base: "),
+    (r"--([a-z][a-z-]*)", lambda found: f"`{found[1].replace('-', '_')}`"),
+)
+
+
 def _without(error: SutureError, folder: str) -> SutureError:
-    return type(error)(_plain(str(error), folder), tensor=error.tensor, at=error.at)
+    """The error without the folder, in the words of arguments."""
+    text = _plain(str(error), folder)
+    for pattern, word in _HERE:
+        text = re.sub(pattern, word, text)
+    at = "base" if error.at == "base_model" else error.at
+    return type(error)(text, tensor=error.tensor, at=at)
 
 
 def _view(told: Any) -> View:

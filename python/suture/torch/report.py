@@ -42,6 +42,13 @@ class Report:
     warnings: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """A line: names are as many as the model has tensors."""
+        parts = {"computed": self.computed, "moved": self.moved, "kept": self.kept}
+        told = ", ".join(f"{len(names)} {word}" for word, names in parts.items() if names)
+        warned = "".join(f"; {warning}" for warning in self.warnings)
+        return f"<Report {self.method}: {told or 'no'} tensors, weights {self.weight_version}{warned}>"
+
     @property
     def tensors(self) -> tuple[str, ...]:
         """The names of all tensors that were touched."""
