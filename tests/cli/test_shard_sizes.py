@@ -28,7 +28,7 @@ def settled(value: str, **more: Any) -> tuple[int | None, str]:
     @click.command()
     @aliases
     def command(**options: Any) -> None:
-        options |= {"model_card": False} | more
+        options |= {"model_card": False, "device": "cpu"} | more
         settle(options, "out")
         found.append(suture.Settings(shard_size=options.get("shard_size")).shard_bytes)
 
