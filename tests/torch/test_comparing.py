@@ -16,6 +16,7 @@ import suture.torch
 from suture.results import Comparison
 from suture.torch.comparing import diff
 from tests.support.checkpoints import llama_config, llama_shapes
+from tests.support.forms import World, write_world
 from tests.support.resident import Tensors, module_of
 
 CONFIG = llama_config(3, 16, 4, 2, 24, 20, False, "F32")
@@ -115,7 +116,12 @@ def test_files_on_a_device_have_the_same_figures(dtype: torch.dtype, tmp_path: P
     assert told[-1][0] <= told[-1][1] == sum(t.nbytes for model in (base, tuned) for t in model.values())
 
 
-def test_what_a_device_does_not_compare_is_refused(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def test_what_a_device_does_not_compare_is_refused(world: World, tmp_path: Path) -> None:
     base, tuned = family(torch.float32)
     one, two = stored(tmp_path, [base, tuned])
     for more in ({"heads": True}, {"spread": True}, {"tokens": 3}, {"neurons": 2}):
@@ -123,9 +129,38 @@ def test_what_a_device_does_not_compare_is_refused(tmp_path: Path) -> None:
             suture.diff(one, two, settings=ON_TORCH, **more)
     with pytest.raises(suture.UsageError, match="several fine-tunes"):
         suture.diff(one, two, two, settings=ON_TORCH)
-    (renamed,) = stored(tmp_path / "renamed", [{f"language_model.{n}": t for n, t in tuned.items()}] * 2)[:1]
-    with pytest.raises(suture.SutureError, match=r"leave --device out|no tensor in common"):
-        suture.diff(one, renamed, settings=ON_TORCH)
+    with pytest.raises(suture.SutureError, match="is computed of a weight and its adapters; leave --device out"):
+        suture.diff(world.base, f"{world.base}+{world.path('a-one')}", settings=ON_TORCH)
+
+
+@pytest.mark.parametrize("name", ["one", "wide", "tied", "q-one", "buffered", "bare"])
+def test_what_a_device_compares_is_what_the_cpu_compares(name: str, world: World) -> None:
+    """Other dtypes, tied models, quantised weights, buffers, tensors that one of both lacks."""
+    for pair in ((world.base, world.path(name)), (world.path(name), world.base)):
+        agree(suture.diff(*pair, settings=ON_TORCH), suture.diff(*pair))
+
+
+def test_names_and_experts_are_taken_as_the_base_has_them(tmp_path: Path) -> None:
+    """Under another prefix, and packed in one tensor or apart."""
+    base, tuned = family(torch.bfloat16)
+    one, two = stored(tmp_path, [base, {f"language_model.{n}": t for n, t in tuned.items()}])
+    agree(suture.diff(one, two, settings=ON_TORCH), suture.diff(one, two))
+    config = {"model_type": "mixtral", "num_hidden_layers": 2, "num_local_experts": 2, "hidden_size": 4}
+    suture_names = [
+        f"model.layers.{i}.block_sparse_moe.experts.{e}.w{w}.weight" for i in (0, 1) for e in (0, 1) for w in (1, 2, 3)
+    ]
+    apart = {n: torch.randn(4, 4) for n in suture_names}
+    changed = {n: t + 0.01 for n, t in apart.items()}
+    first, second = stored(tmp_path / "experts", [apart, changed], config)
+    packed = tmp_path / "packed"
+    suture.merge(
+        {"merge_method": "passthrough", "models": [{"model": str(second)}]},
+        packed,
+        settings=suture.Settings(experts="packed"),
+    )
+    assert suture.open(packed).names != suture.open(second).names
+    for pair in ((first, packed), (packed, first)):
+        agree(suture.diff(*pair, settings=ON_TORCH), suture.diff(*pair))
 
 
 def test_dtypes_may_differ(tmp_path: Path) -> None:

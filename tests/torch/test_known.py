@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +12,7 @@ import torch
 from suture.torch import known
 from suture.torch.models import resident
 from suture.torch.swapping import swap_
+from tests.support.processes import interpreted
 from tests.support.resident import Tensors, differing
 
 SHAPES = {f"model.layers.{i}.mlp.up_proj.weight": (6, 4) for i in range(4)} | {"model.norm.weight": (4,)}
@@ -45,12 +41,7 @@ def closely(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_merges_and_sessions_are_what_the_forms_give_every_time() -> None:
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.torch.again"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    calls = json.loads(done.stdout)
+    calls = interpreted("tests.torch.again")
     assert not [call for call in calls if call["unequal"]]
     assert not [call for call in calls if call["known"] == call["call"].endswith(" 0")]
 

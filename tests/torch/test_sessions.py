@@ -178,6 +178,22 @@ def test_a_model_whose_memory_was_replaced_since_is_refused() -> None:
         session.apply_(into=into)
 
 
+def test_a_parameter_that_was_written_into_since_is_refused() -> None:
+    """Models that are parameters are read as the others are; and a model may be called `base` beside the base."""
+    base, *tuned = family()
+    masks = [{name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in m.items()} for m in tuned]
+    session = prepare(tuned, "mask", base=base, parameters={"masks": masks})
+    session.apply_(into=empty_like(base))
+    next(iter(masks[1].values())).zero_()
+    with pytest.raises(suture.SutureError, match="was written into since"):
+        session.apply_(into=empty_like(base))
+    named = dict(zip(("base", "b", "c"), tuned, strict=True))
+    session = prepare(named, "task_arithmetic", base=base, parameters={"weight": 0.5})
+    base["column"].mul_(2)
+    with pytest.raises(suture.SutureError, match="the base, tensor `column`: was written into since"):
+        session.apply_(into=empty_like(base))
+
+
 def test_a_model_that_was_written_into_since_is_refused() -> None:
     base, *tuned = family()
     session = prepare(tuned, "ties", base=base, parameters={"weight": 1.0})

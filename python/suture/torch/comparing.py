@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ _SUMS = (
 )  # fmt: skip
 
 
+#: Dtype and shape of each tensor of a model, by name.
+Described: TypeAlias = "Mapping[str, tuple[torch.dtype, tuple[int, ...]]]"
 #: A key for the layer that a tensor is in: layers of the main stack, then of other stacks, then what is outside.
 _Layer = tuple[int, int]
 _OUTSIDE: _Layer = (1 << 62, 0)
@@ -155,7 +157,7 @@ class Side:
     """
 
     label: str
-    what: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    what: Described
     read: Callable[[str], Tensor]
     stacks: list[Stack]
     layer: Callable[[str], _Layer]
@@ -170,7 +172,7 @@ class Side:
     def reading(
         cls,
         label: str,
-        what: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+        what: Described,
         read: Callable[[str], Tensor],
         core: _core.Checkpoint,
     ) -> Side:

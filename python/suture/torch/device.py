@@ -20,7 +20,6 @@ from suture.errors import SutureError, UsageError
 from suture.torch.forms import Params
 from suture.torch.models import TORCH, Resident
 from suture.torch.planned import Planned, Work
-from suture.torch.registry import FORMS
 from suture.torch.resident import BLOCK_CPU, BLOCK_GPU, Runner, execute, extra_bytes
 
 #: Tensors that are on their way to a device, on it or on their way back at a time.
@@ -240,11 +239,11 @@ def _planned(work: Work) -> Planned:
 
 
 def _works(told: Any) -> dict[int, Work]:
-    """The tensors of a plan that torch can compute one by one, by number; operands have names of their own."""
+    """The computed tensors of a plan, by number, operands by names of their own; the core asks for none of a group."""
     found: dict[int, Work] = {}
     interned: dict[str, Params] = {}
     for i, t in enumerate(told["tensors"]):
-        if t["action"] != "merge" or t.get("group") is not None or t["method"] not in FORMS:
+        if t["action"] != "merge":
             continue
         params = interned.setdefault(json.dumps(t["params"]), Params.of(t["params"]))
         sources = tuple((f"input {n}", t["name"]) for n in range(len(t["inputs"])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from suture import _core
 from suture.errors import SutureError
 from suture.results import Comparison
 from suture.settings import Progress
-from suture.torch.comparing import Side, compare
+from suture.torch.comparing import Described, Side, compare
 from suture.torch.device import device_of
 from suture.torch.models import TORCH
 
@@ -22,7 +23,7 @@ def diff_files(base: _core.Checkpoint, tuned: _core.Checkpoint, device: str, pro
 
     Args:
         base: what `tuned` was tuned from.
-        tuned: the fine-tune; its tensors have the names that the base's have.
+        tuned: the fine-tune; its names and the way it stores experts may be others.
         device: as ``--device`` has it.
         progress: called with the bytes done and the bytes in all.
 
@@ -31,35 +32,42 @@ def diff_files(base: _core.Checkpoint, tuned: _core.Checkpoint, device: str, pro
 
     Raises:
         UsageError: if there is no such device, or no tensor in common.
-        SutureError: if a tensor cannot be read, or has a dtype that torch has not, or another name in the fine-tune.
+        SutureError: if a tensor cannot be read, has a dtype that torch has not, or is made with adapters.
     """
-    place = device_of(device)
-    listed = [{name: json.loads(core.info_json(name)) for name in core.names()} for core in (base, tuned)]
-    total = sum(info["nbytes"] for infos in listed for info in infos.values())
+    place, tuned = device_of(device), tuned.alike(base)
+    cores = (base, tuned)
+    told = [json.loads(core.to_json()) for core in cores]
+    total = sum(info["nbytes"] for one in told for info in one["tensors"])
     done = 0
+    # What the base calls a tensor whose name is another even so: a head, say.
+    known = {info["name"] for info in told[0]["tensors"]}
+    there = {name: tuned.counterpart(name) for name in known - {info["name"] for info in told[1]["tensors"]}}
+    called: dict[str, str] = {other: name for name, other in there.items() if other is not None and other not in known}
     sides = []
-    for core, infos in zip((base, tuned), listed, strict=True):
-        for name, info in infos.items():
+    for core, one in zip(cores, told, strict=True):
+        if (made := core.computed()) is not None:
+            message = f"{one['path']}: tensor `{made}`: is computed of a weight and its adapters; leave --device out"
+            raise SutureError(message, tensor=made)
+        what = {}
+        for info in one["tensors"]:
             if info["dtype"] not in TORCH:
-                message = f"{core.path}: tensor `{name}`: torch has no {info['dtype']}; leave --device out"
-                raise SutureError(message, tensor=name)
+                message = f"{one['path']}: tensor `{info['name']}`: torch has no {info['dtype']}; leave --device out"
+                raise SutureError(message, tensor=info["name"])
+            own = called if core is tuned else {}
+            what[own.get(info["name"], info["name"])] = TORCH[info["dtype"]], tuple(info["shape"])
 
-        def read(name: str, core: _core.Checkpoint = core) -> Tensor:
+        def read(name: str, core: _core.Checkpoint = core, what: Described = what) -> Tensor:
             nonlocal done
-            info = json.loads(core.info_json(name))
-            dtype, data = TORCH[info["dtype"]], bytearray(core.read(name))
+            stored = there.get(name) if core is tuned else None
+            (dtype, shape), data = what[name], bytearray(core.read(stored or name))
             done += len(data)
             if progress is not None:
                 progress(done, total)
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            return flat.reshape(info["shape"]).to(place)
+            return flat.reshape(shape).to(place)
 
-        what = {name: (TORCH[info["dtype"]], tuple(info["shape"])) for name, info in infos.items()}
-        sides.append(Side.reading(str(core.path), what, read, core))
-    for name in listed[0].keys() - listed[1].keys():
-        if (other := tuned.counterpart(name)) is not None and other not in listed[0]:
-            message = f"{tuned.path}: has `{name}` under another name, `{other}`; leave --device out"
-            raise SutureError(message, tensor=name)
+        sides.append(Side.reading(one["path"], what, read, core))
     found = compare(sides[0], sides[1], None)
-    found["models"][0]["label"] = Path(tuned.path).name
-    return Comparison(**{**found, "warnings": [w for core in (base, tuned) for w in core.warnings]})  # type: ignore[typeddict-item]
+    found["models"][0]["label"] = Path(told[1]["path"]).name
+    found["warnings"] = [w for core in cores for w in core.warnings]
+    return cast(Comparison, found)

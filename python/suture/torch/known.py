@@ -9,6 +9,7 @@ device the tables; no tensor of a model is held on to.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -153,11 +154,7 @@ class Call:
             return None
         if not any(named):
             return None
-        own = stream
-        if own is None and torch.cuda.is_available():
-            own = torch.cuda.current_stream()
-        number = getattr(own, "cuda_stream", None)
-        return cls((told, signatures, configs, training, same, number, torch.is_inference_mode_enabled()), named)
+        return cls((told, signatures, configs, training, same, surroundings(named, stream)), named)
 
     def again(self, *, digests: bool) -> Report | None:
         """Does what was done before, if it was; to be called on the call's stream.
@@ -259,6 +256,15 @@ def signature(tensors: Mapping[str, Tensor], *, versions: bool = False) -> tuple
         tuple(tensors), tuple(map(type, own)), places, devices, tuple(map(_DTYPE, own)), tuple(map(_SHAPE, own)),
         contiguous, strides, inference, written,
     )  # fmt: skip
+
+
+def surroundings(models: Sequence[Mapping[str, Tensor]], stream: Any) -> tuple[Any, ...]:
+    """What else decides how a call runs: the stream its tables were made on, inference mode, the switch of kernels."""
+    device = next((tensor.device for model in models for tensor in model.values() if tensor.is_cuda), None)
+    if stream is None and device is not None:
+        stream = torch.cuda.current_stream(device)
+    number = getattr(stream, "cuda_stream", None)
+    return number, torch.is_inference_mode_enabled(), os.environ.get("SUTURE_TRITON")
 
 
 def forget() -> None:

@@ -321,7 +321,10 @@ def _call(
 ) -> Call | None:
     """A call that may have been made before; None where a parameter is a model, whose tensors are not looked at."""
     checkpoints = {p["name"] for p in spec_of(method)["parameters"] if p["kind"]["kind"] == "checkpoint"}
-    given_now = [own for own in (parameters, *(each or ())) if own] if isinstance(each or (), (list, tuple)) else [each]
+    try:
+        given_now = [parameters or {}, *(each or ())]
+    except TypeError:
+        return None
     if any(not isinstance(own, Mapping) or checkpoints.intersection(own) for own in given_now):
         return None
     return Call.of(models, {verb: [method, plain(parameters), plain(each), options]}, stream)

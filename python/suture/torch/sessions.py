@@ -13,7 +13,7 @@ from torch import Tensor
 
 from suture.errors import SutureError, UsageError
 from suture.torch.forms import Found, Params
-from suture.torch.known import Ready, signature
+from suture.torch.known import Ready, signature, surroundings
 from suture.torch.merging import (
     Given,
     Models,
@@ -183,7 +183,8 @@ class Session:
         """What a target is and where; nothing, if that cannot be told."""
         try:
             training = isinstance(into, torch.nn.Module) and into.training
-            return training, torch.is_inference_mode_enabled(), signature(named_tensors(into))
+            named = named_tensors(into)
+            return training, surroundings([named], self._stream), signature(named)
         except (AttributeError, RuntimeError, TypeError):
             return ()
 
@@ -340,8 +341,10 @@ def prepare(
     """
     named = listed(models)
     found = given(method, named, None if base is None else ("base", base), parameters, each)
-    originals = named if base is None else {"base": base, **named}
-    return Session(method, found, originals, seed, block, stream)
+    originals: dict[str, Model] = {model.label: model.tensors for model in found.beside}
+    if found.base is not None and base is not None:
+        originals[found.base.label] = base
+    return Session(method, found, {**originals, **named}, seed, block, stream)
 
 
 def _in_each(name: str, models: Given) -> bool:

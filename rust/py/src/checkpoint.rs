@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde_json::json;
 use suture_core::checkpoint as core;
+use suture_core::delta;
 use suture_core::delta::summary::summarise;
 use suture_core::source::IoMode;
 use suture_core::view::read_whole;
@@ -97,6 +98,17 @@ impl Checkpoint {
     /// The name of the tensor that stands for one of another model, if there is one.
     fn counterpart(&self, name: &str) -> Option<String> {
         self.0.counterpart(name).map(|i| self.0.tensors[i].name.clone())
+    }
+
+    /// The same under the names that a base has, its experts stored as the base's, as comparisons take it.
+    fn alike(&self, py: Python<'_>, base: &Self) -> PyResult<Self> {
+        let found = delta::alike(&self.0, &base.0).map_err(|e| to_py(py, &e))?;
+        Ok(Self(found.map_or_else(|| Arc::clone(&self.0), Arc::new)))
+    }
+
+    /// A tensor that is computed when it is read, if there is one: of a model with adapters.
+    fn computed(&self) -> Option<String> {
+        self.0.tensors.iter().find(|t| t.made.is_some() && !t.moves()).map(|t| t.name.clone())
     }
 
     /// The prefix of the stack that a tensor is in, and the number of its layer there.

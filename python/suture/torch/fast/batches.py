@@ -274,15 +274,17 @@ class Batches:
     def find(self) -> None:
         """All that must be known before anything is written."""
         for kernel, batch in self.listed:
-            if batch.found is None:
-                batch.found = kernel.find(batch)
+            with torch.cuda.device_of(batch.table.origin):
+                if batch.found is None:
+                    batch.found = kernel.find(batch)
             if isinstance(kernel, _Blend):
                 kernel.check(batch)
 
     def write(self) -> None:
         """Computes all tensors of all batches."""
         for kernel, batch in self.listed:
-            kernel.write(batch)
+            with torch.cuda.device_of(batch.table.origin):
+                kernel.write(batch)
 
     def without_tensors(self) -> Batches:
         """The same batches, which hold on to no tensor of a model, nor to what was found of them."""

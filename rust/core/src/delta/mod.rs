@@ -332,7 +332,10 @@ pub fn compare(
 }
 
 /// A fine-tune under the names that the base has, its experts stored as the base's; `None` if it is so as it is.
-fn alike(tuned: &Checkpoint, base: &Checkpoint) -> Result<Option<Checkpoint>> {
+///
+/// # Errors
+/// [`crate::error::Error::Tensor`] if its experts cannot be stored so.
+pub fn alike(tuned: &Checkpoint, base: &Checkpoint) -> Result<Option<Checkpoint>> {
     let packed = match base.packing() {
         Some(form) if tuned.stores_experts_unlike(base) => Some(tuned.with_experts(form, base)?),
         _ => None,
