@@ -257,7 +257,7 @@ impl Lane<'_> {
             if !self.inputs.allow_nonfinite
                 && let Some(i) = first_nonfinite(t.dtype, bytes)
             {
-                return Err(super::worker::overflow(self.inputs.plan, t, at / width as u64 + i as u64));
+                return Err(super::rounded::overflow(self.inputs.plan, t, at / width as u64 + i as u64));
             }
             leaves.update(bytes);
             let skip = ((t.offset + at) % ALIGN) as usize;

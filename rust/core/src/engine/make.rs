@@ -15,6 +15,7 @@ use super::output::{Pool, Write};
 use super::queue::Queue;
 use super::threads;
 use super::tiles::{Inputs, Scratch};
+use super::whole::Crew;
 use super::worker::Worker;
 use crate::checkpoint::Staging;
 use crate::error::Result;
@@ -100,6 +101,7 @@ pub fn make(lanes: &[Lane], means: &Means, budget: &Budget, progress: &Progress)
     };
     let finish_one = |job: &Job| if job.finished_one() { close(job) } else { Ok(()) };
     let pool = Pool { free, full, capacity: budget.buffer as usize };
+    let crew = Crew::new(means.threads);
     // Of a thread each, so that the writers end when the last sender is gone.
     let mut workers: Vec<Vec<Worker>> = Vec::new();
     for _ in 0..means.threads {
@@ -108,6 +110,7 @@ pub fn make(lanes: &[Lane], means: &Means, budget: &Budget, progress: &Progress)
             backend: means.backend,
             shared: &place.shared,
             pool: pool.clone(),
+            crew: &crew,
             ahead: &ahead,
         });
         workers.push(of.collect());

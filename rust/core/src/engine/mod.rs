@@ -17,6 +17,7 @@ pub mod publish;
 mod queue;
 mod reflink;
 mod report;
+mod rounded;
 pub mod scan;
 mod sources;
 pub mod spans;
@@ -24,6 +25,7 @@ pub mod statistics;
 pub mod threads;
 pub mod tiles;
 pub mod verify;
+mod whole;
 mod worker;
 
 use std::collections::HashMap;

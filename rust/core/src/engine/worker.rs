@@ -8,13 +8,15 @@ use super::chunks::{self, Buffers};
 use super::job::Step;
 use super::output::{Output, Pool};
 use super::queue::Task;
+use super::rounded::Rounded;
 use super::tiles::{Inputs, Pass, Scratch, overlap};
+use super::whole::Crew;
 use crate::digest::Leaves;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, Widen, first_nonfinite, narrow};
-use crate::methods::{Kernel, Stats, Tile};
-use crate::plan::{Action, Plan, TensorPlan, budget};
+use crate::kernels::cast::{Element, Widen};
+use crate::methods::{Cost, Kernel, Span, Stats, Tile};
+use crate::plan::{Action, TensorPlan, budget};
 use crate::sizes::TILE;
 use crate::view::{Decode, View};
 
@@ -32,6 +34,8 @@ pub struct Worker<'a> {
     pub shared: &'a [Range<u64>],
     /// The buffers.
     pub pool: Pool,
+    /// The threads that products of matrices share.
+    pub crew: &'a Crew,
     /// What will be read.
     pub ahead: &'a Ahead<'a>,
 }
@@ -49,6 +53,9 @@ impl Worker<'_> {
                 self.copy(task, t, from, &same, scratch).map(|()| None)
             }
             (Action::Compute { .. }, Step::Scan(n)) => self.scan(task, t, n == 0, scratch),
+            (Action::Compute { cost: Cost { span: Span::Whole { .. }, .. }, .. }, Step::Apply) => {
+                self.whole(task, t, scratch).map(|()| None)
+            }
             (Action::Compute { .. }, Step::Apply) => self.apply(task, t, scratch).map(|()| None),
         };
         scratch.trim(t);
@@ -132,10 +139,10 @@ impl Worker<'_> {
         }
         let element = Element::need(t.dtype)?;
         let (width, elements) = (element.bytes(), t.elements_of(task.span));
-        let mut leaves = Leaves::new();
         let start = elements.start * width as u64;
         let none = 0..0;
-        let mut out = Output::new(&self.pool, self.inputs.progress, &task.job, t, &none, start);
+        let out = Output::new(&self.pool, self.inputs.progress, &task.job, t, &none, start);
+        let mut rounded = Rounded::new(self.inputs, t, element, out, elements.start);
         let first = task.job.unscanned();
         if first {
             self.ahead.took();
@@ -154,28 +161,13 @@ impl Worker<'_> {
             self.backend.apply(&**kernel, tile, &mut ranks, &mut values[..len])?;
             // A row that reaches over the span's borders is computed by both spans; each writes its own.
             let own = overlap(&(tile.start..tile.start + len as u64), &elements);
-            let mut at = own.start;
-            while at < own.end {
-                let rest = &values[(at - tile.start) as usize..(own.end - tile.start) as usize];
-                let taken = out.next(rest.len() * width, width, |bytes| {
-                    narrow(element, &rest[..bytes.len() / width], bytes);
-                    if !self.inputs.allow_nonfinite
-                        && let Some(i) = first_nonfinite(t.dtype, bytes)
-                    {
-                        return Err(overflow(self.inputs.plan, t, at + i as u64));
-                    }
-                    leaves.update(bytes);
-                    Ok(())
-                })?;
-                at += (taken / width) as u64;
-            }
-            Ok(())
+            rounded.push(&values[(own.start - tile.start) as usize..(own.end - tile.start) as usize])
         })?;
-        out.send()?;
+        let written = rounded.finish()?;
         for (i, leaves) in digests.iter().enumerate() {
             task.job.digested(i + 1, task.span, leaves);
         }
-        task.job.digested(0, task.span, &leaves.finish());
+        task.job.digested(0, task.span, &written);
         Ok(())
     }
 
@@ -219,17 +211,6 @@ impl Worker<'_> {
             ),
         )
     }
-}
-
-/// What is said of a result that is not finite.
-pub(super) fn overflow(plan: &Plan, t: &TensorPlan, element: u64) -> Error {
-    let path = t.action.places().first().map(|p| plan.path(*p).clone()).unwrap_or_default();
-    let problem = format!(
-        "element {element} of the result is not a finite {}, though the inputs are finite; change the parameters or \
-         the dtype, or pass --nan allow",
-        t.dtype.name()
-    );
-    Error::tensor(&path, &t.name, problem)
 }
 
 /// Places of a span that a sample is of, evenly spread, and elements of each: a place costs a microsecond, and neighbours are alike.

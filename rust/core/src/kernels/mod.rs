@@ -8,6 +8,7 @@ mod bounds;
 pub mod cast;
 pub mod exp;
 pub mod isa;
+pub mod linalg;
 pub mod low_rank;
 pub mod reduce;
 pub mod rng;

@@ -9,6 +9,7 @@ mod fisher;
 mod gram;
 mod linear;
 mod magmax;
+mod matrix;
 mod passthrough;
 mod pcb;
 mod ram;
@@ -103,8 +104,47 @@ impl From<Wanted> for Wants {
 pub enum Span {
     /// Spans of a fixed size, tile by tile.
     Fixed,
-    /// The whole tensor as one tile.
-    Whole,
+    /// The whole tensor, over which it goes as it likes: [`Kernel::whole`].
+    Whole {
+        /// Bytes that it keeps of the tensor while it works.
+        keeps: u64,
+    },
+}
+
+/// Why a kernel that goes over a whole tensor ends before it is done.
+#[derive(Debug)]
+pub enum Halt {
+    /// What is wrong with the tensor.
+    Failed(String),
+    /// Whoever reads or writes has ended it, and knows why.
+    Stopped,
+}
+
+impl From<String> for Halt {
+    fn from(problem: String) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+/// Takes tile after tile.
+pub type EachTile<'f> = &'f mut dyn FnMut(&Tile) -> Result<(), Halt>;
+
+/// The operands of a tensor, for kernels of [`Span::Whole`].
+pub trait Operands: Send {
+    /// Calls `f` with tiles of whole units, in order, that cover these elements.
+    ///
+    /// # Errors
+    /// What `f` returns, [`Halt::Stopped`] if they cannot be read.
+    fn each(&mut self, elements: std::ops::Range<u64>, f: EachTile) -> Result<(), Halt>;
+}
+
+/// Takes the elements of a result, for kernels of [`Span::Whole`].
+pub trait Results: Send {
+    /// The next elements.
+    ///
+    /// # Errors
+    /// [`Halt::Stopped`] if they cannot be written.
+    fn push(&mut self, values: &[f32]) -> Result<(), Halt>;
 }
 
 /// What a bound method needs at most.
@@ -291,6 +331,15 @@ pub trait Kernel: Send + Sync {
         Err("works on single tensors".into())
     }
 
+    /// Of kernels of [`Span::Whole`], instead of scans and [`Self::apply`]: goes over the tensor, writes every element in order, and
+    /// tells what it found.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    fn whole(&self, _read: &mut dyn Operands, _write: &mut dyn Results) -> Result<Vec<(String, f64)>, Halt> {
+        Err(Halt::Failed("is taken tile by tile".into()))
+    }
+
     /// True if it gives its one input as it is: then all there is to it is a cast.
     fn casts(&self) -> bool {
         false
@@ -301,7 +350,7 @@ pub trait Kernel: Send + Sync {
         Vec::new()
     }
 
-    /// Computes a tile into `out`.
+    /// Computes a tile into `out`; not asked of kernels of [`Span::Whole`].
     ///
     /// `ranks` holds, for the counts of the last scan that had any, the total of everything before this tile; the
     /// kernel keeps it up to date. Tiles of a span come in order.

@@ -1,7 +1,7 @@
 //! Every method there is: one line each.
 
 use super::{
-    Method, arcee, element, emr, fisher, gram, linear, magmax, passthrough, pcb, ram, sce, sparse, tall, varm,
+    Method, arcee, element, emr, fisher, gram, linear, magmax, matrix, passthrough, pcb, ram, sce, sparse, tall, varm,
 };
 
 /// All methods, in the order they are listed to users.
@@ -39,6 +39,8 @@ pub static METHODS: &[&dyn Method] = &[
     &element::Nearswap,
     &arcee::ArceeFusion,
     &fisher::Fisher,
+    &matrix::TSVM,
+    &matrix::ISO_C,
 ];
 
 /// Copies of one model, cast or scaled.

@@ -136,6 +136,8 @@ pub enum Class {
     Element,
     /// Dot products of the tensor's models.
     Gram,
+    /// The tensor as a matrix: its singular vectors, or products with others.
+    Matrix,
     /// An order of the tensor's elements: the k-th largest, or ranks.
     Order,
     /// Statistics of the whole model, or of a part of it that is larger than a tensor.

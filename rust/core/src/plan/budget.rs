@@ -7,11 +7,13 @@ use super::{Action, Plan, TensorPlan};
 use crate::error::{Error, Result};
 use crate::kernels::search::{LIST, SPAN_LIST};
 use crate::kernels::select::BINS;
-use crate::methods::Cost;
+use crate::methods::{Cost, Span};
 use crate::sizes::{ALIGN, CHUNK, MIN_CHUNK, SPAN, TILE, WRITERS};
 
 /// What the interpreter and the program take before any tensor is touched: 26 MiB measured for the CLI, rounded up.
 const PROCESS: u64 = 40 << 20;
+/// What the tensors at work may take together where nobody says.
+const SIDE_BY_SIDE: u64 = 1 << 30;
 /// Stack, allocator arenas and channel ends of a thread.
 const THREAD: u64 = 1 << 20;
 /// Room at the ends of a buffer for whole pages.
@@ -50,10 +52,7 @@ fn chunk_of(t: &TensorPlan, chunk: u64) -> u64 {
 
 /// Elements that are worked on together.
 pub fn unit(t: &TensorPlan) -> u64 {
-    match t.action.cost().span {
-        crate::methods::Span::Fixed => t.action.cost().unit,
-        crate::methods::Span::Whole => t.elements().max(1),
-    }
+    t.action.cost().unit
 }
 
 /// Finds the largest chunk, up to `wanted`, with which `plans`, run together, stay inside `memory` bytes on `threads` threads.
@@ -73,7 +72,10 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
         let active = threads + 1;
         let all = fixed + largest * active as u64;
         let Some(memory) = memory else {
-            return Ok(Budget { chunk, buffer, buffers, active, permits: u64::MAX, needs, peak: all });
+            // Tensors that take much memory are no faster side by side: what is done to one is done on all threads.
+            let permits = largest.max(SIDE_BY_SIDE);
+            let peak = all.min(fixed + permits);
+            return Ok(Budget { chunk, buffer, buffers, active, permits, needs, peak });
         };
         if fixed + largest <= memory {
             let permits = memory - fixed;
@@ -157,5 +159,6 @@ fn need(plan: &Plan, t: &TensorPlan, threads: usize, chunk: u64) -> u64 {
     let bytes = |bits: u64| wide * bits.max(16) / 8;
     let models = &plan.models;
     let read: u64 = views.iter().map(|v| bytes(v.bits(models) + v.inner_bits(models)) + v.resident(models)).sum();
-    leaves + statistics + rows + workers * read
+    let keeps = if let Span::Whole { keeps } = cost.span { keeps } else { 0 };
+    leaves + statistics + rows + workers * read + keeps
 }

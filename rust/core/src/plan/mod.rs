@@ -141,7 +141,7 @@ impl TensorPlan {
     pub fn span(&self) -> u64 {
         match self.action.cost().span {
             Span::Fixed => SPAN,
-            Span::Whole => self.elements().max(1),
+            Span::Whole { .. } => self.elements().max(1),
         }
     }
 

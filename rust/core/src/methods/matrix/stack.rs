@@ -1,0 +1,305 @@
+//! The changes of several models to one matrix, gone over in blocks of the longer side.
+//!
+//! Every method here makes of changes `A_1 .. A_T`, each `long x short`, a result `sum_j (sum_i c_ij A_i) P_j Y_j`: it mixes columns. What
+//! `P` and `Y` are follows from products `A_iᵀ A_j` and of what is projected, which are small, so that nothing as long as the
+//! matrix need be kept. A matrix wider than it is tall is taken transposed; of such a one the changes are kept, in f32, since
+//! its rows lie the other way.
+
+use std::ops::Range;
+
+use faer::{Mat, MatRef};
+
+use crate::kernels::arith::moved;
+use crate::kernels::linalg::{add_gram, add_product, mirror, product};
+use crate::methods::{Halt, Operands, Results};
+
+/// Elements of a block of changes, about: long enough for products to be fast, short beside a matrix.
+const BLOCK: usize = 1 << 20;
+/// Rows that a block has at least, and at most.
+const ROWS: (usize, usize) = (32, 4096);
+
+/// Which combination of the changes: a factor for each model.
+pub type Of = Vec<f64>;
+
+/// Takes blocks of rows: of each combination, and of the base.
+type EachRows<'f> = &'f mut dyn FnMut(&[MatRef<f64>], &[f32]) -> Result<(), Halt>;
+
+/// A combination of the changes, its columns mixed.
+pub struct Term {
+    /// Which combination.
+    pub of: Of,
+    /// How its columns are mixed, `short x k`.
+    pub by: Mat<f64>,
+}
+
+/// A result: the terms side by side, `[A P_1 | A P_2 | ..] Y`; without a `Y` their sum.
+pub struct Mix {
+    /// The terms.
+    pub terms: Vec<Term>,
+    /// How what they give is mixed again, `sum of k x short`.
+    pub again: Option<Mat<f64>>,
+}
+
+impl Mix {
+    /// Nothing at all.
+    pub fn nothing() -> Self {
+        Self { terms: Vec::new(), again: None }
+    }
+
+    /// One combination, its columns mixed.
+    pub fn one(of: Of, by: Mat<f64>) -> Self {
+        Self { terms: vec![Term { of, by }], again: None }
+    }
+}
+
+/// The changes of one matrix.
+pub struct Stack<'a> {
+    read: &'a mut dyn Operands,
+    /// The first element of the matrix in its tensor.
+    start: u64,
+    /// Rows and columns as they are stored.
+    rows: usize,
+    columns: usize,
+    /// The weight of each model's change.
+    weights: &'a [f64],
+    /// The changes of a matrix that is wider than tall, each without its weight.
+    kept: Vec<Vec<f32>>,
+}
+
+/// Rows of a block whose rows have so many elements.
+pub fn block_rows(short: usize) -> usize {
+    (BLOCK / short.max(1)).clamp(ROWS.0, ROWS.1)
+}
+
+impl<'a> Stack<'a> {
+    /// The changes of the `rows x columns` matrix whose first element in its tensor is `start`.
+    ///
+    /// # Errors
+    /// What reading returns.
+    pub fn new(
+        read: &'a mut dyn Operands,
+        start: u64,
+        (rows, columns): (usize, usize),
+        weights: &'a [f64],
+    ) -> Result<Self, Halt> {
+        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new() };
+        if !stack.is_tall() {
+            let mut kept = vec![Vec::with_capacity(rows * columns); weights.len()];
+            stack.read.each(stack.elements(), &mut |tile| {
+                let base = tile.base.unwrap_or_default();
+                for (kept, x) in kept.iter_mut().zip(tile.inputs) {
+                    kept.extend(x.iter().zip(base).map(|(x, b)| x - b));
+                }
+                Ok(())
+            })?;
+            stack.kept = kept;
+        }
+        Ok(stack)
+    }
+
+    fn elements(&self) -> Range<u64> {
+        self.start..self.start + (self.rows * self.columns) as u64
+    }
+
+    /// Whether the longer side is that of the rows, as stored; else all is taken transposed.
+    pub fn is_tall(&self) -> bool {
+        self.rows >= self.columns
+    }
+
+    /// Length of the shorter side.
+    pub fn short(&self) -> usize {
+        self.rows.min(self.columns)
+    }
+
+    /// Number of models.
+    pub fn models(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// The change of one model.
+    pub fn model(&self, i: usize) -> Of {
+        (0..self.models()).map(|j| f64::from(u8::from(i == j))).collect()
+    }
+
+    /// The sum of all changes, times a factor.
+    pub fn sum(&self, factor: f64) -> Of {
+        vec![factor; self.models()]
+    }
+
+    /// Calls `f` with blocks of these combinations, in order, each `b x short`.
+    pub fn each(&mut self, of: &[Of], f: &mut dyn FnMut(&[MatRef<f64>]) -> Result<(), Halt>) -> Result<(), Halt> {
+        let of = self.weighted(of);
+        if self.is_tall() {
+            self.each_tall(&of, &mut |blocks, _| f(blocks))
+        } else {
+            self.each_wide(&of, &mut |_, _, blocks| f(blocks))
+        }
+    }
+
+    fn weighted(&self, of: &[Of]) -> Vec<Of> {
+        of.iter().map(|c| c.iter().zip(self.weights).map(|(c, w)| c * w).collect()).collect()
+    }
+
+    /// Blocks of rows as they are stored, each with the base's.
+    fn each_tall(&mut self, of: &[Of], f: EachRows) -> Result<(), Halt> {
+        let (short, most) = (self.columns, block_rows(self.columns).min(self.rows));
+        let mut blocks = vec![vec![0.0; most * short]; of.len()];
+        let mut bases: Vec<f32> = Vec::with_capacity(most * short);
+        let (elements, mut left) = (self.elements(), self.rows * self.columns);
+        self.read.each(elements, &mut |tile| {
+            let base = tile.base.unwrap_or_default();
+            let mut at = 0;
+            while at < base.len() {
+                let filled = bases.len();
+                let len = (base.len() - at).min(most * short - filled);
+                let own = &base[at..at + len];
+                for (block, of) in blocks.iter_mut().zip(of) {
+                    let out = &mut block[filled..filled + len];
+                    out.fill(0.0);
+                    for (x, c) in tile.inputs.iter().zip(of).filter(|(_, c)| **c != 0.0) {
+                        let changed = x[at..at + len].iter().zip(own);
+                        out.iter_mut().zip(changed).for_each(|(o, (x, b))| *o += c * (f64::from(*x) - f64::from(*b)));
+                    }
+                }
+                bases.extend_from_slice(own);
+                (at, left) = (at + len, left - len);
+                if bases.len() == most * short || left == 0 {
+                    let b = bases.len() / short;
+                    f(&views(&blocks, b, short, true), &bases)?;
+                    bases.clear();
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Blocks of columns of what is kept, transposed.
+    fn each_wide(
+        &mut self,
+        of: &[Of],
+        f: &mut dyn FnMut(&mut [Vec<f32>], usize, &[MatRef<f64>]) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
+        let (long, short) = (self.columns, self.rows);
+        let most = block_rows(short).min(long);
+        let mut blocks = vec![vec![0.0; most * short]; of.len()];
+        for first in (0..long).step_by(most) {
+            let b = most.min(long - first);
+            for (block, of) in blocks.iter_mut().zip(of) {
+                for (row, out) in block[..b * short].chunks_mut(b).enumerate() {
+                    out.fill(0.0);
+                    for (kept, c) in self.kept.iter().zip(of).filter(|(_, c)| **c != 0.0) {
+                        let own = &kept[row * long + first..][..b];
+                        out.iter_mut().zip(own).for_each(|(o, d)| *o += c * f64::from(*d));
+                    }
+                }
+            }
+            f(&mut self.kept, first, &views(&blocks, b, short, false))?;
+        }
+        Ok(())
+    }
+
+    /// `Aᵀ A` of a combination.
+    pub fn gram(&mut self, of: Of) -> Result<Mat<f64>, Halt> {
+        let mut out = Mat::zeros(self.short(), self.short());
+        self.each(&[of], &mut |blocks| {
+            add_gram(&mut out, blocks[0]);
+            Ok(())
+        })?;
+        mirror(&mut out);
+        Ok(out)
+    }
+
+    /// `Aᵀ B` of two combinations, the columns of `A` mixed before.
+    pub fn cross(&mut self, a: &Term, of: Of) -> Result<Mat<f64>, Halt> {
+        let mut out = Mat::zeros(a.by.ncols(), self.short());
+        self.each(&[a.of.clone(), of], &mut |blocks| {
+            let mixed = product(blocks[0], a.by.as_ref());
+            add_product(out.as_mut(), mixed.transpose(), blocks[1]);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// The Gram matrix of terms side by side.
+    pub fn joint(&mut self, terms: &[Term]) -> Result<Mat<f64>, Halt> {
+        let width = terms.iter().map(|t| t.by.ncols()).sum();
+        let mut out = Mat::zeros(width, width);
+        self.each(&ofs(terms), &mut |blocks| {
+            add_gram(&mut out, side_by_side(terms, blocks, width).as_ref());
+            Ok(())
+        })?;
+        mirror(&mut out);
+        Ok(out)
+    }
+
+    /// Writes base + `factor` times a result.
+    pub fn write(mut self, mix: &Mix, factor: f64, write: &mut dyn Results) -> Result<(), Halt> {
+        if mix.terms.is_empty() {
+            return self.read.each(self.elements(), &mut |tile| write.push(tile.base.unwrap_or_default()));
+        }
+        let width = mix.terms.iter().map(|t| t.by.ncols()).sum();
+        let made = |blocks: &[MatRef<f64>]| match &mix.again {
+            Some(again) => product(side_by_side(&mix.terms, blocks, width).as_ref(), again.as_ref()),
+            None => {
+                let mut out = Mat::zeros(blocks[0].nrows(), blocks[0].ncols());
+                mix.terms.iter().zip(blocks).for_each(|(t, b)| add_product(out.as_mut(), *b, t.by.as_ref()));
+                out
+            }
+        };
+        let of = self.weighted(&ofs(&mix.terms));
+        let mut out = Vec::new();
+        if self.is_tall() {
+            return self.each_tall(&of, &mut |blocks, bases| {
+                let (x, short) = (made(blocks), blocks[0].ncols());
+                out.clear();
+                let at = |i: usize| x[(i / short, i % short)];
+                out.extend(bases.iter().enumerate().map(|(i, b)| moved(*b, factor * at(i))));
+                write.push(&out)
+            });
+        }
+        let long = self.columns;
+        self.each_wide(&of, &mut |kept, first, blocks| {
+            let x = made(blocks);
+            // What is made of a block takes its place in the first change: nothing reads it again.
+            for (row, column) in x.col_iter().enumerate() {
+                let own = &mut kept[0][row * long + first..][..x.nrows()];
+                own.iter_mut().zip(column.iter()).for_each(|(o, v)| *o = (factor * v) as f32);
+            }
+            Ok(())
+        })?;
+        let (elements, mut change) = (self.elements(), self.kept[0].iter());
+        self.read.each(elements, &mut |tile| {
+            let base = tile.base.unwrap_or_default();
+            out.clear();
+            out.extend(base.iter().zip(&mut change).map(|(b, d)| moved(*b, f64::from(*d))));
+            write.push(&out)
+        })
+    }
+}
+
+/// Blocks as matrices of `rows x columns`, by rows or by columns.
+fn views(blocks: &[Vec<f64>], rows: usize, columns: usize, by_rows: bool) -> Vec<MatRef<'_, f64>> {
+    let own = blocks.iter().map(|block| &block[..rows * columns]);
+    if by_rows {
+        own.map(|b| MatRef::from_row_major_slice(b, rows, columns)).collect()
+    } else {
+        own.map(|b| MatRef::from_column_major_slice(b, rows, columns)).collect()
+    }
+}
+
+fn ofs(terms: &[Term]) -> Vec<Of> {
+    terms.iter().map(|t| t.of.clone()).collect()
+}
+
+/// What the terms make of a block each, side by side.
+fn side_by_side(terms: &[Term], blocks: &[MatRef<f64>], width: usize) -> Mat<f64> {
+    let mut out = Mat::zeros(blocks[0].nrows(), width);
+    let mut at = 0;
+    for (term, block) in terms.iter().zip(blocks) {
+        let k = term.by.ncols();
+        let part = out.as_mut().subcols_mut(at, k);
+        add_product(part, *block, term.by.as_ref());
+        at += k;
+    }
+    out
+}
