@@ -67,6 +67,17 @@ def test_regmean_solves_the_least_squares() -> None:
     assert close(spectral.regmean(tasks, grams=[x.T @ x for x in inputs], alpha=1.0), expected)
 
 
+def test_regmean_with_little_data_stays_near_the_mean() -> None:
+    """alpha 1 and fewer samples than inputs: the fit of least change from the mean, inputs at unit energy."""
+    rng = np.random.default_rng(4)
+    tasks, inputs = random((5, 8), 2), [rng.standard_normal((2, 8)) * np.logspace(0, 2, 8) for _ in range(2)]
+    data, mean = np.vstack(inputs), np.mean(tasks, axis=0)
+    scale = np.sqrt(np.sum(data**2, axis=0))
+    targets = np.vstack([x @ (t - mean).T for x, t in zip(inputs, tasks, strict=True)])
+    expected = mean + (np.linalg.pinv(data / scale) @ targets).T / scale
+    assert close(spectral.regmean(tasks, grams=[x.T @ x for x in inputs], alpha=1.0), expected, 1e-7)
+
+
 def test_regmean_without_data_is_the_mean() -> None:
     """Inputs that never fire keep the mean; so do Gram matrices of zeros; weights below zero are refused."""
     tasks = random((5, 4), 2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ..reference import spectral
-from ..reference.spectral.common import Matrix
+from ..reference.spectral.common import Matrix, signed
 from ..reference.spectral.isotropic import split
 from ..reference.spectral.opcm import accumulated
 from ..reference.spectral.star import kept_rank
@@ -185,6 +185,13 @@ def test_star_keeps_the_smallest_rank_that_reaches_eta(eta: float, rank: int) ->
     assert close(spectral.star([np.diag([5.0, 3.0, 1.5, 0.5])], eta=eta), expected)
 
 
+@pytest.mark.parametrize("size", range(3, 20))
+def test_star_counts_equal_values_exactly(size: int) -> None:
+    """Sums that rounding leaves just short of eta count: j of n equal values are j / n of their sum."""
+    for j in range(1, size + 1):
+        assert kept_rank(np.full(size, 0.1), 100.0 * j / size) == j
+
+
 @pytest.mark.parametrize("method", [spectral.knots, spectral.core_space])
 @shaped
 def test_shared_bases_with_the_mean_are_the_mean(method: object, shape: tuple[int, int]) -> None:
@@ -203,6 +210,20 @@ def test_shared_bases_merge_coordinates() -> None:
     tasks = [np.diag([3.0, 1.0]), np.diag([-5.0, 0.5])]
     assert close(spectral.knots(tasks, inner=top), np.diag([5.0, 1.0]))
     assert close(spectral.core_space(tasks, inner=top), np.diag([5.0, 1.0]))
+
+
+def test_shared_bases_have_fixed_signs() -> None:
+    """The entry of largest magnitude of a basis vector is positive, so a merge that sees signs is defined."""
+
+    def highest(tasks: list[Matrix]) -> Matrix:
+        return np.asarray(np.max(tasks, axis=0), dtype=np.float64)
+
+    basis = signed(np.asarray([[0.6, -1.0], [-0.8, 0.0]]))
+    assert close(basis, two_by_two([[-0.6, 1.0], [0.8, 0.0]]))
+    tasks = [np.diag([-3.0, 1.0]), np.diag([-5.0, 0.5])]
+    assert close(spectral.knots(tasks, inner=highest), np.diag([-3.0, 1.0]))
+    assert close(spectral.knots([-x for x in tasks], inner=highest), np.diag([5.0, -0.5]))
+    assert close(spectral.core_space(tasks, inner=highest), np.diag([-3.0, 1.0]))
 
 
 def test_core_space_of_adapters_is_lossless() -> None:

@@ -31,7 +31,7 @@ def regmean(
     """lam * (sum w_i delta_i G_i)(sum w_i G_i)^-1, G_i (n, n) = XtX of the layer's inputs, off-diagonals * alpha.
 
     Written as mean + R S^-1 with R = sum w_i (delta_i - mean) G_i, S = sum w_i G_i and the weighted mean: the same
-    where S has an inverse, and the mean in directions without data. S is inverted as D C^+ D with D = diag(S)^-1/2
+    where S has an inverse, and the least change from the mean elsewhere. S is inverted as D C^+ D with D = diag(S)^-1/2
     and C = D S D (ones on the diagonal, eigenvalues of at least 1 - alpha): inputs that are always zero are left
     out, and eigenvalues below 1e-7 of the largest. Weights are those of the data (how often it was seen), so they
     are not below zero and do not scale one task's result. No Gram matrices, or vectors: the weighted mean.
