@@ -40,7 +40,16 @@ pub static METHODS: &[&dyn Method] = &[
     &arcee::ArceeFusion,
     &fisher::Fisher,
     &matrix::TSVM,
+    &matrix::TSVM_REWEIGHTED,
     &matrix::ISO_C,
+    &matrix::ISO_CTS,
+    &matrix::STAR,
+    &matrix::CART,
+    &matrix::WUDI,
+    &matrix::SWUDI,
+    &matrix::OPCM,
+    &matrix::RESMERGE,
+    &matrix::DC_MERGE,
 ];
 
 /// Copies of one model, cast or scaled.

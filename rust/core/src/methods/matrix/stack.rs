@@ -21,18 +21,31 @@ const ROWS: (usize, usize) = (32, 4096);
 /// Which combination of the changes: a factor for each model.
 pub type Of = Vec<f64>;
 
+/// Takes blocks of combinations.
+pub type EachBlock<'f> = &'f mut dyn FnMut(&[MatRef<f64>]) -> Result<(), Halt>;
+/// Takes blocks of columns, transposed, the number of the first, and what they were made of.
+type EachColumns<'f> = &'f mut dyn FnMut(&mut [Vec<f32>], usize, &[MatRef<f64>]) -> Result<(), Halt>;
 /// Takes blocks of rows: of each combination, and of the base.
 type EachRows<'f> = &'f mut dyn FnMut(&[MatRef<f64>], &[f32]) -> Result<(), Halt>;
 
-/// A combination of the changes, its columns mixed.
+/// A sum of combinations of the changes, the columns of each mixed.
 pub struct Term {
-    /// Which combination.
-    pub of: Of,
-    /// How its columns are mixed, `short x k`.
-    pub by: Mat<f64>,
+    /// Which combination, and how its columns are mixed, `short x k`.
+    pub parts: Vec<(Of, Mat<f64>)>,
 }
 
-/// A result: the terms side by side, `[A P_1 | A P_2 | ..] Y`; without a `Y` their sum.
+impl Term {
+    /// One combination, its columns mixed.
+    pub fn one(of: Of, by: Mat<f64>) -> Self {
+        Self { parts: vec![(of, by)] }
+    }
+
+    fn width(&self) -> usize {
+        self.parts.first().map_or(0, |(_, by)| by.ncols())
+    }
+}
+
+/// A result: the terms side by side, mixed `again`; without that the one term there is.
 pub struct Mix {
     /// The terms.
     pub terms: Vec<Term>,
@@ -46,9 +59,9 @@ impl Mix {
         Self { terms: Vec::new(), again: None }
     }
 
-    /// One combination, its columns mixed.
-    pub fn one(of: Of, by: Mat<f64>) -> Self {
-        Self { terms: vec![Term { of, by }], again: None }
+    /// A sum of combinations, their columns mixed.
+    pub fn sum(parts: Vec<(Of, Mat<f64>)>) -> Self {
+        Self { terms: vec![Term { parts }], again: None }
     }
 }
 
@@ -64,6 +77,8 @@ pub struct Stack<'a> {
     weights: &'a [f64],
     /// The changes of a matrix that is wider than tall, each without its weight.
     kept: Vec<Vec<f32>>,
+    /// Whether this is a tensor of one dimension, or one that is none of a layer's, as one row.
+    vector: bool,
 }
 
 /// Rows of a block whose rows have so many elements.
@@ -81,8 +96,9 @@ impl<'a> Stack<'a> {
         start: u64,
         (rows, columns): (usize, usize),
         weights: &'a [f64],
+        vector: bool,
     ) -> Result<Self, Halt> {
-        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new() };
+        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new(), vector };
         if !stack.is_tall() {
             let mut kept = vec![Vec::with_capacity(rows * columns); weights.len()];
             stack.read.each(stack.elements(), &mut |tile| {
@@ -111,6 +127,21 @@ impl<'a> Stack<'a> {
         self.rows.min(self.columns)
     }
 
+    /// Length of the longer side.
+    pub fn long(&self) -> usize {
+        self.rows.max(self.columns)
+    }
+
+    /// Number of elements.
+    pub fn elements_count(&self) -> f64 {
+        (self.rows * self.columns) as f64
+    }
+
+    /// Whether it is no matrix, but all elements of a tensor in one row.
+    pub fn is_vector(&self) -> bool {
+        self.vector
+    }
+
     /// Number of models.
     pub fn models(&self) -> usize {
         self.weights.len()
@@ -127,12 +158,17 @@ impl<'a> Stack<'a> {
     }
 
     /// Calls `f` with blocks of these combinations, in order, each `b x short`.
-    pub fn each(&mut self, of: &[Of], f: &mut dyn FnMut(&[MatRef<f64>]) -> Result<(), Halt>) -> Result<(), Halt> {
+    pub fn each(&mut self, of: &[Of], f: EachBlock) -> Result<(), Halt> {
         let of = self.weighted(of);
+        self.each_plain(&of, f)
+    }
+
+    /// The same of the changes without their weights.
+    pub fn each_plain(&mut self, of: &[Of], f: EachBlock) -> Result<(), Halt> {
         if self.is_tall() {
-            self.each_tall(&of, &mut |blocks, _| f(blocks))
+            self.each_tall(of, &mut |blocks, _| f(blocks))
         } else {
-            self.each_wide(&of, &mut |_, _, blocks| f(blocks))
+            self.each_wide(of, &mut |_, _, blocks| f(blocks))
         }
     }
 
@@ -174,11 +210,7 @@ impl<'a> Stack<'a> {
     }
 
     /// Blocks of columns of what is kept, transposed.
-    fn each_wide(
-        &mut self,
-        of: &[Of],
-        f: &mut dyn FnMut(&mut [Vec<f32>], usize, &[MatRef<f64>]) -> Result<(), Halt>,
-    ) -> Result<(), Halt> {
+    fn each_wide(&mut self, of: &[Of], f: EachColumns) -> Result<(), Halt> {
         let (long, short) = (self.columns, self.rows);
         let most = block_rows(short).min(long);
         let mut blocks = vec![vec![0.0; most * short]; of.len()];
@@ -209,12 +241,12 @@ impl<'a> Stack<'a> {
         Ok(out)
     }
 
-    /// `Aᵀ B` of two combinations, the columns of `A` mixed before.
+    /// `Aᵀ B` of a term and a combination.
     pub fn cross(&mut self, a: &Term, of: Of) -> Result<Mat<f64>, Halt> {
-        let mut out = Mat::zeros(a.by.ncols(), self.short());
-        self.each(&[a.of.clone(), of], &mut |blocks| {
-            let mixed = product(blocks[0], a.by.as_ref());
-            add_product(out.as_mut(), mixed.transpose(), blocks[1]);
+        let (mut needed, mut out) = (Needed::of(std::slice::from_ref(a)), Mat::zeros(a.width(), self.short()));
+        let last = needed.index(&of);
+        self.each(&needed.of.clone(), &mut |blocks| {
+            add_product(out.as_mut(), needed.made(blocks).transpose(), blocks[last]);
             Ok(())
         })?;
         Ok(out)
@@ -222,10 +254,10 @@ impl<'a> Stack<'a> {
 
     /// The Gram matrix of terms side by side.
     pub fn joint(&mut self, terms: &[Term]) -> Result<Mat<f64>, Halt> {
-        let width = terms.iter().map(|t| t.by.ncols()).sum();
-        let mut out = Mat::zeros(width, width);
-        self.each(&ofs(terms), &mut |blocks| {
-            add_gram(&mut out, side_by_side(terms, blocks, width).as_ref());
+        let needed = Needed::of(terms);
+        let mut out = Mat::zeros(needed.width(), needed.width());
+        self.each(&needed.of, &mut |blocks| {
+            add_gram(&mut out, needed.made(blocks).as_ref());
             Ok(())
         })?;
         mirror(&mut out);
@@ -237,16 +269,12 @@ impl<'a> Stack<'a> {
         if mix.terms.is_empty() {
             return self.read.each(self.elements(), &mut |tile| write.push(tile.base.unwrap_or_default()));
         }
-        let width = mix.terms.iter().map(|t| t.by.ncols()).sum();
-        let made = |blocks: &[MatRef<f64>]| match &mix.again {
-            Some(again) => product(side_by_side(&mix.terms, blocks, width).as_ref(), again.as_ref()),
-            None => {
-                let mut out = Mat::zeros(blocks[0].nrows(), blocks[0].ncols());
-                mix.terms.iter().zip(blocks).for_each(|(t, b)| add_product(out.as_mut(), *b, t.by.as_ref()));
-                out
-            }
+        let needed = Needed::of(&mix.terms);
+        let made = |blocks: &[MatRef<f64>]| {
+            let once = needed.made(blocks);
+            mix.again.as_ref().map_or(once.clone(), |again| product(once.as_ref(), again.as_ref()))
         };
-        let of = self.weighted(&ofs(&mix.terms));
+        let of = self.weighted(&needed.of);
         let mut out = Vec::new();
         if self.is_tall() {
             return self.each_tall(&of, &mut |blocks, bases| {
@@ -287,19 +315,45 @@ fn views(blocks: &[Vec<f64>], rows: usize, columns: usize, by_rows: bool) -> Vec
     }
 }
 
-fn ofs(terms: &[Term]) -> Vec<Of> {
-    terms.iter().map(|t| t.of.clone()).collect()
+/// Which combinations terms are made of.
+struct Needed<'t> {
+    terms: &'t [Term],
+    of: Vec<Of>,
 }
 
-/// What the terms make of a block each, side by side.
-fn side_by_side(terms: &[Term], blocks: &[MatRef<f64>], width: usize) -> Mat<f64> {
-    let mut out = Mat::zeros(blocks[0].nrows(), width);
-    let mut at = 0;
-    for (term, block) in terms.iter().zip(blocks) {
-        let k = term.by.ncols();
-        let part = out.as_mut().subcols_mut(at, k);
-        add_product(part, *block, term.by.as_ref());
-        at += k;
+impl<'t> Needed<'t> {
+    fn of(terms: &'t [Term]) -> Self {
+        let mut needed = Self { terms, of: Vec::new() };
+        terms.iter().flat_map(|t| &t.parts).for_each(|(of, _)| {
+            needed.index(of);
+        });
+        needed
     }
-    out
+
+    /// Where a combination stands among all, to which it is added if need be.
+    fn index(&mut self, of: &Of) -> usize {
+        let found = self.of.iter().position(|o| o == of);
+        found.unwrap_or_else(|| {
+            self.of.push(of.clone());
+            self.of.len() - 1
+        })
+    }
+
+    fn width(&self) -> usize {
+        self.terms.iter().map(Term::width).sum()
+    }
+
+    /// What the terms make of a block of each combination, side by side.
+    fn made(&self, blocks: &[MatRef<f64>]) -> Mat<f64> {
+        let mut out = Mat::zeros(blocks[0].nrows(), self.width());
+        let mut at = 0;
+        for term in self.terms {
+            for (of, by) in &term.parts {
+                let block = self.of.iter().position(|o| o == of).map_or(blocks[0], |i| blocks[i]);
+                add_product(out.as_mut().subcols_mut(at, by.ncols()), block, by.as_ref());
+            }
+            at += term.width();
+        }
+        out
+    }
 }
