@@ -6,11 +6,10 @@ use std::sync::OnceLock;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::chunks::Buffers;
-use super::output::Output;
+use super::output::{Output, Pool};
 use super::queue::Task;
 use super::rounded::Rounded;
 use super::tiles::{Inputs, Pass, Scratch};
-use super::worker::Worker;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen};
 use crate::methods::{EachTile, Halt, Operands, Results};
@@ -87,36 +86,39 @@ impl Results for Writing<'_> {
     }
 }
 
-impl Worker<'_> {
-    /// Has the kernel go over the tensor and writes what it makes of it.
-    ///
-    /// # Errors
-    /// [`Error::Data`] naming the tensor if its data do not allow it; as the other steps.
-    pub(super) fn whole(&self, task: &Task, t: &TensorPlan, scratch: &mut Scratch) -> Result<()> {
-        let lock = task.job.kernel.read();
-        let Some(kernel) = lock.as_ref() else { return Err(Error::bug(format!("`{}` has no method", t.name))) };
-        let element = Element::need(t.dtype)?;
-        self.ahead.took();
-        let Scratch { buffers, wide, .. } = scratch;
-        let mut read = Reading { inputs: self.inputs, tensor: t, scratch: (buffers, wide), wrong: None };
-        // First of all in order, whatever the kernel will go over: what is digested and checked.
-        let pass = pass(t, 0..t.elements(), true);
-        let digests = self.inputs.tiles(&pass, (&mut *read.scratch.0, &mut *read.scratch.1), |_, _| Ok(()))?;
-        let none = 0..0;
-        let out = Output::new(&self.pool, self.inputs.progress, &task.job, t, &none, 0);
-        let mut write = Writing { rounded: Rounded::new(self.inputs, t, element, out, 0), wrong: None };
-        let made = self.crew.pool()?.install(|| kernel.whole(&mut read, &mut write));
-        let found = match (made, read.wrong, write.wrong) {
-            (Ok(found), ..) => found,
-            (Err(Halt::Failed(problem)), ..) => return Err(Error::data(&t.name, problem)),
-            (Err(Halt::Stopped), Some(e), _) | (Err(Halt::Stopped), None, Some(e)) => return Err(e),
-            (Err(Halt::Stopped), None, None) => return Err(Error::Interrupted),
-        };
-        task.job.tell(found);
-        for (i, leaves) in digests.iter().enumerate() {
-            task.job.digested(i + 1, task.span, leaves);
-        }
-        task.job.digested(0, task.span, &write.rounded.finish()?);
-        Ok(())
+/// Has the kernel of a task go over its tensor, and writes what it makes of it.
+///
+/// # Errors
+/// [`Error::Data`] naming the tensor if its data do not allow it; input that cannot be read or is not finite.
+pub fn make(
+    inputs: Inputs,
+    crew: &Crew,
+    pool: &Pool,
+    task: &Task,
+    t: &TensorPlan,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let lock = task.job.kernel.read();
+    let Some(kernel) = lock.as_ref() else { return Err(Error::bug(format!("`{}` has no method", t.name))) };
+    let element = Element::need(t.dtype)?;
+    let Scratch { buffers, wide, .. } = scratch;
+    // First of all in order, whatever the kernel will go over: what is digested and checked.
+    let digests = inputs.tiles(&pass(t, 0..t.elements(), true), (&mut *buffers, &mut *wide), |_, _| Ok(()))?;
+    let mut read = Reading { inputs, tensor: t, scratch: (buffers, wide), wrong: None };
+    let none = 0..0;
+    let out = Output::new(pool, inputs.progress, &task.job, t, &none, 0);
+    let mut write = Writing { rounded: Rounded::new(inputs, t, element, out, 0), wrong: None };
+    let made = crew.pool()?.install(|| kernel.whole(&mut read, &mut write));
+    let found = match (made, read.wrong, write.wrong) {
+        (Ok(found), ..) => found,
+        (Err(Halt::Failed(problem)), ..) => return Err(Error::data(&t.name, problem)),
+        (Err(Halt::Stopped), Some(e), _) | (Err(Halt::Stopped), None, Some(e)) => return Err(e),
+        (Err(Halt::Stopped), None, None) => return Err(Error::Interrupted),
+    };
+    task.job.tell(found);
+    for (i, leaves) in digests.iter().enumerate() {
+        task.job.digested(i + 1, task.span, leaves);
     }
+    task.job.digested(0, task.span, &write.rounded.finish()?);
+    Ok(())
 }

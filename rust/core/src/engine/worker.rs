@@ -10,7 +10,7 @@ use super::output::{Output, Pool};
 use super::queue::Task;
 use super::rounded::Rounded;
 use super::tiles::{Inputs, Pass, Scratch, overlap};
-use super::whole::Crew;
+use super::whole::{self, Crew};
 use crate::digest::Leaves;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -54,7 +54,8 @@ impl Worker<'_> {
             }
             (Action::Compute { .. }, Step::Scan(n)) => self.scan(task, t, n == 0, scratch),
             (Action::Compute { cost: Cost { span: Span::Whole { .. }, .. }, .. }, Step::Apply) => {
-                self.whole(task, t, scratch).map(|()| None)
+                self.ahead.took();
+                whole::make(self.inputs, self.crew, &self.pool, task, t, scratch).map(|()| None)
             }
             (Action::Compute { .. }, Step::Apply) => self.apply(task, t, scratch).map(|()| None),
         };

@@ -46,8 +46,8 @@ const CUT: f64 = 1e-5;
 enum Vectors {
     /// The mean of the changes.
     Mean,
-    /// They are a matrix of one row.
-    Rows,
+    /// They are a matrix of one column.
+    Columns,
 }
 
 /// The matrices that a tensor is: their number, rows and columns; none for what has no two sides.
@@ -69,9 +69,10 @@ impl Method for Matrix {
         let (weights, factor) = (params.numbers("weight"), params.number("lambda"));
         let inside = params.layered || params.word("outside") == "matrix";
         let found = if inside { matrices(shape) } else { None };
-        let row = || (self.vectors == Vectors::Rows).then(|| (1, 1, shape.iter().product())).filter(|(.., n)| *n > 0);
+        let column =
+            || (self.vectors == Vectors::Columns).then(|| (1, shape.iter().product(), 1)).filter(|(_, n, _)| *n > 0);
         let vector = found.is_none();
-        let Some((count, rows, columns)) = found.or_else(row) else {
+        let Some((count, rows, columns)) = found.or_else(column) else {
             let factor = factor / weights.len().max(1) as f64;
             return Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
                 let Some(base) = tile.base else { return };

@@ -213,7 +213,7 @@ pub(in crate::methods) static OPCM: Matrix = Matrix {
     },
     make: opcm::opcm,
     squares: |models| 7 + models,
-    vectors: Vectors::Rows,
+    vectors: Vectors::Columns,
 };
 
 pub(in crate::methods) static RESMERGE: Matrix = Matrix {

@@ -77,7 +77,7 @@ pub struct Stack<'a> {
     weights: &'a [f64],
     /// The changes of a matrix that is wider than tall, each without its weight.
     kept: Vec<Vec<f32>>,
-    /// Whether this is a tensor of one dimension, or one that is none of a layer's, as one row.
+    /// Whether this is a tensor of one dimension, or one that is none of a layer's, as one column.
     vector: bool,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Stack<'a> {
         (self.rows * self.columns) as f64
     }
 
-    /// Whether it is no matrix, but all elements of a tensor in one row.
+    /// Whether it is no matrix, but all elements of a tensor in one column.
     pub fn is_vector(&self) -> bool {
         self.vector
     }
