@@ -15,6 +15,7 @@ use crate::digest::Leaves;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen};
+use crate::kernels::search::sampled;
 use crate::methods::{Cost, Kernel, Span, Stats, Tile};
 use crate::plan::{Action, TensorPlan, budget};
 use crate::sizes::TILE;
@@ -212,21 +213,6 @@ impl Worker<'_> {
             ),
         )
     }
-}
-
-/// Places of a span that a sample is of, evenly spread, and elements of each: a place costs a microsecond, and neighbours are alike.
-const PLACES: u64 = 64;
-const PLACE: u64 = 256;
-
-/// The ranges of a sample of a range; all of it if it is short.
-pub fn sampled(own: &Range<u64>) -> Vec<Range<u64>> {
-    let step = (own.end - own.start) / PLACES;
-    if step <= 2 * PLACE {
-        return vec![own.clone()];
-    }
-    // Not at the same column of every row.
-    let at = |i: u64| own.start + i * step + i.wrapping_mul(0x9e37_79b9) % (step - PLACE);
-    (0..PLACES).map(|i| at(i)..at(i) + PLACE).collect()
 }
 
 /// Scans the units that begin in a range.

@@ -50,6 +50,8 @@ pub static METHODS: &[&dyn Method] = &[
     &matrix::OPCM,
     &matrix::RESMERGE,
     &matrix::DC_MERGE,
+    &matrix::KNOTS,
+    &matrix::CORE_SPACE,
 ];
 
 /// Copies of one model, cast or scaled.

@@ -3,7 +3,9 @@
 //! A method is a function from a [`stack::Stack`] of changes to a [`stack::Mix`] of them. Stacked experts (three dimensions) are a
 //! matrix each; any other tensor, which has no two sides, gets the mean of the changes.
 
+mod aligned;
 mod dc_merge;
+mod inner;
 mod iso;
 mod opcm;
 mod registry;
@@ -47,7 +49,9 @@ enum Vectors {
     /// The mean of the changes.
     Mean,
     /// They are a matrix of one column.
-    Columns,
+    Column,
+    /// They are a matrix of one row.
+    Row,
 }
 
 /// The matrices that a tensor is: their number, rows and columns; none for what has no two sides.
@@ -69,10 +73,14 @@ impl Method for Matrix {
         let (weights, factor) = (params.numbers("weight"), params.number("lambda"));
         let inside = params.layered || params.word("outside") == "matrix";
         let found = if inside { matrices(shape) } else { None };
-        let column =
-            || (self.vectors == Vectors::Columns).then(|| (1, shape.iter().product(), 1)).filter(|(_, n, _)| *n > 0);
+        let all: u64 = shape.iter().product();
+        let flat = || match self.vectors {
+            Vectors::Mean => None,
+            Vectors::Column => Some((1, all, 1)).filter(|_| all > 0),
+            Vectors::Row => Some((1, 1, all)).filter(|_| all > 0),
+        };
         let vector = found.is_none();
-        let Some((count, rows, columns)) = found.or_else(column) else {
+        let Some((count, rows, columns)) = found.or_else(flat) else {
             let factor = factor / weights.len().max(1) as f64;
             return Ok(Box::new(Element(move |tile: &Tile, out: &mut [f32]| {
                 let Some(base) = tile.base else { return };

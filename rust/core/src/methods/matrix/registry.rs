@@ -1,6 +1,6 @@
 //! What the matrix methods say of themselves.
 
-use super::{Matrix, Vectors, dc_merge, iso, opcm, resmerge, spectrum, tsvm, wudi};
+use super::{Matrix, Vectors, aligned, dc_merge, inner, iso, opcm, resmerge, spectrum, tsvm, wudi};
 use crate::methods::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, SHARE, Spec};
 
 const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0));
@@ -213,7 +213,7 @@ pub(in crate::methods) static OPCM: Matrix = Matrix {
     },
     make: opcm::opcm,
     squares: |models| 7 + models,
-    vectors: Vectors::Columns,
+    vectors: Vectors::Column,
 };
 
 pub(in crate::methods) static RESMERGE: Matrix = Matrix {
@@ -256,4 +256,53 @@ pub(in crate::methods) static DC_MERGE: Matrix = Matrix {
     make: dc_merge::dc_merge,
     squares: |models| 10 + models,
     vectors: Vectors::Mean,
+};
+
+/// Those of the methods that merge in another basis.
+const ALIGNED: [Parameter; 7] = [
+    WEIGHT,
+    Parameter::shared(
+        "inner",
+        "the method that merges the coordinates, with its defaults but for what is set here",
+        Kind::Choice { words: inner::WORDS },
+        Default::Word("mean"),
+    ),
+    Parameter::each("density", "inner: share of the coordinates that is kept", SHARE, Default::Number(1.0)),
+    Parameter::each("gamma", "inner breadcrumbs: share of the largest that is dropped", SHARE, Default::Number(0.01)),
+    Parameter::each(
+        "epsilon",
+        "inner della: probabilities of keeping run from density - epsilon to density + epsilon",
+        SHARE,
+        Default::Number(0.15),
+    ),
+    outside("matrix"),
+    LAMBDA,
+];
+
+const fn aligned(name: &'static str, summary: &'static str, formula: &'static str, paper: &'static str) -> Spec {
+    Spec { name, summary, formula, paper, parameters: &ALIGNED, homogeneous: false, ..SPEC }
+}
+
+pub(in crate::methods) static KNOTS: Matrix = Matrix {
+    spec: aligned(
+        "knots",
+        "merge by another method along the left singular vectors of all tasks side by side",
+        "base + lambda U inner(U^T d_1, .., U^T d_T), U the left singular vectors of [d_1 | .. | d_T]",
+        "Stoica et al., Model merging with SVD to tie the KnOTS, arXiv 2410.19735",
+    ),
+    make: aligned::knots,
+    squares: |models| 6 * models * models + models,
+    vectors: Vectors::Row,
+};
+
+pub(in crate::methods) static CORE_SPACE: Matrix = Matrix {
+    spec: aligned(
+        "core_space",
+        "merge by another method along what the columns, and the rows, of all tasks span",
+        "base + lambda U inner(U^T d_i V) V^T, U the left singular vectors of [d_1 | .. | d_T], V the right ones of [d_1; ..; d_T]",
+        "Panariello et al., Accurate and efficient low-rank model merging in core space, arXiv 2509.17786; there of adapters alone",
+    ),
+    make: aligned::core_space,
+    squares: |models| 6 * models * models + 2 * models + 4,
+    vectors: Vectors::Row,
 };

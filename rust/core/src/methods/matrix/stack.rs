@@ -45,23 +45,33 @@ impl Term {
     }
 }
 
-/// A result: the terms side by side, mixed `again`; without that the one term there is.
-pub struct Mix {
-    /// The terms.
-    pub terms: Vec<Term>,
-    /// How what they give is mixed again, `sum of k x short`.
-    pub again: Option<Mat<f64>>,
+/// A result.
+pub enum Mix {
+    /// The terms side by side, mixed `again`; without that the one term there is.
+    Of {
+        /// The terms.
+        terms: Vec<Term>,
+        /// How what they give is mixed again, `sum of k x short`.
+        again: Option<Mat<f64>>,
+    },
+    /// Of a matrix that is taken transposed: what was made of it along a basis of its shorter side.
+    Turned {
+        /// By rows, `k x long`.
+        merged: Vec<f32>,
+        /// The basis, `short x k`.
+        basis: Mat<f64>,
+    },
 }
 
 impl Mix {
     /// Nothing at all.
     pub fn nothing() -> Self {
-        Self { terms: Vec::new(), again: None }
+        Self::Of { terms: Vec::new(), again: None }
     }
 
     /// A sum of combinations, their columns mixed.
     pub fn sum(parts: Vec<(Of, Mat<f64>)>) -> Self {
-        Self { terms: vec![Term { parts }], again: None }
+        Self::Of { terms: vec![Term { parts }], again: None }
     }
 }
 
@@ -79,6 +89,8 @@ pub struct Stack<'a> {
     kept: Vec<Vec<f32>>,
     /// Whether this is a tensor of one dimension, or one that is none of a layer's, as one column.
     vector: bool,
+    /// A random key for each model.
+    keys: Vec<u64>,
 }
 
 /// Rows of a block whose rows have so many elements.
@@ -98,7 +110,15 @@ impl<'a> Stack<'a> {
         weights: &'a [f64],
         vector: bool,
     ) -> Result<Self, Halt> {
-        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new(), vector };
+        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new(), vector, keys: Vec::new() };
+        // A look at the first row.
+        let first = stack.start..stack.start + columns as u64;
+        let mut keys = Vec::new();
+        stack.read.each(first, &mut |tile| {
+            keys = tile.keys.to_vec();
+            Ok(())
+        })?;
+        stack.keys = keys;
         if !stack.is_tall() {
             let mut kept = vec![Vec::with_capacity(rows * columns); weights.len()];
             stack.read.each(stack.elements(), &mut |tile| {
@@ -150,6 +170,17 @@ impl<'a> Stack<'a> {
     /// The change of one model.
     pub fn model(&self, i: usize) -> Of {
         (0..self.models()).map(|j| f64::from(u8::from(i == j))).collect()
+    }
+
+    /// The change of one model without its weight; of weight zero nothing.
+    pub fn unweighted(&self, i: usize) -> Of {
+        let own = self.weights[i];
+        (0..self.models()).map(|j| if i == j && own != 0.0 { 1.0 / own } else { 0.0 }).collect()
+    }
+
+    /// A random key for each model.
+    pub fn keys(&self) -> &[u64] {
+        &self.keys
     }
 
     /// The sum of all changes, times a factor.
@@ -266,13 +297,17 @@ impl<'a> Stack<'a> {
 
     /// Writes base + `factor` times a result.
     pub fn write(mut self, mix: &Mix, factor: f64, write: &mut dyn Results) -> Result<(), Halt> {
-        if mix.terms.is_empty() {
+        let (terms, again) = match mix {
+            Mix::Of { terms, again } => (terms, again),
+            Mix::Turned { merged, basis } => return self.write_turned(merged, basis, factor, write),
+        };
+        if terms.is_empty() {
             return self.read.each(self.elements(), &mut |tile| write.push(tile.base.unwrap_or_default()));
         }
-        let needed = Needed::of(&mix.terms);
+        let needed = Needed::of(terms);
         let made = |blocks: &[MatRef<f64>]| {
             let once = needed.made(blocks);
-            mix.again.as_ref().map_or(once.clone(), |again| product(once.as_ref(), again.as_ref()))
+            again.as_ref().map_or(once.clone(), |again| product(once.as_ref(), again.as_ref()))
         };
         let of = self.weighted(&needed.of);
         let mut out = Vec::new();
@@ -295,13 +330,40 @@ impl<'a> Stack<'a> {
             }
             Ok(())
         })?;
-        let (elements, mut change) = (self.elements(), self.kept[0].iter());
+        self.add_first(write)
+    }
+
+    /// Writes base + the first of what is kept.
+    fn add_first(self, write: &mut dyn Results) -> Result<(), Halt> {
+        let (elements, mut change, mut out) = (self.elements(), self.kept[0].iter(), Vec::new());
         self.read.each(elements, &mut |tile| {
             let base = tile.base.unwrap_or_default();
             out.clear();
             out.extend(base.iter().zip(&mut change).map(|(b, d)| moved(*b, f64::from(*d))));
             write.push(&out)
         })
+    }
+
+    /// Writes base + `factor` times what was made along a basis of the shorter side.
+    fn write_turned(
+        mut self,
+        merged: &[f32],
+        basis: &Mat<f64>,
+        factor: f64,
+        write: &mut dyn Results,
+    ) -> Result<(), Halt> {
+        let (long, rank) = (self.columns, basis.ncols());
+        let most = block_rows(self.rows).min(long);
+        for first in (0..long).step_by(most) {
+            let b = most.min(long - first);
+            let own = Mat::from_fn(rank, b, |r, c| f64::from(merged[r * long + first + c]));
+            let x = product(basis.as_ref(), own.as_ref());
+            for row in 0..self.rows {
+                let out = &mut self.kept[0][row * long + first..][..b];
+                out.iter_mut().enumerate().for_each(|(c, o)| *o = (factor * x[(row, c)]) as f32);
+            }
+        }
+        self.add_first(write)
     }
 }
 

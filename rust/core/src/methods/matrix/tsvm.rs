@@ -79,7 +79,7 @@ impl Frame {
     pub fn around(self, middle: &Mat<f64>) -> Mix {
         let left = product(self.left.as_ref(), middle.as_ref());
         let right = product(self.right_root.as_ref(), self.right.transpose());
-        Mix { terms: self.terms, again: Some(product(left.as_ref(), right.as_ref())) }
+        Mix::Of { terms: self.terms, again: Some(product(left.as_ref(), right.as_ref())) }
     }
 
     /// `||(Uᵀ U - I) S (Vᵀ V - I)||_1`, the sum of the sizes of all elements.

@@ -113,5 +113,5 @@ fn wide(stack: &mut Stack, grams: Vec<(Of, Mat<f64>, f64)>, start: Option<f64>, 
         let seen = product(plain.transpose(), first.as_ref());
         again += &first - product(scaled(vectors, values.len(), f).as_ref(), seen.as_ref());
     }
-    Ok((Mix { terms, again: Some(again) }, found))
+    Ok((Mix::Of { terms, again: Some(again) }, found))
 }
