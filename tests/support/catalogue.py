@@ -33,6 +33,9 @@ SENSIBLE: dict[str, tuple[float, float, float]] = {
     "clip": (0.01, 0.01, 0.01),
     "tol": (1e-5, 1e-5, 1e-5),
     "floor": (1e-4, 1e-4, 1e-4),
+    # A modifier: it has variants of its own.
+    "svc": (0.0, 0.0, 0.0),
+    "time": (300.0, 300.0, 300.0),
 }
 #: `epsilon` is two things: how far probabilities spread around densities (SHARES here), or a change that is none.
 SPREADS = (0.11, 0.17, 0.08)
@@ -45,12 +48,17 @@ TOGETHER: dict[str, list[dict[str, Any]]] = {
     "pcb": [{"clip": 0, "ratio": 1}],
     "ram": [{"epsilon": 0}],
     "ramplus_tl": [{"epsilon": 0}],
-    "sce": [{"select_topk": 1}],
+    "sce": [{"svc": 0.1}, {"select_topk": 1}],
+    "tsvm": [{"svc": 1.0}],
+    "iso_c": [{"svc": 0.1}],
+    "emr": [{"svc": 0.1}],
+    "knots": [{"inner": "sce", "density": 0.5}],
     "nuslerp": [{"nuslerp_flatten": False, "nuslerp_row_wise": True}],
     "ties": [
         {"sparsify": "breadcrumbs", "scope": "row", "rescale": "l2"},
         {"sparsify": "breadcrumbs", "scope": "model", "rescale": "l1"},
         {"scope": "model", "rescale": "l2", "reduce": "sum"},
+        {"svc": 0.1},
         {"sparsify": "cabs", "rescale": "l1", "reduce": "mean"},
         {"sparsify": "della", "rescale": "l2"},
     ],

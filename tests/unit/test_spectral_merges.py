@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 import suture
 
-from ..reference.spectral import METHODS, interference, stacked
+from ..reference.elementwise import magmax
+from ..reference.spectral import METHODS, core_space, interference, knots, stacked, svc
+from ..reference.ties import ties
 from ..support.checkpoints import encode, read_checkpoint, write_checkpoint
 
 Array = NDArray[Any]
@@ -186,3 +188,70 @@ def test_the_report_tells_ranks_energies_and_interference(tmp_path: Path) -> Non
     for i, delta in enumerate(deltas):
         s = np.linalg.svd(delta, compute_uv=False) ** 2
         assert told[f"energy_{i + 1}"] == pytest.approx(s[:12].sum() / s.sum(), rel=1e-5)
+
+
+SHARED = {"knots": knots, "core_space": core_space}
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+@pytest.mark.parametrize("inner", ["ties", "magmax", "task_arithmetic"])
+def test_another_method_along_a_shared_basis(name: str, inner: str, tmp_path: Path) -> None:
+    """The inner method's oracle on coordinates; its own parameters (a density, weights) reach it."""
+    base, experts = family(tmp_path, 3, "F32", SHAPES, seed=6)
+    weights, given = [0.5, 1.25, 0.75], {"inner": inner} | ({"density": 0.3} if inner == "ties" else {})
+    found = merged(tmp_path, "out", name, 3, given, weights)
+
+    def of(tasks: list[Array]) -> Array:
+        nothing = np.zeros(tasks[0].shape, np.float32)
+        narrow = [x.astype(np.float32) for x in tasks]
+        if inner == "ties":
+            return ties(nothing, narrow, weights, [0.3] * 3).astype(np.float64)
+        if inner == "magmax":
+            return magmax(nothing, narrow, weights).astype(np.float64)
+        return np.asarray(np.sum([w * x for w, x in zip(weights, tasks, strict=True)], axis=0))
+
+    for tensor in SHAPES:
+        deltas = [e[tensor] - base[tensor] for e in experts]
+        method = SHARED[name]
+        want = stacked(method, deltas, inner=of) if deltas[0].ndim == 3 else method(deltas, inner=of)
+        assert off(found[tensor], base[tensor], want, deltas) < 2e-5, tensor
+
+
+CALIBRATED = [s["name"] for s in suture.methods() if any(p["name"] == "svc" for p in s["parameters"])]
+MORE = {
+    "ties": {"density": 0.4},
+    "breadcrumbs": {"density": 0.6},
+    "della": {"density": 0.5},
+    "sce": {"select_topk": 0.5},
+}
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_svc_after_any_method(name: str, alpha: float, tmp_path: Path) -> None:
+    """A modifier: what comes out is the oracle of SVC on what the method makes without it, whatever the method."""
+    if name == "localize_and_stitch":
+        pytest.skip("it goes by the whole model: refused")
+    base, experts = family(tmp_path, 3, "F32", SHAPES, seed=8)
+    weighs = any(p["name"] == "weight" for p in next(s for s in suture.methods() if s["name"] == name)["parameters"])
+    given, weights = MORE.get(name, {}), [0.5, 1.25, 0.75] if weighs else None
+    plain = merged(tmp_path, "plain", name, 3, given, weights)
+    found = merged(tmp_path, "out", name, 3, {**given, "svc": alpha}, weights)
+    for tensor in SHAPES:
+        deltas = [e[tensor] - base[tensor] for e in experts]
+        change = plain[tensor] - base[tensor]
+        if deltas[0].ndim == 3:
+            parts = [svc(change[i], [d[i] for d in deltas], alpha=alpha) for i in range(len(change))]
+            want = np.stack(parts)
+        else:
+            want = svc(change, deltas, alpha=alpha)
+        assert off(found[tensor], base[tensor], want, deltas) < 1e-4, tensor
+
+
+def test_svc_goes_by_single_tensors(tmp_path: Path) -> None:
+    """What goes by the whole model, or writes masks, is refused in the plan."""
+    family(tmp_path, 2, "F32", SHAPES, seed=8)
+    with pytest.raises(suture.SutureError, match="svc"):
+        merged(tmp_path, "out", "ties", 2, {"scope": "model", "svc": 0.1, "density": 0.5}, [1.0, 1.0])
+    with pytest.raises(suture.SutureError, match="svc"):
+        merged(tmp_path, "out", "emr", 2, {"masks": True, "task": 1, "svc": 0.1})

@@ -9,7 +9,7 @@ use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
 use crate::kernels::search::{LIST, gather};
 use crate::kernels::select::BINS;
-use crate::methods::{Kernel, Stats, Totals};
+use crate::methods::{Kernel, Stats, Totals, bind};
 use crate::plan::{Action, Plan};
 
 /// What the threads do with a span of a tensor.
@@ -78,7 +78,7 @@ impl Job {
             (_, Some((kernel, passes))) => (Some(kernel), passes),
             (Action::Compute { method, params, .. }, None) => {
                 let wrong = |p| Error::recipe("", format!("tensor `{}`: {p}", t.name));
-                (Some(method.bind(params, &t.shape).map_err(wrong)?), 0)
+                (Some(bind(*method, params, &t.shape).map_err(wrong)?), 0)
             }
         };
         let views = t.action.views();

@@ -20,7 +20,7 @@ mod spec;
 mod tall;
 mod varm;
 
-pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Params, SHARE, Spec, Value, WEIGHT};
+pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Params, SHARE, SVC, Spec, Value, WEIGHT};
 
 use crate::dtype::Dtype;
 use crate::kernels::arith;
@@ -255,6 +255,19 @@ pub trait Method: Sync {
     /// # Errors
     /// What is wrong with the parameters together; each alone has been checked against the spec.
     fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String>;
+}
+
+/// A method with the parameters of one tensor, and what is to become of its result: [`Method::bind`] with modifiers.
+///
+/// # Errors
+/// As [`Method::bind`].
+pub fn bind(method: &'static dyn Method, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
+    if params.number("svc") > 0.0
+        && let Some(kernel) = matrix::calibrated(method, params, shape)?
+    {
+        return Ok(kernel);
+    }
+    method.bind(params, shape)
 }
 
 /// [`Cost::scratch`] of a kernel that keeps `bytes` for each element of a unit, or of a block where that is one element.

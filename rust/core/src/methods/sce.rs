@@ -2,7 +2,7 @@
 //! signs.
 
 use super::{
-    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, Spec, Stats, Tile, Totals, Wants,
+    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, SVC, Spec, Stats, Tile, Totals, Wants,
     elements, of_tile,
 };
 use crate::kernels::arith::moved;
@@ -22,6 +22,7 @@ static SPEC: Spec = Spec {
     departs: "mergekit gives all models the same weight when the mean squared changes add up to less than 1e-6, as they do \
               for most fine-tunes; here only when they are all zero. `mask: weights` is what FuseChat's own code does",
     parameters: &[
+        SVC,
         Parameter::shared(
             "select_topk",
             "share of the elements with a variance that is selected, above 0; at 1 `mask: deltas` leaves out none, as in mergekit",

@@ -63,6 +63,16 @@ pub const LAMBDA: Parameter = Parameter::shared(
 )
 .late();
 
+/// What becomes of the singular values of the merged change.
+pub const SVC: Parameter = Parameter::shared(
+    "svc",
+    "calibrate the singular values of the merged change (SVC, arXiv 2602.05536): the least share of a task that counts, 0.1, \
+     after tsvm and wudi 1; 0: leave them",
+    POSITIVE,
+    Default::Number(0.0),
+)
+.late();
+
 /// A parameter's default.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]

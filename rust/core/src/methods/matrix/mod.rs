@@ -12,10 +12,12 @@ mod registry;
 mod resmerge;
 mod spectrum;
 mod stack;
+mod svc;
 mod tsvm;
 mod wudi;
 
 pub(super) use registry::*;
+pub(super) use svc::calibrated;
 
 use super::{Cost, Element, Halt, Kernel, Method, Operands, Params, Results, Span, Spec, Tile};
 use crate::kernels::arith::{moved, of_changes, weighted};

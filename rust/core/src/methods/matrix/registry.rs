@@ -1,7 +1,7 @@
 //! What the matrix methods say of themselves.
 
 use super::{Matrix, Vectors, aligned, dc_merge, inner, iso, opcm, resmerge, spectrum, tsvm, wudi};
-use crate::methods::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, SHARE, Spec};
+use crate::methods::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, SHARE, SVC, Spec};
 
 const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0));
 
@@ -38,6 +38,7 @@ pub(in crate::methods) static TSVM: Matrix = Matrix {
                 Default::Switch(false),
             ),
             outside("matrix"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -59,6 +60,7 @@ pub(in crate::methods) static TSVM_REWEIGHTED: Matrix = Matrix {
             number("sigmas", "deviations beyond which a change is an outlier", POSITIVE, 3.0),
             number("small", "share of the root mean square below which a change is small", POSITIVE, 0.1),
             outside("matrix"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -74,7 +76,7 @@ pub(in crate::methods) static ISO_C: Matrix = Matrix {
         summary: "sum the changes and make all singular values of the sum the same",
         formula: "base + lambda mean(S) U V^T, U S V^T = sum_i weight_i d_i",
         paper: "Marczak et al., No task left behind: isotropic model merging, arXiv 2502.04959",
-        parameters: &[WEIGHT, outside("matrix"), LAMBDA],
+        parameters: &[WEIGHT, outside("matrix"), SVC, LAMBDA],
         reads: 3,
         ..SPEC
     },
@@ -94,6 +96,7 @@ pub(in crate::methods) static ISO_CTS: Matrix = Matrix {
             WEIGHT,
             number("common_space_fraction", "share of the directions that are the sum's", SHARE, 0.8),
             outside("matrix"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -125,6 +128,7 @@ pub(in crate::methods) static STAR: Matrix = Matrix {
                 Default::Word("mean"),
             ),
             outside("matrix"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -145,6 +149,7 @@ pub(in crate::methods) static CART: Matrix = Matrix {
             number("rank_ratio", "share of the directions that is kept of each difference", SHARE, 0.04),
             number("scale", "factor on the differences", ANY, 1.0),
             outside("mean"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -160,7 +165,7 @@ pub(in crate::methods) static WUDI: Matrix = Matrix {
         summary: "the change that interferes least with every task's, in closed form",
         formula: "base + lambda X, X = (sum_i t_i C_i)(sum_i C_i)^+, C_i = t_i^T t_i / |t_i|^2, t_i = weight_i d_i",
         paper: "Cheng et al., Whoever started the interference should end it, arXiv 2503.08099, solved without its optimiser",
-        parameters: &[WEIGHT, outside("mean"), LAMBDA],
+        parameters: &[WEIGHT, outside("mean"), SVC, LAMBDA],
         ..SPEC
     },
     make: wudi::wudi,
@@ -187,6 +192,7 @@ pub(in crate::methods) static SWUDI: Matrix = Matrix {
                 Default::Word("mean"),
             ),
             outside("mean"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -207,6 +213,7 @@ pub(in crate::methods) static OPCM: Matrix = Matrix {
             WEIGHT,
             number("alpha", "share of the singular values whose block is cleared", SHARE, 0.5),
             outside("mean"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -229,6 +236,7 @@ pub(in crate::methods) static RESMERGE: Matrix = Matrix {
             number("beta_max", "exponent where nothing does", POSITIVE, 1.0),
             number("head_ratio", "size of the first directions, of that of the rest", POSITIVE, 0.2),
             outside("mean"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -249,6 +257,7 @@ pub(in crate::methods) static DC_MERGE: Matrix = Matrix {
             WEIGHT,
             number("k_frac", "share of the entries that is kept of each task", SHARE, 1e-3),
             outside("matrix"),
+            SVC,
             LAMBDA,
         ],
         ..SPEC
@@ -259,7 +268,7 @@ pub(in crate::methods) static DC_MERGE: Matrix = Matrix {
 };
 
 /// Those of the methods that merge in another basis.
-const ALIGNED: [Parameter; 7] = [
+const ALIGNED: [Parameter; 8] = [
     WEIGHT,
     Parameter::shared(
         "inner",
@@ -276,6 +285,7 @@ const ALIGNED: [Parameter; 7] = [
         Default::Number(0.15),
     ),
     outside("matrix"),
+    SVC,
     LAMBDA,
 ];
 
