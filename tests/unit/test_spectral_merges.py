@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def rounded(values: Array, dtype: str) -> Array:
 
 
 def family(
-    folder: Path, tasks: int, dtype: str, shapes: dict[str, tuple[int, ...]], seed: int, rank: int | None = None
+    folder: Path, tasks: int, dtype: str, shapes: Mapping[str, tuple[int, ...]], seed: int, rank: int | None = None
 ) -> tuple[dict[str, Array], list[dict[str, Array]]]:
     """A base and fine-tunes as files; what they hold."""
     rng = np.random.default_rng(seed)
