@@ -1,7 +1,8 @@
-"""The exceptions suture raises for mistakes and failures; never for bugs."""
+"""The exceptions suture raises for mistakes and failures, never for bugs; and what was probably meant."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike
 
 
@@ -33,3 +34,12 @@ class UsageError(SutureError):
     """The recipe or an option asks for something that does not exist or does not go together."""
 
     exit_code = 2
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """What was probably meant by a word that is none of these, to stand behind the message; nothing if no idea."""
+    # Imported here: only who errs needs it.
+    from difflib import get_close_matches
+
+    found = get_close_matches(word.lower(), known, 1)
+    return f"; did you mean `{found[0]}`?" if found else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from suture._core import __version__
-from suture.errors import SutureError, UsageError
+from suture.errors import SutureError, UsageError, near
 from suture.escape import printable
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ class _Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in VERBS and not ctx.resilient_parsing:
-            from suture.cli.mistakes import near
-
             raise UsageError(f"unknown verb `{args[0]}`" + (near(args[0], VERBS) or "; `suture --help` lists them"))
         return super().resolve_command(ctx, args)
 

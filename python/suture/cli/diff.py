@@ -13,9 +13,8 @@ from suture.analysis.diff import diff as run
 from suture.analysis.layers import frozen, listed_layers, moved
 from suture.analysis.recipes import diff_recipes, is_report
 from suture.cli.complete import words
-from suture.cli.mistakes import near
 from suture.cli.options import background, on_device, reading, settings
-from suture.errors import SutureError, UsageError
+from suture.errors import SutureError, UsageError, near
 from suture.render.progress import bar
 from suture.render.terminal import emit_json, say, warn
 from suture.results import Comparison, Metric, Row, Tuned

@@ -17,6 +17,7 @@ from suture.surgery.merge import merge as run
 @click.command(short_help="Merge models by a config")
 @click.argument("config", type=click.Path())
 @click.argument("out", type=click.Path(), required=False)
+@click.option("--all-of", is_flag=True, help="CONFIG is a set of models: merge it by twelve methods, and compare")
 @click.option("--ignore-unknown", is_flag=True, help="Pass over keys and parameters of CONFIG that nobody knows")
 @click.option(
     "--vocab",
@@ -42,6 +43,7 @@ from suture.surgery.merge import merge as run
 def merge(
     config: str,
     out: str | None,
+    all_of: bool,
     explain: bool,
     dry_run: bool,
     quiet: bool,
@@ -54,11 +56,14 @@ def merge(
     Model paths in CONFIG are looked for in the current folder, then in the config's. With --dry-run --verbose, every
     tensor is shown with its parameters and the lines they come from. The flags of mergekit-yaml are understood.
     See `suture methods` for what there is.
+
+    With --all-of, CONFIG has no `merge_method`: each of the methods of "Mix Data or Merge Models?" (or of those listed
+    under `methods`) goes to a folder of OUT, and a table says how far what it gives is from every expert.
     """
     out = settle(options, "merged" if explain and out is None and options["out_path"] is None else out)
     how = settings(options)
     with bar("merging", quiet or dry_run or explain) as progress:
-        report = run(config, out, settings=how, dry_run=dry_run or explain, progress=progress)
+        report = run(config, out, settings=how, all_of=all_of, dry_run=dry_run or explain, progress=progress)
     if explain and not as_json:
         from suture.analysis.methods import methods
         from suture.render.explain import explained

@@ -6,8 +6,7 @@ import click
 
 from suture.analysis.methods import methods as run
 from suture.cli.complete import words
-from suture.cli.mistakes import near
-from suture.errors import UsageError
+from suture.errors import UsageError, near
 from suture.render.terminal import emit_json
 
 

@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import click
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """What was probably meant by a word that is none of these, to stand behind the message; nothing if no idea."""
-    # Imported here: only who errs needs it.
-    from difflib import get_close_matches
-
-    found = get_close_matches(word.lower(), known, 1)
-    return f"; did you mean `{found[0]}`?" if found else ""
 
 
 def sentence(e: click.ClickException) -> str:

@@ -1,6 +1,6 @@
 """Recipes: from a YAML config or a dict to the JSON that the core compiles."""
 
-from suture.recipe.config import OUTPUTS, Config, check_values, load
+from suture.recipe.config import OUTPUTS, Config, check_values, documents, is_plan, load, merges
 from suture.recipe.models import adapters_of, as_json, made_names, with_made, with_models, with_names, with_places
 
 __all__ = [
@@ -9,8 +9,11 @@ __all__ = [
     "adapters_of",
     "as_json",
     "check_values",
+    "documents",
+    "is_plan",
     "load",
     "made_names",
+    "merges",
     "with_made",
     "with_models",
     "with_names",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -49,6 +49,10 @@ class Config:
             at = at[: max(at.rfind("."), at.rfind("["), 0)]
         return self.lines[at] if at else None
 
+    def under(self, at: str) -> dict[str, int]:
+        """The lines of what is below a key path, by the paths from there."""
+        return {k.removeprefix(f"{at}."): n for k, n in self.lines.items() if k.startswith(f"{at}.")}
+
     def locate(self, error: UsageError) -> UsageError:
         """The error with file and line in front, if it concerns a key of this config."""
         if self.source is None:
@@ -69,8 +73,27 @@ def load(config: Mapping[str, Any] | str | PathLike[str]) -> list[Config]:
         SutureError: if the file cannot be read.
         UsageError: if it is not YAML, not a mapping, or names a model that is not there.
     """
-    documents = [Config(_copy(config))] if isinstance(config, Mapping) else _read(Path(config))
-    found = [one for document in documents for one in _outputs(document)]
+    return merges(documents(config))
+
+
+def documents(config: Mapping[str, Any] | str | PathLike[str]) -> list[Config]:
+    """The documents of a YAML file as they stand there, or the one that is already a mapping.
+
+    Raises:
+        SutureError: if the file cannot be read.
+        UsageError: if it is not YAML, or not a mapping.
+    """
+    return [Config(_copy(config))] if isinstance(config, Mapping) else _read(Path(config))
+
+
+def is_plan(written: list[Config]) -> bool:
+    """Whether a file is a plan of groups, and nothing but that."""
+    return len(written) == 1 and not written[0].recipe.keys().isdisjoint({"groups", "directions"})
+
+
+def merges(written: Iterable[Config]) -> list[Config]:
+    """The merges of documents as they are written, with their models found; see :func:`load`."""
+    found = [one for document in written for one in _outputs(document)]
     names = [one.name for one in found if one.name is not None]
     for one in found:
         folder = one.source.parent if one.source else None
@@ -79,7 +102,7 @@ def load(config: Mapping[str, Any] | str | PathLike[str]) -> list[Config]:
                 raise UsageError(f"two merges are called `{one.name}`", at="name")
             if one.name is None and len(found) - len(names) > 1:
                 raise UsageError("only one of several merges can go without a `name`")
-            one.recipe = _resolved(one.recipe, folder, set(names) - {one.name})
+            one.recipe = resolved(one.recipe, folder, set(names) - {one.name})
         except UsageError as e:
             raise one.locate(e) from None
     return found
@@ -92,7 +115,7 @@ def _outputs(document: Config) -> list[Config]:
     try:
         refuse_relatives(document.recipe, alone=outputs is None)
         if outputs is None:
-            return [replace(document, name=None if name is None else _name(name, "name"))]
+            return [replace(document, name=None if name is None else folder_name(name, "name"))]
         if not isinstance(outputs, dict) or not outputs:
             raise UsageError("outputs: expected a mapping from name to config", at="outputs")
         found = []
@@ -101,15 +124,19 @@ def _outputs(document: Config) -> list[Config]:
             if not isinstance(own, dict):
                 raise UsageError(f"{at}: expected a mapping", at=at)
             refuse_relatives(own, at, alone=False)
-            lines = {k.removeprefix(f"{at}."): n for k, n in document.lines.items() if k.startswith(f"{at}.")}
-            recipe = {**document.recipe, **own}
-            found.append(Config(recipe, document.source, document.lines | lines, _name(key, at), listed=True))
+            recipe, lines = {**document.recipe, **own}, document.lines | document.under(at)
+            found.append(Config(recipe, document.source, lines, folder_name(key, at), listed=True))
         return found
     except UsageError as e:
         raise document.locate(e) from None
 
 
-def _name(value: Any, at: str) -> str:
+def folder_name(value: Any, at: str) -> str:
+    """A name of an output, which is a folder's; `at` is where it stands.
+
+    Raises:
+        UsageError: if it can be none.
+    """
     if not isinstance(value, str) or not re.fullmatch(r"[\w][\w .-]*", value):
         raise UsageError(f"{at}: expected a name that can be a folder's, found `{value}`", at=at)
     if value.endswith(".safetensors") or len(value) > 200:
@@ -222,10 +249,13 @@ def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None
             _collect_lines(yaml, value, f"{at}[{i}]", lines)
 
 
-def _resolved(recipe: Any, folder: Path | None, names: set[str]) -> Any:
-    """A config with its coefficient files read and its models found."""
+def resolved(recipe: Any, folder: Path | None, names: Collection[str] = (), at: str = "") -> Any:
+    """A config, or what stands at key path `at` of one, with its coefficient files read and its models found.
+
+    `names` are those of the documents that it can use as models.
+    """
 
     def found(value: Any, at: str) -> Any:
         return Made(value) if isinstance(value, str) and value in names else model_path(value, at, folder)
 
-    return with_models(with_coefficients(recipe, folder), found)
+    return with_models(with_coefficients(recipe, folder, at), found, at)

@@ -24,6 +24,11 @@ def refuse_relatives(recipe: Mapping[str, Any], at: str = "", *, alone: bool = T
         UsageError: if it is one.
     """
     inside = f"{at}." if at else ""
+    if plan := next((key for key in ("groups", "directions") if key in recipe), None):
+        raise UsageError(f"{plan}: a plan of groups stands alone in its file, in one document", at=f"{inside}{plan}")
+    if "methods" in recipe:
+        message = "methods: unknown key; a set of models for several methods is run by `suture merge --all-of`"
+        raise UsageError(message, at=f"{inside}methods")
     for key, verb in (("swap", "swap"), ("copy", "convert")):
         if key in recipe:
             message = f"{key}: unknown key; that is done by `suture {verb}`, not by a config"

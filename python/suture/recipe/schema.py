@@ -87,6 +87,11 @@ def config_schema() -> Schema:
     }
 
 
+def merge_keys() -> frozenset[str]:
+    """The keys that a merge has, without what documents have beside (`name`, `outputs`)."""
+    return frozenset(_merge([])["properties"])
+
+
 def _given(key: str) -> Schema:
     """That a key is there, and not left empty."""
     return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}

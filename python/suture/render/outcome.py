@@ -29,7 +29,8 @@ def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool, option
         if report.dry and not parts:
             emit_json_text(report.text)
         else:
-            emit_json(parts | _main(report) if parts else report.data)
+            # No output has the name of a file that stands beside them.
+            emit_json({**parts, **_main(report), **report.beside} if parts else report.data)
     elif report.dry:
         for line in _plans(report, verbose, options):
             say(line, hang=_hang(line))
@@ -37,6 +38,10 @@ def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool, option
         for part in (report.parts or {"": report}).values():
             for line in _done(part, verbose, options):
                 say(line, err=True, hang=_hang(line))
+    if report.beside and not as_json and not quiet:
+        from suture.render.beside import show_beside
+
+        show_beside(report.beside)
 
 
 def _hang(line: str) -> int:

@@ -48,6 +48,8 @@ class Report:
         proposal: of a swap that chose its layers itself, the scores it went by; see :func:`propose`.
         seconds: how long the run took, if it was measured.
         told: the warnings, where they are known without reading the text.
+        beside: what files beside outputs.json hold, by their names: ``routing.json`` of a plan of groups,
+            ``all_of.json`` of a set of models that several methods merged.
     """
 
     text: str
@@ -58,6 +60,7 @@ class Report:
     proposal: Proposal | None = None
     seconds: float | None = field(default=None, compare=False)
     told: Sequence[str] | None = field(default=None, compare=False)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line: what it is of, how many tensors, where, and how long it took."""

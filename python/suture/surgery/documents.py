@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,24 @@ class Step:
         return [f"{self.name}: {w}" for w in warnings] if self.name else warnings
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A file that says more of several outputs, beside outputs.json.
+
+    Attributes:
+        name: what it is called.
+        mark: a key that only such a file has: what lacks it is somebody else's.
+        make: what it holds, by the plans of the outputs and their reports; of a dry run, which has no reports, nothing
+            where it takes what is made.
+        warnings: what the user should know of the whole.
+    """
+
+    name: str
+    mark: str
+    make: Callable[[Mapping[str, Report], Mapping[str, Report] | None], dict[str, Any] | None]
+    warnings: list[str]
+
+
 def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
     """A config's recipe, with the settings that decide what a tensor becomes."""
     routers = None if settings.routers_from is None else model_of(settings.routers_from)
@@ -57,12 +75,18 @@ def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
 
 
 def merge_documents(
-    configs: list[Config], out: Path, settings: Settings, dry_run: bool, progress: Progress | None
+    configs: list[Config],
+    out: Path,
+    settings: Settings,
+    dry_run: bool,
+    progress: Progress | None,
+    beside: Beside | None = None,
 ) -> Report:
     """Run the merges of a config in the order they need each other.
 
     If one of them has no name, it goes to `out`, and the others are made in a hidden folder beside it and removed at
-    the end. If all have names, each goes to a folder of its own in `out`, and outputs.json lists them.
+    the end. If all have names, each goes to a folder of its own in `out`, and outputs.json lists them, with the file
+    `beside` it.
     """
     final = next((c for c in configs if c.name is None), None)
     used = {name for c in configs for name in made_names(c.recipe)}
@@ -74,9 +98,16 @@ def merge_documents(
     steps = _steps(configs, out, folder, settings)
     ledger = Ledger(folder)
     looks, problems = _look(steps, settings, ledger)
-    problems = [*(_in_the_way(out / OUTPUTS, settings.overwrite) if final is None else ()), *problems]
+    if final is None:
+        problems = [*_in_the_way(out / OUTPUTS, "outputs", settings.overwrite), *problems]
+    if beside is not None:
+        # An interrupted run may have written it, and made nothing else that is not to be made again.
+        more = _in_the_way(out / beside.name, beside.mark, settings.overwrite or ledger.begun)
+        problems += [p for p in more if str(p) not in map(str, problems)]
     if dry_run:
-        return _planned(steps, looks, problems, out)
+        report = _planned(steps, looks, problems, out, [] if beside is None else beside.warnings)
+        held = None if beside is None else beside.make(looks, None)
+        return report if beside is None or held is None else replace(report, beside={beside.name: held})
     if problems:
         raise problems[0]
     reports: dict[str, Report] = {}
@@ -98,10 +129,15 @@ def merge_documents(
             found = run_together([(job, step.place) for step, job in made], progress)
             reports |= {step.name: report for (step, _), report in zip(made, found, strict=True)}
     if final is None:
-        text = _outputs(steps, reports)
+        text = _outputs(steps, reports, [] if beside is None else beside.warnings)
+        held = None if beside is None else beside.make(looks, reports)
+        if beside is not None:
+            # First: where outputs.json stands all is done.
+            write_whole(out / beside.name, json.dumps(held, indent=2) + "\n")
         write_whole(out / OUTPUTS, text)
         ledger.close()
-        return Report(text, out, parts=reports)
+        found_beside = {} if beside is None or held is None else {beside.name: held}
+        return Report(text, out, parts=reports, beside=found_beside)
     left = [p for s in steps if s.name for p in remove_output(s.place)]
     ledger.close()
     return reports[""] if not left else with_warnings(reports[""], [f"{left[0]}: is none of ours, and was left there"])
@@ -174,27 +210,29 @@ def _with_places(look: Report, stand_ins: Mapping[str, str]) -> Report:
     return replace(look, text=json.dumps({**json.loads(text), "hash": None, "plan": None}))
 
 
-def _planned(steps: list[Step], looks: dict[str, Report], problems: list[SutureError], out: Path) -> Report:
-    """What a dry run returns: problems of the whole stand with what is made last."""
+def _planned(
+    steps: list[Step], looks: dict[str, Report], problems: list[SutureError], out: Path, known: list[str]
+) -> Report:
+    """What a dry run returns: problems of the whole stand with what is made last, what is `known` of it in front."""
     last = steps[-1].name
     said = {w for look in looks.values() for w in look.warnings}
     looks[last] = with_warnings(looks[last], [str(p) for p in problems if str(p) not in said])
     named = {name: look for name, look in looks.items() if name}
     if "" not in looks:
-        return Report(_outputs(steps, looks), out, dry=True, parts=named)
+        return Report(_outputs(steps, looks, known), out, dry=True, parts=named)
     told = [w for s in steps for w in s.told(looks[s.name].warnings)]
     return replace(looks[""], text=json.dumps({**looks[""].data, "warnings": told}), told=told, parts=named)
 
 
-def _outputs(steps: list[Step], reports: Mapping[str, Report]) -> str:
-    """outputs.json."""
+def _outputs(steps: list[Step], reports: Mapping[str, Report], known: list[str]) -> str:
+    """outputs.json, with the warnings of all outputs behind those `known` of the whole."""
     titles = {s.name: reports[s.name].data["title"] for s in steps}
-    warnings = [w for s in steps for w in s.told(reports[s.name].warnings)]
+    warnings = [*known, *(w for s in steps for w in s.told(reports[s.name].warnings))]
     return json.dumps({"schema": 1, "outputs": titles, "warnings": warnings}, indent=2) + "\n"
 
 
-def _in_the_way(listed: Path, overwrite: bool) -> list[SutureError]:
-    """What is wrong with writing outputs.json: a config that is done, or a file of somebody else's."""
+def _in_the_way(listed: Path, mark: str, overwrite: bool) -> list[SutureError]:
+    """What is wrong with writing a file of ours, with the key `mark`: a config that is done, or somebody's file."""
     if not os.path.lexists(listed):
         return []
     if not overwrite:
@@ -202,7 +240,8 @@ def _in_the_way(listed: Path, overwrite: bool) -> list[SutureError]:
             SutureError(f"{listed.parent}: exists already; choose another place, or pass --overwrite", listed.parent)
         ]
     try:
-        ours = "outputs" in json.loads(listed.read_text(encoding="utf-8"))
+        ours = mark in json.loads(listed.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
         ours = False
-    return [] if ours else [SutureError(f"{listed}: is no list of outputs; --overwrite will not replace it", listed)]
+    what = "is no list of outputs" if mark == "outputs" else "is none of suture's"
+    return [] if ours else [SutureError(f"{listed}: {what}; --overwrite will not replace it", listed)]

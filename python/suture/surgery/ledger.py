@@ -32,6 +32,11 @@ class Ledger:
         found = _read(self._path)
         self._made: dict[str, Any] = found if isinstance(found, dict) else {}
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run has begun here, and did not end."""
+        return bool(self._made)
+
     def owns(self, name: str, place: Path, recipe: dict[str, Any], settings: Settings) -> bool:
         """Whether what is at `place` was made by this very merge, in a run that did not end."""
         noted, report = self._made.get(name), _read(place / _REPORT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import UsageError
-from suture.recipe import load
+from suture.recipe import documents, is_plan, merges
 from suture.recipe.vocabulary import BESIDE
 from suture.results.report import Report
 from suture.settings import Progress, Settings
@@ -21,6 +21,7 @@ def merge(
     out: str | PathLike[str],
     *,
     settings: Settings | None = None,
+    all_of: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -31,6 +32,11 @@ def merge(
     too. A folder that holds something already is replaced only with ``overwrite``, or if an interrupted run of the very
     same config left it.
 
+    A plan of groups (`groups`, `directions`) makes an output for each group of languages, and a table that says which
+    output each language goes to. With `all_of` the config is a set of models, which the twelve methods of "Mix Data or
+    Merge Models?" merge, or those that it lists under `methods`, each into a folder of `out`; all_of.json there, and
+    ``beside`` of the report, say how what they give lies to each expert.
+
     `progress`, if given, is called with the bytes done and the bytes in all, a few times a second.
 
     Raises:
@@ -39,7 +45,18 @@ def merge(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     settings = settings or Settings()
-    configs = load(config)
+    written = documents(config)
+    if all_of or is_plan(written):
+        if is_file(out):
+            raise UsageError(f"a config with several outputs writes a folder; found the file `{fspath(out)}`")
+        if all_of:
+            from suture.surgery.all_of import merge_all_of
+
+            return merge_all_of(written, Path(out), settings, dry_run, progress)
+        from suture.surgery.groups import merge_groups
+
+        return merge_groups(written[0], Path(out), settings, dry_run, progress)
+    configs = merges(written)
     if len(configs) > 1 or configs[0].listed:
         if is_file(out):
             raise UsageError(f"a config with several outputs writes a folder; found the file `{fspath(out)}`")
