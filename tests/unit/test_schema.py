@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,102 @@ BAD: dict[str, dict[str, Any]] = {
 }
 
 
+def plan(change: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan of groups."""
+    return {
+        "base_model": "a",
+        "groups": {"g": ["de", "nl"], "h": ["fr"]},
+        "directions": {"in": {"merge": {"merge_method": "ties", "parameters": {"weight": 1}}}, "out": "keep"},
+        "experts": {"in": {"de": "a", "nl": "b", "fr": "a"}, "out": {"de": "a", "nl": "a", "fr": {"model": "b"}}},
+        **change,
+    }
+
+
+def a_set(change: Mapping[str, Any]) -> dict[str, Any]:
+    """A set of models for several methods."""
+    return {"base_model": "a", "models": [{"model": "b", "parameters": {"density": 0.5}}], **change}
+
+
+SET = Draft202012Validator(suture.schema("set"))
+MERGE = {"merge_method": "linear", "parameters": {"weight": 1}}
+GOOD_PLANS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "shared": {"merge_method": "ties", "parameters": {"weight": 1}, "directions": {"in": "merge", "out": "keep"}},
+    "copy": {"directions": {"in": {"merge": MERGE}, "out": {"keep": "copy"}}},
+    "stored": {"directions": {"in": {"merge": {**MERGE, "experts": "as-base"}}, "out": {"keep": None}}},
+    "weights": {
+        "experts": {
+            "in": {"de": {"model": "a", "parameters": {"weight": 1}}, "nl": "b", "fr": "a"},
+            "out": {"de": "a", "nl": "a", "fr": "a"},
+        }
+    },
+    "unread": {"random_seed": 7},
+    "unknown by leave": {"ignore_unknown": True, "dtyp": "float16"},
+}
+BAD_PLANS: dict[str, dict[str, Any]] = {
+    "key": {"dtyp": "float16"},
+    "models": {"models": [{"model": "a"}]},
+    "way": {"directions": {"in": "mrge", "out": "keep"}},
+    "keep": {"directions": {"in": {"merge": MERGE}, "out": {"keep": "link"}}},
+    "key of a merge": {"directions": {"in": {"merge": {**MERGE, "includ": "a"}}, "out": "keep"}},
+    "models of a merge": {"directions": {"in": {"merge": {**MERGE, "models": []}}, "out": "keep"}},
+    "parameter": {"directions": {"in": {"merge": {**MERGE, "parameters": {"wieght": 1}}}, "out": "keep"}},
+    "range": {"directions": {"in": "merge", "out": "keep"}, "merge_method": "ties", "parameters": {"density": 2}},
+    "language": {"groups": {"g": ["de", "nl"], "h": [False]}},
+    "no experts": {"experts": None},
+    "place": {"groups": {"../g": ["de", "nl", "fr"]}},
+}
+GOOD_SETS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "list": {"methods": ["ties", "weight_average"]},
+    "mapping": {"methods": {"ties": None, "t": {"merge_method": "ties", "parameters": {"density": 0.5}}}},
+    "parameters of several": {"parameters": {"density": 0.5, "lambda": 1, "select_topk": 0.1}},
+}
+BAD_SETS: dict[str, dict[str, Any]] = {
+    "method": {"merge_method": "ties"},
+    "key": {"dtyp": "float16"},
+    "misspelt method": {"methods": ["tise"]},
+    "key of a method": {"methods": {"ties": {"paramters": {}}}},
+    "parameter": {"parameters": {"densty": 0.5}},
+    "place": {"methods": {"a/b": {"merge_method": "ties"}}},
+    "outputs": {"outputs": {"a": {}}},
+}
+
+
+@pytest.mark.parametrize("name", [f"plan {n}" for n in GOOD_PLANS] + [f"set {n}" for n in GOOD_SETS])
+def test_plans_and_sets_are_valid(
+    name: str, shapes: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By their schemas, and they are taken."""
+    monkeypatch.chdir(two_models(shapes))
+    kind, _, which = name.partition(" ")
+    found = plan(GOOD_PLANS[which]) if kind == "plan" else a_set(GOOD_SETS[which])
+    assert not problems(CONFIG if kind == "plan" else SET, found)
+    suture.merge(found, tmp_path / "out", all_of=kind == "set", dry_run=True)
+
+
+@pytest.mark.parametrize("name", [f"plan {n}" for n in BAD_PLANS] + [f"set {n}" for n in BAD_SETS])
+def test_mistakes_in_plans_and_sets_are_not(
+    name: str, shapes: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor are they taken."""
+    monkeypatch.chdir(two_models(shapes))
+    kind, _, which = name.partition(" ")
+    found = plan(BAD_PLANS[which]) if kind == "plan" else a_set(BAD_SETS[which])
+    assert problems(CONFIG if kind == "plan" else SET, found)
+    with pytest.raises(suture.UsageError):
+        suture.merge(found, tmp_path / "out", all_of=kind == "set", dry_run=True)
+
+
+def two_models(shapes: Callable[[int], Path]) -> Path:
+    """The folder of two models, `a` and `b`."""
+    folder = shapes(2).parent
+    for model in ("a", "b"):
+        if not (folder / model).exists():
+            shutil.copytree(shapes(2), folder / model)
+    return folder
+
+
 def linear(change: Mapping[str, Any]) -> dict[str, Any]:
     return {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}], **change}
 
@@ -177,11 +274,7 @@ def test_mistakes_are_not(name: str) -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_mistakes_are_refused(name: str, shapes: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not valid is not taken either."""
-    folder = shapes(2).parent
-    for model in ("a", "b"):
-        if not (folder / model).exists():
-            (folder / model).symlink_to(shapes(2))
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(two_models(shapes))
     with pytest.raises(suture.UsageError):
         suture.merge(linear(BAD[name]), "out", dry_run=True)
 
@@ -272,6 +365,20 @@ def test_what_is_written_is_valid(name: str, models: list[Path], tmp_path: Path)
             assert not problems(strict(of), data)
             if of != "outputs":
                 assert problems(strict("report" if dry else "plan"), data)
+
+
+def test_tables_beside_outputs_are_valid(models: list[Path], tmp_path: Path) -> None:
+    """all_of.json and routing.json, and the lists of outputs they lie beside."""
+    entries = [{"model": str(m), "parameters": {"weight": 0.5}} for m in models[1:]]
+    of_set = {"base_model": str(models[0]), "models": entries, "methods": ["ties", "linear"]}
+    report = suture.merge(of_set, tmp_path / "set", all_of=True)
+    assert not problems(strict("all_of"), report.beside["all_of.json"])
+    its = dict(zip(("de", "nl"), map(str, models[1:]), strict=True))
+    groups = {"groups": {"g": ["de", "nl"]}, "directions": {"in": "merge", "out": "keep"}}
+    config = {"merge_method": "linear", "parameters": {"weight": 1}, "experts": {"in": its, "out": its}, **groups}
+    report = suture.merge(config, tmp_path / "plan")
+    assert not problems(strict("routing"), report.beside["routing.json"])
+    assert not problems(strict("outputs"), json.loads(report.text))
 
 
 def test_other_results_are_valid(models: list[Path], tmp_path: Path) -> None:

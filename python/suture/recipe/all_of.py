@@ -14,26 +14,11 @@ from suture.recipe.config import Config, folder_name, resolved
 from suture.recipe.levels import mapped, model_lists, parameters_of, refuse_moved, refuse_unknown
 from suture.recipe.models import with_places
 from suture.recipe.schema import merge_keys
+from suture.recipe.twelve import TWELVE
 from suture.reference import Reference
 
 #: What lists the figures of the outputs, in the folder that holds them.
 TABLE = "all_of.json"
-#: The methods of "Mix Data or Merge Models?" (arXiv 2502.06876): what the output of each is called, the method here,
-#: and what the paper calls it.
-TWELVE = {
-    "weight_average": ("linear", "Weight Average"),
-    "rewarded_soup": ("linear", "Rewarded Soup"),
-    "model_stock": ("model_stock", "Model Stock"),
-    "task_arithmetic": ("task_arithmetic", "Task Arithmetic"),
-    "ties": ("ties", "TIES"),
-    "dare_linear": ("dare_linear", "DARE"),
-    "dare_ties": ("dare_ties", "DARE-TIES"),
-    "della_linear": ("della_linear", "DELLA"),
-    "della": ("della", "DELLA-TIES"),
-    "breadcrumbs": ("breadcrumbs", "Breadcrumbs"),
-    "breadcrumbs_ties": ("breadcrumbs_ties", "Breadcrumbs-TIES"),
-    "tsvm": ("tsvm", "TSVM"),
-}
 #: What the twelve do that their method does only if told.
 _OWN: dict[str, dict[str, Any]] = {"weight_average": {"weight": 1.0}}
 #: Parameters that a preset of the pipeline reads with these words of `sparsify` alone.

@@ -179,7 +179,7 @@ def _is_text(value: str) -> bool:
 
 def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _copy(v) for k, v in value.items()}
+        return {_joined(str(k)): _copy(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_copy(v) for v in value]
     if isinstance(value, PathLike) and not isinstance(value, Reference):
@@ -237,7 +237,8 @@ def _collect_lines(yaml: Any, node: Any, at: str, lines: dict[str, int]) -> None
         raise UsageError(f"{mark.name}:{mark.line + 1}: {message}", at=at)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            path = f"{at}.{key.value}" if at else str(key.value)
+            name = _joined(str(key.value))
+            path = f"{at}.{name}" if at else name
             if path in lines:
                 message = f"`{key.value}` is given twice; the first is on line {lines[path]}"
                 raise UsageError(f"{key.start_mark.name}:{key.start_mark.line + 1}: {message}", at=path)

@@ -129,3 +129,17 @@ TEMPLATE: Schema = {
         {"pattern": "[{]", "minLength": 20},
     ],
 }
+NAME: Schema = {
+    "type": "string",
+    "description": "what other documents of the file call the result",
+    "pattern": r"^\w[\w .-]*$",
+    "maxLength": 200,
+    "not": {"anyOf": [{"pattern": r"\.safetensors$"}, {"const": "outputs.json"}]},
+}
+PARAMETERS: Schema = {"type": ["object", "null"]}
+AT_MODEL: Schema = {"$ref": "#/$defs/model"}
+
+
+def at(name: str) -> str:
+    """Where a definition is."""
+    return f"#/$defs/{name.replace(' ', '%20')}"

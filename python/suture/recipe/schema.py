@@ -7,20 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from suture import _core
-from suture.recipe.grammar import DTYPE, MODEL, PATH, SOURCE, TEMPLATE, TOKENIZER, WHOLE, Schema
+from suture.recipe.grammar import (
+    AT_MODEL,
+    DTYPE,
+    MODEL,
+    NAME,
+    PARAMETERS,
+    PATH,
+    SOURCE,
+    TEMPLATE,
+    TOKENIZER,
+    WHOLE,
+    Schema,
+    at,
+)
+from suture.recipe.schema_plan import plan_of_groups
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: Bounds that are none: the ends of what a number can be.
 _ENDLESS = 1e300
 _WHOLE = 2**53
 _CLOSED: Schema = {"additionalProperties": False}
-_NAME: Schema = {
-    "type": "string",
-    "description": "what other documents of the file call the result",
-    "pattern": r"^\w[\w .-]*$",
-    "maxLength": 200,
-    "not": {"anyOf": [{"pattern": r"\.safetensors$"}, {"const": "outputs.json"}]},
-}
 _LAYERS: Schema = {
     "type": "array",
     "description": "first layer, and one past the last",
@@ -28,8 +35,6 @@ _LAYERS: Schema = {
     "minItems": 2,
     "maxItems": 2,
 }
-_PARAMETERS: Schema = {"type": ["object", "null"]}
-_AT_MODEL: Schema = {"$ref": "#/$defs/model"}
 #: A number that YAML 1.1 reads as text.
 _NUMBER = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
 _FILTER = "part of a name (`mlp`), `glob:model.layers.*`, or `regex:layers\\.[0-3]\\.`; `!` before one turns it round"
@@ -49,40 +54,45 @@ def config_schema() -> Schema:
         | _CLOSED
         | {"required": ["model", "layer_range"]},
         "slice": _with(_slice(), unread) | _CLOSED,
-        "module": _with(_part("a module of models that have several", {"parameters": _PARAMETERS}), unread) | _CLOSED,
+        "module": _with(_part("a module of models that have several", {"parameters": PARAMETERS}), unread) | _CLOSED,
         "merge": _with(_merge([spec["name"] for spec in specs]), unread),
     }
     for spec in specs:
         name = spec["name"]
         parameters = {p["name"]: _parameter(p, kinds) for p in spec["parameters"]}
-        own = _with({**_PARAMETERS, "properties": parameters}, unread) | _CLOSED
+        own = _with({**PARAMETERS, "properties": parameters}, unread) | _CLOSED
         defs[f"parameters of {name}"] = {"description": f"{spec['summary']}: {spec['formula']}", **own}
-        defs[f"with {name}"] = _everywhere({"$ref": _at(f"parameters of {name}")})
+        defs[f"with {name}"] = everywhere({"$ref": at(f"parameters of {name}")})
     defs["document"] = {
         "$ref": "#/$defs/merge",
         "properties": {
-            "name": _null(_NAME),
+            "name": _null(NAME),
             "outputs": {
                 "type": "object",
                 "description": "configs by name that take over all that they do not set themselves",
                 "minProperties": 1,
-                "propertyNames": _NAME,
+                "propertyNames": NAME,
                 "additionalProperties": {"$ref": "#/$defs/merge", "unevaluatedProperties": False},
             },
         },
         # A document with outputs need not be a merge itself.
         "if": {"not": {"required": ["outputs"]}},
-        "then": {"required": ["merge_method"], "oneOf": [_given(k) for k in ("models", "slices", "modules")]},
+        "then": {"required": ["merge_method"], "oneOf": [given(k) for k in ("models", "slices", "modules")]},
         "allOf": [_by_method(spec["name"]) for spec in specs],
-        "not": {"allOf": [_given("tokenizer_source"), _given("tokenizer")]},
+        "not": {"allOf": [given("tokenizer_source"), given("tokenizer")]},
         "unevaluatedProperties": False,
     }
+    defs["plan of groups"] = plan_of_groups(_merge([spec["name"] for spec in specs])["properties"], unread)
     return {
         "$schema": DIALECT,
         "title": "a merge config of suture",
         "description": "mergekit's YAML, and what suture adds to it; docs/config.md says what it means",
         "if": {"required": ["ignore_unknown"], "properties": {"ignore_unknown": {"const": True}}},
-        "else": {"$ref": "#/$defs/document"},
+        "else": {
+            "if": {"anyOf": [{"required": ["groups"]}, {"required": ["directions"]}]},
+            "then": {"$ref": at("plan of groups")},
+            "else": {"$ref": "#/$defs/document"},
+        },
         "$defs": defs | kinds,
     }
 
@@ -92,7 +102,7 @@ def merge_keys() -> frozenset[str]:
     return frozenset(_merge([])["properties"])
 
 
-def _given(key: str) -> Schema:
+def given(key: str) -> Schema:
     """That a key is there, and not left empty."""
     return {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
 
@@ -101,10 +111,6 @@ def _with(schema: Schema, unread: Sequence[str]) -> Schema:
     """The schema of an object where other names that somebody knows pass unread."""
     passed = {"deprecated": True, "description": "not read here, which the plan tells"}
     return {**schema, "properties": {**dict.fromkeys(unread, passed), **schema["properties"]}}
-
-
-def _at(name: str) -> str:
-    return f"#/$defs/{name.replace(' ', '%20')}"
 
 
 def _null(schema: Mapping[str, Any]) -> Schema:
@@ -120,7 +126,7 @@ def _source(more: Schema) -> Schema:
     return {
         "type": "object",
         "required": ["model"],
-        "properties": {"model": _AT_MODEL, "parameters": _PARAMETERS, **more},
+        "properties": {"model": AT_MODEL, "parameters": PARAMETERS, **more},
     }
 
 
@@ -130,8 +136,8 @@ def _slice() -> Schema:
         "required": ["sources"],
         "properties": {
             "sources": {"type": "array", "items": {"$ref": "#/$defs/part%20of%20a%20slice"}, "minItems": 1},
-            "base_model": _null(_AT_MODEL),
-            "parameters": _PARAMETERS,
+            "base_model": _null(AT_MODEL),
+            "parameters": PARAMETERS,
             "residual_weight": {"description": "accepted for mergekit's sake, and not read, there or here"},
         },
     }
@@ -156,11 +162,11 @@ def _merge(methods: list[str]) -> Schema:
         "a merge",
         {
             "merge_method": {"description": "the method; `suture methods` lists them", "enum": methods},
-            "base_model": _null(_AT_MODEL),
+            "base_model": _null(AT_MODEL),
             "modules": _null(
                 {"type": "object", "additionalProperties": {"$ref": "#/$defs/module"}, "minProperties": 1}
             ),
-            "parameters": {**_PARAMETERS, "description": "parameters of the method, for all models"},
+            "parameters": {**PARAMETERS, "description": "parameters of the method, for all models"},
             "dtype": {"$ref": "#/$defs/dtype"},
             "out_dtype": {"$ref": "#/$defs/dtype"},
             "include": {"$ref": "#/$defs/filters", "description": "tensors that are merged, if not all"},
@@ -176,7 +182,7 @@ def _merge(methods: list[str]) -> Schema:
                 "description": "experts in one tensor, one by one, or as in the model that lends config.json",
                 "enum": [None, "packed", "apart", "as-base"],
             },
-            "routers_from": _null({"description": "the model whose routers of experts stay as they are", **_AT_MODEL}),
+            "routers_from": _null({"description": "the model whose routers of experts stay as they are", **AT_MODEL}),
             "ignore_unknown": {"type": ["boolean", "null"], "description": "pass over names that nobody knows"},
         },
     )
@@ -185,17 +191,17 @@ def _merge(methods: list[str]) -> Schema:
 def _by_method(name: str) -> Schema:
     """What the method asks of a document, and of its outputs that have no method of their own."""
     named: Schema = {"properties": {"merge_method": {"const": name}}, "required": ["merge_method"]}
-    other = {"if": {"not": {"required": ["merge_method"]}}, "then": {"$ref": _at(f"with {name}")}}
+    other = {"if": {"not": {"required": ["merge_method"]}}, "then": {"$ref": at(f"with {name}")}}
     inherited: Schema = {"properties": {"outputs": {"additionalProperties": other}}}
-    own: Schema = {"if": named, "then": {"$ref": _at(f"with {name}")}}
+    own: Schema = {"if": named, "then": {"$ref": at(f"with {name}")}}
     return {
         "if": named,
-        "then": {"allOf": [{"$ref": _at(f"with {name}")}, inherited]},
+        "then": {"allOf": [{"$ref": at(f"with {name}")}, inherited]},
         "else": {"properties": {"outputs": {"additionalProperties": own}}},
     }
 
 
-def _everywhere(parameters: Schema) -> Schema:
+def everywhere(parameters: Schema) -> Schema:
     """Parameters of a method at every level that has some."""
     source: Schema = {"properties": {"parameters": parameters}}
     slices: Schema = {
@@ -216,7 +222,7 @@ def _parameter(parameter: Mapping[str, Any], kinds: dict[str, Schema]) -> Schema
         kinds[name] = _forms(single, name)
     default = {} if parameter["default"] is None else {"default": parameter["default"]}
     scope = "one for each model" if parameter["per_input"] else "one for all models"
-    return {"$ref": _at(name), "description": f"{parameter['summary']} ({scope})", **default}
+    return {"$ref": at(name), "description": f"{parameter['summary']} ({scope})", **default}
 
 
 def _named(kind: Mapping[str, Any]) -> str:
@@ -227,7 +233,7 @@ def _named(kind: Mapping[str, Any]) -> str:
 
 def _single(kind: Mapping[str, Any]) -> Schema:
     if kind["kind"] == "checkpoint":
-        return _AT_MODEL
+        return AT_MODEL
     if kind["kind"] == "switch":
         return {"enum": [True, False, 0, 1]}
     if kind["kind"] == "choice":

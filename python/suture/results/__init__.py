@@ -5,8 +5,10 @@ from suture.results.proposal import Edges, Proposal, Score
 from suture.results.reading import Comparison, Inspection, Metric, Pair, Row, Spec, Tuned, Verification
 from suture.results.recipes import RecipeComparison
 from suture.results.surgery import DoneTensor, PlannedTensor, Surgery
+from suture.results.tables import AllOf, Routing
 
 __all__ = [
+    "AllOf",
     "Comparison",
     "Compatibility",
     "DoneTensor",
@@ -17,6 +19,7 @@ __all__ = [
     "PlannedTensor",
     "Proposal",
     "RecipeComparison",
+    "Routing",
     "Row",
     "Score",
     "Spec",

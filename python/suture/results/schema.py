@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from suture.results import compat, proposal, reading, recipes, surgery
+from suture.results import compat, proposal, reading, recipes, surgery, tables
 
 Schema = dict[str, Any]
 
@@ -20,6 +20,8 @@ SHAPES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "report": ("suture.json, what a verb that writes prints", (surgery.Told, surgery.Shared, surgery.Done)),
     "plan": ("what a verb that writes prints dry (--dry-run)", (surgery.Told, surgery.Shared, surgery.Planned)),
     "outputs": ("outputs.json, of a config with several outputs", (surgery.Told, surgery.Outputs)),
+    "routing": ("routing.json, of a plan of groups", (tables.Routing,)),
+    "all_of": ("all_of.json, of a set that several methods merged", (tables.AllOf,)),
     "diff": ("what `suture diff --json` prints", (reading.Comparison,)),
     "recipes": ("what `suture diff --recipes --json` prints", (recipes.RecipeComparison,)),
     "inspect": ("what `suture inspect --json` prints", (reading.Inspection,)),
