@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
 import suture
 from suture.cli.methods import methods
+from suture.recipe.twelve import TWELVE
 
 from ..support.checkpoints import write_checkpoint
 
@@ -38,3 +40,33 @@ def test_the_examples_of_the_config_page_run(number: int, tmp_path: Path) -> Non
     (tmp_path / "config.yml").write_text(BLOCKS[number])
     suture.merge(tmp_path / "config.yml", tmp_path / "out")
     assert list((tmp_path / "out").rglob("*.safetensors"))
+
+
+OF_SUTURE = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "sets-and-groups.md").read_text(), re.DOTALL)
+OF_SUTURE += [(ROOT / "examples" / f"{name}.yaml").read_text() for name in ("twelve_methods", "groups")]
+
+
+@pytest.mark.parametrize("number", range(len(OF_SUTURE)))
+def test_the_sets_and_plans_that_are_shown_run(number: int, tmp_path: Path) -> None:
+    """What docs/sets-and-groups.md and the examples show works once the models are there, without a warning to heed."""
+    text = OF_SUTURE[number]
+    config = yaml.safe_load(text)
+    plan = "groups" in config
+    named = [m for its in config["experts"].values() for m in its.values()] if plan else []
+    named += [entry["model"] for entry in config.get("models", ())]
+    rng = np.random.default_rng(number)
+    base = rng.standard_normal((6, 4)).astype(np.float32)
+    for name in {config["base_model"], *named}:
+        change = np.float32(0.01) * rng.standard_normal((6, 4)).astype(np.float32)
+        write_checkpoint(tmp_path / name, {"model.layers.0.mlp.w": base + change * (name != config["base_model"])})
+    (tmp_path / "config.yml").write_text(text)
+    report = suture.merge(tmp_path / "config.yml", tmp_path / "out", all_of=not plan)
+    assert list((tmp_path / "out").rglob("*.safetensors"))
+    assert not [w for w in report.warnings if "has no base" not in w and "left out" not in w]
+
+
+def test_the_twelve_are_in_the_page() -> None:
+    """The table of docs/sets-and-groups.md is the list that runs."""
+    page = (ROOT / "docs" / "sets-and-groups.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)`.* \| (.+) \|$", page, re.MULTILINE)
+    assert rows == [(name, method, title) for name, (method, title) in TWELVE.items()]

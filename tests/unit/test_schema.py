@@ -27,6 +27,7 @@ from .test_results import READS, WRITES
 ROOT = Path(__file__).parents[2]
 PUBLISHED = Path(os.environ.get("SUTURE_PUBLISHED_CONFIGS", "nowhere"))
 CONFIG = Draft202012Validator(suture.schema("config"))
+SET = Draft202012Validator(suture.schema("set"))
 
 
 def problems(validator: Draft202012Validator, data: Any) -> list[str]:
@@ -72,7 +73,8 @@ def test_configs_of_every_method_are_valid(case: Case) -> None:
 
 
 def blocks() -> list[str]:
-    shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(encoding="utf-8"), re.DOTALL)
+    pages = [(ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("config", "sets-and-groups")]
+    shown = re.findall(r"```yaml\n(.*?)```", "".join(pages), re.DOTALL)
     examples = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "examples").glob("*.yaml"))]
     return [
         *shown,
@@ -83,9 +85,11 @@ def blocks() -> list[str]:
 
 @pytest.mark.parametrize("text", blocks())
 def test_configs_of_the_repository_are_valid(text: str) -> None:
-    """The examples, the goldens, and what docs/config.md shows."""
+    """The examples, the goldens, and what the pages of configs, sets and plans show."""
     for document in documents(text):
-        assert not problems(CONFIG, document)
+        # A set has no method, or several; all else is a config.
+        is_set = "models" in document and "merge_method" not in document and "outputs" not in document
+        assert not problems(SET if is_set else CONFIG, document)
 
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -175,7 +179,6 @@ def a_set(change: Mapping[str, Any]) -> dict[str, Any]:
     return {"base_model": "a", "models": [{"model": "b", "parameters": {"density": 0.5}}], **change}
 
 
-SET = Draft202012Validator(suture.schema("set"))
 MERGE = {"merge_method": "linear", "parameters": {"weight": 1}}
 GOOD_PLANS: dict[str, dict[str, Any]] = {
     "as it is": {},
