@@ -290,10 +290,32 @@ def test_slices_in_their_place_and_modules(models: list[Path], tmp_path: Path) -
     bare = [{**one, "sources": one["sources"][1:]} for one in slices]
     suture.merge(alone | {"merge_method": "linear", "slices": bare}, tmp_path / "linear")
     same(tmp_path / "out" / "linear", tmp_path / "linear")
-    parts = {"layers": {"models": entries(models[1:])}, "rest": {"models": entries(models[1:])}}
-    modules = {"base_model": str(models[0]), "modules": parts, "methods": ["linear"]}
-    suture.merge(modules, tmp_path / "modules", all_of=True)
-    assert (tmp_path / "modules" / "linear" / "suture.json").exists()
+    parts = {"layers": {"models": entries(models[1:])}, "rest": {"models": entries(models[2:])}}
+    config: Config = {"base_model": str(models[0]), "modules": parts}
+    report = suture.merge({**config, "methods": ["linear", "ties"]}, tmp_path / "modules", all_of=True)
+    assert report.beside[TABLE]["experts"] == [m.name for m in models[1:]]
+    for method in ("linear", "ties"):
+        suture.merge({**config, "merge_method": method}, tmp_path / f"modules-{method}")
+        same(tmp_path / "modules" / method, tmp_path / f"modules-{method}")
+
+
+def test_the_base_among_the_models(models: list[Path], tmp_path: Path) -> None:
+    """It is the base, as mergekit's configs list it, and no model: of no method, and not in the table."""
+    listed = [{"model": f"{models[0].parent}/./{models[0].name}"}, *entries(models[1:])]
+    suture.merge(a_set(models, models=listed), tmp_path / "with", all_of=True)
+    suture.merge(a_set(models), tmp_path / "without", all_of=True)
+    for name in HERE:
+        assert read_checkpoint(tmp_path / "with" / name) == read_checkpoint(tmp_path / "without" / name), name
+    assert (tmp_path / "with" / TABLE).read_bytes() == (tmp_path / "without" / TABLE).read_bytes()
+
+
+def test_a_weight_for_some(models: list[Path], tmp_path: Path) -> None:
+    """No weight stands for one that is missing where others are given."""
+    listed = [*entries(models[1:3]), {"model": str(models[3])}]
+    error = refusal(suture.merge, a_set(models, models=listed), tmp_path / "out", all_of=True)
+    assert error is not None
+    assert "weight" in error
+    assert "models[2]" in error or str(models[3].name) in error
 
 
 def test_experts_with_adapters(models: list[Path], tmp_path: Path) -> None:

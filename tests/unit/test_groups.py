@@ -264,6 +264,19 @@ def test_outputs_of_one_name(models: list[Path], tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_kept_expert_is_looked_at_first(models: list[Path], tmp_path: Path) -> None:
+    """What is only routed to is opened too, before anything is made: a broken one is an error, dry and done."""
+    broken = write_checkpoint(tmp_path / "broken", read_checkpoint(models[5]))
+    (broken / "model.safetensors").write_bytes(b"none")
+    config = at(plan(models), "experts", "en-xx", "de", value=str(broken))
+    before = listing(tmp_path)
+    for dry in (False, True):
+        error = refusal(suture.merge, config, tmp_path / "out", dry_run=dry)
+        assert error is not None
+        assert str(broken) in error
+        assert listing(tmp_path) == before
+
+
 def test_several_documents_and_one_file(models: list[Path], tmp_path: Path) -> None:
     """A plan stands alone, and makes a folder."""
     path = tmp_path / "two.yml"

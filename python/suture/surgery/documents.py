@@ -104,9 +104,10 @@ def merge_documents(
         # An interrupted run may have written it, and made nothing else that is not to be made again.
         more = _in_the_way(out / beside.name, beside.mark, settings.overwrite or ledger.begun)
         problems += [p for p in more if str(p) not in map(str, problems)]
+    # What can be known of it now is: it may find a mistake, and before anything is made.
+    held = None if beside is None else beside.make(looks, None)
     if dry_run:
         report = _planned(steps, looks, problems, out, [] if beside is None else beside.warnings)
-        held = None if beside is None else beside.make(looks, None)
         return report if beside is None or held is None else replace(report, beside={beside.name: held})
     if problems:
         raise problems[0]
@@ -130,8 +131,8 @@ def merge_documents(
             reports |= {step.name: report for (step, _), report in zip(made, found, strict=True)}
     if final is None:
         text = _outputs(steps, reports, [] if beside is None else beside.warnings)
-        held = None if beside is None else beside.make(looks, reports)
         if beside is not None:
+            held = held if held is not None else beside.make(looks, reports)
             # First: where outputs.json stands all is done.
             write_whole(out / beside.name, json.dumps(held, indent=2) + "\n")
         write_whole(out / OUTPUTS, text)
