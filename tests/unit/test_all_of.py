@@ -280,7 +280,7 @@ def test_slices_in_their_place_and_modules(models: list[Path], tmp_path: Path) -
         {"sources": [{"model": str(m), "layer_range": list(cut)} for m in models], "parameters": {"weight": 0.3 + i}}
         for i, cut in enumerate(cuts)
     ]
-    config = {"base_model": str(models[0]), "slices": slices, "methods": ["linear", "task_arithmetic"]}
+    config: Config = {"base_model": str(models[0]), "slices": slices, "methods": ["linear", "task_arithmetic"]}
     suture.merge(config, tmp_path / "out", all_of=True)
     table = json.loads((tmp_path / "out" / TABLE).read_text())
     assert table["experts"] == [m.name for m in models[1:]]
@@ -291,7 +291,7 @@ def test_slices_in_their_place_and_modules(models: list[Path], tmp_path: Path) -
     suture.merge(alone | {"merge_method": "linear", "slices": bare}, tmp_path / "linear")
     same(tmp_path / "out" / "linear", tmp_path / "linear")
     parts = {"layers": {"models": entries(models[1:])}, "rest": {"models": entries(models[2:])}}
-    config: Config = {"base_model": str(models[0]), "modules": parts}
+    config = {"base_model": str(models[0]), "modules": parts}
     report = suture.merge({**config, "methods": ["linear", "ties"]}, tmp_path / "modules", all_of=True)
     assert report.beside[TABLE]["experts"] == [m.name for m in models[1:]]
     for method in ("linear", "ties"):
