@@ -15,7 +15,7 @@ from ..support.catalogue import CASES, Case, differing
 from ..support.checkpoints import read_checkpoint, write_checkpoint
 from ..support.layered import write_layered
 
-RANDOM = [case for case in CASES if case.set("sparsify") in ("random", "della")]
+RANDOM = [case for case in CASES if case.drawn]
 OTHERS = [case for case in CASES if case.variant == "default" and case.experts > 1 and case not in RANDOM]
 
 

@@ -165,8 +165,8 @@ FAMILIES: dict[str, Family] = {
 KNOWN = [name for name in FAMILIES if name not in ("albert", "mamba", "xlm")]
 UNTIED = [name for name in KNOWN if name != "distilbert"]
 #: Methods whose masks are drawn.
-RANDOM = [case for case in DEFAULTS if case.set("sparsify") in ("random", "della")]
-DRAWN = [case for case in CASES if case.set("sparsify") in ("random", "della")]
+RANDOM = [case for case in DEFAULTS if case.drawn]
+DRAWN = [case for case in CASES if case.drawn]
 LISTED = ["dare_linear", "dare_ties", "della"]
 
 

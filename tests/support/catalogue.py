@@ -51,8 +51,7 @@ TOGETHER: dict[str, list[dict[str, Any]]] = {
     "sce": [{"svc": 0.1}, {"select_topk": 1}],
     "tsvm": [{"svc": 1.0}],
     "iso_c": [{"svc": 0.1}],
-    "emr": [{"svc": 0.1}],
-    "knots": [{"inner": "sce", "density": 0.5}],
+    "knots": [{"inner": "ties", "density": 0.5}],
     "nuslerp": [{"nuslerp_flatten": False, "nuslerp_row_wise": True}],
     "ties": [
         {"sparsify": "breadcrumbs", "scope": "row", "rescale": "l2"},
@@ -96,6 +95,12 @@ class Case:
     def changes(self) -> bool:
         """Whether it merges changes of a base."""
         return self.spec["base"] == "required" or (self.spec["base"] == "optional" and self.based)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it leaves out changes at random, itself or by the method inside it."""
+        inner = str(self.set("inner"))
+        return self.set("sparsify") in ("random", "della") or inner.startswith(("dare", "della"))
 
     def set(self, name: str) -> Any:
         """What a parameter is set to, or its default; None if there is none of that name."""

@@ -79,7 +79,7 @@ def sources(models: Iterable[Mapping[str, Any]], first: int, last: int) -> list[
 def settled(case: Case, models: Sequence[Path], **how: Any) -> Config:
     """A merge by a method without chance: masks are functions of names, and slices give tensors other names."""
     config = configure(case, models, **how)
-    if case.set("sparsify") in ("random", "della"):
+    if case.drawn:
         for own in [config["parameters"], *(entry["parameters"] for entry in config["models"])]:
             own |= {name: value for name, value in {"density": 1.0, "epsilon": 0.0}.items() if name in own}
     return config

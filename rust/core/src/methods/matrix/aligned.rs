@@ -34,6 +34,16 @@ fn spanned(stack: &mut Stack) -> Result<Spanned, super::Halt> {
     })
 }
 
+/// The directions of the shorter side that any change has, `short x k`.
+fn short_basis(stack: &mut Stack) -> Result<Mat<f64>, super::Halt> {
+    let mut all = Mat::<f64>::zeros(stack.short(), stack.short());
+    for i in 0..stack.models() {
+        all += stack.gram(stack.unweighted(i))?;
+    }
+    let eigen = Eigen::of(all.as_ref())?;
+    Ok(Leading::of(&eigen, stack.short(), eigen.singular()[0] * CUT).right)
+}
+
 /// What the inner method makes of coordinates, each `rows x columns`; `turned` if they are to be laid out by columns.
 fn inside(stack: &Stack, params: &Params, coordinates: &[Mat<f64>], turned: bool) -> Result<Mat<f64>, super::Halt> {
     let (rows, columns) = (coordinates[0].nrows(), coordinates[0].ncols());
@@ -69,13 +79,9 @@ pub fn knots(stack: &mut Stack, params: &Params) -> Made {
 /// The same of a matrix taken transposed, whose left vectors are those of its shorter side: coordinates are as large as
 /// the matrix.
 fn knots_wide(stack: &mut Stack, params: &Params) -> Made {
-    let (short, long) = (stack.short(), stack.long());
-    let mut all = Mat::<f64>::zeros(short, short);
-    for i in 0..stack.models() {
-        all += stack.gram(stack.unweighted(i))?;
-    }
-    let eigen = Eigen::of(all.as_ref())?;
-    let basis = Leading::of(&eigen, short, eigen.singular()[0] * CUT).right;
+    let long = stack.long();
+    // A vector is its own coordinates, NaN and all.
+    let basis = if stack.is_vector() { Mat::identity(1, 1) } else { short_basis(stack)? };
     let rank = basis.ncols();
     if rank == 0 {
         return Ok((Mix::nothing(), Vec::new()));
@@ -108,13 +114,7 @@ pub fn core_space(stack: &mut Stack, params: &Params) -> Made {
         // It has no two sides to find a space for.
         return knots_wide(stack, params);
     }
-    let mut all = Mat::<f64>::zeros(stack.short(), stack.short());
-    for i in 0..stack.models() {
-        all += stack.gram(stack.unweighted(i))?;
-    }
-    let eigen = Eigen::of(all.as_ref())?;
-    let rows = Leading::of(&eigen, stack.short(), eigen.singular()[0] * CUT).right;
-    drop((all, eigen));
+    let rows = short_basis(stack)?;
     if rows.ncols() == 0 {
         return Ok((Mix::nothing(), Vec::new()));
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::super::{EachTile, Halt, Kernel, Method, Operands, Params, Results, Scope, Span, Stats, Tile, Totals};
 use crate::kernels::search::{LIST, gather, sampled};
-use crate::methods::{Base, Class, Value, elements};
+use crate::methods::{Base, Value, elements};
 use crate::sizes::{SPAN, TILE};
 
 /// Methods that can stand inside another: they go by changes alone, and by nothing larger than a tensor.
@@ -24,6 +24,17 @@ pub const WORDS: &[&str] = &[
     "emr",
     "sce",
 ];
+
+/// Whether the method called `word` does nothing with the parameter `name` of the method around it.
+pub fn idle(word: &str, name: &str) -> bool {
+    let of = |family: &str| word.starts_with(family);
+    match name {
+        "density" => !(of("ties") || of("dare") || of("della") || of("breadcrumbs") || of("cabs")),
+        "gamma" => !of("breadcrumbs"),
+        "epsilon" => !of("della"),
+        _ => false,
+    }
+}
 
 /// Tensors of one shape in memory, as changes from nothing.
 pub struct Held<'a> {
@@ -152,7 +163,7 @@ pub fn bind(word: &str, around: &Params, shape: &[u64]) -> Result<Box<dyn Kernel
     if word == "mean" {
         params.shared.insert("lambda", Value::Number(1.0 / around.inputs as f64));
     }
-    if spec.base != Base::Required || spec.class == Class::Model || method.scope(&params) != Scope::Tensor {
+    if spec.base != Base::Required || method.scope(&params) != Scope::Tensor {
         return Err(format!("`{word}` goes by more than the changes of one tensor"));
     }
     debug_assert!(elements(shape) > 0);

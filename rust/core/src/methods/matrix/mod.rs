@@ -71,6 +71,10 @@ impl Method for Matrix {
         &self.spec
     }
 
+    fn idle(&self, params: &Params, name: &str) -> bool {
+        self.spec.parameter("inner").is_some() && inner::idle(params.word("inner"), name)
+    }
+
     fn bind(&self, params: &Params, shape: &[u64]) -> Result<Box<dyn Kernel>, String> {
         let (weights, factor) = (params.numbers("weight"), params.number("lambda"));
         let inside = params.layered || params.word("outside") == "matrix";

@@ -139,7 +139,8 @@ impl<'a> Stack<'a> {
 
     /// Whether the longer side is that of the rows, as stored; else all is taken transposed.
     pub fn is_tall(&self) -> bool {
-        self.rows >= self.columns
+        // A row of one element stays a row.
+        self.rows >= self.columns && !(self.vector && self.rows == 1)
     }
 
     /// Length of the shorter side.
