@@ -84,9 +84,16 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
         if chunk == MIN_CHUNK {
             let smallest = (fixed + largest).div_ceil(1 << 20);
             let tensors = plans.iter().flat_map(|plan| plan.tensors.iter());
-            let named = tensors.zip(needs.iter().flatten()).find(|(_, n)| **n == largest && **n > fixed);
+            let is_whole = |t: &TensorPlan| matches!(t.action.cost().span, Span::Whole { .. });
+            let decides = |t: &TensorPlan, n: u64| n == largest && (n > fixed || is_whole(t));
+            let named = tensors.zip(needs.iter().flatten()).find(|(t, n)| decides(t, **n));
+            let whole = named.is_some_and(|(t, _)| is_whole(t));
             let named = named.map_or(String::new(), |(t, n)| format!(" (`{}` alone takes {} MiB)", t.name, n >> 20));
-            let fewer = if threads > 1 { "; fewer threads take less" } else { "" };
+            let fewer = match (whole, threads > 1) {
+                (true, _) => "; methods that take no whole matrix, such as task_arithmetic or ties, take less",
+                (false, true) => "; fewer threads take less",
+                (false, false) => "",
+            };
             return Err(Error::recipe(
                 "memory",
                 format!(

@@ -35,8 +35,9 @@ type Make = fn(&mut Stack, &Params) -> Made;
 pub(super) struct Matrix {
     spec: Spec,
     make: Make,
-    /// Square matrices of the shorter side that it holds at most for so many models, besides what an eigenproblem takes.
-    squares: fn(u64) -> u64,
+    /// What it holds at most for so many models, of a matrix that is wider than tall or not: squares of the shorter side, and how
+    /// many times as long the side of the largest eigenproblem is.
+    most: fn(u64, bool) -> (u64, u64),
     /// What becomes of tensors that are no matrix.
     vectors: Vectors,
 }
@@ -98,8 +99,11 @@ impl Method for Matrix {
         let short = rows.min(columns);
         let models = weights.len() as u64;
         let blocks = 8 * 2 * (models + 1) * block_rows(short as usize) as u64 * short;
-        let wide = if rows < columns { 4 * models * rows * columns } else { 0 };
-        let keeps = 8 * (self.squares)(models) * short * short + eigen_bytes(short) + blocks + wide;
+        // The changes; and where another method is inside, its coordinates and what it makes of them.
+        let held = if self.spec.parameter("inner").is_some() { 2 * models + 1 } else { models };
+        let wide = if rows < columns || vector { 4 * held * rows * columns } else { 0 };
+        let (squares, side) = (self.most)(models, rows < columns);
+        let keeps = 8 * squares * short * short + eigen_bytes(side * short) + blocks + wide;
         let cost = Cost { reads: self.spec.reads, span: Span::Whole { keeps }, unit: columns, ..Cost::ELEMENT };
         let dimensions = (count, rows, columns);
         Ok(Box::new(Bound { make: self.make, params: params.clone(), weights, factor, dimensions, vector, cost }))

@@ -44,7 +44,7 @@ pub(in crate::methods) static TSVM: Matrix = Matrix {
         ..SPEC
     },
     make: tsvm::tsvm,
-    squares: |_| 6,
+    most: |_, _| (9, 1),
     vectors: Vectors::Mean,
 };
 
@@ -66,7 +66,7 @@ pub(in crate::methods) static TSVM_REWEIGHTED: Matrix = Matrix {
         ..SPEC
     },
     make: tsvm::reweighted,
-    squares: |_| 8,
+    most: |_, _| (10, 1),
     vectors: Vectors::Mean,
 };
 
@@ -81,7 +81,7 @@ pub(in crate::methods) static ISO_C: Matrix = Matrix {
         ..SPEC
     },
     make: iso::iso_c,
-    squares: |_| 2,
+    most: |_, _| (3, 1),
     vectors: Vectors::Mean,
 };
 
@@ -102,7 +102,7 @@ pub(in crate::methods) static ISO_CTS: Matrix = Matrix {
         ..SPEC
     },
     make: iso::iso_cts,
-    squares: |models| 8 + models,
+    most: |models, _| (10 + models, 1),
     vectors: Vectors::Mean,
 };
 
@@ -134,7 +134,7 @@ pub(in crate::methods) static STAR: Matrix = Matrix {
         ..SPEC
     },
     make: spectrum::star,
-    squares: |models| 2 + models,
+    most: |models, _| (3 + models, 1),
     vectors: Vectors::Mean,
 };
 
@@ -155,7 +155,7 @@ pub(in crate::methods) static CART: Matrix = Matrix {
         ..SPEC
     },
     make: spectrum::cart,
-    squares: |models| 3 + models,
+    most: |models, _| (4 + models, 1),
     vectors: Vectors::Mean,
 };
 
@@ -169,7 +169,7 @@ pub(in crate::methods) static WUDI: Matrix = Matrix {
         ..SPEC
     },
     make: wudi::wudi,
-    squares: |models| 4 + 2 * models,
+    most: wudi::most,
     vectors: Vectors::Mean,
 };
 
@@ -198,7 +198,7 @@ pub(in crate::methods) static SWUDI: Matrix = Matrix {
         ..SPEC
     },
     make: wudi::swudi,
-    squares: |models| 5 + 2 * models,
+    most: wudi::most,
     vectors: Vectors::Mean,
 };
 
@@ -219,7 +219,7 @@ pub(in crate::methods) static OPCM: Matrix = Matrix {
         ..SPEC
     },
     make: opcm::opcm,
-    squares: |models| 7 + models,
+    most: |models, _| (8 + 2 * models, 1),
     vectors: Vectors::Column,
 };
 
@@ -242,7 +242,7 @@ pub(in crate::methods) static RESMERGE: Matrix = Matrix {
         ..SPEC
     },
     make: resmerge::resmerge,
-    squares: |models| 3 + models,
+    most: |models, _| (4 + models, 1),
     vectors: Vectors::Mean,
 };
 
@@ -263,7 +263,7 @@ pub(in crate::methods) static DC_MERGE: Matrix = Matrix {
         ..SPEC
     },
     make: dc_merge::dc_merge,
-    squares: |models| 10 + models,
+    most: |models, _| (12 + 3 * models, 1),
     vectors: Vectors::Mean,
 };
 
@@ -301,7 +301,7 @@ pub(in crate::methods) static KNOTS: Matrix = Matrix {
         "Stoica et al., Model merging with SVD to tie the KnOTS, arXiv 2410.19735",
     ),
     make: aligned::knots,
-    squares: |models| 6 * models * models + models,
+    most: |models, wide| if wide { (4, 1) } else { (4 * models * models + 4 * models, models) },
     vectors: Vectors::Row,
 };
 
@@ -313,6 +313,6 @@ pub(in crate::methods) static CORE_SPACE: Matrix = Matrix {
         "Panariello et al., Accurate and efficient low-rank model merging in core space, arXiv 2509.17786; there of adapters alone",
     ),
     make: aligned::core_space,
-    squares: |models| 6 * models * models + 2 * models + 4,
+    most: |models, _| (4 * models * models + 4 * models + 2, models),
     vectors: Vectors::Row,
 };

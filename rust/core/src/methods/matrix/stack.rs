@@ -13,10 +13,10 @@ use crate::kernels::arith::moved;
 use crate::kernels::linalg::{add_gram, add_product, mirror, product};
 use crate::methods::{Halt, Operands, Results};
 
-/// Elements of a block of changes, about: long enough for products to be fast, short beside a matrix.
-const BLOCK: usize = 1 << 20;
-/// Rows that a block has at least, and at most.
-const ROWS: (usize, usize) = (32, 4096);
+/// Rows of a block, beside which a Gram matrix must not be what takes the time.
+const ROWS: (usize, usize) = (64, 256);
+/// Elements that a block has at least: fewer would be formed faster than they are handed over.
+const LEAST: usize = 1 << 14;
 
 /// Which combination of the changes: a factor for each model.
 pub type Of = Vec<f64>;
@@ -95,7 +95,7 @@ pub struct Stack<'a> {
 
 /// Rows of a block whose rows have so many elements.
 pub fn block_rows(short: usize) -> usize {
-    (BLOCK / short.max(1)).clamp(ROWS.0, ROWS.1)
+    (short / 16).clamp(ROWS.0, ROWS.1).max(LEAST / short.max(1))
 }
 
 impl<'a> Stack<'a> {
@@ -308,7 +308,10 @@ impl<'a> Stack<'a> {
         let needed = Needed::of(terms);
         let made = |blocks: &[MatRef<f64>]| {
             let once = needed.made(blocks);
-            again.as_ref().map_or(once.clone(), |again| product(once.as_ref(), again.as_ref()))
+            match again {
+                Some(again) => product(once.as_ref(), again.as_ref()),
+                None => once,
+            }
         };
         let of = self.weighted(&needed.of);
         let mut out = Vec::new();

@@ -15,6 +15,11 @@ use crate::methods::Params;
 /// much of what the tasks do is put in its place.
 type Filter<'f> = &'f dyn Fn(usize, f64) -> f64;
 
+/// What is held at most; see [`super::Matrix`].
+pub fn most(models: u64, wide: bool) -> (u64, u64) {
+    if wide { (3 * models * models + 7 * models, models) } else { (6 + 2 * models, 1) }
+}
+
 /// The solution of least norm.
 pub fn wudi(stack: &mut Stack, _params: &Params) -> Made {
     solve(stack, None, &|_, _| 1.0, CUT)
