@@ -3,7 +3,7 @@
 A form is to torch what a kernel is to the core, with the same formulas, the same order of operations and the same
 precision: changes and sums in float64 where the core forms them so, in float32 where it does, rounded once to the
 output's dtype. It sees blocks of float32 elements; no model, no name, no device. Nothing in it waits for the device:
-what is found stays there, in tensors of no dimension.
+what is found stays there, in tensors of no dimension (but for those of matrices, whose ranks decide what is computed).
 """
 
 from __future__ import annotations
@@ -121,6 +121,11 @@ class Form:
     rewind: Callable[[Found], None] | None = None
     #: Elements that a block holds a whole number of.
     unit: Callable[[Params, Shape], int] = one
+    #: `memory(params, shape, inputs)`: bytes that a tensor takes at most, where a block is the whole of it; None where
+    #: it goes block by block.
+    memory: Callable[[Params, Shape, int], int | None] = lambda params, shape, inputs: None
+    #: Whether what is found depends on no parameter, so that a session may change them all.
+    free: bool = False
 
 
 def elementwise(compute: Callable[[Params, Block], Tensor]) -> Form:

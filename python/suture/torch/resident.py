@@ -5,6 +5,7 @@ Block by block, so that the extra memory does not grow with the model.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -189,7 +190,8 @@ class Runner:
             form = self._form(work)
             if form.find is not None and i not in self.found:
                 wide = None if work.group is None else self.wide.get(work.group)
-                self.found[i] = form.find(work.params, work.shape, partial(self.blocks, work), wide)
+                with _naming(work):
+                    self.found[i] = form.find(work.params, work.shape, partial(self.blocks, work), wide)
 
     def _all_blocks(self, works: Sequence[Work]) -> Callable[[], Iterator[Block]]:
         return lambda: (block for work in works for block in self.blocks(work))
@@ -204,7 +206,9 @@ class Runner:
         """What computes each tensor, in the order in which they must be computed."""
         self._rewind()
         for i, work in self._computed():
-            yield work, self._form(work).apply(work.params, work.shape, self.found.get(i))
+            with _naming(work):
+                apply = self._form(work).apply(work.params, work.shape, self.found.get(i))
+            yield work, apply
 
     def write(self) -> None:
         """Computes every tensor and puts it where it belongs.
@@ -221,7 +225,8 @@ class Runner:
             target = Flat(self.out[work.name])
             for block in self.blocks(work):
                 end = block.start + len(block.origin)
-                target.write(block.start, end, apply(block))
+                with _naming(work):
+                    target.write(block.start, end, apply(block))
 
     def _move(self, work: Work) -> None:
         target, source = self.out[work.name], self._operand(work.sources[0])
@@ -239,12 +244,22 @@ class Runner:
         """Makes what computes each tensor, so that coefficients that cannot be are refused before anything is
         written; computes the block that takes the most memory, and throws it away.
         """
-        largest = max(
-            (w for _, w in self._computed()), key=lambda w: min(w.elements, self.block) * len(w.sources), default=None
-        )
+        largest = max((w for _, w in self._computed()), key=lambda w: need(w, self.block), default=None)
         for work, apply in self.applies():
             if work is largest:
-                apply(next(self.blocks(work)))
+                with _naming(work):
+                    apply(next(self.blocks(work)))
+
+
+@contextlib.contextmanager
+def _naming(work: Work) -> Iterator[None]:
+    """Has what a form says is wrong name the tensor, which it does not know."""
+    try:
+        yield
+    except SutureError as e:
+        if e.tensor is not None:
+            raise
+        raise type(e)(f"tensor `{work.name}`: {e}", tensor=work.name) from e.__cause__
 
 
 def written(tensors: Iterable[Tensor]) -> None:
@@ -263,15 +278,24 @@ def _whole(size: int, unit: int) -> int:
     return max(size // unit, 1) * unit
 
 
+def whole(work: Work) -> int | None:
+    """Bytes of working memory of a tensor that is computed at once, whatever the size of blocks; else None."""
+    return None if work.method is None else FORMS[work.method].memory(work.params, work.shape, len(work.sources))
+
+
+def need(work: Work, block: int) -> int:
+    """Bytes of working memory that a tensor takes at most, besides what is written."""
+    if work.method is None:
+        return 0
+    if (found := whole(work)) is not None:
+        return found
+    of = FORMS[work.method].unit(work.params, work.shape)
+    return min(_whole(block, of), work.elements) * (OF_ELEMENT + OF_INPUT * (len(work.sources) + 1))
+
+
 def extra_bytes(planned: Planned, block: int) -> int:
     """Bytes of working memory a run takes at most, besides what it writes."""
-    most = 0
-    for work in planned.works:
-        if work.method is not None:
-            of = FORMS[work.method].unit(work.params, work.shape)
-            step = min(_whole(block, of), work.elements)
-            most = max(most, step * (OF_ELEMENT + OF_INPUT * (len(work.sources) + 1)))
-    return most
+    return max((need(work, block) for work in planned.works), default=0)
 
 
 def block_of(asked: int | None, devices: Iterable[torch.device]) -> int:
@@ -320,11 +344,22 @@ def find(runner: Runner, *, probe: bool) -> None:
         try:
             attempt()
         except torch.OutOfMemoryError:
-            need = extra_bytes(runner.planned, runner.block)
-            raise SutureError(
-                f"the device is out of memory with blocks of {runner.block} elements; give a smaller block, or free "
-                f"{need >> 20} MiB beside the models"
-            ) from first
+            raise _out_of_memory(runner.planned, runner.block) from first
+
+
+def _out_of_memory(planned: Planned, block: int) -> SutureError:
+    largest = max(planned.works, key=lambda work: need(work, block))
+    free = need(largest, block) >> 20
+    if whole(largest) is None:
+        return SutureError(
+            f"the device is out of memory with blocks of {block} elements; give a smaller block, or free {free} MiB "
+            "beside the models"
+        )
+    return SutureError(
+        f"tensor `{largest.name}`: the device is out of memory; {largest.method} takes it whole and needs {free} MiB "
+        "beside the models; free that much, or merge files, where the CPU computes what does not fit",
+        tensor=largest.name,
+    )
 
 
 def allocate(planned: Planned, devices: Callable[[Work], torch.device]) -> dict[str, Tensor]:

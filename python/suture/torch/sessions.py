@@ -56,7 +56,7 @@ def coefficients(method: str) -> frozenset[str]:
     """
     parameters = spec_of(method)["parameters"]
     form = FORMS[method]
-    if form.find is None and form.wide is None:
+    if form.free or (form.find is None and form.wide is None):
         return frozenset(p["name"] for p in parameters if p["kind"]["kind"] != "checkpoint")
     return _COEFFICIENTS.get(method, frozenset())
 
