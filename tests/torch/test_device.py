@@ -22,7 +22,7 @@ from tests.support.checkpoints import read_checkpoint, write_checkpoint
 from tests.support.forms import FORMS, Form, World, linear, write_world
 from tests.support.forms import merge as merging
 from tests.support.resident import as_torch
-from tests.torch.test_parity import MATRICES, WORDS, agreement, allowed, family
+from tests.torch.test_parity import WORDS, agreement, allowed, family, whole
 
 TORCH = suture.Settings(device="torch-cpu")
 #: What computed the tensors of each method that have elements.
@@ -72,8 +72,8 @@ def test_a_device_writes_what_the_cpu_writes(case: Case, tmp_path: Path) -> None
         if not as_torch(raw).is_floating_point():
             assert found[name] == raw
             continue
-        word = agreement(as_torch(found[name]), as_torch(raw), held[0][name] if case.name in MATRICES else None)
-        assert WORDS.index(word) <= WORDS.index(allowed(case.name)), f"{name}: {word}"
+        word = agreement(as_torch(found[name]), as_torch(raw), held[0][name] if whole(case) else None)
+        assert WORDS.index(word) <= WORDS.index(allowed(case)), f"{name}: {word}"
     assert set(backends(tmp_path / "cpu").values()) <= {"cpu"}
     assert report(tmp_path / "cpu")["backend"] == "cpu"
     told = report(tmp_path / "device")

@@ -24,7 +24,13 @@ from tests.torch.test_device import backends
 from tests.torch.test_parity import WORDS, agreement
 from tests.unit.test_spectral_merges import VARIANTS
 
+#: What can stand inside of `knots` and `core_space`, with what makes a difference to it.
+INNER: list[dict[str, Any]] = [
+    {"inner": word, "density": 0.5} | ({"epsilon": 0.2} if word == "della" else {})
+    for word in ("ties", "dare_ties", "della", "breadcrumbs", "cabs", "magmax", "emr", "sce")
+]
 CASES = [(name, own) for name in METHODS for own in ({}, *VARIANTS.get(name, []))]
+CASES += [(name, own) for name in ("knots", "core_space") for own in INNER]
 #: So that on small matrices more than a direction or an entry counts.
 MORE: dict[str, dict[str, Any]] = {"dc_merge": {"k_frac": 0.3}, "cart": {"rank_ratio": 0.3}}
 LAYER = "model.layers.0."
@@ -42,6 +48,14 @@ SHAPES: dict[str, tuple[int, ...]] = {
 }
 #: How a change is made of its shape and the number of its model.
 Change = Callable[[np.random.Generator, tuple[int, ...], int], Any]
+
+
+#: Methods after which singular values can be calibrated.
+CALIBRATED = [
+    name
+    for name, spec in SPECS.items()
+    if any(p["name"] == "svc" for p in spec["parameters"]) and name != "localize_and_stitch"
+]
 
 
 def full(rng: np.random.Generator, shape: tuple[int, ...], i: int) -> Any:
@@ -96,20 +110,20 @@ def models(
 
 
 def config(folder: Path, name: str, own: dict[str, Any], count: int = 3) -> dict[str, Any]:
-    tasks = [{"model": str(folder / f"task-{i + 1}"), "parameters": {"weight": 0.5 + i}} for i in range(count)]
-    return {
-        "merge_method": name,
-        "base_model": str(folder / "base"),
-        "models": tasks,
-        "parameters": {"lambda": 0.6, **own},
-    }
+    known = {p["name"] for p in SPECS[name]["parameters"]}
+    weights = [{"weight": 0.5 + i} if "weight" in known else {} for i in range(count)]
+    tasks = [{"model": str(folder / f"task-{i}"), "parameters": own} for i, own in enumerate(weights, 1)]
+    shared = {n: v for n, v in {"lambda": 0.6, **own}.items() if n in known}
+    return {"merge_method": name, "base_model": str(folder / "base"), "models": tasks, "parameters": shared}
 
 
 def resident(held: list[Tensors], name: str, own: dict[str, Any], **more: Any) -> Tensors:
     """The same merge on tensors."""
     base, *tuned = held
     how = {"lambda": 0.6, "weight": [0.5 + i for i in range(len(tuned))], **own}
-    return merge(tuned, name, base=base, parameters=how, **more)
+    known = {p["name"] for p in SPECS[name]["parameters"]}
+    named = {f"task-{i}": model for i, model in enumerate(tuned, 1)}
+    return merge(named, name, base=base, parameters={n: v for n, v in how.items() if n in known}, **more)
 
 
 def near(found: Tensors, expected: Tensors, base: Tensors) -> None:
@@ -130,6 +144,25 @@ def test_a_merge_is_the_cores(name: str, own: dict[str, Any], dtype: str, count:
     held = models(tmp_path, dtype, count=count)
     suture.merge(config(tmp_path, name, own, count), tmp_path / "out")
     near(resident(held, name, own), read(tmp_path / "out"), held[0])
+
+
+@pytest.mark.parametrize("svc", [0.1, 1.0])
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_what_any_method_makes_is_calibrated_as_the_core_does(name: str, svc: float, tmp_path: Path) -> None:
+    """Methods of elements, of selection, of chance and of matrices; Triton kernels leave these tensors alone."""
+    held = models(tmp_path, "F32")
+    own = {"svc": svc, "density": 0.5, "select_topk": 0.5, **MORE.get(name, {})}
+    suture.merge(config(tmp_path, name, own), tmp_path / "out")
+    near(resident(held, name, own), read(tmp_path / "out"), held[0])
+
+
+@pytest.mark.parametrize("change", [equal, none, low])
+def test_equal_singular_values_are_calibrated_as_the_core_does(change: Change, tmp_path: Path) -> None:
+    """After iso_c all directions are of one size: which basis is theirs the tasks decide."""
+    held = models(tmp_path, "F32", change, base_size=0.0 if change is low else 0.02)
+    for name in ("iso_c", "task_arithmetic"):
+        suture.merge(config(tmp_path, name, {"svc": 0.1}), tmp_path / name)
+        near(resident(held, name, {"svc": 0.1}), read(tmp_path / name), held[0])
 
 
 @pytest.mark.parametrize("change", [low, equal, steep, none])
@@ -222,11 +255,21 @@ def peak(work: Callable[[], object]) -> int:
     return most
 
 
-@pytest.mark.parametrize("name", METHODS)
+#: What takes the most.
+MEMORY: dict[str, dict[str, Any]] = {
+    "knots": {"inner": "ties", "density": 0.5},
+    "core_space": {"inner": "sce"},
+    "ties": {"svc": 0.1, "density": 0.5, "weight": 1.0},
+    "dc_merge": {"svc": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", [*METHODS, "ties"])
 def test_no_more_memory_is_taken_than_is_stated(name: str) -> None:
+    given_now = MEMORY.get(name, {})
     for shape, count in (((260, 90), 3), ((90, 260), 5), ((120, 120), 2), ((7, 60, 40), 3), ((7, 40, 60), 3)):
         base, *tuned = models(None, "BF16", shapes={LAYER + "w": shape}, count=count)
-        found = given(name, listed(tuned), ("base", base), {}, None)
+        found = given(name, listed(tuned), ("base", base), given_now, None)
         works = planned(name, found, 0)
         out = {n: torch.empty_like(t) for n, t in base.items()}
         taken = peak(lambda f=found, w=works, o=out: execute(Runner(w, f.models, o, BLOCK_CPU)))  # type: ignore[misc]
@@ -264,4 +307,4 @@ def test_a_device_names_what_is_not_finite(tmp_path: Path) -> None:
 def test_a_form_is_free_of_parameters() -> None:
     """A session of it may change them all."""
     assert all(own.free for own in FORMS.values())
-    assert suture.torch.sessions.coefficients("opcm") == {p["name"] for p in SPECS["opcm"]["parameters"]}
+    assert suture.torch.sessions.coefficients("opcm") == {p["name"] for p in SPECS["opcm"]["parameters"]} - {"svc"}

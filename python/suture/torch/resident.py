@@ -20,7 +20,7 @@ from suture.errors import SutureError, UsageError
 from suture.torch.forms import Apply, Block, Form, Found
 from suture.torch.models import TORCH, Flat, Resident
 from suture.torch.planned import Piece, Planned, View, Work, places
-from suture.torch.registry import FORMS
+from suture.torch.registry import form_of, modified
 
 if TYPE_CHECKING:
     from suture.torch.fast.batches import Batches
@@ -89,7 +89,7 @@ class Runner:
         self._tensors = {(m.label, name): tensor for m in self.models for name, tensor in m.tensors.items()}
         for work in self.planned.works:
             self._check_views(work)
-        self.batches = batches(self.planned.works, self._row)
+        self.batches = batches([w for w in self.planned.works if not modified(w)], self._row)
 
     def _check_views(self, work: Work) -> None:
         for view in (*([] if work.base is None else [work.base]), *work.sources):
@@ -143,7 +143,7 @@ class Runner:
         device = self.out[work.name].device
         base = None if work.base is None else self._operand(work.base)
         inputs = [self._operand(view) for view in work.sources]
-        units = [FORMS[work.method].unit(work.params, work.shape), Flat(self.out[work.name]).unit]
+        units = [form_of(work).unit(work.params, work.shape), Flat(self.out[work.name]).unit]
         units += [o.unit for o in (*inputs, *([] if base is None else [base]))]
         step = _whole(self.block, math.lcm(*(max(unit, 1) for unit in units)))
         keys = work.keys()
@@ -158,8 +158,7 @@ class Runner:
             )
 
     def _form(self, work: Work) -> Form:
-        assert work.method is not None
-        return FORMS[work.method]
+        return form_of(work)
 
     def _computed(self) -> Iterator[tuple[int, Work]]:
         """The tensors that are computed and have elements; those of a group in the group's order."""
@@ -280,7 +279,7 @@ def _whole(size: int, unit: int) -> int:
 
 def whole(work: Work) -> int | None:
     """Bytes of working memory of a tensor that is computed at once, whatever the size of blocks; else None."""
-    return None if work.method is None else FORMS[work.method].memory(work.params, work.shape, len(work.sources))
+    return None if work.method is None else form_of(work).memory(work.params, work.shape, len(work.sources))
 
 
 def need(work: Work, block: int) -> int:
@@ -289,7 +288,7 @@ def need(work: Work, block: int) -> int:
         return 0
     if (found := whole(work)) is not None:
         return found
-    of = FORMS[work.method].unit(work.params, work.shape)
+    of = form_of(work).unit(work.params, work.shape)
     return min(_whole(block, of), work.elements) * (OF_ELEMENT + OF_INPUT * (len(work.sources) + 1))
 
 

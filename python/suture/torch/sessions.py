@@ -29,7 +29,7 @@ from suture.torch.merging import (
 )
 from suture.torch.models import Flat, Model, Resident, check_writable, named_tensors, overlap, resident
 from suture.torch.planned import Planned, Work
-from suture.torch.registry import FORMS
+from suture.torch.registry import FORMS, form_of
 from suture.torch.report import Report
 from suture.torch.resident import Runner, block_of, execute, extra_bytes, find
 from suture.torch.sparse import PRESETS
@@ -48,6 +48,10 @@ _COEFFICIENTS: dict[str, frozenset[str]] = {
 }
 
 
+#: What decides who computes, and so cannot change.
+_MODIFIERS = frozenset({"svc"})
+
+
 def coefficients(method: str) -> frozenset[str]:
     """The parameters of a method that a session may change.
 
@@ -57,7 +61,7 @@ def coefficients(method: str) -> frozenset[str]:
     parameters = spec_of(method)["parameters"]
     form = FORMS[method]
     if form.free or (form.find is None and form.wide is None):
-        return frozenset(p["name"] for p in parameters if p["kind"]["kind"] != "checkpoint")
+        return frozenset(p["name"] for p in parameters if p["kind"]["kind"] != "checkpoint") - _MODIFIERS
     return _COEFFICIENTS.get(method, frozenset())
 
 
@@ -406,7 +410,8 @@ def _restore(runner: Runner, kept: _Kept) -> None:
 def _key(runner: Runner, free: frozenset[str]) -> tuple[Any, ...]:
     """All that what is found depends on, but for the models."""
     works = runner.planned.works
-    finds = [w for w in works if w.method is not None and (FORMS[w.method].find or FORMS[w.method].wide)]
+    forms = [(w, form_of(w)) for w in works if w.method is not None]
+    finds = [w for w, form in forms if form.find or form.wide]
     batches = runner.batches.listed if runner.batches else []
     return (
         tuple(_key_of(w, runner.out[w.name], free) for w in finds),

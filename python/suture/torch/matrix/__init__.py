@@ -8,7 +8,7 @@ the mean of the changes. Another method is a function and a line in the `METHODS
 from __future__ import annotations
 
 from suture.torch.forms import Form
-from suture.torch.matrix import dc_merge, isotropic, opcm, resmerge, spectrum, tsvm, wudi
+from suture.torch.matrix import aligned, dc_merge, isotropic, opcm, resmerge, spectrum, tsvm, wudi
 from suture.torch.matrix.form import Method, form_of
 
 METHODS: dict[str, Method] = {
@@ -19,6 +19,7 @@ METHODS: dict[str, Method] = {
     **opcm.METHODS,
     **resmerge.METHODS,
     **dc_merge.METHODS,
+    **aligned.METHODS,
 }
 """The methods by name."""
 

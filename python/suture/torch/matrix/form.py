@@ -45,14 +45,14 @@ class Method:
         make: the merged change `[E, long, short]`, before `lambda`; in memory that nothing else reads.
         more: elements in float64 that it takes for each matrix at most, besides `LONG` and `SQUARE`.
         solves: whether, with these parameters, it looks for singular vectors, so that all must be finite.
-        rows: whether what is no matrix is a matrix of one row; else it gets the mean of the changes.
+        vectors: what is no matrix is taken for a `row` or a `column`, or gets the `mean` of the changes.
         alone: whether stacked experts are computed one by one.
     """
 
     make: Callable[[Stack, Params], Tensor]
     more: Callable[[Size], int] = lambda size: 0
     solves: Callable[[Params, Size], bool] = lambda params, size: True
-    rows: bool = False
+    vectors: str = "mean"
     alone: bool = False
 
 
@@ -84,7 +84,9 @@ def _matrices(method: Method, params: Params, shape: Shape) -> _Matrices | None:
     if len(shape) in (2, 3) and (params.layered or params.word("outside") == "matrix"):
         rows, columns = shape[-2:]
         return _Matrices(elements // (rows * columns), rows, columns, alone=method.alone)
-    return _Matrices(1, 1, elements, vector=True) if method.rows else None
+    if method.vectors == "mean":
+        return None
+    return _Matrices(1, *((1, elements) if method.vectors == "row" else (elements, 1)), vector=True)
 
 
 def form_of(method: Method) -> Form:
@@ -97,7 +99,7 @@ def form_of(method: Method) -> Form:
             mean = factor / max(len(weights), 1)
             return lambda block: moved(block.origin, mean * weighted(weights, block.wide))
         if not of.vector and method.solves(params, of.size(len(weights))):
-            _check(found, weights, of.rows * of.columns)
+            check(found, weights, of.rows * of.columns)
         return lambda block: _whole(method, params, of, block)
 
     def unit(params: Params, shape: Shape) -> int:
@@ -107,10 +109,10 @@ def form_of(method: Method) -> Form:
         of = _matrices(method, params, shape)
         return None if of is None else _bytes(method, of, inputs)
 
-    return Form(apply=apply, find=_find, unit=unit, memory=memory, free=True)
+    return Form(apply=apply, find=find_largest, unit=unit, memory=memory, free=True)
 
 
-def _find(params: Params, shape: Shape, blocks: Blocks, wide: Found) -> Tensor:
+def find_largest(params: Params, shape: Shape, blocks: Blocks, wide: Found) -> Tensor:
     """The largest change of each model; it depends on no parameter."""
     most = [_largest(block) for block in blocks()]
     return torch.stack(most).amax(0)
@@ -124,7 +126,7 @@ def _largest(block: Block) -> Tensor:
     return torch.stack(own)
 
 
-def _check(largest: Tensor, weights: list[float], elements: int) -> None:
+def check(largest: Tensor, weights: list[float], elements: int) -> None:
     """Refuses what has no singular vectors before anything is written.
 
     Raises:
@@ -152,7 +154,7 @@ def _stacks(params: Params, of: _Matrices, block: Block) -> Iterator[tuple[int, 
     step = of.together * of.rows * of.columns
     for start in range(0, block.of, step):
         own = [x[start : start + step].view(-1, of.rows, of.columns) for x in (block.origin, *block.inputs)]
-        yield start, Stack(own[0], own[1:], params.numbers("weight"), of.vector)
+        yield start, Stack(own[0], own[1:], params.numbers("weight"), of.vector, block.keys)
 
 
 def _bytes(method: Method, of: _Matrices, inputs: int) -> int:

@@ -51,4 +51,4 @@ def _more(size: Size) -> int:
     return 8 * size.short**2
 
 
-METHODS = {"opcm": Method(opcm, more=_more, rows=True, solves=lambda params, size: size.models > 1)}
+METHODS = {"opcm": Method(opcm, more=_more, vectors="column", solves=lambda params, size: size.models > 1)}

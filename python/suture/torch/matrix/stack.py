@@ -22,18 +22,22 @@ class Stack:
         base: `[E, m, n]` in float32.
         inputs: the models, each as the base.
         weights: the weight of each model's change.
-        vector: whether this is no matrix, but all elements of a tensor in one row.
+        vector: whether this is no matrix, but all elements of a tensor in one row or column.
+        keys: a random key for each model.
     """
 
     base: Tensor
     inputs: Sequence[Tensor]
     weights: Sequence[float]
     vector: bool = False
+    keys: Sequence[int] = ()
 
     @property
     def tall(self) -> bool:
         """Whether the longer side is that of the rows, as stored; else all is taken transposed."""
-        return bool(self.base.shape[-2] >= self.base.shape[-1])
+        # A row of one element stays a row.
+        rows, columns = self.base.shape[-2:]
+        return bool(rows >= columns) and not (self.vector and rows == 1)
 
     @property
     def short(self) -> int:
@@ -55,6 +59,10 @@ class Stack:
         if self.tall:
             return self.inputs[i].double().sub_(self.base)
         return (self.inputs[i] - self.base).double().mT
+
+    def unweighted(self, i: int) -> Tensor:
+        """The change of a model without its weight; of weight zero nothing."""
+        return self.plain(i) if self.weights[i] else self.nothing()
 
     def model(self, i: int) -> Tensor:
         """The change of a model."""
