@@ -149,11 +149,22 @@ def test_a_merge_is_the_cores(name: str, own: dict[str, Any], dtype: str, count:
 @pytest.mark.parametrize("svc", [0.1, 1.0])
 @pytest.mark.parametrize("name", CALIBRATED)
 def test_what_any_method_makes_is_calibrated_as_the_core_does(name: str, svc: float, tmp_path: Path) -> None:
-    """Methods of elements, of selection, of chance and of matrices; Triton kernels leave these tensors alone."""
+    """Methods of elements, of selection, of chance and of matrices."""
     held = models(tmp_path, "F32")
     own = {"svc": svc, "density": 0.5, "select_topk": 0.5, **MORE.get(name, {})}
     suture.merge(config(tmp_path, name, own), tmp_path / "out")
     near(resident(held, name, own), read(tmp_path / "out"), held[0])
+
+
+def test_kernels_leave_alone_what_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would write what the method makes, and no more; a vector has no singular values and is theirs."""
+    seen: list[str] = []
+    monkeypatch.setattr("suture.torch.resident.batches", lambda works, row: seen.extend(w.name for w in works))
+    held = models(None, shapes={LAYER + "w": (9, 5), LAYER + "norm": (3,)})
+    for svc, left in ((0.0, {LAYER + "w", LAYER + "norm"}), (0.1, {LAYER + "norm"})):
+        resident(held, "task_arithmetic", {"svc": svc})
+        assert set(seen) == left
+        seen.clear()
 
 
 @pytest.mark.parametrize("change", [equal, none, low])
