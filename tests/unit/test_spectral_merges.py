@@ -256,3 +256,24 @@ def test_svc_goes_by_single_tensors(tmp_path: Path) -> None:
         merged(tmp_path, "out", "ties", 2, {"scope": "model", "svc": 0.1, "density": 0.5}, [1.0, 1.0])
     with pytest.raises(suture.SutureError, match="svc"):
         merged(tmp_path, "out", "emr", 2, {"masks": True, "task": 1, "svc": 0.1})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("form", [*NAMES, "svc"])
+def test_no_singular_vectors_of_what_is_not_finite(form: str, value: float, tmp_path: Path) -> None:
+    """With NaN let through: an error that names the tensor, whichever model holds it; no model is left out unsaid."""
+    shapes = {"model.layers.0.a.weight": (30, 20), "model.layers.0.b.weight": (20, 30)}
+    for place in (1, 3):
+        folder = tmp_path / str(place)
+        _, experts = family(folder, 3, "F32", shapes, seed=2)
+        tensors = dict(experts[place - 1])
+        bad = sorted(shapes)[place // 3]
+        tensors[bad] = tensors[bad].copy()
+        tensors[bad][3, 4] = value
+        write_checkpoint(folder / f"task-{place}", {n: encode(v.astype(np.float32), "F32") for n, v in tensors.items()})
+        name, given = ("ties", {"svc": 0.1}) if form == "svc" else (form, {})
+        listed = [{"model": str(folder / f"task-{i}"), "parameters": {"weight": 1.0}} for i in (1, 2, 3)]
+        config = {"merge_method": name, "base_model": str(folder / "base"), "models": listed, "parameters": given}
+        with pytest.raises(suture.SutureError, match=bad):
+            suture.merge(config, folder / "out", settings=suture.Settings(nan="allow"))
+        assert not (folder / "out").exists()

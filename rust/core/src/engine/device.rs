@@ -93,9 +93,7 @@ pub trait Slot {
 /// Whether a device may be asked for a tensor: it is computed, has elements, and what its method finds concerns it alone.
 pub fn may_take(t: &TensorPlan) -> bool {
     let Action::Compute { method, params, group, .. } = &t.action else { return false };
-    // Forms know no modifiers.
-    let plain = params.number("svc") == 0.0;
-    plain && t.elements() > 0 && group.is_none() && method.bind(params, &t.shape).is_ok_and(|kernel| !kernel.casts())
+    t.elements() > 0 && group.is_none() && method.bind(params, &t.shape).is_ok_and(|kernel| !kernel.casts())
 }
 
 /// Makes those tensors of every lane that are left and that the device takes; returns what was done of each.

@@ -20,6 +20,9 @@ const SMALL: usize = 192;
 /// Singular values below this share of the largest are taken for zeros: their vectors are whatever rounding left.
 pub const NOTHING: f64 = 1e-7;
 
+/// The complaint about values that are not finite.
+pub const NOT_FINITE: &str = "holds NaN or infinite values, of which no singular vectors can be had";
+
 /// How work on matrices of this size is cut.
 fn cut(size: usize) -> Par {
     if size <= SMALL { Par::Seq } else { Par::rayon(PARTS) }
@@ -71,7 +74,7 @@ impl Eigen {
     pub fn of(a: MatRef<f64>) -> Result<Self, String> {
         let n = a.nrows();
         if (0..n).any(|j| (j..n).any(|i| !a[(i, j)].is_finite())) {
-            return Err("holds NaN or infinite values, of which no singular vectors can be had".into());
+            return Err(NOT_FINITE.into());
         }
         // To about one, so that squares of the smallest and largest changes go through.
         let scale = (0..n).map(|i| a[(i, i)].abs()).fold(0.0, f64::max);

@@ -10,7 +10,7 @@ use std::ops::Range;
 use faer::{Mat, MatRef};
 
 use crate::kernels::arith::moved;
-use crate::kernels::linalg::{add_gram, add_product, mirror, product};
+use crate::kernels::linalg::{NOT_FINITE, add_gram, add_product, mirror, product};
 use crate::methods::{Halt, Operands, Results};
 
 /// Rows of a block, beside which a Gram matrix must not be what takes the time.
@@ -270,6 +270,10 @@ impl<'a> Stack<'a> {
             Ok(())
         })?;
         mirror(&mut out);
+        // Else a model that holds some might be left out as one that changes nothing.
+        if (0..out.ncols()).any(|j| !out[(j, j)].is_finite()) {
+            return Err(Halt::Failed(NOT_FINITE.into()));
+        }
         Ok(out)
     }
 
