@@ -11,6 +11,7 @@ __all__ = [
     "build_json",
     "compare_bytes",
     "compare_json",
+    "compose_deltas",
     "delta_json",
     "extract_delta",
     "is_buffer",
@@ -82,6 +83,13 @@ def build_json() -> str: ...
 def mask_key(seed: int, model: str, tensor: str) -> int: ...
 def methods_json() -> str: ...
 def metrics_json(options: str) -> str: ...
+def compose_deltas(
+    deltas: Sequence[tuple[str, float]],
+    out: str,
+    overwrite: bool,
+    threads: int,
+    progress: Callable[[int], object] | None = None,
+) -> str: ...
 def delta_json(path: str) -> str: ...
 def extract_delta(
     base: Checkpoint,

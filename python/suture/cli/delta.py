@@ -173,3 +173,55 @@ def revert(
     with bar("reverting", quiet or dry_run) as progress:
         report = run.revert(tuned, delta, out, settings=how, dry_run=dry_run, progress=progress)
     present(report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@delta.command(short_help="Write several deltas as one")
+@click.argument("deltas", type=click.Path(), nargs=-1, required=True)
+@click.argument("out", type=click.Path())
+@_WEIGHTS
+@click.option("--overwrite", is_flag=True, help="Replace an existing output")
+@click.option("-v", "--verbose", is_flag=True, help="Say what happens to every tensor")
+@reading
+def compose(
+    deltas: tuple[str, ...],
+    out: str,
+    weights: str | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write DELTAS of one base as their sum to OUT, or a chain of lossless ones as one step.
+
+    \b
+    Example:
+      suture delta compose swahili-delta math-delta both --weights 1,0.5
+    """
+    report = run.compose(deltas, out, weights=numbers(weights), settings=settings(options))
+    present(report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@delta.command("import", short_help="Write a pytorch_diff.bin of LT-SFT as a delta")
+@click.argument("base", type=click.Path())
+@click.argument("file", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--overwrite", is_flag=True, help="Replace an existing output")
+@click.option("-v", "--verbose", is_flag=True, help="Say what happens to every tensor")
+@reading
+def import_(base: str, file: str, out: str, quiet: bool, verbose: bool, as_json: bool, **options: Any) -> None:
+    """Write FILE, a pytorch_diff.bin of LT-SFT that belongs to BASE, as a sparse delta to OUT.
+
+    Only tensors, numbers and names are read of it; nothing in it is run. It needs PyTorch.
+    """
+    report = run.read_diff(base, file, out, settings=settings(options))
+    present(report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@delta.command(short_help="Write a sparse delta as a pytorch_diff.bin of LT-SFT, or as a mask")
+@click.argument("delta", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--mask", is_flag=True, help="Only where it changes something, as BOOL tensors in safetensors")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file")
+def export(delta: str, out: str, mask: bool, overwrite: bool) -> None:
+    """Write DELTA, which is sparse, to the file OUT as LT-SFT has it; it needs PyTorch, a mask does not."""
+    run.write_diff(delta, out, mask=mask, overwrite=overwrite)

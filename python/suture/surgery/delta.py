@@ -174,6 +174,78 @@ def revert(
     return carry_out(prepare(recipe, for_output(out, settings)), out, dry_run, progress)
 
 
+def compose(
+    deltas: Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    *,
+    weights: Sequence[float] | None = None,
+    settings: Settings | None = None,
+) -> Report:
+    """Write several deltas as one to the folder `out`.
+
+    Deltas of one base are added, each times its weight: sparse ones element by element, factors side by side. Lossless
+    ones (``xor``) of which each belongs to what the one before makes become the step from the first base to the last model.
+
+    Args:
+        deltas: the deltas.
+        out: the output folder.
+        weights: what the change of each is multiplied by; 1 each if not given.
+        settings: how to do the work.
+
+    Raises:
+        UsageError: if there is no delta, or there are not as many weights.
+        SutureError: if they do not go together, or the output cannot be written.
+    """
+    from suture.surgery.lora import weights_of
+
+    settings = settings or Settings()
+    settings.refuse_those_of_merges()
+    scales = weights_of(weights, deltas, "delta")
+    listed = [(info(delta)["path"], weight) for delta, weight in zip(deltas, scales, strict=True)]
+    return Report(_core.compose_deltas(listed, fspath(out), settings.overwrite, settings.thread_count), Path(out))
+
+
+def read_diff(
+    base: str | PathLike[str],
+    file: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    settings: Settings | None = None,
+) -> Report:
+    """Write LT-SFT's `pytorch_diff.bin` as a sparse delta of `base` to the folder `out`.
+
+    Raises:
+        UsageError: if torch, which reads it, is not installed.
+        SutureError: if it is none, or of another model, or the output cannot be written.
+    """
+    from suture.surgery.diffs import as_delta
+    from suture.surgery.room import temporary_folder
+
+    settings = settings or Settings()
+    with temporary_folder() as temporary:
+        folder = Path(temporary) / Path(file).stem
+        extract(base, base, folder, form="sparse", settings=Settings(threads=settings.threads, io=settings.io))
+        null = json.loads((folder / "delta.json").read_text())
+        as_delta(file, null, folder)
+        return compose([folder], out, settings=settings)
+
+
+def write_diff(
+    delta: str | PathLike[str], out: str | PathLike[str], *, mask: bool = False, overwrite: bool = False
+) -> None:
+    """Write a sparse delta as LT-SFT's `pytorch_diff.bin`, or with `mask` where it changes something, as BOOL tensors.
+
+    Raises:
+        UsageError: if torch, which writes a diff, is not installed.
+        SutureError: if the delta is not sparse, or the output cannot be written.
+    """
+    from suture.surgery import diffs
+
+    found = info(delta)
+    write = diffs.mask if mask else diffs.write
+    write(found["path"], found["tensors"], Path(out), overwrite)
+
+
 def info(delta: str | PathLike[str]) -> DeltaInfo:
     """What a delta is: its form, the models it belongs to, and figures of every tensor's change.
 

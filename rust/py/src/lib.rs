@@ -153,6 +153,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
     m.add_function(wrap_pyfunction!(delta::extract_delta, m)?)?;
     m.add_function(wrap_pyfunction!(delta::look_delta, m)?)?;
+    m.add_function(wrap_pyfunction!(delta::compose_deltas, m)?)?;
     m.add_function(wrap_pyfunction!(delta::delta_json, m)?)?;
     m.add_function(wrap_pyfunction!(mask_key, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;

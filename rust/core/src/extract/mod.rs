@@ -4,6 +4,7 @@
 //! the k largest changes are is found before, by passes over all. What makes a delta exact is taken after: the bits that are left
 //! between what the delta makes of the base and the tuned model, and the other way.
 
+pub mod compose;
 mod exact;
 mod files;
 mod memory;
@@ -23,6 +24,7 @@ use crate::digest;
 use crate::engine::observer::{Observer, Progress};
 use crate::engine::threads;
 use crate::error::{Error, Result};
+use crate::model::tied;
 use crate::source::IoMode;
 use files::Files;
 use options::{Form, Options};
@@ -80,7 +82,7 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
         options,
         pool: Some(pool.map_err(|e| Error::bug(format!("no threads for matrices: {e}")))?),
     };
-    let staging = Staging::open(how.target, &[], WriteMode::Buffered, |_| false)?;
+    let staging = stage(how)?;
     let folder = staging.folder().to_owned();
     let files = Files::new(&folder, options.form == Form::Lora, names.iter().map(|(p, n)| (*p, n.as_str())));
     let progress = Progress::default();
@@ -94,12 +96,30 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
     models.base_files.iter().chain(&models.tuned_files).try_for_each(|s| s.check())?;
     let written = said.files.iter().map(|name| std::fs::metadata(folder.join(name)).map_or(0, |m| m.len()));
     said.figures.insert("bytes".into(), written.sum::<u64>() as f64);
-    let record = serde_json::to_vec(&said).map_err(|e| Error::bug(e.to_string()))?;
-    let beside: Vec<(String, Vec<u8>)> =
-        [(FILE.to_owned(), record)].into_iter().chain(report::adapter(&models, &said)).chain(how.beside.to_vec()).collect();
-    let report = report::render(&models, &said, &files.kept, &beside);
-    let listed: Vec<_> = said.files.iter().cloned().chain(beside.iter().map(|(n, _)| n.clone())).collect();
-    let listed: Vec<std::path::PathBuf> = listed.into_iter().map(Into::into).chain([REPORT.into()]).collect();
+    let beside: Vec<(String, Vec<u8>)> = report::adapter(&models, &said).into_iter().chain(how.beside.to_vec()).collect();
+    let about = report::about(&models, &said, &files.kept);
+    publish(staging, &said, &beside, about, how)
+}
+
+/// The folder that a delta is made in.
+fn stage(how: &How) -> Result<Staging> {
+    Staging::open(how.target, &[], WriteMode::Buffered, |_| false)
+}
+
+/// Puts a delta in its place, with its record, what goes `beside` it, and its report; which is returned.
+fn publish(
+    staging: Staging,
+    said: &Said,
+    beside: &[(String, Vec<u8>)],
+    about: serde_json::Value,
+    how: &How,
+) -> Result<String> {
+    let folder = staging.folder().to_owned();
+    let record = serde_json::to_vec(said).map_err(|e| Error::bug(e.to_string()))?;
+    let beside: Vec<(String, Vec<u8>)> = std::iter::once((FILE.to_owned(), record)).chain(beside.to_vec()).collect();
+    let report = report::render(said, about, &beside);
+    let listed = said.files.iter().chain(beside.iter().map(|(name, _)| name)).map(std::path::PathBuf::from);
+    let listed: Vec<std::path::PathBuf> = listed.chain([REPORT.into()]).collect();
     // Publishing ends with its removal: there is nothing to be taken up again.
     write(&folder.join(JOURNAL), b"")?;
     staging.publish(&[], &listed, JOURNAL, how.overwrite, |folder| {
@@ -134,6 +154,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(crate) fn name_of(form: Form, part: Part, of: &str) -> String {
     let module = of.strip_suffix(".weight");
     match (form, part, module) {
+        (Form::Lora, Part::Left, Some(module)) if tied::is_table(of) => format!("base_model.model.{module}.lora_embedding_B"),
+        (Form::Lora, Part::Right, Some(module)) if tied::is_table(of) => format!("base_model.model.{module}.lora_embedding_A"),
         (Form::Lora, Part::Left, Some(module)) => format!("base_model.model.{module}.lora_B.weight"),
         (Form::Lora, Part::Right, Some(module)) => format!("base_model.model.{module}.lora_A.weight"),
         (Form::Lora, Part::Whole, _) => format!("base_model.model.{of}"),

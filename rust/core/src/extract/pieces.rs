@@ -399,7 +399,7 @@ fn subtracted(
 }
 
 /// Appends numbers in a dtype, each rounded once.
-fn write(dtype: Dtype, values: impl Iterator<Item = f64>, out: &mut Vec<u8>) {
+pub fn write(dtype: Dtype, values: impl Iterator<Item = f64>, out: &mut Vec<u8>) {
     if dtype == Dtype::F64 {
         out.extend(values.flat_map(f64::to_le_bytes));
         return;

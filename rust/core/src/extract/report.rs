@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::delta::{Kept, Part, Said};
 use crate::digest;
 use crate::error::Result;
-use crate::source::ReadMode;
+use crate::model::tied;
 
 /// How the change of every tensor would be kept, from headers, as JSON: what is told of a dry run.
 ///
@@ -44,8 +44,8 @@ pub fn look(base: &Checkpoint, tuned: &Checkpoint, options: &Options, threads: u
     }))
 }
 
-/// The report, as JSON text.
-pub fn render(models: &Models, said: &Said, kept: &[files::Kept], beside: &[(String, Vec<u8>)]) -> String {
+/// What the report says of the models and the tensors.
+pub fn about(models: &Models, said: &Said, kept: &[files::Kept]) -> Value {
     let labels = [models.base.name(), models.tuned.name()];
     let model = |(m, label): (&Checkpoint, &String)| {
         let files = m.files.iter().map(|f| {
@@ -54,34 +54,17 @@ pub fn render(models: &Models, said: &Said, kept: &[files::Kept], beside: &[(Str
         });
         json!({"label": label, "path": label, "files": files.collect::<Vec<_>>()})
     };
-    let tensors: Map<String, Value> = kept
-        .iter()
-        .map(|k| {
-            let entry = &said.tensors[k.of];
-            let from = [(&labels[0], &entry.base), (&labels[1], &entry.tuned)];
-            let from: Vec<Value> = from
-                .iter()
-                .filter_map(|(label, s)| Some(json!([label, entry.name, s.as_ref()?.digest])))
-                .collect();
-            let told = json!({
-                "dtype": k.dtype,
-                "shape": k.shape,
-                "action": said.form,
-                "digest": k.digest,
-                "from": from,
-            });
-            (k.name.clone(), told)
-        })
-        .collect();
-    let sources = || models.base_files.iter().chain(&models.tuned_files);
-    let read = |mode| sources().filter(|s| s.mode() == Some(mode)).count();
-    let files = said.files.iter().cloned().chain(beside.iter().map(|(n, _)| n.clone()));
-    let digests: BTreeMap<&str, String> =
-        beside.iter().map(|(n, b)| (n.as_str(), digest::hex(digest::of_bytes(b)))).collect();
+    let one = |k: &files::Kept| {
+        let entry = &said.tensors[k.of];
+        let from = [(&labels[0], &entry.base), (&labels[1], &entry.tuned)];
+        let from = from.iter().filter_map(|(label, s)| Some(json!([label, entry.name, s.as_ref()?.digest])));
+        let from: Vec<Value> = from.collect();
+        let told = json!({"dtype": k.dtype, "shape": k.shape, "action": said.form, "digest": k.digest, "from": from});
+        (k.name.clone(), told)
+    };
+    let tensors: Map<String, Value> = kept.iter().map(one).collect();
     let o = models.options;
-    let report = json!({
-        "schema": crate::plan::SCHEMA,
-        "suture": env!("CARGO_PKG_VERSION"),
+    json!({
         "title": format!("delta extract {}", said.form),
         "recipe": {"delta": {
             "base": labels[0],
@@ -94,25 +77,41 @@ pub fn render(models: &Models, said: &Said, kept: &[files::Kept], beside: &[(Str
             "exact": said.exact,
             "embed": o.embed,
         }},
+        "models": [model((models.base, &labels[0])), model((models.tuned, &labels[1]))],
+        "warnings": warnings(models, said),
+        "tensors": tensors,
+    })
+}
+
+/// The report, as JSON text.
+pub fn render(said: &Said, about: Value, beside: &[(String, Vec<u8>)]) -> String {
+    let files = said.files.iter().cloned().chain(beside.iter().map(|(n, _)| n.clone()));
+    let digests: BTreeMap<&str, String> =
+        beside.iter().map(|(n, b)| (n.as_str(), digest::hex(digest::of_bytes(b)))).collect();
+    let report = json!({
+        "schema": crate::plan::SCHEMA,
+        "suture": env!("CARGO_PKG_VERSION"),
+        "title": about["title"],
+        "recipe": about["recipe"],
         "plan": Value::Null,
         "digest": digest::SCHEME,
-        "models": [model((models.base, &labels[0])), model((models.tuned, &labels[1]))],
+        "models": about["models"],
         "run": {
             "tensors_resumed": 0,
             "bytes_shared": 0,
-            "files_mapped": read(ReadMode::Mmap),
-            "files_direct": read(ReadMode::Direct),
-            "files_pread": read(ReadMode::Pread),
+            "files_mapped": 0,
+            "files_direct": 0,
+            "files_pread": 0,
             "cold_reads": [],
         },
         "backend": "cpu",
-        "warnings": warnings(models, said),
+        "warnings": about["warnings"],
         "notes": notes(said),
         "unused": [],
         "files": files.chain([crate::checkpoint::REPORT.to_owned()]).collect::<Vec<_>>(),
         "beside": digests,
         "figures": said.figures,
-        "tensors": tensors,
+        "tensors": about["tensors"],
     });
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');
@@ -188,7 +187,7 @@ pub fn adapter(models: &Models, said: &Said) -> Option<(String, Vec<u8>)> {
         "target_modules": targets,
         "modules_to_save": if whole.is_empty() { Value::Null } else { json!(whole) },
         "bias": if biases { "all" } else { "none" },
-        "fan_in_fan_out": said.tensors.iter().any(|e| e.turned),
+        "fan_in_fan_out": said.tensors.iter().any(|e| e.turned && !tied::is_table(&e.name)),
         "lora_dropout": 0.0,
         "use_rslora": false,
         "use_dora": false,

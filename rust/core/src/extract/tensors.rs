@@ -79,7 +79,11 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
         if let Some(j) = mate {
             met[j] = true;
             let other = &tuned.tensors[j];
-            let matrix = matrix(own, turned);
+            let mut matrix = matrix(own, turned);
+            // Adapters of tables are of their rows: W = [tokens, hidden] = (B A) transposed.
+            if let Some(m) = matrix.as_mut().filter(|_| options.form == Form::Lora && tied::is_table(&own.name)) {
+                m.turned = true;
+            }
             item.kept = kept(own, other, matrix, options);
             item.old = both && item.kept == Kept::Whole;
             item.exact = options.exact && matches!(item.kept, Kept::Sparse | Kept::Bits | Kept::LowRank);

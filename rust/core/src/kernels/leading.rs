@@ -99,7 +99,8 @@ fn eigen(a: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>), String> {
     let stack = MemStack::new(&mut memory);
     self_adjoint_evd(scaled.as_ref(), values.as_mut(), Some(vectors.as_mut()), cut(n), stack, Default::default())
         .map_err(|_| "its singular values do not converge".to_owned())?;
-    vectors.as_mut().reverse_cols_mut();
+    // They come smallest first.
+    let vectors = vectors.as_ref().reverse_cols().to_owned();
     Ok((values.column_vector().iter().rev().map(|v| v.max(0.0) * scale).collect(), vectors))
 }
 

@@ -75,7 +75,10 @@ impl Checkpoint {
         let model = if back { &delta.said.tuned } else { &delta.said.base };
         let mut out = Vec::with_capacity(delta.said.tensors.len());
         for entry in &delta.said.tensors {
-            let of = if back { entry.tuned.as_ref().or(entry.base.as_ref()) } else { entry.base.as_ref() };
+            // What a sum of deltas leads to is not known.
+            let unknown = || entry.base.clone().map(|base| Stored { sample: None, ..base });
+            let led = entry.tuned.clone().or_else(|| if entry.kept == Kept::Same { entry.base.clone() } else { unknown() });
+            let of = if back { led.as_ref() } else { entry.base.as_ref() };
             let gone = back && entry.kept == Kept::Gone;
             let Some(stored) = of.filter(|_| !gone) else {
                 out.push(Stands::There);

@@ -34,10 +34,25 @@ pub struct Delta {
     about: String,
 }
 
+/// Whether a name is that of a file in the same folder.
+fn inside(name: &str) -> bool {
+    matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)])
+}
+
 impl Delta {
     /// Whether a path is that of a delta.
     pub fn is(path: &Path) -> bool {
         path.join(FILE).is_file()
+    }
+
+    /// The files of a delta, where a folder is one.
+    pub(super) fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+        if !Self::is(path) {
+            return Ok(None);
+        }
+        let said = Self::said(path)?;
+        let inner = |name: &&String| inside(name);
+        Ok(Some(said.files.iter().filter(inner).map(|name| path.join(name)).collect()))
     }
 
     /// Opens a delta: its headers are read and checked against what it says.
@@ -45,6 +60,11 @@ impl Delta {
     /// # Errors
     /// [`Error::Checkpoint`], [`Error::Tensor`] if it is none, or damaged.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::of(path, Self::said(path)?)
+    }
+
+    /// What the delta in a folder says of itself.
+    fn said(path: &Path) -> Result<Said> {
         let record = path.join(FILE);
         let meta = std::fs::metadata(&record).map_err(|e| Error::io(&record, "open", e))?;
         if !meta.is_file() || meta.len() > MAX {
@@ -64,8 +84,7 @@ impl Delta {
                 said::VERSION
             )));
         }
-        let said = serde_json::from_slice(&text).map_err(|e| wrong(format!("is not as a delta has it: {e}")))?;
-        Self::of(path, said)
+        serde_json::from_slice(&text).map_err(|e| wrong(format!("is not as a delta has it: {e}")))
     }
 
     /// The delta in the folder `path`, of which `said` is known.
@@ -75,8 +94,7 @@ impl Delta {
     pub fn of(path: &Path, said: Said) -> Result<Self> {
         let (mut files, mut tensors) = (Vec::new(), HashMap::new());
         for name in &said.files {
-            let inner = matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
-            if !inner {
+            if !inside(name) {
                 return Err(Error::checkpoint(&path.join(FILE), format!("lists `{name}`, which is no file beside it")));
             }
             let opened = file::open(&path.join(name), files.len())?;
