@@ -7,8 +7,9 @@ Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff`
 :func:`compat` of models with each other, :func:`propose` a swap, list :func:`methods`, :func:`verify` an output,
 :func:`init` a merge config, :func:`diff_recipes` of two outputs, :func:`schema` of what goes in and comes out.
 Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, :func:`convert`, and of adapters :func:`fold` and
-:func:`merge_adapters`; they return a :class:`Report`. Of deltas, what leads from a model to a fine-tune, the functions are
-in the module `suture.delta`: ``extract``, ``apply``, ``revert``, ``compose``, ``info``, ``read_diff``, ``write_diff``.
+:func:`merge_adapters`; they return a :class:`Report`.
+Of deltas, what leads from a model to a fine-tune, the functions are in the module ``suture.delta``: ``extract``,
+``apply``, ``revert``, ``compose``, ``info``, ``read_diff``, ``write_diff``.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """

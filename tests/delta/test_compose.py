@@ -48,9 +48,7 @@ def test_a_sum_of_factors(tmp_path: Path) -> None:
         suture.delta.compose(deltas, tmp_path / "both")
     for i, delta in enumerate(deltas):
         fine = tmp_path / f"tuned{i + 1}"
-        suture.delta.extract(
-            base, fine, delta, form="lowrank", rank=3, embed=True, settings=Settings(overwrite=True)
-        )
+        suture.delta.extract(base, fine, delta, form="lowrank", rank=3, embed=True, settings=Settings(overwrite=True))
     biases = {n for n, e in said(deltas[0])["tensors"].items() if e["kept"] == "whole"}
     assert all(name.endswith("bias") for name in biases)
 
@@ -72,7 +70,7 @@ def test_a_chain_of_lossless_deltas(tmp_path: Path) -> None:
 
 
 def test_diffs_of_lt_sft(tmp_path: Path) -> None:
-    """The format as it is described: places with the first axis fastest, as gaps of int64; a reader of those gets the same."""
+    """The format as it is described: places with the first axis fastest, as gaps of int64; read again, the same."""
     torch = pytest.importorskip("torch")
     base, deltas = two(tmp_path, "sparse", density=0.3)
     suture.delta.write_diff(deltas[0], tmp_path / "diff.bin")
@@ -111,9 +109,9 @@ def test_what_a_diff_replaces(tmp_path: Path) -> None:
     suture.delta.read_diff(base, tmp_path / "diff.bin", tmp_path / "d")
     suture.delta.apply(base, [tmp_path / "d"], tmp_path / "out")
     out, was = tensors_of(tmp_path / "out"), tensors_of(base)
-    changed = out["model.layers.0.self_attn.q_proj.weight"].values() - was[
-        "model.layers.0.self_attn.q_proj.weight"
-    ].values()
+    changed = (
+        out["model.layers.0.self_attn.q_proj.weight"].values() - was["model.layers.0.self_attn.q_proj.weight"].values()
+    )
     wanted = np.zeros((24, 24), np.float32)
     wanted[1, 0], wanted[1, 1], wanted[4, 1] = 1, 2, 3
     assert np.allclose(changed, wanted, atol=1e-6)

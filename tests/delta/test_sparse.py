@@ -29,13 +29,13 @@ def places(delta: Path, names: list[str]) -> dict[str, dict[int, float]]:
 @pytest.mark.parametrize("dtype", ["BF16", "F32"])
 @pytest.mark.parametrize("density", [0.003, 0.05, 0.31, 0.7, 1.0])
 def test_exactly_the_k_largest_of_the_whole_model(tmp_path: Path, dtype: str, density: float) -> None:
-    """Law 4: k = round(density n) elements, as a stable sort by falling magnitude gives them over all tensors in order."""
+    """Law 4: k = round(density n) elements, those of a stable sort by falling magnitude over all tensors in order."""
     base, fine = llama(0, dtype), tuned(llama(0, dtype), 1)
     one, other = write(tmp_path / "base", base), write(tmp_path / "tuned", fine)
     suture.delta.extract(one, other, tmp_path / "d", form="sparse", density=density)
     names = list(base)
     every = np.concatenate([change(base[n], fine[n]).ravel() for n in names])
-    keep = int(round(density * every.size))
+    keep = round(density * every.size)
     order = np.argsort(-np.abs(every), kind="stable")[:keep]
     wanted = {int(i) for i in order if every[i] != 0}
     begin, found = 0, set()
@@ -134,9 +134,7 @@ def test_a_chain_of_deltas(tmp_path: Path) -> None:
     """A delta of what another makes follows it: base + d1 + d2 is the second fine-tune, byte for byte."""
     base = llama(0)
     second = tuned(tuned(base, 1), 2, same="nothing")
-    one, two, three = (
-        write(tmp_path / n, t) for n, t in (("base", base), ("v1", tuned(base, 1)), ("v2", second))
-    )
+    one, two, three = (write(tmp_path / n, t) for n, t in (("base", base), ("v1", tuned(base, 1)), ("v2", second)))
     suture.delta.extract(one, two, tmp_path / "d1", form="xor")
     suture.delta.extract(two, three, tmp_path / "d2", form="xor")
     suture.delta.apply(one, [tmp_path / "d1", tmp_path / "d2"], tmp_path / "out")

@@ -28,7 +28,9 @@ def delta() -> None:
 @click.option("--form", type=click.Choice(run.FORMS), required=True, help="How changes are kept")
 @click.option("--rank", type=int, metavar="R", help="lowrank, lora: most ranks of a matrix")
 @click.option("--energy", type=float, metavar="E", help="lowrank, lora: share of each change's squares to keep")
-@click.option("--density", type=float, metavar="D", help="sparse: share of the model's elements to keep  [default: all changed]")
+@click.option(
+    "--density", type=float, metavar="D", help="sparse: share of the model's elements to keep  [default: all changed]"
+)
 @click.option("--keep", type=int, metavar="K", help="sparse: the same as their number")
 @click.option("--exact", is_flag=True, help="Keep what makes applying and reverting bit for bit, too")
 @click.option("--embed", is_flag=True, help="Tables of tokens and heads as other matrices, not whole")

@@ -26,7 +26,8 @@ class DeltaEntry(TypedDict, total=False):
     """A tensor of both models, and how its change is kept."""
 
     name: str
-    #: ``same`` (there is none), ``left`` (it is not kept), ``xor``, ``sparse``, ``bits``, ``lowrank``, ``whole``, ``gone``.
+    #: ``same`` (there is none), ``left`` (it is not kept), ``xor``, ``sparse``, ``bits``, ``lowrank``, ``whole``, or
+    #: ``gone``.
     kept: str
     #: The delta's tensors that keep it, by what they are.
     parts: dict[str, str]
@@ -34,7 +35,8 @@ class DeltaEntry(TypedDict, total=False):
     base: StoredTensor | None
     #: Nothing where it is the base's.
     tuned: StoredTensor | None
-    #: ``changed`` elements, ``norm`` of the change, ``rank``, relative ``error`` of what is kept, its ``energy``, ``scale``.
+    #: ``changed`` elements, ``norm`` of the change, ``rank``, relative ``error`` of what is kept, its ``energy``,
+    #: ``scale``.
     figures: dict[str, float]
 
 

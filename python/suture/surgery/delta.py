@@ -184,7 +184,8 @@ def compose(
     """Write several deltas as one to the folder `out`.
 
     Deltas of one base are added, each times its weight: sparse ones element by element, factors side by side. Lossless
-    ones (``xor``) of which each belongs to what the one before makes become the step from the first base to the last model.
+    ones (``xor``) of which each belongs to what the one before makes become the step from the first base to the last
+    model.
 
     Args:
         deltas: the deltas.

@@ -1,8 +1,9 @@
 """LT-SFT's `pytorch_diff.bin` and masks: sparse deltas as other tools have them.
 
-Format (Ansell et al., arXiv 2110.07560, composable-sft): ``{"diffs": {name: {"size", "index_steps", "values"}}, "abs": {name:
-tensor}}``. Places are numbered with the first axis fastest and stored as gaps, the first from 0; what is in ``abs`` replaces.
-Gaps are written as int64: tensors of 2^31 elements and more have places that the published decoder's int32 cannot hold.
+Format (Ansell et al., arXiv 2110.07560, composable-sft): ``{"diffs": {name: {"size", "index_steps", "values"}}, "abs":
+{name: tensor}}``. Places are numbered with the first axis fastest and stored as gaps, the first from 0; what is in
+``abs`` replaces. Gaps are written as int64: tensors of 2^31 elements and more have places that the published decoder's
+int32 cannot hold.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
@@ -135,9 +135,7 @@ def write(delta: str, entries: Iterable[Mapping[str, Any]], out: Path, overwrite
             "values": torch.from_numpy(values[order]),
         }
     held = Checkpoint(delta)
-    whole = {
-        e["name"]: torch.from_numpy(held[e["parts"]["whole"]].copy()) for e in entries if e["kept"] == "whole"
-    }
+    whole = {e["name"]: torch.from_numpy(held[e["parts"]["whole"]].copy()) for e in entries if e["kept"] == "whole"}
     put(out, overwrite, lambda file: torch.save({"diffs": diffs, "abs": whole}, file))
 
 
@@ -206,7 +204,9 @@ def as_delta(file: str | PathLike[str], null: dict[str, Any], folder: Path) -> N
         shape = list(diffs[name][0] if name in diffs else whole[name].shape)
         entry = entries.get(name)
         if entry is None and name in diffs:
-            raise SutureError(f"{file}: tensor `{name}`: is not in {null['base']['name']}; it is of another model", file)
+            raise SutureError(
+                f"{file}: tensor `{name}`: is not in {null['base']['name']}; it is of another model", file
+            )
         if entry is not None and entry["base"]["shape"] != shape:
             found = f"has shape {shape}, and {entry['base']['shape']} in {null['base']['name']}"
             raise SutureError(f"{file}: tensor `{name}`: {found}; it is of another model", file)
@@ -218,7 +218,9 @@ def as_delta(file: str | PathLike[str], null: dict[str, Any], folder: Path) -> N
             entry |= {"kept": "sparse", "parts": {"index": f"{name}.index", "values": f"{name}.values"}}
             entry["figures"] = {"kept": float(places.size)}
             large = math.prod(shape) > 0xFFFF_FFFF
-            files["index"].append((f"{name}.index", "U64" if large else "U32", places.astype("<u8" if large else "<u4")))
+            files["index"].append(
+                (f"{name}.index", "U64" if large else "U32", places.astype("<u8" if large else "<u4"))
+            )
             files["values"].append((f"{name}.values", "F32", values.astype("<f4")))
         else:
             stored = {"dtype": "F32", "shape": shape, "digest": "", "sample": None}

@@ -84,11 +84,9 @@ impl Made {
                 columns: rows.columns,
                 mean: Default::default(),
             }),
-            Self::Exact(exact) => Self::Exact(Exact {
-                under: moved(&exact.under),
-                blocks: moved(&exact.blocks),
-                ..exact.clone()
-            }),
+            Self::Exact(exact) => {
+                Self::Exact(Exact { under: moved(&exact.under), blocks: moved(&exact.blocks), ..exact.clone() })
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::files::Files;
 use super::pieces::write as write_numbers;
 use super::{How, publish};
-use crate::checkpoint::delta::{Delta, Entry, Kept, Model, Part, Said, said};
 use crate::checkpoint::Tensor;
+use crate::checkpoint::delta::{Delta, Entry, Kept, Model, Part, Said, said};
 use crate::dtype::Dtype;
 use crate::engine::observer::Progress;
 use crate::error::{Error, Result};
@@ -76,7 +76,9 @@ pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
     let chain = all.len() > 1
         && all.windows(2).all(|w| w[1].delta.said.base.digest == w[0].delta.said.tuned.digest)
         && all.iter().all(|a| a.weight == 1.0);
-    if let Some(other) = all.iter().find(|a| a.delta.said.base.digest != first.delta.said.base.digest).filter(|_| !chain) {
+    if let Some(other) =
+        all.iter().find(|a| a.delta.said.base.digest != first.delta.said.base.digest).filter(|_| !chain)
+    {
         let problem = format!(
             "belongs to `{}`, and {} to `{}`; only deltas of one base add up, and only lossless ones (weight 1) follow each other",
             other.delta.said.base.name,
@@ -133,7 +135,8 @@ pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
         Model { name, digest: String::new(), bytes: first.delta.said.base.bytes }
     };
     let count = |kept: Kept| out.iter().filter(|e| e.kept == kept).count() as f64;
-    let figures = [("tensors", out.len() as f64), ("tensors_same", count(Kept::Same)), ("tensors_whole", count(Kept::Whole))];
+    let figures =
+        [("tensors", out.len() as f64), ("tensors_same", count(Kept::Same)), ("tensors_whole", count(Kept::Whole))];
     let mut said = Said {
         format: said::FORMAT.into(),
         version: said::VERSION,
@@ -152,12 +155,14 @@ pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
         .iter()
         .map(|k| {
             let from: Vec<Value> = labels.iter().map(|l| json!([l, said.tensors[k.of].name, null])).collect();
-            (k.name.clone(), json!({"dtype": k.dtype, "shape": k.shape, "action": said.form, "digest": k.digest, "from": from}))
+            (
+                k.name.clone(),
+                json!({"dtype": k.dtype, "shape": k.shape, "action": said.form, "digest": k.digest, "from": from}),
+            )
         })
         .collect();
     let models: Vec<Value> = labels.iter().map(|l| json!({"label": l, "path": l, "files": []})).collect();
-    let listed: Vec<Value> =
-        labels.iter().zip(paths).map(|(l, (_, w))| json!({"delta": l, "weight": w})).collect();
+    let listed: Vec<Value> = labels.iter().zip(paths).map(|(l, (_, w))| json!({"delta": l, "weight": w})).collect();
     let about = json!({
         "title": "delta compose",
         "recipe": {"delta": {"compose": listed}},
@@ -289,7 +294,8 @@ impl Composed<'_> {
         let (shape, across) = (parts[0].3.clone(), parts[0].4.clone());
         let stacked = shape.len() == 3;
         let at = usize::from(stacked);
-        let (count, rows, columns) = (if stacked { shape[0] } else { 1 } as usize, shape[at] as usize, across[at + 1] as usize);
+        let (count, rows, columns) =
+            (if stacked { shape[0] } else { 1 } as usize, shape[at] as usize, across[at + 1] as usize);
         let ranks: Vec<usize> = parts.iter().map(|p| p.3[at + 1] as usize).collect();
         let rank: usize = ranks.iter().sum();
         let (mut left, mut middle, mut right) = (Vec::new(), Vec::new(), Vec::new());
@@ -309,11 +315,9 @@ impl Composed<'_> {
         self.entry.kept = Kept::LowRank;
         let dims = |own: &[u64]| if stacked { [&[count as u64], own].concat() } else { own.to_vec() };
         let (m, n, r) = (rows as u64, columns as u64, rank as u64);
-        for (part, values, shape) in [
-            (Part::Left, left, dims(&[m, r])),
-            (Part::Middle, middle, dims(&[r])),
-            (Part::Right, right, dims(&[r, n])),
-        ] {
+        for (part, values, shape) in
+            [(Part::Left, left, dims(&[m, r])), (Part::Middle, middle, dims(&[r])), (Part::Right, right, dims(&[r, n]))]
+        {
             let mut bytes = Vec::new();
             write_numbers(dtype, values.into_iter(), &mut bytes);
             self.put(part, &bytes)?;
@@ -326,10 +330,13 @@ impl Composed<'_> {
     /// The bits of lossless changes, one after the other.
     fn chain(&mut self, of: &[(&Of, &Entry)]) -> Result<()> {
         if let Some((of, _)) = of.iter().find(|(_, e)| e.kept != Kept::Xor) {
-            return self.refuse(of, "is not kept as bits; extract the delta of the first base and the last model instead");
+            return self
+                .refuse(of, "is not kept as bits; extract the delta of the first base and the last model instead");
         }
         let stored = self.entry.base.clone();
-        let Some(base) = stored else { return self.refuse(of[0].0, "is new to the base; extract the delta anew instead") };
+        let Some(base) = stored else {
+            return self.refuse(of[0].0, "is new to the base; extract the delta anew instead");
+        };
         let bits = base.dtype.bits();
         let all = (base.shape.iter().product::<u64>() * bits / 8) as usize;
         let block = (PACKED * bits / 8) as usize;
@@ -337,7 +344,9 @@ impl Composed<'_> {
         for (of, entry) in of {
             let (bytes, _) = of.bytes(entry, Part::Xor)?;
             let starts = starts(&bytes, all.div_ceil(block));
-            let Some(starts) = starts else { return self.refuse(of, "its blocks do not have the lengths it says; it is damaged") };
+            let Some(starts) = starts else {
+                return self.refuse(of, "its blocks do not have the lengths it says; it is damaged");
+            };
             read.push((*of, bytes, starts));
         }
         let (mut packer, mut unpacker) = (Packer::new()?, Unpacker::new()?);
@@ -349,7 +358,8 @@ impl Composed<'_> {
                 let place = starts[number]..starts[number + 1];
                 if !place.is_empty() {
                     let found = unpacker.unpack(&bytes[place], width(bits), &mut one);
-                    found.map_err(|p| Error::tensor(&of.delta.path, &self.entry.name, format!("{p}; it is damaged")))?;
+                    found
+                        .map_err(|p| Error::tensor(&of.delta.path, &self.entry.name, format!("{p}; it is damaged")))?;
                     change(&mut sum, &one);
                 }
             }

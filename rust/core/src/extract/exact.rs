@@ -6,8 +6,8 @@ use super::ordered::Ordered;
 use super::pieces::{Models, pack};
 use super::tensors::task;
 use super::{How, name_of};
-use crate::checkpoint::delta::{Delta, Kept, Part, Said};
 use crate::checkpoint::Tensor;
+use crate::checkpoint::delta::{Delta, Kept, Part, Said};
 use crate::dtype::Dtype;
 use crate::engine::observer::Progress;
 use crate::engine::threads;
@@ -25,16 +25,21 @@ struct Own {
     packer: Option<Packer>,
 }
 
+/// What is packed of a piece, and the lengths of its blocks.
+type Packed = (Vec<u8>, Vec<u32>);
+
+/// The files, and of the tensor that is open the lengths of its blocks and the bytes of all.
+type Taken<'a> = (&'a mut Files, Vec<u32>, u64);
+
 /// Adds it to the files of a delta; what it then says of itself.
 ///
 /// # Errors
 /// Input that cannot be read, output that cannot be written, [`Error::Interrupted`].
 pub fn add(models: &Models, delta: Delta, files: &mut Files, how: &How, progress: &Progress) -> Result<Said> {
     let mut said = delta.said.clone();
-    for (part, from, to_files) in [
-        (Part::Forward, models.base, &models.tuned_files),
-        (Part::Back, models.tuned, &models.base_files),
-    ] {
+    for (part, from, to_files) in
+        [(Part::Forward, models.base, &models.tuned_files), (Part::Back, models.tuned, &models.base_files)]
+    {
         let back = part == Part::Back;
         let made = from.with_inexact(&delta, back)?;
         let sources = made.sources(how.io);
@@ -55,8 +60,7 @@ pub fn add(models: &Models, delta: Delta, files: &mut Files, how: &How, progress
             let (all, step) = (t.elements(), task(t));
             tasks.extend((0..all.max(1)).step_by(step as usize).map(|start| (n, start..(start + step).min(all))));
         }
-        let taken: Ordered<(Vec<u8>, Vec<u32>), (&mut Files, Vec<u32>, u64)> =
-            Ordered::new((&mut *files, vec![], 0), 2 * how.threads);
+        let taken: Ordered<Packed, Taken> = Ordered::new((&mut *files, vec![], 0), 2 * how.threads);
         threads::each(tasks.len(), how.threads, progress, how.observer, |i, own: &mut Own| {
             progress.alive()?;
             let (n, range) = &tasks[i];
@@ -91,7 +95,7 @@ fn compare(
     (made, sources): (&Tensor, &[Box<dyn Source>]),
     (wanted, files): (&Tensor, &[Box<dyn Source>]),
     range: &std::ops::Range<u64>,
-    (out, lengths): &mut (Vec<u8>, Vec<u32>),
+    (out, lengths): &mut Packed,
 ) -> Result<()> {
     let (made_view, wanted_view) = (stored(made, sources), stored(wanted, files));
     let len = ((range.end - range.start) * made.dtype.bits() / 8) as usize;

@@ -84,17 +84,21 @@ impl Files {
             let header = (8 + self.room.get(name).copied().unwrap_or(ENTRY)).next_multiple_of(64);
             let path = self.folder.join(name);
             let fail = |e| Error::io(&path, "make the file", e);
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).map_err(fail)?;
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).map_err(fail)?;
             self.out.insert(name, Out { path, file, header, at: 0, entries: vec![] });
         }
         let Some(out) = self.out.get_mut(name) else { return Err(Error::bug("a file of a delta is gone")) };
         let at = out.at;
-        let open = self.open.entry(part).or_insert_with(|| Open { file: name, begin: at, len: 0, leaves: Leaves::new() });
+        let open =
+            self.open.entry(part).or_insert_with(|| Open { file: name, begin: at, len: 0, leaves: Leaves::new() });
         if open.begin + open.len != at {
             return Err(Error::bug("two tensors of a delta grow in one file"));
         }
         out.file.write_all_at(bytes, out.header + out.at).map_err(|e| match e.kind() {
-            std::io::ErrorKind::StorageFull => Error::output(&out.path, "the disk is full; make room and run this again"),
+            std::io::ErrorKind::StorageFull => {
+                Error::output(&out.path, "the disk is full; make room and run this again")
+            }
             _ => Error::io(&out.path, "write", e),
         })?;
         open.leaves.update(bytes);
@@ -113,7 +117,13 @@ impl Files {
         }
         let Some(open) = self.open.remove(&part) else { return Err(Error::bug("a tensor of a delta was not begun")) };
         let Some(out) = self.out.get_mut(open.file) else { return Err(Error::bug("a file of a delta is gone")) };
-        out.entries.push(Entry { name: name.clone(), dtype, shape: shape.clone(), begin: open.begin, end: open.begin + open.len });
+        out.entries.push(Entry {
+            name: name.clone(),
+            dtype,
+            shape: shape.clone(),
+            begin: open.begin,
+            end: open.begin + open.len,
+        });
         let digest = digest::hex(digest::combine(open.leaves.finish().into_iter()));
         self.kept.push(Kept { name, dtype, shape, digest, of });
         Ok(())

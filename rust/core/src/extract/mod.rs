@@ -96,7 +96,8 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
     models.base_files.iter().chain(&models.tuned_files).try_for_each(|s| s.check())?;
     let written = said.files.iter().map(|name| std::fs::metadata(folder.join(name)).map_or(0, |m| m.len()));
     said.figures.insert("bytes".into(), written.sum::<u64>() as f64);
-    let beside: Vec<(String, Vec<u8>)> = report::adapter(&models, &said).into_iter().chain(how.beside.to_vec()).collect();
+    let beside: Vec<(String, Vec<u8>)> =
+        report::adapter(&models, &said).into_iter().chain(how.beside.to_vec()).collect();
     let about = report::about(&models, &said, &files.kept);
     publish(staging, &said, &beside, about, how)
 }
@@ -137,9 +138,13 @@ fn publish(
 /// [`Error::Output`] with what is in the way.
 pub fn check_target(base: &Checkpoint, tuned: &Checkpoint, how: &How) -> Result<()> {
     if how.target.file().is_some() {
-        return Err(Error::output(how.target.path(), "is a single file, and a delta is a folder; choose another output"));
+        return Err(Error::output(
+            how.target.path(),
+            "is a single file, and a delta is a folder; choose another output",
+        ));
     }
-    let files = [base, tuned].into_iter().flat_map(|m| m.files.iter().map(|f| f.path.as_path()).chain([m.path.as_path()]));
+    let files =
+        [base, tuned].into_iter().flat_map(|m| m.files.iter().map(|f| f.path.as_path()).chain([m.path.as_path()]));
     how.target.check(&files.collect::<Vec<_>>(), how.overwrite)
 }
 
@@ -154,8 +159,12 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(crate) fn name_of(form: Form, part: Part, of: &str) -> String {
     let module = of.strip_suffix(".weight");
     match (form, part, module) {
-        (Form::Lora, Part::Left, Some(module)) if tied::is_table(of) => format!("base_model.model.{module}.lora_embedding_B"),
-        (Form::Lora, Part::Right, Some(module)) if tied::is_table(of) => format!("base_model.model.{module}.lora_embedding_A"),
+        (Form::Lora, Part::Left, Some(module)) if tied::is_table(of) => {
+            format!("base_model.model.{module}.lora_embedding_B")
+        }
+        (Form::Lora, Part::Right, Some(module)) if tied::is_table(of) => {
+            format!("base_model.model.{module}.lora_embedding_A")
+        }
         (Form::Lora, Part::Left, Some(module)) => format!("base_model.model.{module}.lora_B.weight"),
         (Form::Lora, Part::Right, Some(module)) => format!("base_model.model.{module}.lora_A.weight"),
         (Form::Lora, Part::Whole, _) => format!("base_model.model.{of}"),
@@ -225,8 +234,9 @@ fn tasks(models: &Models) -> Vec<Task> {
 
 /// What each task keeps of the largest changes; empty where all are kept.
 fn limits(models: &Models, tasks: &[Task], how: &How, progress: &Progress) -> Result<Vec<Limit>> {
-    let chosen: Vec<usize> =
-        (0..tasks.len()).filter(|i| models.items[tasks[*i].item].kept == Kept::Sparse && !tasks[*i].range.is_empty()).collect();
+    let chosen: Vec<usize> = (0..tasks.len())
+        .filter(|i| models.items[tasks[*i].item].kept == Kept::Sparse && !tasks[*i].range.is_empty())
+        .collect();
     let elements: u64 = chosen.iter().map(|i| tasks[*i].range.end - tasks[*i].range.start).sum();
     let keep = match (models.options.density, models.options.keep) {
         (Some(density), _) => (density * elements as f64).round() as u64,

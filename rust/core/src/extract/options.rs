@@ -93,8 +93,12 @@ impl Options {
         only(options.dtype.is_some(), "dtype", &factors)?;
         only(options.density.is_some(), "density", &[Form::Sparse])?;
         only(options.keep.is_some(), "keep", &[Form::Sparse])?;
-        only(options.exact && options.form == Form::Xor, "exact", &[Form::Sparse, Form::LowRank, Form::Lora, Form::Bits])
-            .map_err(|_| Error::recipe("exact", "a delta of the form xor is exact as it is"))?;
+        only(
+            options.exact && options.form == Form::Xor,
+            "exact",
+            &[Form::Sparse, Form::LowRank, Form::Lora, Form::Bits],
+        )
+        .map_err(|_| Error::recipe("exact", "a delta of the form xor is exact as it is"))?;
         for (name, share) in [("density", options.density), ("energy", options.energy)] {
             if let Some(share) = share.filter(|s| !(*s > 0.0 && *s <= 1.0)) {
                 return Err(Error::recipe(name, format!("expected a share above 0, at most 1; found {share}")));
@@ -108,10 +112,16 @@ impl Options {
             return Err(Error::recipe(at, "expected at least 1, found 0"));
         }
         if options.form.factors() && options.rank.is_none() && options.energy.is_none() {
-            return Err(Error::recipe("rank", format!("expected a `rank` or an `energy` for the form {form}, found none")));
+            return Err(Error::recipe(
+                "rank",
+                format!("expected a `rank` or an `energy` for the form {form}, found none"),
+            ));
         }
         if let Some(name) = options.dtype.as_ref().filter(|name| Dtype::from_user(name).is_none()) {
-            return Err(Error::recipe("dtype", format!("expected float32, bfloat16, float16 or float64, found `{name}`")));
+            return Err(Error::recipe(
+                "dtype",
+                format!("expected float32, bfloat16, float16 or float64, found `{name}`"),
+            ));
         }
         Ok(options)
     }

@@ -170,8 +170,7 @@ impl Models<'_> {
         let mut leaves = Leaves::new();
         leaves.update(raw);
         let mut piece = Piece::default();
-        let (part, digests) =
-            if tuned { (Part::Whole, &mut piece.tuned) } else { (Part::Old, &mut piece.base) };
+        let (part, digests) = if tuned { (Part::Whole, &mut piece.tuned) } else { (Part::Old, &mut piece.base) };
         *digests = leaves.finish();
         if tuned || item.old {
             piece.bytes.push((part, raw.to_vec()));
@@ -194,7 +193,8 @@ impl Models<'_> {
         self.finite(&*va, base, range.start)?;
         self.finite(&*vb, tuned, range.start)?;
         let alike = a.dtype == b.dtype;
-        piece.sums.changed = if alike { differing(base, tuned, width(a.dtype.bits())) } else { range.end - range.start };
+        piece.sums.changed =
+            if alike { differing(base, tuned, width(a.dtype.bits())) } else { range.end - range.start };
         match item.kept {
             Kept::Xor => {
                 if packer.is_none() {

@@ -100,7 +100,8 @@ impl<'a> Taker<'a> {
             }
             self.total.held += if item.kept == Kept::Bits { held } else { 0.0 };
         }
-        let nothing = (item.kept == Kept::Sparse && sums.kept == 0) || (item.kept == Kept::LowRank && !number)
+        let nothing = (item.kept == Kept::Sparse && sums.kept == 0)
+            || (item.kept == Kept::LowRank && !number)
             || (item.kept == Kept::Bits && !number);
         if nothing {
             self.files.discard();

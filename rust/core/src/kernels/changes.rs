@@ -68,5 +68,8 @@ vectorised! {
 
 /// Appends the signs of `x`, a bit each, the lowest of a byte first; 1 for all that is not below zero.
 pub fn signs(x: &[f32], out: &mut Vec<u8>) {
-    out.extend(x.chunks(8).map(|x| x.iter().enumerate().fold(0u8, |byte, (i, x)| byte | u8::from(!(*x < 0.0)) << i)));
+    out.extend(
+        x.chunks(8)
+            .map(|x| x.iter().enumerate().fold(0u8, |byte, (i, x)| byte | u8::from(x.is_nan() || *x >= 0.0) << i)),
+    );
 }

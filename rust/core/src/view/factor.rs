@@ -14,8 +14,11 @@ pub struct Left<'a> {
     of: &'a Product,
     view: Box<dyn Decode + 'a>,
     /// What its ranks are multiplied by, once read.
-    middle: Option<(Box<dyn Decode + 'a>, OnceLock<Vec<f64>>)>,
+    middle: Option<Middle<'a>>,
 }
+
+/// What ranks are multiplied by, and the numbers once they are read.
+type Middle<'a> = (Box<dyn Decode + 'a>, OnceLock<Vec<f64>>);
 
 /// The right factor.
 pub struct Right<'a> {

@@ -77,7 +77,8 @@ impl Checkpoint {
         for entry in &delta.said.tensors {
             // What a sum of deltas leads to is not known.
             let unknown = || entry.base.clone().map(|base| Stored { sample: None, ..base });
-            let led = entry.tuned.clone().or_else(|| if entry.kept == Kept::Same { entry.base.clone() } else { unknown() });
+            let led =
+                entry.tuned.clone().or_else(|| if entry.kept == Kept::Same { entry.base.clone() } else { unknown() });
             let of = if back { led.as_ref() } else { entry.base.as_ref() };
             let gone = back && entry.kept == Kept::Gone;
             let Some(stored) = of.filter(|_| !gone) else {
@@ -89,7 +90,8 @@ impl Checkpoint {
             };
             if (own.dtype, &own.shape) != (stored.dtype, &stored.shape) {
                 let (found, shape) = (own.dtype.name(), &own.shape);
-                let was = format!("is {found} of shape {shape:?}, and was {} of {:?}", stored.dtype.name(), stored.shape);
+                let was =
+                    format!("is {found} of shape {shape:?}, and was {} of {:?}", stored.dtype.name(), stored.shape);
                 return Err(self.other(delta, entry, model, was));
             }
             out.push(match self.known(&mut sampled, own, stored)? {
@@ -317,7 +319,8 @@ impl Fold<'_> {
     /// Puts the base's tensor back.
     fn old(&self, model: &mut Checkpoint, entry: &Entry) -> Result<()> {
         if !entry.parts.contains_key(&Part::Old) {
-            let problem = "is replaced as a whole, and the delta does not hold the base's; extract it with --exact, or as xor";
+            let problem =
+                "is replaced as a whole, and the delta does not hold the base's; extract it with --exact, or as xor";
             return Err(self.delta.wrong(entry, problem.into()));
         }
         let old = self.part(entry, Part::Old)?;
@@ -359,7 +362,15 @@ pub(super) fn product(delta: &Delta, entry: &Entry, scale: f64) -> Result<Produc
             return Err(wrong());
         }
         let (left, right) = (factor(left, m * rank, 1, *rank), factor(right, rank * n, *n, 1));
-        return Ok(Product { left, middle: middle.cloned(), right, rank: *rank, rows: *rows, columns: *columns, scale });
+        return Ok(Product {
+            left,
+            middle: middle.cloned(),
+            right,
+            rank: *rank,
+            rows: *rows,
+            columns: *columns,
+            scale,
+        });
     }
     let (Some((rows, rest)), Some((across, inner))) = (shape.split_first(), right.shape.split_first()) else {
         return Err(wrong());
