@@ -10,7 +10,7 @@ import pytest
 from ..support.checkpoints import Raw, write_checkpoint
 from ..support.measuring import MIB, run
 
-BUDGET = 160
+BUDGET = 192
 
 
 @pytest.fixture(scope="module")
