@@ -8,6 +8,8 @@ Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff`
 :func:`init` a merge config, :func:`diff_recipes` of two outputs, :func:`schema` of what goes in and comes out.
 Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, :func:`convert`, and of adapters :func:`fold` and
 :func:`merge_adapters`; they return a :class:`Report`.
+Of deltas, what leads from a model to a fine-tune, the functions are in the module ``suture.delta``: ``extract``,
+``apply``, ``revert``, ``compose``, ``info``, ``read_diff``, ``write_diff``.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from suture.render.command import command_of
     from suture.results.report import Report
     from suture.settings import Settings
+    from suture.surgery import delta
     from suture.surgery.convert import convert
     from suture.surgery.lora import fold, merge_adapters
     from suture.surgery.merge import merge
@@ -50,6 +53,7 @@ __all__ = [
     "command_of",
     "compat",
     "convert",
+    "delta",
     "diff",
     "diff_recipes",
     "fold",
@@ -96,6 +100,8 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use: `suture --help` needs none of them."""
     import importlib
 
+    if name == "delta":
+        return importlib.import_module("suture.surgery.delta")
     if name not in _HOMES:
         raise AttributeError(f"module 'suture' has no attribute {name!r}")
     return getattr(importlib.import_module(f"suture.{_HOMES[name]}"), name)

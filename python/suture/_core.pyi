@@ -11,9 +11,13 @@ __all__ = [
     "build_json",
     "compare_bytes",
     "compare_json",
+    "compose_deltas",
+    "delta_json",
+    "extract_delta",
     "is_buffer",
     "is_vocabulary",
     "layer_of",
+    "look_delta",
     "mask_key",
     "methods_json",
     "metrics_json",
@@ -79,6 +83,26 @@ def build_json() -> str: ...
 def mask_key(seed: int, model: str, tensor: str) -> int: ...
 def methods_json() -> str: ...
 def metrics_json(options: str) -> str: ...
+def compose_deltas(
+    deltas: Sequence[tuple[str, float]],
+    out: str,
+    overwrite: bool,
+    threads: int,
+    progress: Callable[[int], object] | None = None,
+) -> str: ...
+def delta_json(path: str) -> str: ...
+def extract_delta(
+    base: Checkpoint,
+    tuned: Checkpoint,
+    options: str,
+    out: str,
+    overwrite: bool,
+    beside: Sequence[tuple[str, bytes]],
+    io: str,
+    threads: int,
+    progress: Callable[[int], object] | None = None,
+) -> str: ...
+def look_delta(base: Checkpoint, tuned: Checkpoint, options: str, threads: int) -> str: ...
 def is_buffer(name: str, dimensions: int) -> bool: ...
 def is_vocabulary(name: str) -> bool: ...
 def layer_of(name: str) -> tuple[str, int, str] | None: ...

@@ -26,6 +26,7 @@ VERBS = {
     "merge": "Merge models by a config",
     "convert": "Write a model in safetensors",
     "lora": "Fold adapters into models, merge and swap them",
+    "delta": "Keep what a fine-tune changed: extract, apply, revert, compose",
     "init": "Write a merge config to edit",
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",
@@ -113,7 +114,7 @@ def main() -> None:
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        writes = {"merge", "swap", "revert", "convert", "lora"}.intersection(sys.argv[1:2])
+        writes = {"merge", "swap", "revert", "convert", "lora", "delta"}.intersection(sys.argv[1:2])
         kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
         _fail(f"interrupted{kept}", INTERRUPTED, color)
     except BrokenPipeError:

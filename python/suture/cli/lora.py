@@ -53,7 +53,7 @@ def fold(
     how = settings(options)
     with bar("folding", quiet or dry_run) as progress:
         report = run.fold(
-            model, adapters, out, weights=_numbers(weights), settings=how, dry_run=dry_run, progress=progress
+            model, adapters, out, weights=numbers(weights), settings=how, dry_run=dry_run, progress=progress
         )
     present(report, as_json=as_json, quiet=quiet, verbose=verbose)
 
@@ -86,7 +86,7 @@ def merge(
     how = settings(options)
     with bar("merging", quiet or dry_run) as progress:
         report = run.merge_adapters(
-            adapters, out, weights=_numbers(weights), rank=rank, settings=how, dry_run=dry_run, progress=progress
+            adapters, out, weights=numbers(weights), rank=rank, settings=how, dry_run=dry_run, progress=progress
         )
     present(report, as_json=as_json, quiet=quiet, verbose=verbose)
 
@@ -94,7 +94,7 @@ def merge(
 lora.add_command(swap)
 
 
-def _numbers(listed: str | None) -> list[float] | None:
+def numbers(listed: str | None) -> list[float] | None:
     """The numbers of a list."""
     try:
         return None if listed is None else [float(part) for part in listed.split(",")]

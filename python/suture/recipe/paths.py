@@ -53,7 +53,8 @@ def _reported(value: dict[str, Any], at: str, folder: Path | None) -> Reference:
 
 def _is_adapter(value: Any) -> bool:
     weight = value.get("weight", 1) if isinstance(value, dict) else None
-    return isinstance(weight, int | float) and isinstance(value.get("path"), str)
+    own = isinstance(value, dict) and set(value) <= {"path", "weight"}
+    return own and isinstance(weight, int | float) and isinstance(value.get("path"), str)
 
 
 def _written(part: Any, at: str, folder: Path | None) -> str | None:

@@ -46,7 +46,7 @@ def fold(
         SutureError: if an adapter is not one of the model, an input is not sound, or the output cannot be written.
     """
     settings = settings or Settings()
-    scales = _weights(weights, adapters)
+    scales = weights_of(weights, adapters)
     own = model_of(model)
     given = own if isinstance(own, Reference) else Reference(own)
     applied = tuple((plain(a), weight) for a, weight in zip(adapters, scales, strict=True))
@@ -89,7 +89,7 @@ def merge_adapters(
 
     settings = settings or Settings()
     settings.refuse_those_of_merges()
-    scales = _weights(weights, adapters)
+    scales = weights_of(weights, adapters)
     if rank is not None and rank < 1:
         raise UsageError(f"rank: expected at least 1, found {rank}")
     if is_file(out):
@@ -114,16 +114,20 @@ def merge_adapters(
         return carry_out(job, out, dry_run, progress)
 
 
-def _weights(given: Sequence[float] | None, adapters: Sequence[Any]) -> list[float]:
-    """A weight for each adapter."""
+def weights_of(given: Sequence[float] | None, adapters: Sequence[Any], what: str = "adapter") -> list[float]:
+    """A weight for each adapter, or delta.
+
+    Raises:
+        UsageError: if there is none, or there are not as many weights.
+    """
     if isinstance(adapters, str | PathLike):
-        raise UsageError(f"expected a list of adapters, found `{fspath(adapters)}`; write [{fspath(adapters)!r}]")
+        raise UsageError(f"expected a list of {what}s, found `{fspath(adapters)}`; write [{fspath(adapters)!r}]")
     if not adapters:
-        raise UsageError("expected at least one adapter, found none")
+        raise UsageError(f"expected at least one {what}, found none")
     if given is None:
         return [1.0] * len(adapters)
     if len(given) != len(adapters):
-        raise UsageError(f"weights: expected one for each of {len(adapters)} adapters, found {len(given)}")
+        raise UsageError(f"weights: expected one for each of {len(adapters)} {what}s, found {len(given)}")
     if not all(abs(w) < float("inf") for w in given):
         raise UsageError(f"weights: expected finite numbers, found {json.dumps(list(given))}")
     return [float(w) for w in given]

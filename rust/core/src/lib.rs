@@ -9,6 +9,7 @@ pub mod digest;
 pub mod dtype;
 pub mod engine;
 pub mod error;
+pub mod extract;
 pub mod kernels;
 pub mod methods;
 pub mod model;

@@ -15,3 +15,5 @@ pub const MIN_CHUNK: u64 = BLOCK as u64;
 pub const TILE: usize = 4 * BLOCK;
 /// Threads that write.
 pub const WRITERS: usize = 2;
+/// Elements of a packed difference that are packed together: what has to be unpacked to read one of them.
+pub const PACKED: u64 = 1 << 18;

@@ -2,6 +2,7 @@
 
 mod built;
 mod checkpoint;
+mod delta;
 mod device;
 mod errors;
 mod gil;
@@ -150,6 +151,10 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(plan::budget_json, m)?)?;
     m.add_function(wrap_pyfunction!(plan::run, m)?)?;
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
+    m.add_function(wrap_pyfunction!(delta::extract_delta, m)?)?;
+    m.add_function(wrap_pyfunction!(delta::look_delta, m)?)?;
+    m.add_function(wrap_pyfunction!(delta::compose_deltas, m)?)?;
+    m.add_function(wrap_pyfunction!(delta::delta_json, m)?)?;
     m.add_function(wrap_pyfunction!(mask_key, m)?)?;
     m.add_function(wrap_pyfunction!(methods_json, m)?)?;
     m.add_function(wrap_pyfunction!(unread_keys, m)?)?;

@@ -179,7 +179,7 @@ impl Fold {
         let product = self.product(model, &target, &key, a, b, embedding)?;
         let scale = product.scale;
         let under = self.under(model, &target, parts)?;
-        let mut sum = Sum { parts: vec![(under, 1.0)], products: vec![], magnitude: None };
+        let mut sum = Sum { parts: vec![(under, 1.0)], ..Sum::default() };
         // Products of several adapters join into one sum, but for what was given lengths in between.
         if let Some(Made::Sum(before)) = target.made.as_deref()
             && before.magnitude.is_none()
@@ -266,7 +266,7 @@ impl Fold {
             let of_a = |n| factor(a, rank * n, n, 1);
             let of_b = factor(b, 1, experts, *across);
             let (left, right) = if old { (of_a(rows), of_b) } else { (of_b, of_a(columns)) };
-            return Ok(Product { left, right, rank, rows, columns, scale });
+            return Ok(Product { left, middle: None, right, rank, rows, columns, scale });
         }
         let rank = *across;
         let (inputs, outputs) = (inner(a), *outputs);
@@ -287,7 +287,7 @@ impl Fold {
         } else {
             (factor(b, 0, 1, rank), factor(a, 0, inputs, 1))
         };
-        Ok(Product { left, right, rank, rows, columns, scale })
+        Ok(Product { left, middle: None, right, rank, rows, columns, scale })
     }
 
     fn same_rank(&self, a: &Tensor, key: &str, rank: u64) -> Result<()> {

@@ -12,7 +12,7 @@ impl Checkpoint {
     pub fn adapted(&self, tensor: &Tensor) -> bool {
         match tensor.made.as_deref() {
             None => self.files[tensor.file].adapter,
-            Some(Made::Sum(_)) => true,
+            Some(Made::Sum(_) | Made::Exact(_)) => true,
             Some(Made::Rows(rows)) => rows.tables.iter().flatten().any(|t| self.adapted(t)),
         }
     }

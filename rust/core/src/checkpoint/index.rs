@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::delta::Delta;
 use super::folder::{self, Kind};
 use crate::error::{Error, Result};
 
@@ -25,6 +26,9 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
     if !meta.is_dir() {
         return Ok(Listing { files: vec![path.to_owned()], weight_map: None, warning: None });
+    }
+    if let Some(files) = Delta::files(path)? {
+        return Ok(Listing { files, weight_map: None, warning: None });
     }
     let names = folder_names(path)?;
     for kind in [Kind::Safetensors, Kind::Torch] {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Tensor;
+pub use super::exact::Exact;
 use super::rows::Rows;
 
 /// What a tensor is made of.
@@ -14,6 +15,8 @@ pub enum Made {
     Sum(Sum),
     /// Rows of several tables.
     Rows(Rows),
+    /// Another tensor, some of whose bits are changed.
+    Exact(Exact),
 }
 
 impl Made {
@@ -22,6 +25,7 @@ impl Made {
         match self {
             Self::Sum(sum) => sum.parts.iter().map(|(t, _)| t.read_bits()).sum(),
             Self::Rows(rows) => rows.read_bits(),
+            Self::Exact(exact) => exact.under.dtype.bits(),
         }
     }
 
@@ -34,6 +38,7 @@ impl Made {
             }
             // A run that is read by itself, before it joins the others; it may be made in its turn.
             Self::Rows(rows) => rows.tables.iter().flatten().map(|t| t.read_bits() + t.inner_bits()).max().unwrap_or(0),
+            Self::Exact(exact) => exact.under.read_bits() + exact.under.inner_bits(),
         }
     }
 
@@ -48,6 +53,7 @@ impl Made {
                 let mean = if rows.layout.moves() { 0 } else { 8 * (3 * rows.columns + (1 << 17)) };
                 inner + mean
             }
+            Self::Exact(exact) => exact.resident(),
         }
     }
 
@@ -59,8 +65,17 @@ impl Made {
             Self::Sum(sum) => Self::Sum(Sum {
                 parts: sum.parts.iter().map(|(t, c)| (moved(t), *c)).collect(),
                 products: (sum.products.iter())
-                    .map(|p| Product { left: factor(&p.left), right: factor(&p.right), ..p.clone() })
+                    .map(|p| Product {
+                        left: factor(&p.left),
+                        middle: p.middle.as_ref().map(moved),
+                        right: factor(&p.right),
+                        ..p.clone()
+                    })
                     .collect(),
+                sparse: (sum.sparse.iter())
+                    .map(|s| Sparse { index: moved(&s.index), values: moved(&s.values), ..s.clone() })
+                    .collect(),
+                signs: sum.signs.iter().map(|s| Signs { bits: moved(&s.bits), ..s.clone() }).collect(),
                 magnitude: sum.magnitude.as_ref().map(moved),
             }),
             Self::Rows(rows) => Self::Rows(Rows {
@@ -69,6 +84,9 @@ impl Made {
                 columns: rows.columns,
                 mean: Default::default(),
             }),
+            Self::Exact(exact) => {
+                Self::Exact(Exact { under: moved(&exact.under), blocks: moved(&exact.blocks), ..exact.clone() })
+            }
         }
     }
 }
@@ -86,26 +104,56 @@ impl Tensor {
             None => true,
             Some(Made::Sum(_)) => false,
             Some(Made::Rows(rows)) => rows.moves(self),
+            Some(Made::Exact(_)) => true,
         }
     }
 }
 
-/// `sum c_i X_i + sum s_j L_j R_j`, in f64; with a magnitude every row is then given that length (DoRA, arXiv 2402.09353).
+/// `sum c_i X_i + sum s_j L_j R_j`, and what else is added, in f64; with a magnitude every row is then given that length (DoRA, arXiv 2402.09353).
 #[derive(Debug, Clone, Default)]
 pub struct Sum {
     /// Tensors of the sum's shape, and their coefficients.
     pub parts: Vec<(Tensor, f64)>,
     /// Products added to it.
     pub products: Vec<Product>,
+    /// Single elements that are added to.
+    pub sparse: Vec<Sparse>,
+    /// Signs that are added, times a number.
+    pub signs: Vec<Signs>,
     /// The length of each row, one number a row.
     pub magnitude: Option<Tensor>,
 }
+
+/// A change of some elements.
+#[derive(Debug, Clone)]
+pub struct Sparse {
+    /// Which, ascending: U32 or U64.
+    pub index: Tensor,
+    /// What is added to each.
+    pub values: Tensor,
+    /// What that is multiplied by.
+    pub scale: f64,
+}
+
+/// A change of every element by the same amount, up or down.
+#[derive(Debug, Clone)]
+pub struct Signs {
+    /// A bit an element, the lowest of a byte first; 1 is up.
+    pub bits: Tensor,
+    /// The amount.
+    pub scale: f64,
+}
+
+/// Elements of sparse changes and signs that are read together.
+pub const WINDOW: u64 = 1 << 16;
 
 /// `scale * left * right`: blocks of matrices (experts), one after the other, of `rows` by `columns`.
 #[derive(Debug, Clone)]
 pub struct Product {
     /// Rows by rank.
     pub left: Factor,
+    /// What each rank is multiplied by, block by block.
+    pub middle: Option<Tensor>,
     /// Rank by columns.
     pub right: Factor,
     /// The rank.
@@ -179,6 +227,8 @@ impl Sum {
         let bits: u64 = self.parts.iter().map(|(t, _)| t.read_bits()).sum();
         let rows = if self.magnitude.is_some() { self.columns(shape) * (8 + 2 * bits.div_ceil(8)) } else { 0 };
         let columns = self.columns(shape);
-        inner + rows_together(columns) * columns.min(BLOCK) * 8 + rows + self.products.iter().map(products).sum::<u64>()
+        let changes = self.sparse.len() as u64 * WINDOW * 40 + self.signs.len() as u64 * WINDOW / 4;
+        let products = self.products.iter().map(products).sum::<u64>();
+        inner + rows_together(columns) * columns.min(BLOCK) * 8 + rows + products + changes
     }
 }

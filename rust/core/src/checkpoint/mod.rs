@@ -4,6 +4,8 @@ mod adapted;
 mod adapter;
 mod aliases;
 mod based;
+pub mod delta;
+mod exact;
 mod experts;
 mod file;
 mod fitting;
@@ -206,7 +208,10 @@ impl Checkpoint {
     pub fn of(reference: &Reference) -> Result<Self> {
         let mut out = Self::open(&reference.path)?;
         for applied in &reference.adapters {
-            out.fold(applied)?;
+            match delta::Delta::is(&applied.path) {
+                true => out.fold_delta(applied)?,
+                false => out.fold(applied)?,
+            }
         }
         out.reference = reference.clone();
         Ok(out)
@@ -248,6 +253,12 @@ impl Checkpoint {
             }
         }
         (self.anatomy, self.tables) = Default::default();
+    }
+
+    /// Leaves a tensor out.
+    fn remove(&mut self, name: &str) {
+        self.tensors.retain(|t| t.name != name);
+        self.reindex();
     }
 
     /// A checkpoint of tensors in one file that is not there, for tests of what needs no data.

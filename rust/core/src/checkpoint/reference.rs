@@ -21,6 +21,8 @@ pub struct Applied {
     pub path: PathBuf,
     /// The bits of its weight: references are compared.
     weight: u64,
+    /// Whether it, a delta, is taken out of the model.
+    pub back: bool,
 }
 
 /// What the file or folder at `path` is called: by its own name, or in the cache of a hub, whose folders are called by commits, by
@@ -40,7 +42,12 @@ pub fn on_hub(path: &Path) -> Option<String> {
 impl Applied {
     /// The adapter at `path`, times `weight`.
     pub fn new(path: PathBuf, weight: f64) -> Self {
-        Self { path, weight: weight.to_bits() }
+        Self { path, weight: weight.to_bits(), back: false }
+    }
+
+    /// The same, taken out of the model if `back`.
+    pub fn taken(self, back: bool) -> Self {
+        Self { back, ..self }
     }
 
     /// What its change is multiplied by.

@@ -91,6 +91,7 @@ pub fn make(lanes: &[Lane], means: &Means, budget: &Budget, progress: &Progress)
     let fresh: Vec<Mutex<HashMap<usize, Done>>> = lanes.iter().map(|_| Mutex::default()).collect();
     let close = |job: &Job| -> Result<()> {
         let ((done, scans), lane) = (job.close(), &lanes[job.at.lane]);
+        lane.inputs.plan.keeps_promise(done.tensor, &done.digest)?;
         lane.place.journal.record(&done)?;
         // Passes the method could have needed and did not count as done, so that the bar ends at its end.
         let plan = lane.inputs.plan;

@@ -6,10 +6,13 @@
 pub mod arith;
 mod bounds;
 pub mod cast;
+pub mod changes;
 pub mod exp;
 pub mod isa;
+pub mod leading;
 pub mod linalg;
 pub mod low_rank;
+pub mod packed;
 pub mod reduce;
 pub mod rng;
 pub mod scratch;

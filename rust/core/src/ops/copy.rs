@@ -1,5 +1,6 @@
 //! A model as it is, written anew: one that is made of others (adapters folded in), or stored in another way.
 
+use crate::checkpoint::delta::Delta;
 use crate::error::{Error, Result};
 use crate::plan::{Draft, Models, OutputConfig};
 use crate::recipe::Copy;
@@ -23,6 +24,9 @@ pub fn build(copy: &Copy, keep_shards: bool) -> Result<Draft> {
     for (tensor, name) in names.into_iter().enumerate() {
         draft.copy(name, Place { model, tensor }, copy.dtype)?;
     }
-    draft.settle_head()?;
+    // A delta says itself which tensors there are.
+    if !copy.model.adapters.iter().any(|a| Delta::is(&a.path)) {
+        draft.settle_head()?;
+    }
     Ok(draft)
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Action, Group, Models, OutputConfig, Plan, SCHEMA, TensorPlan, Unused, Vocabulary};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
-use crate::checkpoint::{Checkpoint, Packing, Reference, Shard, ShardFile};
+use crate::checkpoint::{Applied, Checkpoint, Packing, Reference, Shard, ShardFile};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::methods::{Parameter, Params, Value as Param, bind, registry};
@@ -251,7 +251,14 @@ pub(super) fn path_json(path: &std::path::Path) -> Value {
 
 /// The adapters of a model, as a recipe has them.
 fn adapters_json(model: &Reference) -> Value {
-    model.adapters.iter().map(|a| json!({"path": path_json(&a.path), "weight": a.weight()})).collect()
+    let one = |a: &Applied| {
+        let mut said = json!({"path": path_json(&a.path), "weight": a.weight()});
+        if a.back {
+            said["revert"] = true.into();
+        }
+        said
+    };
+    model.adapters.iter().map(one).collect()
 }
 
 /// A model as [`crate::recipe::model`] reads it.

@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::made::Made;
 use crate::checkpoint::{Checkpoint, Shard, Target};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -323,6 +324,27 @@ impl Plan {
     /// Path of the file a place lies in.
     pub fn path(&self, place: Place) -> &PathBuf {
         &self.models[place.model].files[self.tensor(place).file].path
+    }
+
+    /// Checks that what a lossless delta makes of a tensor, of this digest, is what it was taken from.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if it is not: the delta was put on another tensor.
+    pub fn keeps_promise(&self, tensor: usize, digest: &str) -> Result<()> {
+        let t = &self.tensors[tensor];
+        let Action::Move { from: View::Plain(place), .. } = &t.action else { return Ok(()) };
+        let Some(Made::Exact(exact)) = self.tensor(*place).made.as_deref() else { return Ok(()) };
+        match &exact.promise {
+            Some(promise) if promise != digest => {
+                let problem = format!(
+                    "comes out as other bytes than the delta was taken from: it is not on `{}`, to which it belongs, or is damaged; \
+                     name that model, and see `suture verify` of the delta",
+                    exact.of
+                );
+                Err(Error::tensor(&exact.delta, &t.name, problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Every file read, to be opened when it is.

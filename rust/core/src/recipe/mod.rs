@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use self::fields::Fields;
 
+use crate::checkpoint::delta::Delta;
 use crate::checkpoint::{Applied, Reference};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -75,8 +76,16 @@ pub(crate) fn model(at: &str, value: &Value) -> Result<Reference> {
         let weight = fields
             .get("weight")
             .map_or(Ok(1.0), |v| fields::number(v).ok_or_else(|| fields::wrong(&place, "a finite number", v)))?;
+        let place = fields.path("revert");
+        let back = match fields.get("revert") {
+            None => false,
+            Some(v) => v.as_bool().ok_or_else(|| fields::wrong(&place, "true or false", v))?,
+        };
         fields.finish()?;
-        adapters.push(Applied::new(path, weight));
+        if back && !Delta::is(&path) {
+            return Err(Error::recipe(place, format!("{} is no delta, and only deltas are taken out", path.display())));
+        }
+        adapters.push(Applied::new(path, weight).taken(back));
     }
     fields.finish()?;
     Ok(Reference { path: own, adapters, name })

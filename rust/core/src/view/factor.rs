@@ -1,6 +1,7 @@
 //! The two factors of a low-rank product, read as they are needed: rows of the left one, a block of the right one.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::{Decode, Slot, fault, stored};
 use crate::checkpoint::made::{Factor, GATHERED, Product};
@@ -12,7 +13,12 @@ use crate::source::Source;
 pub struct Left<'a> {
     of: &'a Product,
     view: Box<dyn Decode + 'a>,
+    /// What its ranks are multiplied by, once read.
+    middle: Option<Middle<'a>>,
 }
+
+/// What ranks are multiplied by, and the numbers once they are read.
+type Middle<'a> = (Box<dyn Decode + 'a>, OnceLock<Vec<f64>>);
 
 /// The right factor.
 pub struct Right<'a> {
@@ -23,18 +29,33 @@ pub struct Right<'a> {
 impl<'a> Left<'a> {
     /// Opens it.
     pub fn new(of: &'a Product, files: &'a [Box<dyn Source>]) -> Self {
-        Self { of, view: stored(&of.left.tensor, files) }
+        let middle = of.middle.as_ref().map(|m| (stored(m, files), OnceLock::new()));
+        Self { of, view: stored(&of.left.tensor, files), middle }
+    }
+
+    /// What each rank of each block is multiplied by; empty if it is 1.
+    fn middle(&self) -> Result<&[f64]> {
+        let (Some((view, read)), Some(tensor)) = (&self.middle, &self.of.middle) else { return Ok(&[]) };
+        if let Some(values) = read.get() {
+            return Ok(values);
+        }
+        let (all, mut slot) = (0..tensor.elements(), Slot::default());
+        let mut values = vec![0f64; all.end as usize];
+        view.decode_exactly(view.read(&all, &mut slot)?, &all, &all, &mut values)?;
+        Ok(read.get_or_init(|| values))
     }
 
     /// Reads `rows`, of any blocks, each with all its ranks.
     pub fn read<T: Real>(&self, rows: &Range<u64>, out: &mut Vec<T>) -> Result<()> {
         let (p, rank) = (self.of, self.of.rank as usize);
+        let middle = self.middle()?;
         out.clear();
         out.resize((rows.end - rows.start) as usize * rank, T::default());
         for (block, own) in p.blocks(rows) {
             let inside = own.start - block * p.rows..own.end - block * p.rows;
             let place = (own.start - rows.start) as usize;
             gather(&*self.view, &p.left, block, p.rank, &inside, |k, i, v| {
+                let v = middle.get(block as usize * rank + k).map_or(v, |m| v * m);
                 out[(place + i) * rank + k] = T::nearest(v * p.scale);
             })?;
         }

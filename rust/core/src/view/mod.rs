@@ -3,6 +3,8 @@
 //! A [`View`] is data, part of a plan. [`View::open`] makes a [`Decode`] of it, which reads. A dtype that no view decodes
 //! cannot be computed on.
 
+mod changes;
+mod exact;
 mod factor;
 mod gather;
 mod plain;
@@ -20,7 +22,7 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen, narrow};
-use crate::sizes::CHUNK;
+use crate::sizes::{CHUNK, TILE};
 use crate::source::{Buffer, Source};
 
 pub use plain::Plain;
@@ -144,6 +146,7 @@ pub fn stored<'a>(tensor: &'a Tensor, files: &'a [Box<dyn Source>]) -> Box<dyn D
         None => Box::new(Plain { source: &*files[tensor.file], tensor }),
         Some(Made::Sum(sum)) => Box::new(sum::Opened::new(sum, &tensor.shape, files)),
         Some(Made::Rows(rows)) => Box::new(rows::Opened::new(rows, tensor, files)),
+        Some(Made::Exact(exact)) => Box::new(exact::Opened::new(exact, files)),
     }
 }
 
@@ -157,23 +160,40 @@ pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8])
     for start in (0..all).step_by(CHUNK as usize) {
         let part = start..(start + CHUNK).min(all);
         let own = (part.start * tensor.dtype.bits() / 8) as usize..(part.end * tensor.dtype.bits() / 8) as usize;
-        let raw = view.read(&part, &mut slot)?;
-        if tensor.moves() {
-            target[own].copy_from_slice(raw);
-            continue;
-        }
+        read_part(&*view, tensor, &part, &mut slot, &mut target[own])?;
+    }
+    Ok(())
+}
+
+/// Reads elements of a tensor, opened as `view`, into `target`, in its own dtype; what is made is rounded once.
+///
+/// # Errors
+/// As [`Source::read`].
+pub fn read_part(
+    view: &dyn Decode,
+    tensor: &Tensor,
+    part: &Range<u64>,
+    slot: &mut Slot,
+    target: &mut [u8],
+) -> Result<()> {
+    let raw = view.read(part, slot)?;
+    if tensor.moves() {
+        target.copy_from_slice(raw);
+        return Ok(());
+    }
+    let element = Element::need(tensor.dtype)?;
+    let how = if element.bytes() == 2 { Widen::ToOdd } else { Widen::ToNearest };
+    let (mut wide, mut exact) = ([0f32; TILE], [0f64; TILE]);
+    for (bytes, start) in target.chunks_mut(TILE * element.bytes()).zip((part.start..).step_by(TILE)) {
+        let piece = start..(start + TILE as u64).min(part.end);
+        let len = (piece.end - piece.start) as usize;
         if tensor.dtype == Dtype::F64 {
-            let mut exact = vec![0f64; (part.end - part.start) as usize];
-            view.decode_exactly(raw, &part, &part, &mut exact)?;
-            let bytes = target[own].as_chunks_mut::<8>().0;
-            bytes.iter_mut().zip(exact).for_each(|(b, v)| *b = v.to_le_bytes());
-            continue;
+            view.decode_exactly(raw, part, &piece, &mut exact[..len])?;
+            bytes.as_chunks_mut::<8>().0.iter_mut().zip(exact).for_each(|(b, v)| *b = v.to_le_bytes());
+        } else {
+            view.decode_by(how, raw, part, &piece, &mut wide[..len])?;
+            narrow(element, &wide[..len], bytes);
         }
-        let element = Element::need(tensor.dtype)?;
-        let how = if element.bytes() == 2 { Widen::ToOdd } else { Widen::ToNearest };
-        let mut wide = vec![0f32; (part.end - part.start) as usize];
-        view.decode_by(how, raw, &part, &part, &mut wide)?;
-        narrow(element, &wide, &mut target[own]);
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use parking_lot::Mutex;
 
+use super::changes::{Signs, Sparse};
 use super::factor::{Left, Right};
 use super::products::Products;
 use super::{Decode, Slot, fault, stored};
@@ -24,6 +25,8 @@ const TILE: usize = 1024;
 pub struct Opened<'a> {
     parts: Vec<(Box<dyn Decode + 'a>, f64)>,
     factors: Vec<(&'a Product, Left<'a>, Right<'a>)>,
+    sparse: Vec<Sparse<'a>>,
+    signs: Vec<Signs<'a>>,
     magnitude: Option<Box<dyn Decode + 'a>>,
     /// Elements of a row.
     columns: u64,
@@ -45,6 +48,8 @@ impl<'a> Opened<'a> {
         Self {
             parts: sum.parts.iter().map(|(t, c)| (stored(t, files), *c)).collect(),
             factors: sum.products.iter().map(|p| (p, Left::new(p, files), Right::new(p, files))).collect(),
+            sparse: sum.sparse.iter().map(|s| Sparse::new(s, files)).collect(),
+            signs: sum.signs.iter().map(|s| Signs::new(s, files)).collect(),
             magnitude: sum.magnitude.as_ref().map(|m| stored(m, files)),
             columns: sum.columns(shape),
             exact: Products::default(),
@@ -64,9 +69,14 @@ impl<'a> Opened<'a> {
     /// The weight, if it and the products can be put together in f32.
     fn short(&self) -> Option<&dyn Decode> {
         match self.parts.as_slice() {
-            [(only, 1.0)] if only.dtype().bits() == 16 && self.magnitude.is_none() => Some(&**only),
+            [(only, 1.0)] if only.dtype().bits() == 16 && self.magnitude.is_none() && self.low_rank() => Some(&**only),
             _ => None,
         }
+    }
+
+    /// Whether what is added are products alone.
+    fn low_rank(&self) -> bool {
+        self.sparse.is_empty() && self.signs.is_empty()
     }
 
     /// Forms `part` before rows are given lengths; `raw` holds what was read for `of`.
@@ -90,7 +100,9 @@ impl<'a> Opened<'a> {
         }
         self.exact.each(&self.factors, self.columns, part, whole.end, |place, values| {
             out[place].iter_mut().zip(values).for_each(|(o, v)| *o += v);
-        })
+        })?;
+        self.sparse.iter().try_for_each(|s| s.add(part, out))?;
+        self.signs.iter().try_for_each(|s| s.add(part, out))
     }
 
     /// As [`Self::form`], with rows that have their lengths.

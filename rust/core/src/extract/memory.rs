@@ -1,0 +1,64 @@
+//! The memory that an extraction takes, from headers.
+
+use super::options::Options;
+use super::tensors::{Item, task};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::delta::Kept;
+use crate::error::{Error, Result};
+use crate::kernels::leading;
+use crate::kernels::select::BINS;
+
+/// What the interpreter and the program take before any tensor is touched.
+const PROCESS: u64 = 40 << 20;
+/// Stack and arenas of a thread.
+const THREAD: u64 = 2 << 20;
+/// What is packed of a piece may wait for its turn: so many pieces a thread.
+const WAITING: u64 = 3;
+
+/// Bytes that an extraction takes at most, and the tensor that takes the most of them.
+pub fn most(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Options, threads: usize) -> (u64, String) {
+    let names = (base.tensors.len() + tuned.tensors.len()) as u64 * 2500;
+    let (mut most, mut whose) = (0, String::new());
+    for item in items {
+        let of = |model: &Checkpoint, i: Option<usize>| i.map(|i| (task(&model.tensors[i]), model.tensors[i].clone()));
+        let both = [of(base, item.base), of(tuned, item.tuned)];
+        let mut need = 0;
+        for (step, t) in both.iter().flatten() {
+            let elements = (*step).min(t.elements());
+            let raw = elements * t.dtype.bits().div_ceil(8);
+            // What is read, and what is kept of it; changes in f32, places and values.
+            need += 2 * raw + WAITING * if item.kept == Kept::Sparse { elements * 8 } else { raw };
+            need += 4 * elements;
+        }
+        if let (Some(m), Kept::LowRank) = (item.matrix, item.kept) {
+            let rank = options.rank.unwrap_or(u64::MAX).min(m.rows.min(m.columns));
+            let all = options.full || options.energy.is_some();
+            let factors = m.count * rank * (m.rows + m.columns) * options.factor_dtype().bits() / 8;
+            need += m.rows * m.columns * 4 + leading::bytes(m.rows, m.columns, rank, all) + (1 + WAITING) * factors;
+        }
+        if need > most {
+            (most, whose) = (need, item.name.clone());
+        }
+    }
+    let histograms = if options.density.or(options.keep.map(|_| 1.0)).is_some() { 8 * BINS as u64 } else { 0 };
+    let threads = threads as u64;
+    (PROCESS + names + threads * (THREAD + histograms + most), whose)
+}
+
+/// Refuses a budget that an extraction cannot keep.
+///
+/// # Errors
+/// [`Error::Recipe`] with the smallest that works, and the tensor that decides it.
+pub fn check(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Options, threads: usize) -> Result<()> {
+    let (need, whose) = most(base, tuned, items, options, threads);
+    let Some(memory) = options.memory.filter(|m| *m < need) else { return Ok(()) };
+    let least = most(base, tuned, items, options, 1).0.div_ceil(1 << 20);
+    let others = if options.form.factors() { "; the forms sparse, bits and xor take less" } else { "" };
+    let fewer = if threads > 1 { format!("; on one thread {least} MiB") } else { String::new() };
+    let problem = format!(
+        "{} MiB is too little for this delta on {threads} threads; the smallest that works is {} MiB (`{whose}`){fewer}{others}",
+        memory >> 20,
+        need.div_ceil(1 << 20)
+    );
+    Err(Error::recipe("memory", problem))
+}

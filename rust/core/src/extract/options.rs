@@ -1,0 +1,133 @@
+//! What is asked of an extraction.
+
+use serde::Deserialize;
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+
+/// How changes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// The largest, one by one, or all.
+    Sparse,
+    /// Factors of singular value decompositions.
+    LowRank,
+    /// The same as an adapter.
+    Lora,
+    /// Signs, and a scale a tensor (BitDelta, arXiv 2402.10193).
+    Bits,
+    /// All of them, as packed bits.
+    Xor,
+}
+
+impl Form {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sparse => "sparse",
+            Self::LowRank => "lowrank",
+            Self::Lora => "lora",
+            Self::Bits => "bits",
+            Self::Xor => "xor",
+        }
+    }
+
+    /// Whether it works on whole matrices.
+    pub fn factors(self) -> bool {
+        matches!(self, Self::LowRank | Self::Lora)
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// How changes are kept.
+    pub form: Form,
+    /// Most ranks of a matrix.
+    pub rank: Option<u64>,
+    /// Share of the squares of a matrix's change to be kept.
+    pub energy: Option<f64>,
+    /// Share of the model's elements to be kept.
+    pub density: Option<f64>,
+    /// The same as their number.
+    pub keep: Option<u64>,
+    /// Keep besides what makes applying and reverting exact.
+    #[serde(default)]
+    pub exact: bool,
+    /// Treat tables of tokens and heads over them as other matrices.
+    #[serde(default)]
+    pub embed: bool,
+    /// Decompose by the Gram matrix in f64, not by random projections.
+    #[serde(default)]
+    pub full: bool,
+    /// Dtype of factors as users call it, F32 if not given.
+    pub dtype: Option<String>,
+    /// Let NaN and infinities through.
+    #[serde(default)]
+    pub allow_nonfinite: bool,
+    /// Most anonymous memory, in bytes.
+    pub memory: Option<u64>,
+}
+
+impl Options {
+    /// Reads and checks them.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] naming the option.
+    pub fn parse(value: &serde_json::Value) -> Result<Self> {
+        let options: Self = serde_json::from_value(value.clone()).map_err(|e| Error::recipe("", e.to_string()))?;
+        let form = options.form.name();
+        let only = |given: bool, option: &str, forms: &[Form]| {
+            if !given || forms.contains(&options.form) {
+                return Ok(());
+            }
+            let names: Vec<&str> = forms.iter().map(|f| f.name()).collect();
+            Err(Error::recipe(option, format!("is of the form {}, and `{form}` takes none", names.join(" and "))))
+        };
+        let factors = [Form::LowRank, Form::Lora];
+        only(options.rank.is_some(), "rank", &factors)?;
+        only(options.energy.is_some(), "energy", &factors)?;
+        only(options.full, "exact_svd", &factors)?;
+        only(options.dtype.is_some(), "dtype", &factors)?;
+        only(options.density.is_some(), "density", &[Form::Sparse])?;
+        only(options.keep.is_some(), "keep", &[Form::Sparse])?;
+        only(
+            options.exact && options.form == Form::Xor,
+            "exact",
+            &[Form::Sparse, Form::LowRank, Form::Lora, Form::Bits],
+        )
+        .map_err(|_| Error::recipe("exact", "a delta of the form xor is exact as it is"))?;
+        for (name, share) in [("density", options.density), ("energy", options.energy)] {
+            if let Some(share) = share.filter(|s| !(*s > 0.0 && *s <= 1.0)) {
+                return Err(Error::recipe(name, format!("expected a share above 0, at most 1; found {share}")));
+            }
+        }
+        if options.density.is_some() && options.keep.is_some() {
+            return Err(Error::recipe("keep", "expected one of `density` and `keep`, found both"));
+        }
+        if options.rank == Some(0) || options.keep == Some(0) {
+            let at = if options.rank == Some(0) { "rank" } else { "keep" };
+            return Err(Error::recipe(at, "expected at least 1, found 0"));
+        }
+        if options.form.factors() && options.rank.is_none() && options.energy.is_none() {
+            return Err(Error::recipe(
+                "rank",
+                format!("expected a `rank` or an `energy` for the form {form}, found none"),
+            ));
+        }
+        if let Some(name) = options.dtype.as_ref().filter(|name| Dtype::from_user(name).is_none()) {
+            return Err(Error::recipe(
+                "dtype",
+                format!("expected float32, bfloat16, float16 or float64, found `{name}`"),
+            ));
+        }
+        Ok(options)
+    }
+
+    /// Dtype of factors.
+    pub fn factor_dtype(&self) -> Dtype {
+        self.dtype.as_deref().and_then(Dtype::from_user).unwrap_or(Dtype::F32)
+    }
+}

@@ -1,0 +1,179 @@
+//! How the change of each tensor is kept, as far as headers tell.
+
+use super::options::{Form, Options};
+use crate::checkpoint::delta::{Kept, Part};
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::error::{Error, Result};
+use crate::model::attention::Attention;
+use crate::model::names::split_layer;
+use crate::model::tied;
+use crate::sizes::SPAN;
+
+/// Elements that are worked on together, where an element takes whole bytes.
+pub const TASK: u64 = 1 << 20;
+
+/// A tensor of the models.
+#[derive(Clone)]
+pub struct Item {
+    /// Its name.
+    pub name: String,
+    /// Index in the base.
+    pub base: Option<usize>,
+    /// Index in the tuned model.
+    pub tuned: Option<usize>,
+    /// How its change is kept, if there is one.
+    pub kept: Kept,
+    /// Whether the base's tensor is kept too.
+    pub old: bool,
+    /// Whether what the form loses is kept besides.
+    pub exact: bool,
+    /// Of a change that is kept as factors: how the matrix lies.
+    pub matrix: Option<Matrix>,
+}
+
+/// How a tensor is a matrix, or several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matrix {
+    /// How many; experts.
+    pub count: u64,
+    /// Rows of one.
+    pub rows: u64,
+    /// Its columns.
+    pub columns: u64,
+    /// Whether the model keeps it as [in, out].
+    pub turned: bool,
+}
+
+/// Elements of a task of a tensor: digests are joined of whole leaves, which tasks must not cut.
+pub fn task(t: &Tensor) -> u64 {
+    if t.dtype.bits() < 8 { SPAN } else { TASK }
+}
+
+/// The tensors of both models, in the order of the base's bytes, those that are new behind them.
+///
+/// # Errors
+/// [`Error::Tensor`] for what no delta is taken of.
+pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result<Vec<Item>> {
+    for model in [base, tuned] {
+        if let Some(t) = model.tensors.iter().find(|t| !t.moves()) {
+            let problem = "is computed when it is read, and deltas are taken of stored tensors; write the model first \
+                           (`suture lora fold`)";
+            return Err(Error::tensor(&model.written(), &t.name, problem));
+        }
+    }
+    let turned = base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));
+    let both = options.exact || options.form == Form::Xor;
+    let mut out = Vec::with_capacity(base.tensors.len());
+    let mut met = vec![false; tuned.tensors.len()];
+    for (i, own) in base.tensors.iter().enumerate() {
+        let mate = tuned.find_alike(&own.name);
+        let mut item = Item {
+            name: own.name.clone(),
+            base: Some(i),
+            tuned: mate,
+            kept: Kept::Gone,
+            old: both,
+            exact: false,
+            matrix: None,
+        };
+        if let Some(j) = mate {
+            met[j] = true;
+            let other = &tuned.tensors[j];
+            let mut matrix = matrix(own, turned);
+            // Adapters of tables are of their rows: W = [tokens, hidden] = (B A) transposed.
+            if let Some(m) = matrix.as_mut().filter(|_| options.form == Form::Lora && tied::is_table(&own.name)) {
+                m.turned = true;
+            }
+            item.kept = kept(own, other, matrix, options);
+            item.old = both && item.kept == Kept::Whole;
+            item.exact = options.exact && matches!(item.kept, Kept::Sparse | Kept::Bits | Kept::LowRank);
+            item.matrix = matrix.filter(|_| item.kept == Kept::LowRank);
+            if options.form == Form::Lora && item.matrix.is_some_and(|m| m.count > 1) {
+                let problem = "holds stacked experts, which no adapter that PEFT loads carries; use --form lowrank";
+                return Err(Error::tensor(&base.path, &own.name, problem));
+            }
+        }
+        out.push(item);
+    }
+    for (j, t) in tuned.tensors.iter().enumerate().filter(|(j, _)| !met[*j]) {
+        out.push(Item {
+            name: t.name.clone(),
+            base: None,
+            tuned: Some(j),
+            kept: Kept::Whole,
+            old: false,
+            exact: false,
+            matrix: None,
+        });
+    }
+    Ok(out)
+}
+
+/// How a change is kept.
+fn kept(own: &Tensor, other: &Tensor, matrix: Option<Matrix>, options: &Options) -> Kept {
+    let alike = own.shape == other.shape && own.dtype == other.dtype;
+    let number = own.dtype.computes() && other.dtype.computes();
+    let lossless = options.exact || options.form == Form::Xor;
+    match options.form {
+        _ if own.shape != other.shape || (!alike && (lossless || !number)) => Kept::Whole,
+        Form::Lora if !number => Kept::Whole,
+        Form::Xor => Kept::Xor,
+        _ if !number => Kept::Xor,
+        Form::Sparse => Kept::Sparse,
+        Form::Bits if matrix.is_some() && apart(own, options) => Kept::Bits,
+        Form::Lora if matrix.is_some() && apart(own, options) && own.name.ends_with(".weight") => Kept::LowRank,
+        Form::LowRank if apart(own, options) && matrix.is_some_and(|m| pays(own, m, options)) => Kept::LowRank,
+        // Smaller than the tensor itself, and it goes both ways.
+        Form::Bits | Form::LowRank if options.exact => Kept::Xor,
+        _ => Kept::Whole,
+    }
+}
+
+/// Whether a tensor is no table of tokens or head, or these are as all else.
+fn apart(t: &Tensor, options: &Options) -> bool {
+    options.embed || !(tied::is_table(&t.name) || tied::is_head(&t.name))
+}
+
+/// Whether factors take less than the tensor.
+fn pays(t: &Tensor, m: Matrix, options: &Options) -> bool {
+    let rank = options.rank.unwrap_or(1).min(m.rows.min(m.columns));
+    let factors = m.count.saturating_mul(rank).saturating_mul(m.rows + m.columns + 1);
+    factors.saturating_mul(options.factor_dtype().bits()) < t.elements().saturating_mul(t.dtype.bits())
+}
+
+/// The matrix that a tensor is, if it is one: linear layers, convolutions by their outputs, stacked experts.
+fn matrix(t: &Tensor, turned: bool) -> Option<Matrix> {
+    let (first, rest) = t.shape.split_first()?;
+    let behind: u64 = rest.iter().product();
+    let found = match t.shape.len() {
+        0 | 1 => return None,
+        3 if t.name.contains("experts") => Matrix { count: *first, rows: rest[0], columns: rest[1], turned: false },
+        2 => {
+            let inside = split_layer(&t.name).is_some() && !tied::is_table(&t.name) && !tied::is_head(&t.name);
+            Matrix { count: 1, rows: *first, columns: behind, turned: turned && inside }
+        }
+        _ => Matrix { count: 1, rows: *first, columns: behind, turned: false },
+    };
+    (found.count > 0 && found.rows > 1 && found.columns > 1).then_some(found)
+}
+
+impl Item {
+    /// The parts that keep it.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = match self.kept {
+            Kept::Xor => vec![Part::Xor],
+            Kept::Sparse => vec![Part::Index, Part::Values],
+            Kept::Bits => vec![Part::Signs, Part::Scale],
+            Kept::LowRank => vec![Part::Left, Part::Middle, Part::Right],
+            Kept::Whole => vec![Part::Whole],
+            Kept::Same | Kept::Left | Kept::Gone => vec![],
+        };
+        if self.old {
+            parts.push(Part::Old);
+        }
+        if self.exact {
+            parts.extend([Part::Forward, Part::Back]);
+        }
+        parts
+    }
+}

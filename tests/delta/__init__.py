@@ -1,0 +1,1 @@
+"""Deltas: taken, applied, taken out, named as inputs."""
