@@ -1,4 +1,4 @@
-"""Law 1 for methods of whole matrices: what they take is stated in the plan before they start, and they take no more."""
+"""Law 1 for methods of whole matrices: what they take is stated in the plan, and they take no more."""
 
 from __future__ import annotations
 

@@ -4,16 +4,13 @@
 //! thin in f64, and at the end one product in f64. It ends when an iteration adds less than [`GROWTH`] of what is left. The
 //! error told is that of what is returned, to rounding. All, or on request: the Gram matrix of the smaller side in f64.
 
-use faer::diag::Diag;
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
+use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, MatRef};
 
+use super::linalg::{Eigen, cut, product};
 use super::rng;
 
-/// Into how many parts work is cut, whatever the number of threads: where it is cut decides how sums are rounded.
-const PARTS: usize = 8;
 /// Share of what is left, in squares, that an iteration must add to be followed by another.
 const GROWTH: f64 = 5e-5;
 /// Most iterations; the vectors of all are kept.
@@ -46,11 +43,6 @@ pub struct Triplets {
     pub total: f64,
     /// Of what the triplets hold.
     pub held: f64,
-}
-
-/// How work on matrices of this size is cut.
-fn cut(size: usize) -> Par {
-    if size <= 192 { Par::Seq } else { Par::rayon(PARTS) }
 }
 
 /// Bytes that [`leading`] takes besides the matrix.
@@ -93,29 +85,9 @@ fn total(x: MatRef<f32>) -> f64 {
     (0..x.nrows()).map(|i| x.row(i).iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>()).sum()
 }
 
-/// Eigenvalues of a symmetric matrix, largest first and none below zero, and eigenvectors as columns.
+/// Eigenvalues and eigenvectors of a symmetric matrix, largest first.
 fn eigen(a: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>), String> {
-    let n = a.nrows();
-    let scale = (0..n).map(|i| a[(i, i)].abs()).fold(0.0, f64::max);
-    if n == 0 || scale == 0.0 || !scale.is_finite() {
-        return if n == 0 || scale == 0.0 { Ok((vec![0.0; n], Mat::identity(n, n))) } else { Err("overflows".into()) };
-    }
-    let scaled = faer::Scale(1.0 / scale) * a;
-    let (mut values, mut vectors) = (Diag::<f64>::zeros(n), Mat::zeros(n, n));
-    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, cut(n), Default::default());
-    let mut memory = MemBuffer::try_new(scratch).map_err(|_| "takes more memory than there is".to_owned())?;
-    let stack = MemStack::new(&mut memory);
-    self_adjoint_evd(scaled.as_ref(), values.as_mut(), Some(vectors.as_mut()), cut(n), stack, Default::default())
-        .map_err(|_| "its singular values do not converge".to_owned())?;
-    // They come smallest first.
-    let vectors = vectors.as_ref().reverse_cols().to_owned();
-    Ok((values.column_vector().iter().rev().map(|v| v.max(0.0) * scale).collect(), vectors))
-}
-
-fn product(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
-    let mut out = Mat::zeros(a.nrows(), b.ncols());
-    matmul(out.as_mut(), Accum::Replace, a, b, 1.0, cut(a.nrows().max(a.ncols())));
-    out
+    Eigen::of(a.as_ref()).map(|e| (e.values, e.vectors))
 }
 
 /// `x a` with the products in f32.

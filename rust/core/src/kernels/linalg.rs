@@ -24,7 +24,7 @@ pub const NOTHING: f64 = 1e-7;
 pub const NOT_FINITE: &str = "holds NaN or infinite values, of which no singular vectors can be had";
 
 /// How work on matrices of this size is cut.
-fn cut(size: usize) -> Par {
+pub fn cut(size: usize) -> Par {
     if size <= SMALL { Par::Seq } else { Par::rayon(PARTS) }
 }
 
