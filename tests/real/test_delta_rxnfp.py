@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import suture
 
 from ..delta.worlds import said, tensors_of
+from . import chemistry
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,24 @@ def test_the_error_of_an_adapter_is_that_of_its_model(tmp_path: Path, rxnfp: Pat
         elif entry["kept"] == "whole":
             assert two[name] == three[name]
     assert checked >= 72
+
+
+def test_an_adapter_keeps_what_the_fine_tune_knows(tmp_path: Path, rxnfp: Path, torch: Any, transformers: Any) -> None:
+    """By function: factors of rank 17 keep the class of every reaction, at a sixth of the bytes; rank 4 does not."""
+    base, fine = rxnfp / "base", rxnfp / "ft_10k_25s"
+    judge = chemistry.Judge.of(torch, transformers, rxnfp / "whole" / "base", rxnfp / "whole" / "ft_10k_25s")
+
+    def classes(model: Path) -> list[int]:
+        tensors = chemistry.read(torch, model)
+        return judge.classes({name: tensor for name, tensor in tensors.items() if name.startswith("bert.")})
+
+    agreeing = {}
+    for rank in (4, 17):
+        suture.delta.extract(base, fine, tmp_path / f"d{rank}", form="lora", rank=rank)
+        suture.delta.apply(base, [tmp_path / f"d{rank}"], tmp_path / f"out{rank}")
+        found, wanted = classes(tmp_path / f"out{rank}"), classes(fine)
+        agreeing[rank] = sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted)
+    assert agreeing[17] == 1.0
+    assert agreeing[4] < 1.0
+    stored = sum(path.stat().st_size for path in (tmp_path / "d17").rglob("*.safetensors"))
+    assert stored < (fine / "model.safetensors").stat().st_size * 0.15
