@@ -129,6 +129,9 @@ impl From<String> for Halt {
 /// Takes tile after tile.
 pub type EachTile<'f> = &'f mut dyn FnMut(&Tile) -> Result<(), Halt>;
 
+/// Takes piece after piece of one operand.
+pub type EachPiece<'f> = &'f mut dyn FnMut(&[f64]) -> Result<(), Halt>;
+
 /// The operands of a tensor, for kernels of [`Span::Whole`].
 pub trait Operands: Send {
     /// Calls `f` with tiles of whole units, in order, that cover these elements.
@@ -136,6 +139,16 @@ pub trait Operands: Send {
     /// # Errors
     /// What `f` returns, [`Halt::Stopped`] if they cannot be read.
     fn each(&mut self, elements: std::ops::Range<u64>, f: EachTile) -> Result<(), Halt>;
+
+    /// Calls `f` with pieces, in order, that cover these elements of the operand `which` of those that have a shape of their own
+    /// ([`Params::apart`]), exactly as they are stored.
+    ///
+    /// # Errors
+    /// As [`Self::each`].
+    fn apart(&mut self, which: usize, elements: std::ops::Range<u64>, f: EachPiece) -> Result<(), Halt>;
+
+    /// The end of the work because of an element of such an operand, whose file and name are told with the problem.
+    fn at_fault(&mut self, which: usize, element: u64, problem: &str) -> Halt;
 }
 
 /// Takes the elements of a result, for kernels of [`Span::Whole`].

@@ -8,6 +8,7 @@ mod dc_merge;
 mod inner;
 mod iso;
 mod opcm;
+mod regmean;
 mod registry;
 mod resmerge;
 mod spectrum;
@@ -16,6 +17,7 @@ mod svc;
 mod tsvm;
 mod wudi;
 
+pub(super) use regmean::Regmean;
 pub(super) use registry::*;
 pub(super) use svc::calibrated;
 
