@@ -22,6 +22,7 @@ from ..support.catalogue import (
     configure,
     copies,
     differing,
+    grams,
     merge,
     model,
     near,
@@ -185,6 +186,8 @@ def whole(case: Case, models: Sequence[Path]) -> Config:
     numbers = {name: found for name, found in WHOLE.items() if name in case.names} | WHOLE_OF.get(case.name, {})
     config["parameters"] |= numbers
     config["models"] = [{"model": str(models[1]), "parameters": {}}]
+    if "gram" in case.names:
+        config["models"][0]["parameters"]["gram"] = str(grams(models[1]))
     if "fisher" in case.names:
         config["models"][0]["parameters"]["fisher"] = str(models[1])
     if "masks" in case.names and case.name == "mask":

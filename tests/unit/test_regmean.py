@@ -203,7 +203,7 @@ def test_bytes_do_not_depend_on_how(tmp_path: Path) -> None:
     for i, settings in enumerate(({"threads": 1}, {"threads": 3, "chunk": 1024}, {"memory": "120MiB"}, {"io": "pread"})):
         suture.merge(config, tmp_path / f"again-{i}", settings=suture.Settings(**settings))
         assert read_checkpoint(tmp_path / f"again-{i}") == first
-    assert suture.verify(tmp_path / "first").ok
+    assert not suture.verify(tmp_path / "first")["differing"]
 
 
 def changed(world: World, change: str) -> None:
@@ -225,7 +225,7 @@ def changed(world: World, change: str) -> None:
     elif change == "norm":
         own["model.layers.0.norm.weight"] = np.eye(77)
     elif change == "names":
-        world.grams[1] = {"other." + n: g for n, g in own.items()}
+        world.grams[1] = {n + ".inputs": g for n, g in own.items()}
     world.write_grams(1)
 
 
@@ -269,7 +269,7 @@ def test_files_of_other_tensors(tmp_path: Path) -> None:
     report = suture.merge(world.config(), tmp_path / "out")
     assert any("1 Gram matrix is" in w and "gone" in w for w in report.warnings), report.warnings
     for i, own in enumerate(world.grams):
-        world.grams[i] = {"x." + n: g for n, g in own.items()}
+        world.grams[i] = {n + ".inputs": g for n, g in own.items()}
         world.write_grams(i)
     with pytest.raises(suture.SutureError, match="no Gram matrix of any merged tensor"):
         suture.merge(world.config(), tmp_path / "other")
@@ -278,8 +278,10 @@ def test_files_of_other_tensors(tmp_path: Path) -> None:
 def test_the_plan_tells(tmp_path: Path) -> None:
     """What is merged how is a note; the Gram matrices count as read, and memory that cannot hold them is refused by name."""
     world = World(tmp_path, 2, shapes={**SHAPES, "model.layers.0.huge.weight": (2, 2000)})
-    plan = suture.plan(world.config())
-    told = dict(plan.notes)["inputs"]
+    plan = suture.merge(world.config(), tmp_path / "out", dry_run=True)
+    told = dict(plan.data["notes"])["inputs"]
+    grams = sum(4 * g.size for own in world.grams for g in own.values())
+    assert plan.data["read_bytes"] >= grams + sum(4 * v.size for m in (world.base, *world.models) for v in m.values())
     assert "9 tensors by the Gram matrices" in told and "2 tensors by the weighted mean" in told
     with pytest.raises(suture.UsageError, match=r"huge\.weight` alone takes"):
         suture.merge(world.config(), tmp_path / "out", settings=suture.Settings(memory="100MiB"))

@@ -17,7 +17,7 @@ use crate::view::{Place, View};
 pub(super) struct Item {
     pub(super) name: String,
     dtype: Dtype,
-    shape: Vec<u64>,
+    pub(super) shape: Vec<u64>,
     pub(super) action: Action,
 }
 

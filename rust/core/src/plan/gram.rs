@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::draft::Item;
 use super::{Action, Draft, Models};
 use crate::error::{Error, Result};
 use crate::view::{Place, View};
@@ -78,7 +79,7 @@ pub(super) fn of(models: &Models, own: Place, beside: &[Beside]) -> Result<Vec<V
 /// [`Error::Checkpoint`] for a file that has none of any merged tensor.
 pub(super) fn tell(draft: &mut Draft) -> Result<()> {
     let computed = draft.items.iter().filter_map(|i| match &i.action {
-        Action::Compute { method, apart, .. } => Some((i.name.as_str(), method.spec().name, apart)),
+        Action::Compute { method, apart, .. } => Some((i, method.spec().name, apart)),
         Action::Move { .. } => None,
     });
     // A cast is computed by another method.
@@ -95,7 +96,7 @@ pub(super) fn tell(draft: &mut Draft) -> Result<()> {
             let (n, are) = (unread.len(), if unread.len() == 1 { "matrix is" } else { "matrices are" });
             let path = checkpoint.path.display();
             draft.warnings.push(format!("{n} Gram {are} in {path} of no merged tensor, and not read (first: `{first}`)"));
-        } else if let Some((wanted, ..)) = without.first() {
+        } else if let Some((Item { name: wanted, .. }, ..)) = without.iter().find(|(i, ..)| i.shape.len() > 1) {
             let problem = format!(
                 "has no Gram matrix of any merged tensor: it has `{first}`, and names such as `{wanted}`, or that without `.weight`, are \
                  looked for"
@@ -105,7 +106,7 @@ pub(super) fn tell(draft: &mut Draft) -> Result<()> {
     }
     if !with.is_empty() {
         let mut told = format!("{} by the Gram matrices of their inputs", tensors(with.len()));
-        if let Some((first, ..)) = without.first() {
+        if let Some((Item { name: first, .. }, ..)) = without.first() {
             told += &format!(", {} by the weighted mean (first: `{first}`)", tensors(without.len()));
         }
         draft.notes.push(("inputs".to_owned(), told));
