@@ -212,17 +212,20 @@ INPUTS = 150
 
 
 def grams(model: Path) -> Path:
-    """Gram matrices for the matrices of a model, of inputs of its own, in a folder beside it."""
+    """Gram matrices for the matrices of a model, in a folder beside it: one for each shape, whatever tensors are called."""
     folder = model.with_name(f"gram-{model.name}")
     if not model.exists() or folder.exists():
         return folder
-    rng = np.random.default_rng(zlib.crc32(model.name.encode()))
-    found = {"none.weight": np.eye(2, dtype=np.float32)}
-    for name, raw in read_checkpoint(model).items():
+    tensors, found = read_checkpoint(model), {}
+    if any("lora_" in name for name in tensors):
+        # Adapters are refused before anything beside them is read.
+        return model
+    for name, raw in tensors.items():
         wide = not raw.shape or raw.shape[-1] > INPUTS or 0 in raw.shape
         if len(raw.shape) not in (2, 3) or wide or raw.dtype not in ("F64", "F32", "F16", "BF16"):
             continue
         n = raw.shape[-1]
+        rng = np.random.default_rng(zlib.crc32(f"{model.name} {raw.shape}".encode()))
         x = rng.standard_normal((*raw.shape[:-2], n + 5, n)) + 0.3
         found[name] = (np.swapaxes(x, -1, -2) @ x).astype(np.float32)
     return write_checkpoint(folder, found)

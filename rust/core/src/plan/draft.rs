@@ -190,7 +190,15 @@ impl Draft {
             name,
             dtype,
             like,
-            Action::Compute { method, params: params.into(), base: None, inputs: vec![from], apart: vec![], cost, group: None },
+            Action::Compute {
+                method,
+                params: params.into(),
+                base: None,
+                inputs: vec![from],
+                apart: vec![],
+                cost,
+                group: None,
+            },
         )
     }
 

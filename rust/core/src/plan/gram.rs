@@ -95,7 +95,9 @@ pub(super) fn tell(draft: &mut Draft) -> Result<()> {
         if unread.len() < checkpoint.tensors.len() {
             let (n, are) = (unread.len(), if unread.len() == 1 { "matrix is" } else { "matrices are" });
             let path = checkpoint.path.display();
-            draft.warnings.push(format!("{n} Gram {are} in {path} of no merged tensor, and not read (first: `{first}`)"));
+            draft
+                .warnings
+                .push(format!("{n} Gram {are} in {path} of no merged tensor, and not read (first: `{first}`)"));
         } else if let Some((Item { name: wanted, .. }, ..)) = without.iter().find(|(i, ..)| i.shape.len() > 1) {
             let problem = format!(
                 "has no Gram matrix of any merged tensor: it has `{first}`, and names such as `{wanted}`, or that without `.weight`, are \
@@ -104,7 +106,7 @@ pub(super) fn tell(draft: &mut Draft) -> Result<()> {
             return Err(Error::checkpoint(&checkpoint.path, problem));
         }
     }
-    if !with.is_empty() {
+    if !draft.grams.is_empty() {
         let mut told = format!("{} by the Gram matrices of their inputs", tensors(with.len()));
         if let Some((Item { name: first, .. }, ..)) = without.first() {
             told += &format!(", {} by the weighted mean (first: `{first}`)", tensors(without.len()));

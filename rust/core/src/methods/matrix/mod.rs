@@ -8,8 +8,8 @@ mod dc_merge;
 mod inner;
 mod iso;
 mod opcm;
-mod regmean;
 mod registry;
+mod regmean;
 mod resmerge;
 mod spectrum;
 mod stack;
@@ -17,8 +17,8 @@ mod svc;
 mod tsvm;
 mod wudi;
 
-pub(super) use regmean::Regmean;
 pub(super) use registry::*;
+pub(super) use regmean::Regmean;
 pub(super) use svc::calibrated;
 
 use super::{Cost, Element, Halt, Kernel, Method, Operands, Params, Results, Span, Spec, Tile};

@@ -25,6 +25,9 @@ const EIGENVALUE: f64 = 1e-7;
 /// How far sums over rows and over columns may differ, of the largest sum of magnitudes: rounding is far below.
 const ASYMMETRY: f64 = 1e-3;
 
+/// Takes row after row of a Gram matrix, each with its number.
+type EachRow<'f> = &'f mut dyn FnMut(usize, &[f64]) -> Result<(), Halt>;
+
 pub(in crate::methods) struct Regmean;
 
 static SPEC: Spec = Spec {
@@ -199,7 +202,7 @@ impl Bound {
         read: &mut dyn Operands,
         model: usize,
         matrix: u64,
-        f: &mut dyn FnMut(usize, &[f64]) -> Result<(), Halt>,
+        f: EachRow,
     ) -> Result<(), Halt> {
         let n = self.dimensions.2;
         let (mut row, mut at) = (Vec::with_capacity(n as usize), 0);
@@ -313,7 +316,9 @@ impl Check {
     fn see(&mut self, r: usize, row: &[f64]) -> Result<(), Halt> {
         if row[r] < 0.0 {
             self.wrong = Some(r);
-            return Err(Halt::Failed("is below zero, and on the diagonal of a Gram matrix: these are sums of squares".into()));
+            return Err(Halt::Failed(
+                "is below zero, and on the diagonal of a Gram matrix: these are sums of squares".into(),
+            ));
         }
         let (mut sum, mut size) = (0.0, 0.0);
         for (c, (column, v)) in self.columns.iter_mut().zip(row).enumerate() {
