@@ -145,10 +145,14 @@ pub trait Operands: Send {
     ///
     /// # Errors
     /// As [`Self::each`].
-    fn apart(&mut self, which: usize, elements: std::ops::Range<u64>, f: EachPiece) -> Result<(), Halt>;
+    fn apart(&mut self, which: usize, _elements: std::ops::Range<u64>, _f: EachPiece) -> Result<(), Halt> {
+        Err(Halt::Failed(format!("has no operand {which} with a shape of its own")))
+    }
 
     /// The end of the work because of an element of such an operand, whose file and name are told with the problem.
-    fn at_fault(&mut self, which: usize, element: u64, problem: &str) -> Halt;
+    fn at_fault(&mut self, _which: usize, _element: u64, problem: &str) -> Halt {
+        Halt::Failed(problem.to_owned())
+    }
 }
 
 /// Takes the elements of a result, for kernels of [`Span::Whole`].

@@ -197,13 +197,7 @@ impl Bound {
     }
 
     /// Calls `f` with the rows of a Gram matrix, what is off the diagonal times alpha.
-    fn rows(
-        &self,
-        read: &mut dyn Operands,
-        model: usize,
-        matrix: u64,
-        f: EachRow,
-    ) -> Result<(), Halt> {
+    fn rows(&self, read: &mut dyn Operands, model: usize, matrix: u64, f: EachRow) -> Result<(), Halt> {
         let n = self.dimensions.2;
         let (mut row, mut at) = (Vec::with_capacity(n as usize), 0);
         read.apart(model, matrix * n * n..(matrix + 1) * n * n, &mut |mut piece| {
