@@ -212,7 +212,7 @@ INPUTS = 150
 
 
 def grams(model: Path) -> Path:
-    """Gram matrices for the matrices of a model, in a folder beside it: one for each shape, whatever tensors are called."""
+    """Gram matrices for the matrices of a model, in a folder beside it: one for each number of inputs, whatever tensors are called."""
     folder = model.with_name(f"gram-{model.name}")
     if not model.exists() or folder.exists():
         return folder
@@ -225,7 +225,7 @@ def grams(model: Path) -> Path:
         if len(raw.shape) not in (2, 3) or wide or raw.dtype not in ("F64", "F32", "F16", "BF16"):
             continue
         n = raw.shape[-1]
-        rng = np.random.default_rng(zlib.crc32(f"{model.name} {raw.shape}".encode()))
+        rng = np.random.default_rng(zlib.crc32(f"{model.name} {raw.shape[:-2]} {n}".encode()))
         x = rng.standard_normal((*raw.shape[:-2], n + 5, n)) + 0.3
         found[name] = (np.swapaxes(x, -1, -2) @ x).astype(np.float32)
     return write_checkpoint(folder, found)

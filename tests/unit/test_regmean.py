@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 import suture
 
 from ..reference.spectral.regmean import regmean
-from ..support.checkpoints import encode, read_checkpoint, write_checkpoint
+from ..support.checkpoints import encode, read_checkpoint, write_checkpoint, write_json
+from ..support.measuring import MIB, run
 
 Array = NDArray[Any]
 Tensors = dict[str, Array]
@@ -285,3 +287,25 @@ def test_the_plan_tells(tmp_path: Path) -> None:
     assert "9 tensors by the Gram matrices" in told and "2 tensors by the weighted mean" in told
     with pytest.raises(suture.UsageError, match=r"huge\.weight` alone takes"):
         suture.merge(world.config(), tmp_path / "out", settings=suture.Settings(memory="100MiB"))
+
+
+def test_memory_as_the_plan_says(tmp_path: Path) -> None:
+    """Law 1: a wide layer, inverted by eigenvectors too, takes no more than the smallest memory that the plan allows."""
+    rng = np.random.default_rng(0)
+    name, listed = "model.layers.0.mlp.down_proj.weight", []
+    for i in range(3):
+        x = rng.standard_normal((100, 1200)).astype(np.float32)
+        write_checkpoint(tmp_path / f"m{i}", {name: rng.standard_normal((1500, 1200)).astype(np.float32)})
+        write_checkpoint(tmp_path / f"g{i}", {name: x.T @ x})
+        listed.append({"model": str(tmp_path / f"m{i}"), "parameters": {"gram": str(tmp_path / f"g{i}")}})
+    for alpha in (0.9, 1.0):
+        config = {"merge_method": "regmean", "models": listed, "parameters": {"alpha": alpha}}
+        path = write_json(tmp_path / f"c-{alpha}.yml", config)
+        refused = run("merge", path, tmp_path / "out", "--memory", "70MiB", "--threads", "2")
+        assert refused.code == 2
+        smallest = re.search(r"smallest that works is (\d+) MiB \(`model.layers.0.mlp.down_proj.weight`", refused.stderr)
+        assert smallest is not None, refused.stderr
+        done = run("merge", path, tmp_path / f"out-{alpha}", "--memory", f"{smallest[1]}MiB", "--threads", "2")
+        assert done.code == 0, done.stderr
+        # Room for what the allocator keeps.
+        assert done.peak < 1.1 * int(smallest[1]) * MIB

@@ -84,7 +84,8 @@ impl Method for Regmean {
         };
         let (models, panel) = (weights.len() as u64, PANEL.min(rows));
         let panels = panel * n * (4 * (models + 2) + 4 * 8) + ROWS.min(n) * n * 8;
-        let keeps = 8 * n * n + eigen_bytes(n).max(3 * 8 * n * n) + panels;
+        // The sum or its inverse, and beside it what inverting takes or a panel.
+        let keeps = 8 * n * n + eigen_bytes(n).max(3 * 8 * n * n).max(panels);
         let cost = Cost { reads: SPEC.reads, span: Span::Whole { keeps }, unit: n, ..Cost::ELEMENT };
         let alpha = params.number("alpha");
         Ok(Box::new(Bound { weights, shares, alpha, factor, dimensions: (count, rows, n), cost }))
