@@ -423,7 +423,7 @@ def test_killed_overwrite_keeps_an_output(overwrite: bool, job: Job, out: Path) 
 
 
 def test_a_run_that_reads_gram_matrices_is_resumed(tmp_path: Path) -> None:
-    """Laws 3 and 6: killed with some matrices done, it goes on from there; of Gram matrices that have changed it begins anew."""
+    """Laws 3 and 6: killed, it goes on from what is done; where Gram matrices have changed it begins anew."""
     rng = np.random.default_rng(3)
     names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(24)]
     listed = []
@@ -448,4 +448,5 @@ def test_a_run_that_reads_gram_matrices_is_resumed(tmp_path: Path) -> None:
     finish(command(config, other))
     found = file_digests(other)
     assert resumed(other) == 0
-    assert found.keys() == digests.keys() and found["suture.json"] != digests["suture.json"]
+    assert found.keys() == digests.keys()
+    assert found["suture.json"] != digests["suture.json"]

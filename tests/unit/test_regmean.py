@@ -1,4 +1,4 @@
-"""Law: regmean gives what its oracle gives from Gram matrices in files, and refuses Gram matrices that are none of the weight's."""
+"""Law: regmean gives what its oracle gives from Gram matrices in files, and refuses those of something else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ PLAIN = {"model.layers.0.norm.weight", "model.embed_tokens.weight"}
 
 
 def stored(tensors: Tensors, dtype: str) -> dict[str, Any]:
-    return {name: encode(values if dtype == "F64" else values.astype(np.float32), dtype) for name, values in tensors.items()}
+    return {
+        name: encode(values if dtype == "F64" else values.astype(np.float32), dtype) for name, values in tensors.items()
+    }
 
 
 def rounded(values: Array, dtype: str) -> Array:
@@ -95,12 +97,12 @@ class World:
         write_checkpoint(self.folder / f"gram-{i}", stored(short, dtype), shards=1 + i % 2)
 
     def config(self, given: dict[str, Any] | None = None, weights: list[float] | None = None, base: bool = True) -> Any:
-        listed = [
+        listed: list[dict[str, Any]] = [
             {"model": str(self.folder / f"task-{i}"), "parameters": {"gram": str(self.folder / f"gram-{i}")}}
             for i in range(self.tasks)
         ]
         for own, weight in zip(listed, weights or [], strict=False):
-            own["parameters"]["weight"] = weight  # type: ignore[index]
+            own["parameters"]["weight"] = weight
         config: dict[str, Any] = {"merge_method": "regmean", "models": listed, "dtype": "float32"}
         return config | {"parameters": given or {}} | ({"base_model": str(self.folder / "base")} if base else {})
 
@@ -142,7 +144,7 @@ def holds(world: World, found: Tensors, given: dict[str, Any], weights: list[flo
 @pytest.mark.parametrize("tasks", [1, 2, 3, 4])
 @pytest.mark.parametrize("alpha", [1.0, 0.9, 0.0])
 def test_a_merge_is_the_oracles(tasks: int, alpha: float, tmp_path: Path) -> None:
-    """Tall, wide, square, one row, one column, stacked, longer than a panel; with and without a base, weights, a lambda."""
+    """Tall, wide, square, one row, one column, stacked, longer than a panel; with a base or none, weights, a lambda."""
     world = World(tmp_path, tasks)
     given = {"alpha": alpha}
     holds(world, world.merged("plain", world.config(given)), given, None)
@@ -155,7 +157,7 @@ def test_a_merge_is_the_oracles(tasks: int, alpha: float, tmp_path: Path) -> Non
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F64"])
 @pytest.mark.parametrize("alpha", [1.0, 0.9])
 def test_dtypes(dtype: str, alpha: float, tmp_path: Path) -> None:
-    """Weights in bf16, Gram matrices in every float dtype (whatever rounding makes of them), under the names of modules."""
+    """Weights in bf16, Gram matrices in every float dtype (as rounding leaves them), under names of modules."""
     world = World(tmp_path, 3, dtype="BF16", grams=dtype, samples=80, named="module")
     given = {"alpha": alpha}
     holds(world, world.merged("out", world.config(given)), given, None)
@@ -202,7 +204,9 @@ def test_bytes_do_not_depend_on_how(tmp_path: Path) -> None:
     config = world.config({"alpha": 0.97})
     suture.merge(config, tmp_path / "first")
     first = read_checkpoint(tmp_path / "first")
-    for i, settings in enumerate(({"threads": 1}, {"threads": 3, "chunk": 1024}, {"memory": "120MiB"}, {"io": "pread"})):
+    for i, settings in enumerate(
+        ({"threads": 1}, {"threads": 3, "chunk": 1024}, {"memory": "120MiB"}, {"io": "pread"})
+    ):
         suture.merge(config, tmp_path / f"again-{i}", settings=suture.Settings(**settings))
         assert read_checkpoint(tmp_path / f"again-{i}") == first
     assert not suture.verify(tmp_path / "first")["differing"]
@@ -228,7 +232,7 @@ def changed(world: World, change: str) -> None:
         own["model.layers.0.norm.weight"] = np.eye(77)
     elif change == "names":
         world.grams[1] = {n + ".inputs": g for n, g in own.items()}
-    world.write_grams(1)
+    world.write_grams(1, "I32" if change == "dtype" else "F32")
 
 
 MISTAKES = {
@@ -238,6 +242,7 @@ MISTAKES = {
     "negative": ("gram-1", "wide.weight", "below zero"),
     "asymmetric": ("gram-1", "wide.weight", "not symmetric"),
     "stacked": ("gram-1", "experts", "has shape [17, 17], expected [3, 17, 17]"),
+    "dtype": ("gram-1", "wide.weight", "is I32; expected a float dtype"),
     "norm": ("gram-1", "norm.weight", "of shape [77]", "two dimensions"),
     "names": ("gram-1", "has no Gram matrix"),
 }
@@ -278,19 +283,20 @@ def test_files_of_other_tensors(tmp_path: Path) -> None:
 
 
 def test_the_plan_tells(tmp_path: Path) -> None:
-    """What is merged how is a note; the Gram matrices count as read, and memory that cannot hold them is refused by name."""
+    """What is merged how is a note; Gram matrices count as read; memory that cannot hold them is refused by name."""
     world = World(tmp_path, 2, shapes={**SHAPES, "model.layers.0.huge.weight": (2, 2000)})
     plan = suture.merge(world.config(), tmp_path / "out", dry_run=True)
     told = dict(plan.data["notes"])["inputs"]
     grams = sum(4 * g.size for own in world.grams for g in own.values())
     assert plan.data["read_bytes"] >= grams + sum(4 * v.size for m in (world.base, *world.models) for v in m.values())
-    assert "9 tensors by the Gram matrices" in told and "2 tensors by the weighted mean" in told
+    assert "9 tensors by the Gram matrices" in told
+    assert "2 tensors by the weighted mean" in told
     with pytest.raises(suture.UsageError, match=r"huge\.weight` alone takes"):
         suture.merge(world.config(), tmp_path / "out", settings=suture.Settings(memory="100MiB"))
 
 
 def test_memory_as_the_plan_says(tmp_path: Path) -> None:
-    """Law 1: a wide layer, inverted by eigenvectors too, takes no more than the smallest memory that the plan allows."""
+    """Law 1: a wide layer, inverted by eigenvectors too, takes no more than the least memory that the plan allows."""
     rng = np.random.default_rng(0)
     name, listed = "model.layers.0.mlp.down_proj.weight", []
     for i in range(3):
@@ -303,7 +309,9 @@ def test_memory_as_the_plan_says(tmp_path: Path) -> None:
         path = write_json(tmp_path / f"c-{alpha}.yml", config)
         refused = run("merge", path, tmp_path / "out", "--memory", "70MiB", "--threads", "2")
         assert refused.code == 2
-        smallest = re.search(r"smallest that works is (\d+) MiB \(`model.layers.0.mlp.down_proj.weight`", refused.stderr)
+        smallest = re.search(
+            r"smallest that works is (\d+) MiB \(`model.layers.0.mlp.down_proj.weight`", refused.stderr
+        )
         assert smallest is not None, refused.stderr
         done = run("merge", path, tmp_path / f"out-{alpha}", "--memory", f"{smallest[1]}MiB", "--threads", "2")
         assert done.code == 0, done.stderr
