@@ -212,7 +212,7 @@ INPUTS = 150
 
 
 def grams(model: Path) -> Path:
-    """Gram matrices for the matrices of a model, in a folder beside it: one for each number of inputs, not for each name."""
+    """Gram matrices for a model, in a folder beside it: one for each number of inputs, not for each name."""
     folder = model.with_name(f"gram-{model.name}")
     if not model.exists() or folder.exists():
         return folder
