@@ -21,6 +21,7 @@ import yaml
 import suture
 
 from ..support import terminal
+from ..support.catalogue import grams
 from ..support.checkpoints import Raw, encode, llama_family, read_checkpoint, write_checkpoint, write_file
 from ..support.processes import start
 
@@ -554,6 +555,8 @@ def test_the_example_of_a_method_runs(method: str, family: dict[str, Path], tmp_
     paths |= {"path/to/masks-1": "first", "path/to/masks-2": "second"}
     for shown, key in paths.items():
         example = example.replace(shown, str(family[key]))
+    for i, key in enumerate(("first", "second"), 1):
+        example = example.replace(f"path/to/gram-matrices-{i}", str(grams(family[key])))
     (tmp_path / "example.yml").write_text(example)
     done = run("merge", tmp_path / "example.yml", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr

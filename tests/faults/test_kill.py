@@ -420,3 +420,33 @@ def test_killed_overwrite_keeps_an_output(overwrite: bool, job: Job, out: Path) 
         finish([*arguments, "--overwrite"])
         assert file_digests(out) == job.digests
         assert not partial_of(out).exists()
+
+
+def test_a_run_that_reads_gram_matrices_is_resumed(tmp_path: Path) -> None:
+    """Laws 3 and 6: killed, it goes on from what is done; where Gram matrices have changed it begins anew."""
+    rng = np.random.default_rng(3)
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(24)]
+    listed = []
+    for label in ("one", "two"):
+        weights = {n: rng.standard_normal((40, 500)).astype(np.float32) for n in names}
+        inputs = {n: rng.standard_normal((600, 500)).astype(np.float32) for n in names}
+        model, beside = (tmp_path / part / label for part in ("models", "grams"))
+        write_checkpoint(model, weights)
+        write_checkpoint(beside, {n: x.T @ x for n, x in inputs.items()})
+        listed.append({"model": str(model), "parameters": {"gram": str(beside)}})
+    config = write_json(tmp_path / "c.yml", {"merge_method": "regmean", "models": listed})
+    finish(command(config, tmp_path / "undisturbed"))
+    digests = file_digests(tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    killed_after(lambda: len(journalled(out)) >= 2, command(config, out))
+    known = len(journalled(out))
+    finish(command(config, out))
+    assert (resumed(out), file_digests(out)) == (known, digests)
+    other = tmp_path / "other"
+    killed_after(lambda: len(journalled(other)) >= 2, command(config, other))
+    write_checkpoint(tmp_path / "grams" / "two", {n: np.eye(500, dtype=np.float32) for n in names})
+    finish(command(config, other))
+    found = file_digests(other)
+    assert resumed(other) == 0
+    assert found.keys() == digests.keys()
+    assert found["suture.json"] != digests["suture.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,6 +185,9 @@ def configure(
         if p["kind"]["kind"] == "checkpoint":
             for own, path in zip(listed, beside, strict=False):
                 own[p["name"]] = str(path)
+        elif p["kind"]["kind"] == "gram":
+            for own, path in zip(listed, beside, strict=False):
+                own[p["name"]] = str(grams(path))
         elif p["per_input"]:
             for i, own in enumerate(listed):
                 own[p["name"]] = value(p, i)
@@ -201,6 +205,30 @@ def configure(
         # Integers cannot be scaled.
         config["exclude"] = ["position_ids"]
     return config
+
+
+#: Most inputs of a layer that gets a Gram matrix: these grow with the square.
+INPUTS = 150
+
+
+def grams(model: Path) -> Path:
+    """Gram matrices for a model, in a folder beside it: one for each number of inputs, not for each name."""
+    folder = model.with_name(f"gram-{model.name}")
+    if not model.exists() or folder.exists():
+        return folder
+    tensors, found = read_checkpoint(model), {}
+    if any("lora_" in name for name in tensors):
+        # Adapters are refused before anything beside them is read.
+        return model
+    for name, raw in tensors.items():
+        wide = not raw.shape or raw.shape[-1] > INPUTS or 0 in raw.shape
+        if len(raw.shape) not in (2, 3) or wide or raw.dtype not in ("F64", "F32", "F16", "BF16"):
+            continue
+        n = raw.shape[-1]
+        rng = np.random.default_rng(zlib.crc32(f"{model.name} {raw.shape[:-2]} {n}".encode()))
+        x = rng.standard_normal((*raw.shape[:-2], n + 5, n)) + 0.3
+        found[name] = (np.swapaxes(x, -1, -2) @ x).astype(np.float32)
+    return write_checkpoint(folder, found)
 
 
 def merge(config: Config, out: Path, **settings: Any) -> dict[str, Raw]:

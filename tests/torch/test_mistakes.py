@@ -87,6 +87,14 @@ def test_names_of_models_meet_nothing_of_ours() -> None:
     assert torch.equal(out["w"], torch.full((3, 2), 5.5))
 
 
+def test_gram_matrices_are_those_of_files() -> None:
+    """A method that reads them is refused, whatever stands for them, and not merged without."""
+    first, second = [{"w": torch.full((3, 2), float(value))} for value in (5, 7)]
+    for given in ("gram", [{"w": torch.eye(2)}] * 2):
+        with pytest.raises(suture.UsageError, match="`regmean` reads Gram matrices from files"):
+            suture.torch.merge([first, second], "regmean", parameters={"gram": given})
+
+
 REFUSED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "a fold": ({"a": torch.zeros(10).as_strided((4, 4), (1, 1))}, "`a`: is expanded"),
     "overlaps over a third": (

@@ -18,6 +18,8 @@ from tests.support.resident import as_torch
 
 #: Methods whose sums over a tensor are taken in another order: their results may differ by more than a rounding.
 SUMS = {name for name, spec in SPECS.items() if spec["class"] in ("gram", "model")} | {"sce", "arcee_fusion"}
+#: Those that take models which torch holds.
+HELD = [name for name, spec in SPECS.items() if all(p["kind"]["kind"] != "gram" for p in spec["parameters"])]
 #: Methods of whole matrices, whose results are as near as singular vectors by another library are.
 MATRICES = {name for name, spec in SPECS.items() if spec["class"] == "matrix"}
 
@@ -109,6 +111,8 @@ def agreement(found: torch.Tensor, expected: torch.Tensor, base: torch.Tensor | 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_torch_gives_what_the_core_gives(case: Case, tmp_path: Path) -> None:
+    if case.name not in HELD:
+        pytest.skip("Gram matrices are read from files: refused (test_mistakes.py)")
     for dtype in ("F32", "BF16"):
         paths, held = family(tmp_path / dtype, dtype)
         config = configure(case, paths)
@@ -132,7 +136,7 @@ def table(worst: dict[tuple[str, str], str]) -> str:
     variants = {name: sum(case.name == name and not case.set("svc") for case in CASES) for name in SPECS}
     # Of matrices the page promises what holds for any size, not what small ones gave.
     worst = {(n, dtype): "1e-5 of the change" if n in MATRICES else word for (n, dtype), word in worst.items()}
-    rows = [f"| {n} | {variants[n]} | {worst[n, 'F32']} | {worst[n, 'BF16']} |" for n in SPECS]
+    rows = [f"| {n} | {variants[n]} | {worst[n, 'F32']} | {worst[n, 'BF16']} |" for n in HELD]
     return "\n".join(["| method | variants | f32 | bf16 |", "| --- | --- | --- | --- |", *rows, ""])
 
 
@@ -141,7 +145,7 @@ def test_the_page_says_how_near_torch_is() -> None:
 
     With SUTURE_WRITE=1 it is written anew.
     """
-    if len(WORST) < 2 * len(SPECS):
+    if len(WORST) < 2 * len(HELD):
         pytest.skip("only when all methods were merged before it")
     before, rest = PAGE.read_text().split(MARKS[0])
     said, after = rest.split(MARKS[1])
@@ -149,7 +153,7 @@ def test_the_page_says_how_near_torch_is() -> None:
         said = table(WORST)
         PAGE.write_text(before + MARKS[0] + said + MARKS[1] + after)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines()[2:]]
-    assert [row[0] for row in rows] == list(SPECS)
+    assert [row[0] for row in rows] == HELD
     for name, _, *words in rows:
         for dtype, word in zip(("F32", "BF16"), words, strict=True):
             assert WORDS.index(WORST[name, dtype]) <= WORDS.index(word), (name, dtype)

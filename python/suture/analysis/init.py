@@ -148,6 +148,7 @@ def _line(parameter: Any, models: int, thinning: Spec | None = None) -> Line:
     if default is not None:
         return Line(name, default, parameter["summary"], live=False)
     begun: dict[str, Any] = {"choice": kind.get("words", [""])[0], "switch": True, "checkpoint": f"{_PLACE}{name}"}
+    begun["gram"] = begun["checkpoint"]
     if kind["kind"] in begun:
         value = begun[kind["kind"]]
     elif kind["kind"] == "integer":

@@ -29,7 +29,7 @@ class Made:
 def parameters() -> frozenset[str]:
     """Parameters of methods whose value is a checkpoint, too."""
     kinds = ((p["name"], p["kind"]["kind"]) for spec in json.loads(_core.methods_json()) for p in spec["parameters"])
-    return frozenset(name for name, kind in kinds if kind == "checkpoint")
+    return frozenset(name for name, kind in kinds if kind in ("checkpoint", "gram"))
 
 
 def with_models(node: Any, change: Callable[[Any, str], Any], at: str = "") -> Any:

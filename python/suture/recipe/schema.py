@@ -232,7 +232,7 @@ def _named(kind: Mapping[str, Any]) -> str:
 
 
 def _single(kind: Mapping[str, Any]) -> Schema:
-    if kind["kind"] == "checkpoint":
+    if kind["kind"] in ("checkpoint", "gram"):
         return AT_MODEL
     if kind["kind"] == "switch":
         return {"enum": [True, False, 0, 1]}

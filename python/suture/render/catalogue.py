@@ -113,6 +113,7 @@ def example(spec: Spec) -> str:
     for i in range(count):
         lines.append(f"  - model: path/to/expert-{i + 1}")
         values = {"weight": 0.5, "density": 0.4, "fisher": f"path/to/squared-gradients-{i + 1}"}
+        values["gram"] = f"path/to/gram-matrices-{i + 1}"
         values["masks"] = f"path/to/masks-{i + 1}"
         if own:
             lines.append("    parameters: {" + ", ".join(f"{p['name']}: {values[p['name']]}" for p in own) + "}")
@@ -148,7 +149,7 @@ def _kind(kind: dict[str, Any]) -> str:
         return " | ".join(kind["words"])
     if kind["kind"] == "switch":
         return "true | false"
-    if kind["kind"] == "checkpoint":
+    if kind["kind"] in ("checkpoint", "gram"):
         return "path of a checkpoint"
     noun = "whole number" if kind["kind"] == "integer" else "number"
     low, high = abs(kind["min"]) < 1e300, abs(kind["max"]) < (2**20 if noun == "whole number" else 1e300)

@@ -243,7 +243,8 @@ def _works(told: Any) -> dict[int, Work]:
     found: dict[int, Work] = {}
     interned: dict[str, Params] = {}
     for i, t in enumerate(told["tensors"]):
-        if t["action"] != "merge":
+        # What is read by itself does not go over: these the CPU computes.
+        if t["action"] != "merge" or t.get("apart"):
             continue
         params = interned.setdefault(json.dumps(t["params"]), Params.of(t["params"]))
         sources = tuple((f"input {n}", t["name"]) for n in range(len(t["inputs"])))

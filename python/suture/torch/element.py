@@ -52,6 +52,14 @@ def _fisher(params: Params, block: Block) -> Tensor:
     return (total / summed(shares)).float()
 
 
+def _regmean(params: Params, block: Block) -> Tensor:
+    """Of tensors without Gram matrices: the weighted mean."""
+    weights, factor = params.numbers("weight"), params.number("lambda")
+    total = sum(weights)
+    mean = weighted([w / total * factor for w in weights], block.wide)
+    return mean.float() if block.base is None else moved(block.base, mean)
+
+
 def _magmax(params: Params, block: Block) -> Tensor:
     largest = torch.zeros_like(block.wide[0])
     for weight, change in zip(params.numbers("weight"), block.wide, strict=True):
@@ -127,6 +135,7 @@ FORMS: dict[str, Form] = {
     "nearswap": elementwise(_nearswap),
     "mask": elementwise(_mask),
     "fisher": elementwise(_fisher),
+    "regmean": elementwise(_regmean),
     "magmax": elementwise(_magmax),
     "ram": elementwise(_ram),
     "tall_mask": elementwise(_tall_mask),

@@ -119,6 +119,12 @@ def given(
             raise UsageError(
                 f"models: expected names of at most 200 letters, without `/`, found {label!r}", at="models"
             )
+    if any(p["kind"]["kind"] == "gram" for p in spec["parameters"]):
+        raise UsageError(
+            f"method: `{method}` reads Gram matrices from files, and is not for models that torch holds; merge their "
+            "checkpoints (`suture.merge`)",
+            at="method",
+        )
     inputs = [resident(model, label) for label, model in models.items()]
     described = {id(model): own for model, own in zip(models.values(), inputs, strict=True)}
     if each is not None and (not isinstance(each, (list, tuple)) or not all(isinstance(p, Mapping) for p in each)):

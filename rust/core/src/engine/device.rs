@@ -92,8 +92,10 @@ pub trait Slot {
 
 /// Whether a device may be asked for a tensor: it is computed, has elements, and what its method finds concerns it alone.
 pub fn may_take(t: &TensorPlan) -> bool {
-    let Action::Compute { method, params, group, .. } = &t.action else { return false };
-    t.elements() > 0 && group.is_none() && method.bind(params, &t.shape).is_ok_and(|kernel| !kernel.casts())
+    let Action::Compute { method, params, apart, group, .. } = &t.action else { return false };
+    // What has a shape of its own does not go over.
+    let plain = apart.is_empty() && group.is_none();
+    plain && t.elements() > 0 && method.bind(params, &t.shape).is_ok_and(|kernel| !kernel.casts())
 }
 
 /// Makes those tensors of every lane that are left and that the device takes; returns what was done of each.

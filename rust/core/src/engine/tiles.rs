@@ -93,7 +93,11 @@ impl Inputs<'_> {
     /// Tells the sources that a span of a tensor will be read; returns how many bytes that is.
     pub fn ask(&self, (tensor, span): (usize, u64)) -> u64 {
         let t = &self.plan.tensors[tensor];
-        ask(&self.open(&t.action.views()), &t.elements_of(span))
+        let apart = |v: &View| {
+            let own = 0..v.like().tensor(&self.plan.models).elements();
+            ask(&self.open(std::slice::from_ref(v)), &own)
+        };
+        ask(&self.open(&t.action.together()), &t.elements_of(span)) + t.action.apart().iter().map(apart).sum::<u64>()
     }
 
     /// Widens the operands of a computation tile by tile, every unit that lies in the range or reaches into it, and calls
@@ -112,7 +116,7 @@ impl Inputs<'_> {
             return Err(Error::bug(format!("`{}` is moved and was to be computed", t.name)));
         };
         let own = &pass.own;
-        let (views, unit) = (t.action.views(), budget::unit(t));
+        let (views, unit) = (t.action.together(), budget::unit(t));
         let opened = self.open(&views);
         let operands: Vec<&dyn Decode> = opened.iter().map(|o| &**o).collect();
         let label = |v: &View| &self.plan.labels[v.like().model];

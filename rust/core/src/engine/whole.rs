@@ -5,15 +5,18 @@ use std::sync::OnceLock;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::chunks::Buffers;
+use super::chunks::{self, Buffers};
 use super::output::{Output, Pool};
 use super::queue::Task;
 use super::rounded::Rounded;
 use super::tiles::{Inputs, Pass, Scratch};
+use crate::digest::Leaves;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen};
-use crate::methods::{EachTile, Halt, Operands, Results};
+use crate::methods::{EachPiece, EachTile, Halt, Operands, Results};
 use crate::plan::TensorPlan;
+use crate::sizes::TILE;
+use crate::view::View;
 
 /// The threads that products of matrices share, started when the first is formed.
 pub struct Crew {
@@ -57,8 +60,43 @@ impl Operands for Reading<'_> {
                 Error::Interrupted
             })
         });
-        match (read, halt) {
-            (Ok(_), _) => Ok(()),
+        self.halted(read.map(|_| ()), halt)
+    }
+
+    fn apart(&mut self, which: usize, elements: Range<u64>, f: EachPiece) -> std::result::Result<(), Halt> {
+        let (mut halt, inputs) = (None, self.inputs);
+        let read = self.operand(which).and_then(|view| {
+            if elements.end > view.like().tensor(&inputs.plan.models).elements() {
+                return Err(Error::bug(format!("`{}` has a smaller operand {which}", self.tensor.name)));
+            }
+            apart(inputs, view, elements, false, self.scratch.0, |values| {
+                f(values).map_err(|h| {
+                    halt = Some(h);
+                    Error::Interrupted
+                })
+            })
+        });
+        self.halted(read.map(|_| ()), halt)
+    }
+
+    fn at_fault(&mut self, which: usize, element: u64, problem: &str) -> Halt {
+        let told = |view: &View| view.open(&self.inputs.plan.models, self.inputs.sources).at_fault(element, problem);
+        self.wrong = Some(self.operand(which).map_or_else(|e| e, told));
+        Halt::Stopped
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// The operand with this number among those that have a shape of their own.
+    fn operand(&self, which: usize) -> Result<&'a View> {
+        let tensor = self.tensor;
+        tensor.action.apart().get(which).ok_or_else(|| Error::bug(format!("`{}` has no operand {which}", tensor.name)))
+    }
+
+    /// Whether nothing is wrong; what is, is kept.
+    fn halted(&mut self, done: Result<()>, halt: Option<Halt>) -> std::result::Result<(), Halt> {
+        match (done, halt) {
+            (Ok(()), _) => Ok(()),
             (Err(_), Some(halt)) => Err(halt),
             (Err(e), None) => {
                 self.wrong = Some(e);
@@ -66,6 +104,43 @@ impl Operands for Reading<'_> {
             }
         }
     }
+}
+
+/// Reads elements of an operand that has a shape of its own, in pieces; with `first` each is checked and digested. Returns the
+/// digests.
+fn apart(
+    inputs: Inputs,
+    view: &View,
+    elements: Range<u64>,
+    first: bool,
+    buffers: &mut Buffers,
+    mut f: impl FnMut(&[f64]) -> Result<()>,
+) -> Result<Vec<u128>> {
+    let (opened, mut leaves) = (view.open(&inputs.plan.models, inputs.sources), Leaves::new());
+    let mut values = [0f64; TILE];
+    chunks::each(&[&*opened], elements, inputs.chunk, first, buffers, |part, raw| {
+        inputs.progress.alive()?;
+        for start in part.clone().step_by(TILE) {
+            let piece = start..(start + TILE as u64).min(part.end);
+            let bytes = opened.bytes(raw[0], &part, &piece);
+            if let (true, Some(bytes)) = (first, bytes) {
+                if opened.stored() {
+                    leaves.update(bytes);
+                }
+                inputs.finite(&*opened, bytes, start)?;
+            }
+            let values = &mut values[..(piece.end - start) as usize];
+            opened.decode_exactly(raw[0], &part, &piece, values)?;
+            if first && bytes.is_none() {
+                let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+                inputs.finite_values(&*opened, &values, start)?;
+            }
+            f(values)?;
+        }
+        inputs.progress.add(raw[0].len() as u64);
+        Ok(())
+    })?;
+    Ok(leaves.finish())
 }
 
 fn pass(tensor: &TensorPlan, own: Range<u64>, first: bool) -> Pass<'_> {
@@ -103,7 +178,11 @@ pub fn make(
     let element = Element::need(t.dtype)?;
     let Scratch { buffers, wide, .. } = scratch;
     // First of all in order, whatever the kernel will go over: what is digested and checked.
-    let digests = inputs.tiles(&pass(t, 0..t.elements(), true), (&mut *buffers, &mut *wide), |_, _| Ok(()))?;
+    let mut digests = inputs.tiles(&pass(t, 0..t.elements(), true), (&mut *buffers, &mut *wide), |_, _| Ok(()))?;
+    for view in t.action.apart() {
+        let all = 0..view.like().tensor(&inputs.plan.models).elements();
+        digests.push(apart(inputs, view, all, true, buffers, |_| Ok(()))?);
+    }
     let mut read = Reading { inputs, tensor: t, scratch: (buffers, wide), wrong: None };
     let none = 0..0;
     let out = Output::new(pool, inputs.progress, &task.job, t, &none, 0);

@@ -6,7 +6,8 @@
 //! do not show.
 
 use faer::diag::Diag;
-use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
+use faer::linalg::cholesky::llt::{factor, inverse};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
@@ -116,10 +117,61 @@ impl Eigen {
     }
 }
 
+/// The inverse of a symmetric matrix, by Cholesky's factors, and what its condition is at most; `None` where the matrix has no such
+/// factors, or its smallest eigenvalue might be less than the share `least` of the largest. Two more matrices of its size are needed
+/// on the way.
+pub fn inverse_of(a: &Mat<f64>, least: f64) -> Option<(Mat<f64>, f64)> {
+    let (n, par) = (a.nrows(), cut(a.nrows()));
+    let mut factors = a.clone();
+    let scratch = StackReq::any_of(&[
+        factor::cholesky_in_place_scratch::<f64>(n, par, Default::default()),
+        inverse::inverse_scratch::<f64>(n, par),
+    ]);
+    let mut memory = MemBuffer::try_new(scratch).ok()?;
+    let stack = MemStack::new(&mut memory);
+    factor::cholesky_in_place(factors.as_mut(), Default::default(), par, stack, Default::default()).ok()?;
+    let mut out = Mat::zeros(n, n);
+    inverse::inverse(out.as_mut(), factors.as_ref(), par, stack);
+    mirror(&mut out);
+    // Of symmetric matrices the largest sum of a row bounds the eigenvalues.
+    let bound = norm_of_rows(a) * norm_of_rows(&out);
+    (bound * least <= 1.0).then_some((out, bound))
+}
+
+/// The largest sum of magnitudes of a column, which of a symmetric matrix is that of a row.
+fn norm_of_rows(a: &Mat<f64>) -> f64 {
+    a.col_iter().map(|c| c.iter().map(|v| v.abs()).sum()).fold(0.0, f64::max)
+}
+
 /// Bytes that [`Eigen::of`] takes of an `n x n` matrix at most, the matrix itself not counted: a copy, the vectors, and what
 /// the algorithm keeps.
 pub fn eigen_bytes(n: u64) -> u64 {
     let scratch =
         self_adjoint_evd_scratch::<f64>(n as usize, ComputeEigenvectors::Yes, cut(n as usize), Default::default());
     2 * 8 * n * n + scratch.unaligned_bytes_required() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A symmetric matrix of this size with ones on its diagonal, and eigenvalues below zero if `far`.
+    fn symmetric(n: usize, far: bool) -> Mat<f64> {
+        let own = |i: usize, j: usize| ((i * 7 + j * 13 + i * j) % 101) as f64 / 101.0 - 0.5;
+        let factor = if far { 0.9 } else { 0.9 / n as f64 };
+        Mat::from_fn(n, n, |i, j| if i == j { 1.0 } else { factor * own(i.min(j), i.max(j)) })
+    }
+
+    /// Law: the inverse is one, and there is none of what has eigenvalues below zero or too near to it.
+    #[test]
+    fn inverses_of_symmetric_matrices() {
+        for n in [1, 5, 130, 400] {
+            let a = symmetric(n, false);
+            let (inverse, bound) = inverse_of(&a, 1e-7).unwrap();
+            let rest = product(a.as_ref(), inverse.as_ref()) - Mat::<f64>::identity(n, n);
+            assert!(rest.norm_max() < 1e-12 && bound >= 1.0);
+            assert!(n == 1 || inverse_of(&a, 1.0).is_none());
+            assert!(n < 100 || inverse_of(&symmetric(n, true), 0.0).is_none());
+        }
+    }
 }

@@ -129,6 +129,9 @@ impl From<String> for Halt {
 /// Takes tile after tile.
 pub type EachTile<'f> = &'f mut dyn FnMut(&Tile) -> Result<(), Halt>;
 
+/// Takes piece after piece of one operand.
+pub type EachPiece<'f> = &'f mut dyn FnMut(&[f64]) -> Result<(), Halt>;
+
 /// The operands of a tensor, for kernels of [`Span::Whole`].
 pub trait Operands: Send {
     /// Calls `f` with tiles of whole units, in order, that cover these elements.
@@ -136,6 +139,20 @@ pub trait Operands: Send {
     /// # Errors
     /// What `f` returns, [`Halt::Stopped`] if they cannot be read.
     fn each(&mut self, elements: std::ops::Range<u64>, f: EachTile) -> Result<(), Halt>;
+
+    /// Calls `f` with pieces, in order, that cover these elements of the operand `which` of those that have a shape of their own
+    /// ([`Params::apart`]), exactly as they are stored.
+    ///
+    /// # Errors
+    /// As [`Self::each`].
+    fn apart(&mut self, which: usize, _elements: std::ops::Range<u64>, _f: EachPiece) -> Result<(), Halt> {
+        Err(Halt::Failed(format!("has no operand {which} with a shape of its own")))
+    }
+
+    /// The end of the work because of an element of such an operand, whose file and name are told with the problem.
+    fn at_fault(&mut self, _which: usize, _element: u64, problem: &str) -> Halt {
+        Halt::Failed(problem.to_owned())
+    }
 }
 
 /// Takes the elements of a result, for kernels of [`Span::Whole`].

@@ -52,6 +52,7 @@ pub static METHODS: &[&dyn Method] = &[
     &matrix::DC_MERGE,
     &matrix::KNOTS,
     &matrix::CORE_SPACE,
+    &matrix::Regmean,
 ];
 
 /// Copies of one model, cast or scaled.

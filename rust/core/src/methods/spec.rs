@@ -44,6 +44,8 @@ pub enum Kind {
     },
     /// The path of a checkpoint whose tensors, of the same names and shapes, come after the inputs.
     Checkpoint,
+    /// The path of a checkpoint of Gram matrices: for a tensor of n columns an n x n matrix, which the kernel reads apart.
+    Gram,
 }
 
 /// Any finite number.
@@ -212,6 +214,9 @@ pub struct Params {
     pub per_input: BTreeMap<&'static str, Vec<Value>>,
     /// Number of input models.
     pub inputs: usize,
+    /// Number of operands that the kernel reads apart from these; see [`crate::methods::Operands::apart`].
+    #[serde(skip)]
+    pub apart: usize,
     /// True if there is a base that is not an input.
     #[serde(skip)]
     pub based: bool,

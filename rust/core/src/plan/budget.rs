@@ -114,13 +114,20 @@ fn fixed(plans: &[&Plan], threads: usize, chunk: u64) -> (u64, u64, usize) {
     let mut slots: Vec<(u64, u64)> = Vec::new();
     let (mut tiles, mut out) = (0, 0);
     for (plan, t) in plans.iter().flat_map(|plan| plan.tensors.iter().map(move |t| (plan, t))) {
-        let views = t.action.views();
+        let views = t.action.together();
         let elements = chunk_of(t, chunk).min(chunk);
         slots.resize(slots.len().max(views.len()), (0, 0));
         for ((buffer, spare), view) in slots.iter_mut().zip(&views) {
             *buffer = (*buffer).max(elements * view.bits(&plan.models).max(16) / 8);
             let runs = if view.is_gathered(&plan.models) { SPARE } else { 0 };
             *spare = (*spare).max(runs + elements * view.inner_bits(&plan.models) / 8 + PAGES);
+        }
+        // What is read by itself is read into the first buffer.
+        for view in t.action.apart() {
+            let elements = chunk.min(view.like().tensor(&plan.models).elements());
+            let (buffer, spare) = (elements * view.bits(&plan.models).max(16) / 8, view.inner_bits(&plan.models) / 8);
+            slots[0].0 = slots[0].0.max(buffer);
+            slots[0].1 = slots[0].1.max(SPARE + elements * spare + PAGES);
         }
         out = out.max(elements * t.dtype.bits().max(16) / 8);
         if let Action::Compute { cost, .. } = &t.action {
@@ -145,8 +152,9 @@ fn tile(views: usize, cost: &Cost, elements: u64) -> u64 {
 
 /// Bytes that a tensor takes while it is worked on, beyond what is there for any.
 fn need(plan: &Plan, t: &TensorPlan, threads: usize, chunk: u64) -> u64 {
-    let views = t.action.views();
-    let leaves = (t.nbytes >> 20) * 16 * (views.len() as u64 + 2);
+    let views = t.action.together();
+    let apart: u64 = t.action.apart().iter().map(|v| v.nbytes(&plan.models) + v.resident(&plan.models)).sum();
+    let leaves = (t.nbytes >> 20) * 16 * (views.len() as u64 + 2) + (apart >> 20) * 16;
     let Action::Compute { cost, .. } = &t.action else { return leaves };
     let (unit, workers) = (unit(t), (threads as u64).min(t.spans()));
     let (histograms, sums) = (cost.wants.histograms as u64 * BINS as u64, cost.wants.sums as u64 * 8);

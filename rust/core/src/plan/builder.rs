@@ -6,7 +6,7 @@ use std::path::Path;
 use super::models::unclear;
 use super::select::{InputRules, Position, depth, resolve};
 use super::stage::{Holds, Loose, Source, Stage, one_stack, outside};
-use super::{Computation, Draft};
+use super::{Computation, Draft, gram};
 use crate::error::Result;
 use crate::methods::{Kind, Spec, Value};
 use crate::model::names::{is_router, split_layer};
@@ -217,6 +217,17 @@ impl Builder<'_> {
                 inputs.push(draft.models.need(model, name, wanted_by)?);
             }
         }
+        let mut beside = Vec::new();
+        for p in self.spec.parameters.iter().filter(|p| computes && matches!(p.kind, Kind::Gram)) {
+            for (value, name) in params.per_input.get(p.name).into_iter().flatten().zip(&names) {
+                let Value::Word(path) = value else { continue };
+                let file = draft.models.open(&Path::new(path).into())?;
+                draft.grams.insert(file);
+                beside.push(gram::Beside { file, name });
+            }
+        }
+        let apart = inputs.first().map_or(Ok(Vec::new()), |own| gram::of(&draft.models, *own, &beside))?;
+        params.apart = apart.len();
         let name = output.to_owned();
         match inputs[..] {
             // One model and nothing beside it, given back as it is.
@@ -227,6 +238,7 @@ impl Builder<'_> {
                 params,
                 base: base.map(View::from),
                 inputs: inputs.into_iter().map(View::from).collect(),
+                apart,
                 dtype: self.merge.dtype,
                 at: stage.slice.at.clone(),
             }),

@@ -1,6 +1,6 @@
 //! A plan in the making: output tensors in order, before they have places in files.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::view::{Place, View};
 pub(super) struct Item {
     pub(super) name: String,
     dtype: Dtype,
-    shape: Vec<u64>,
+    pub(super) shape: Vec<u64>,
     pub(super) action: Action,
 }
 
@@ -40,6 +40,8 @@ pub struct Computation {
     pub base: Option<View>,
     /// The models, and after them what parameters name besides.
     pub inputs: Vec<View>,
+    /// What parameters name that has a shape of its own.
+    pub apart: Vec<View>,
     /// Dtype of the result, if not that of the inputs.
     pub dtype: Option<Dtype>,
     /// The part of the recipe it comes from, for errors; empty for all of it.
@@ -75,6 +77,8 @@ pub struct Draft {
     /// Beginning of the files' names: `model`.
     pub stem: &'static str,
     pub(super) items: Vec<Item>,
+    /// The files of Gram matrices.
+    pub(super) grams: BTreeSet<usize>,
     names: HashSet<String>,
     groups: Vec<Shared>,
     /// Indices of the groups of each name.
@@ -101,6 +105,7 @@ impl Draft {
             stack: None,
             stem: "model",
             items: Vec::new(),
+            grams: BTreeSet::new(),
             names: HashSet::new(),
             groups: Vec::new(),
             by_name: HashMap::new(),
@@ -185,7 +190,15 @@ impl Draft {
             name,
             dtype,
             like,
-            Action::Compute { method, params: params.into(), base: None, inputs: vec![from], cost, group: None },
+            Action::Compute {
+                method,
+                params: params.into(),
+                base: None,
+                inputs: vec![from],
+                apart: vec![],
+                cost,
+                group: None,
+            },
         )
     }
 
@@ -224,9 +237,9 @@ impl Draft {
         }
         let group = self.group(&c, from)?;
         let dtype = c.method.dtype(&c.params).or(c.dtype).unwrap_or(promoted);
-        let Computation { name, method, params, base, inputs, .. } = c;
+        let Computation { name, method, params, base, inputs, apart, .. } = c;
         let params = Box::new(params);
-        self.push(name, dtype, first, Action::Compute { method, params, base, inputs, cost, group })
+        self.push(name, dtype, first, Action::Compute { method, params, base, inputs, apart, cost, group })
     }
 
     /// The group whose tensors share statistics with a computation of `models`, made if need be.

@@ -54,6 +54,8 @@ struct Computed<'a> {
     method: &'static str,
     params: &'a Params,
     base: Option<ViewTold<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    apart: Vec<ViewTold<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<usize>,
     /// Where in the recipe each parameter comes from.
@@ -138,10 +140,11 @@ impl Plan {
         };
         let computed = match &t.action {
             Action::Move { .. } => None,
-            Action::Compute { method, params, base, group, .. } => Some(Computed {
+            Action::Compute { method, params, base, apart, group, .. } => Some(Computed {
                 method: method.spec().name,
                 params,
                 base: base.as_ref().map(view),
+                apart: apart.iter().map(view).collect(),
                 group: *group,
                 from: whole.then_some(&params.from),
             }),
@@ -358,6 +361,8 @@ impl Reader<'_> {
     fn computation(&self, at: &str, t: &Value, inputs: Vec<View>, shape: &[u64]) -> Result<Action> {
         let method = registry::find(text(t, "method")?).ok_or_else(|| wrong(at))?;
         let base = Some(&t["base"]).filter(|b| !b.is_null()).map(|b| self.view(at, b)).transpose()?;
+        let apart = t["apart"].as_array().into_iter().flatten();
+        let apart = apart.map(|v| self.view(at, v)).collect::<Result<Vec<_>>>()?;
         let (stored, from) = (&t["params"], &t["from"]);
         let names = |key: &str| stored[key].as_object().cloned().unwrap_or_default();
         let known = |name: &str| method.spec().parameter(name).map(|p| p.name).ok_or_else(|| wrong(at));
@@ -368,6 +373,7 @@ impl Reader<'_> {
             layered: stored["layered"] == true,
             twin: stored["twin"].as_str().map(str::to_owned),
             based: base.is_some(),
+            apart: apart.len(),
             ..Params::default()
         };
         for (name, value) in names("shared") {
@@ -393,7 +399,7 @@ impl Reader<'_> {
         }
         let kernel = bind(method, &params, shape).map_err(|p| Error::recipe(at, p))?;
         let group = t["group"].as_u64().map(|g| g as usize);
-        Ok(Action::Compute { method, params: Box::new(params), base, inputs, cost: kernel.cost(), group })
+        Ok(Action::Compute { method, params: Box::new(params), base, inputs, apart, cost: kernel.cost(), group })
     }
 
     fn place(&self, at: &str, value: &Value) -> Result<Place> {

@@ -3,6 +3,7 @@
 pub mod budget;
 mod builder;
 mod draft;
+mod gram;
 mod idle;
 mod json;
 pub mod merge;
@@ -58,6 +59,8 @@ pub enum Action {
         base: Option<View>,
         /// The models merged, and after them what parameters name besides.
         inputs: Vec<View>,
+        /// What parameters name that has a shape of its own, and is read by itself.
+        apart: Vec<View>,
         /// What it needs at most.
         cost: Cost,
         /// Index into [`Plan::groups`], if its statistics are taken over more than this tensor.
@@ -86,8 +89,13 @@ impl Group {
 }
 
 impl Action {
-    /// What it reads, the base first; of a move the view and what must be the same.
+    /// What it reads, the base first and what is read by itself last; of a move the view and what must be the same.
     pub fn views(&self) -> Vec<View> {
+        self.together().into_iter().chain(self.apart().iter().cloned()).collect()
+    }
+
+    /// What it reads element by element, all of one shape, the base first; of a move as [`Self::views`].
+    pub fn together(&self) -> Vec<View> {
         match self {
             Self::Move { from, same } => {
                 std::iter::once(from.clone()).chain(same.iter().map(|p| View::from(*p))).collect()
@@ -96,11 +104,21 @@ impl Action {
         }
     }
 
+    /// What it reads besides, each by itself.
+    pub fn apart(&self) -> &[View] {
+        match self {
+            Self::Move { .. } => &[],
+            Self::Compute { apart, .. } => apart,
+        }
+    }
+
     /// Every tensor it reads, in the order of the views.
     pub fn places(&self) -> Vec<Place> {
         match self {
             Self::Move { from, same } => from.places().into_iter().chain(same.iter().copied()).collect(),
-            Self::Compute { base, inputs, .. } => base.iter().chain(inputs).flat_map(View::places).collect(),
+            Self::Compute { base, inputs, apart, .. } => {
+                base.iter().chain(inputs).chain(apart).flat_map(View::places).collect()
+            }
         }
     }
 

@@ -92,7 +92,7 @@ type Set = BTreeMap<&'static str, Values>;
 fn settings(draft: &Draft, spec: &Spec) -> (BTreeMap<usize, Set>, Set) {
     let (mut each, mut shared): (BTreeMap<usize, Set>, Set) = Default::default();
     // Where models lie is nobody's business: reports go with outputs.
-    let told = |key: &str| spec.parameter(key).is_some_and(|p| !matches!(p.kind, Kind::Checkpoint));
+    let told = |key: &str| spec.parameter(key).is_some_and(|p| !matches!(p.kind, Kind::Checkpoint | Kind::Gram));
     for item in &draft.items {
         let Action::Compute { method, params, inputs, .. } = &item.action else { continue };
         // A cast is computed by another method.

@@ -171,7 +171,7 @@ fn single(at: &str, value: &Value, parameter: &Parameter) -> Result<Param> {
             }
             Ok(Param::Number(n))
         }
-        Kind::Checkpoint => match value.as_str() {
+        Kind::Checkpoint | Kind::Gram => match value.as_str() {
             Some(path) if !path.is_empty() => Ok(Param::Word(path.to_owned())),
             _ => Err(wrong(at, "the path of a checkpoint", value)),
         },

@@ -9,6 +9,7 @@ mod inner;
 mod iso;
 mod opcm;
 mod registry;
+mod regmean;
 mod resmerge;
 mod spectrum;
 mod stack;
@@ -17,6 +18,7 @@ mod tsvm;
 mod wudi;
 
 pub(super) use registry::*;
+pub(super) use regmean::Regmean;
 pub(super) use svc::calibrated;
 
 use super::{Cost, Element, Halt, Kernel, Method, Operands, Params, Results, Span, Spec, Tile};

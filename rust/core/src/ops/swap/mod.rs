@@ -362,6 +362,7 @@ impl Builder<'_> {
             params,
             base: None,
             inputs: mixed.into_iter().map(|(p, _)| p.into()).collect(),
+            apart: Vec::new(),
             dtype: Some(dtype),
             at: String::new(),
         })
