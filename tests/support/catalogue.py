@@ -211,9 +211,9 @@ def configure(
 INPUTS = 150
 
 
-def grams(model: Path) -> Path:
-    """Gram matrices for a model, in a folder beside it: one for each number of inputs, not for each name."""
-    folder = model.with_name(f"gram-{model.name}")
+def grams(model: Path, beside: Path | None = None) -> Path:
+    """Gram matrices for a model, in a folder beside it, or in another: one for each number of inputs, not for each name."""
+    folder = (beside or model.parent) / f"gram-{model.name}"
     if not model.exists() or folder.exists():
         return folder
     tensors, found = read_checkpoint(model), {}

@@ -44,7 +44,7 @@ def test_every_method_runs_as_written(method: str, models: list[Path], tmp_path:
     assert config["dtype"] == "float16"
     if any(p["kind"]["kind"] == "checkpoint" for p in spec["parameters"]):
         text = text.replace("path/to/fisher", str(models[1])).replace("path/to/masks", str(models[1]))
-    text = text.replace("path/to/gram", str(grams(models[1])))
+    text = text.replace("path/to/gram", str(grams(models[1], tmp_path)))
     suture.merge(written(text, tmp_path), tmp_path / "out")
     for p in spec["parameters"]:
         assert f"{p['name']}: " in text
