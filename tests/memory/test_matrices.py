@@ -15,6 +15,8 @@ import suture
 from ..support.checkpoints import encode, write_checkpoint
 from ..support.measuring import MIB, run
 
+pytestmark = pytest.mark.heavy
+
 NAMES = [spec["name"] for spec in suture.methods() if spec["class"] == "matrix"]
 #: What else takes memory of its own: other ways of a method, and a modifier after an ordinary one.
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -121,7 +121,9 @@ def variants(spec: Spec) -> Iterator[tuple[str, dict[str, Any]]]:
         if kind["kind"] == "switch":
             yield f"{name}={not parameter['default']}", {name: not parameter["default"]}
         elif kind["kind"] == "choice":
-            yield from ((f"{name}={w}", {name: w}) for w in kind["words"] if w != parameter["default"])
+            # Methods inside another: one of each way they work.
+            words = ("ties", "dare_linear", "emr") if name == "inner" else kind["words"]
+            yield from ((f"{name}={w}", {name: w}) for w in words if w != parameter["default"])
         elif kind["kind"] == "integer":
             yield f"{name}={kind['min']}", {name: kind["min"]}
     for both in TOGETHER.get(spec["name"], []):
