@@ -214,7 +214,7 @@ INPUTS = 150
 
 
 def grams(model: Path, beside: Path | None = None) -> Path:
-    """Gram matrices for a model, in a folder beside it, or in another: one for each number of inputs, not for each name."""
+    """Gram matrices for a model, in a folder beside it or another: one for each number of inputs, not for each name."""
     folder = (beside or model.parent) / f"gram-{model.name}"
     if not model.exists() or folder.exists():
         return folder
