@@ -110,8 +110,7 @@ impl Options {
             &[Form::Sparse, Form::LowRank, Form::Lora, Form::Bits],
         )
         .map_err(|_| Error::recipe("exact", "a delta of the form xor is exact as it is"))?;
-        let shares =
-            [("density", options.density), ("energy", options.energy), ("rank_share", options.rank_share)];
+        let shares = [("density", options.density), ("energy", options.energy), ("rank_share", options.rank_share)];
         for (name, share) in shares {
             if let Some(share) = share.filter(|s| !(*s > 0.0 && *s <= 1.0)) {
                 return Err(Error::recipe(name, format!("expected a share above 0, at most 1; found {share}")));

@@ -61,7 +61,9 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
             return Err(Error::tensor(&model.written(), &t.name, problem));
         }
     }
-    let turned = base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));
+    // Only adapters are of matrices as [out, in]: factors are of the tensor as it lies.
+    let turned =
+        options.form == Form::Lora && base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));
     let both = options.exact || options.form == Form::Xor;
     let mut out = Vec::with_capacity(base.tensors.len());
     let mut met = vec![false; tuned.tensors.len()];
