@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -332,14 +334,44 @@ def test_a_failed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+def test_a_run_that_is_killed(tmp_path: Path) -> None:
+    """Law 6: kill -9 at any time leaves a whole twin or none under its name, and what is left is told of."""
+    rng = np.random.default_rng(0)
+    base = {f"model.layers.{i}.w.weight": encode(rng.normal(0, 1, (512, 512)), "F32") for i in range(8)}
+    write(tmp_path / "base", base)
+    for i, name in enumerate(EXPERTS[:2]):
+        write(tmp_path / name, tuned(base, 1 + i, same="nothing"))
+    left, out = tmp_path / ".twin.suture-twin", tmp_path / "twin"
+    places = [str(tmp_path / name) for name in ("base", *EXPERTS[:2])]
+    command = [sys.executable, "-m", "suture", "twin", "make", *places, str(out), "--shared", "linear", "--quiet"]
+    command += ["--threads", "1", "--parameter", "weight=1"]
+    for wait in (0.1, 0.4, 0.8):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        if out.exists():
+            suture.twin.materialise(out, tmp_path / f"out-{wait}", only="law")
+            shutil.rmtree(out)
+        shutil.rmtree(left, ignore_errors=True)
+    subprocess.run(command, check=True, env=os.environ)
+    suture.twin.materialise(out, tmp_path / "out", only="law")
+    assert not left.exists()
+
+
 def test_a_killed_run_is_told(tmp_path: Path) -> None:
     """Law 6: what a killed run leaves is not taken for a twin, and not deleted unasked."""
     world(tmp_path)
     (tmp_path / ".twin.suture-twin" / "shared").mkdir(parents=True)
     with pytest.raises(SutureError, match=r"\.twin\.suture-twin: is of a run that was killed, or that still works"):
         twin(tmp_path)
+    (tmp_path / ".twin.suture-twin" / "shared").rmdir()
+    (tmp_path / ".twin.suture-twin").rename(tmp_path / ".twin.suture-old")
+    twin(tmp_path)
+    with pytest.raises(SutureError, match=r"\.twin\.suture-old: is what a killed run was replacing"):
+        twin(tmp_path, settings=Settings(overwrite=True))
     with pytest.raises(SutureError, match="is no twin"):
-        suture.twin.materialise(tmp_path / ".twin.suture-twin", tmp_path / "out", only="law")
+        suture.twin.materialise(tmp_path / ".twin.suture-old", tmp_path / "out", only="law")
 
 
 def test_a_damaged_or_moved_shared_model_is_found(tmp_path: Path) -> None:

@@ -262,6 +262,6 @@ def _notes(said: TwinInfo) -> list[list[str]]:
         notes.append([e["name"], f"{share(e['bytes'], e['own_bytes'])} its {e['own_bytes']:,} as it was"])
     notes.append(["all", f"{share(said['bytes'], said['own_bytes'])} the experts' {said['own_bytes']:,}"])
     if said["excluded"]:
-        what = f"{len(said['excluded'])} heads, biases and tensors without arithmetic are the shared expert's"
-        notes.append(["excluded", what])
+        many = f"{len(said['excluded'])} tensor" + ("" if len(said["excluded"]) == 1 else "s")
+        notes.append(["excluded", f"{many} (heads, biases, what has no arithmetic): as the shared expert has them"])
     return notes

@@ -43,6 +43,8 @@ def free(out: str | PathLike[str], inputs: Sequence[str | PathLike[str]], overwr
     if target.is_symlink() or not target.is_dir():
         raise SutureError(f"{target}: is no folder; a twin does not replace it", str(target))
     known = {*read_twin(target)["files"], RECORD}
+    if os.path.lexists(old := _old(target)):
+        raise SutureError(f"{old}: is what a killed run was replacing; remove it if {target} is whole", str(old))
     other = next((file for file in listed_in(target) if file not in known), None)
     if other is not None:
         raise SutureError(f"{target}: holds `{other}`, which is not the twin's; suture will not delete it", str(target))
@@ -68,7 +70,7 @@ def begun(target: Path) -> Path:
 
 def publish(made: Path, target: Path) -> None:
     """Put a complete twin in its place; what was there, as :func:`free` found it, is removed after."""
-    old = target.with_name(f".{target.name}.suture-old")
+    old = _old(target)
     try:
         if target.is_dir() and any(target.iterdir()):
             os.rename(target, old)
@@ -83,6 +85,11 @@ def publish(made: Path, target: Path) -> None:
         _synced(target.parent)
     except OSError as e:
         raise SutureError(f"{target}: cannot be put in its place: {e.strerror}", str(target)) from None
+
+
+def _old(target: Path) -> Path:
+    """Where what is replaced lies until its successor is there."""
+    return target.with_name(f".{target.name}.suture-old")
 
 
 def write_record(made: Path, record: TwinInfo) -> None:
