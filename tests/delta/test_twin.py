@@ -209,6 +209,28 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     assert found == sorted([*record["files"], "twin.json"])
 
 
+def test_factors_in_bf16_take_half(tmp_path: Path) -> None:
+    """Law: `dtype` is that of factors alone: the shared expert stays what it is, mixtures are as near as bf16 is."""
+    world(tmp_path)
+    wide = twin(tmp_path)
+    half = twin(tmp_path, out="half", settings=Settings(dtype="bfloat16"))
+    assert tensors_of(wide / "shared") == tensors_of(half / "shared")
+    one, other = (tensors_of(made / "experts" / "law") for made in (wide, half))
+    for name, raw in one.items():
+        factor = name.rpartition(".")[2] in ("U", "S", "Vt")
+        assert other[name].dtype == ("BF16" if factor else "F32")
+        assert len(other[name].data) * (2 if factor else 1) == len(raw.data)
+    for made in (wide, half):
+        suture.twin.materialise(made, tmp_path / f"only-{made.name}", only="law")
+    one, other = (tensors_of(tmp_path / f"only-{made.name}") for made in (wide, half))
+    shared = tensors_of(wide / "shared")
+    for name, raw in one.items():
+        assert other[name].dtype == "F32"
+        change = raw.values() - shared[name].values()
+        # Each of U, S and V' is rounded by at most 2^-9 of itself.
+        assert np.linalg.norm(other[name].values() - raw.values()) <= 4 * 2**-9 * np.linalg.norm(change) + 1e-6
+
+
 @pytest.mark.parametrize("method", ["linear", "ties", "slerp", "model_stock"])
 def test_any_method_makes_the_shared_expert(tmp_path: Path, method: str) -> None:
     """Law: the shared expert is what `merge` makes by the same method; values by commas are one an expert."""

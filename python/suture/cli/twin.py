@@ -51,6 +51,7 @@ def twin() -> None:
     help="Output heads, biases: the shared expert's, or each expert's own",
 )
 @click.option("--exact-svd", is_flag=True, help="Decompose in f64, not by a block Krylov space")
+@click.option("--dtype", metavar="DTYPE", help="Dtype of the factors  [default: float32]")
 @click.option("--memory", metavar="SIZE", help="Most memory to use, such as 256MiB")
 @click.option("--shard-size", metavar="SIZE", help="Most bytes in a shard of the shared expert, such as 5GB")
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")

@@ -61,7 +61,8 @@ def make(
         form: how differences are compressed: ``svd``.
         heads: output heads, biases: ``shared`` (all have the shared expert's) or ``whole`` (each expert's are kept).
         exact_svd: decompose by the Gram matrix in f64, not by a block Krylov space.
-        settings: how to do the work; `overwrite` replaces a twin that is there.
+        settings: how to do the work; `overwrite` replaces a twin that is there, `dtype` is that of factors, float32 if
+            not given.
         progress: called with the bytes done and the bytes in all of each step, a few times a second.
 
     Raises:
@@ -73,17 +74,17 @@ def make(
     _check(form, rank_share, heads)
     given = _parameters(shared, parameters or {}, len(names))
     target = free(out, [base, *experts], settings.overwrite)
-    plain = Settings(memory=settings.memory, threads=settings.threads, io=settings.io, nan=settings.nan)
+    own = {name: getattr(settings, name) for name in ("memory", "threads", "io", "nan", "dtype")}
     asked: dict[str, Any] = {
         "form": "lowrank",
         "rank_share": rank_share,
         "embed": True,
         "exact_svd": exact_svd,
-        "settings": plain,
+        "settings": Settings(**own),
     }
     which = "left" if heads == "shared" else "whole"
     config = _config(shared, base, experts, given)
-    quick = replace(settings, overwrite=False)
+    quick = replace(settings, overwrite=False, dtype=None)
     # What headers can show is told before the merge, not behind it.
     merge(config, target / SHARED, settings=quick, dry_run=True)
     asked[which] = excluded(opened(model_of(base)))
@@ -99,10 +100,10 @@ def make(
             for name, expert in zip(names, experts, strict=True)
         ]
         merged = TwinShared(method=shared, parameters=given, bytes=weights_in(made / SHARED))
-        own = [opened(model_of(expert)) for expert in experts]
+        models = [opened(model_of(expert)) for expert in experts]
         kept = [
             TwinExpert(name=n, bytes=weights_in(made / EXPERTS / n), own_bytes=bytes_of(model))
-            for n, model in zip(names, own, strict=True)
+            for n, model in zip(names, models, strict=True)
         ]
         record = TwinInfo(
             schema=1,
