@@ -9,7 +9,8 @@ Functions that read: :func:`open` and :func:`inspect` a checkpoint, :func:`diff`
 Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, :func:`convert`, and of adapters :func:`fold` and
 :func:`merge_adapters`; they return a :class:`Report`.
 Of deltas, what leads from a model to a fine-tune, the functions are in the module ``suture.delta``: ``extract``,
-``apply``, ``revert``, ``compose``, ``info``, ``read_diff``, ``write_diff``.
+``apply``, ``revert``, ``compose``, ``info``, ``read_diff``, ``write_diff``; of twins, a shared model and what each of
+several experts has beyond it, in ``suture.twin``: ``make``, ``materialise``, ``info``.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from suture.render.command import command_of
     from suture.results.report import Report
     from suture.settings import Settings
-    from suture.surgery import delta
+    from suture.surgery import delta, twin
     from suture.surgery.convert import convert
     from suture.surgery.lora import fold, merge_adapters
     from suture.surgery.merge import merge
@@ -67,6 +68,7 @@ __all__ = [
     "revert",
     "schema",
     "swap",
+    "twin",
     "verify",
 ]
 
@@ -100,8 +102,8 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use: `suture --help` needs none of them."""
     import importlib
 
-    if name == "delta":
-        return importlib.import_module("suture.surgery.delta")
+    if name in ("delta", "twin"):
+        return importlib.import_module(f"suture.surgery.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'suture' has no attribute {name!r}")
     return getattr(importlib.import_module(f"suture.{_HOMES[name]}"), name)

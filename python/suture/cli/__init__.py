@@ -27,6 +27,7 @@ VERBS = {
     "convert": "Write a model in safetensors",
     "lora": "Fold adapters into models, merge and swap them",
     "delta": "Keep what a fine-tune changed: extract, apply, revert, compose",
+    "twin": "Keep experts as a shared model and small differences (Twin-Merging)",
     "init": "Write a merge config to edit",
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",
@@ -114,7 +115,8 @@ def main() -> None:
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        writes = {"merge", "swap", "revert", "convert", "lora", "delta"}.intersection(sys.argv[1:2])
+        verbs = {"merge", "swap", "revert", "convert", "lora", "delta"}
+        writes = verbs.intersection(sys.argv[1:2]) or sys.argv[1:3] == ["twin", "materialise"]
         kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
         _fail(f"interrupted{kept}", INTERRUPTED, color)
     except BrokenPipeError:

@@ -27,6 +27,7 @@ def delta() -> None:
 @click.argument("out", type=click.Path())
 @click.option("--form", type=click.Choice(run.FORMS), required=True, help="How changes are kept")
 @click.option("--rank", type=int, metavar="R", help="lowrank, lora: most ranks of a matrix")
+@click.option("--rank-share", type=float, metavar="S", help="lowrank, lora: the same as a share of its smaller side")
 @click.option("--energy", type=float, metavar="E", help="lowrank, lora: share of each change's squares to keep")
 @click.option(
     "--density", type=float, metavar="D", help="sparse: share of the model's elements to keep  [default: all changed]"
@@ -54,6 +55,7 @@ def extract(
     out: str,
     form: str,
     rank: int | None,
+    rank_share: float | None,
     energy: float | None,
     density: float | None,
     keep: int | None,
@@ -89,6 +91,7 @@ def extract(
             out,
             form=form,
             rank=rank,
+            rank_share=rank_share,
             energy=energy,
             density=density,
             keep=keep,

@@ -34,6 +34,9 @@ def extract(
     exact: bool = False,
     embed: bool = False,
     exact_svd: bool = False,
+    rank_share: float | None = None,
+    left: Sequence[str] = (),
+    whole: Sequence[str] = (),
     settings: Settings | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -55,6 +58,9 @@ def extract(
         embed: treat tables of tokens and heads over them as other matrices; else they are kept whole where factors and
             signs are.
         exact_svd: decompose by the Gram matrix in f64, not by random projections.
+        rank_share: the rank of each matrix as a share of its smaller side, rounded down, at least 1.
+        left: tensors, by name, whose change is not kept.
+        whole: tensors that are kept whole where others are kept as factors or signs.
         settings: how to do the work; `dtype` is that of factors, float32 if not given.
         dry_run: return what would be kept how, from headers.
         progress: called with the bytes done and the bytes in all, a few times a second.
@@ -76,6 +82,9 @@ def extract(
         "exact": exact,
         "embed": embed,
         "full": exact_svd,
+        "rank_share": rank_share,
+        "left": [*left],
+        "whole": [*whole],
         "dtype": settings.dtype,
         "allow_nonfinite": settings.nan == "allow",
         "memory": settings.memory_bytes,
@@ -285,7 +294,7 @@ def _planned(looked: dict[str, Any], models: Sequence[_core.Checkpoint], asked: 
         "schema": 1,
         "suture": _core.__version__,
         "title": f"delta extract {looked['form']}",
-        "recipe": {"delta": {key: value for key, value in asked.items() if value not in (None, False)}},
+        "recipe": {"delta": {key: value for key, value in asked.items() if value not in (None, False, [])}},
         "models": [{"label": label} for label in labels],
         "notes": [],
         "warnings": [],

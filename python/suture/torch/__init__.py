@@ -26,5 +26,6 @@ from suture.torch.report import Report  # noqa: E402
 from suture.torch.serving import iter_merged  # noqa: E402
 from suture.torch.sessions import Session, prepare  # noqa: E402
 from suture.torch.swapping import swap_  # noqa: E402
+from suture.torch.twins import Twin  # noqa: E402
 
-__all__ = ["Report", "Session", "diff", "iter_merged", "merge", "merge_", "prepare", "swap_"]
+__all__ = ["Report", "Session", "Twin", "diff", "iter_merged", "merge", "merge_", "prepare", "swap_"]

@@ -31,7 +31,7 @@ pub fn most(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Opt
             need += 4 * elements;
         }
         if let (Some(m), Kept::LowRank) = (item.matrix, item.kept) {
-            let rank = options.rank.unwrap_or(u64::MAX).min(m.rows.min(m.columns));
+            let rank = options.rank_of(m.rows, m.columns);
             let all = options.full || options.energy.is_some();
             let factors = m.count * rank * (m.rows + m.columns) * options.factor_dtype().bits() / 8;
             need += m.rows * m.columns * 4 + leading::bytes(m.rows, m.columns, rank, all) + (1 + WAITING) * factors;

@@ -1,5 +1,7 @@
 //! What is asked of an extraction.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use crate::dtype::Dtype;
@@ -47,6 +49,8 @@ pub struct Options {
     pub form: Form,
     /// Most ranks of a matrix.
     pub rank: Option<u64>,
+    /// The same as a share of the smaller side of each matrix; of a share that comes to none, 1.
+    pub rank_share: Option<f64>,
     /// Share of the squares of a matrix's change to be kept.
     pub energy: Option<f64>,
     /// Share of the model's elements to be kept.
@@ -56,6 +60,12 @@ pub struct Options {
     /// Keep besides what makes applying and reverting exact.
     #[serde(default)]
     pub exact: bool,
+    /// Tensors whose change is not kept.
+    #[serde(default)]
+    pub left: BTreeSet<String>,
+    /// Tensors that are kept whole where others are kept as factors or signs.
+    #[serde(default)]
+    pub whole: BTreeSet<String>,
     /// Treat tables of tokens and heads over them as other matrices.
     #[serde(default)]
     pub embed: bool,
@@ -88,6 +98,7 @@ impl Options {
         };
         let factors = [Form::LowRank, Form::Lora];
         only(options.rank.is_some(), "rank", &factors)?;
+        only(options.rank_share.is_some(), "rank_share", &factors)?;
         only(options.energy.is_some(), "energy", &factors)?;
         only(options.full, "exact_svd", &factors)?;
         only(options.dtype.is_some(), "dtype", &factors)?;
@@ -99,7 +110,8 @@ impl Options {
             &[Form::Sparse, Form::LowRank, Form::Lora, Form::Bits],
         )
         .map_err(|_| Error::recipe("exact", "a delta of the form xor is exact as it is"))?;
-        for (name, share) in [("density", options.density), ("energy", options.energy)] {
+        let shares = [("density", options.density), ("energy", options.energy), ("rank_share", options.rank_share)];
+        for (name, share) in shares {
             if let Some(share) = share.filter(|s| !(*s > 0.0 && *s <= 1.0)) {
                 return Err(Error::recipe(name, format!("expected a share above 0, at most 1; found {share}")));
             }
@@ -107,11 +119,14 @@ impl Options {
         if options.density.is_some() && options.keep.is_some() {
             return Err(Error::recipe("keep", "expected one of `density` and `keep`, found both"));
         }
+        if options.rank.is_some() && options.rank_share.is_some() {
+            return Err(Error::recipe("rank_share", "expected one of `rank` and `rank_share`, found both"));
+        }
         if options.rank == Some(0) || options.keep == Some(0) {
             let at = if options.rank == Some(0) { "rank" } else { "keep" };
             return Err(Error::recipe(at, "expected at least 1, found 0"));
         }
-        if options.form.factors() && options.rank.is_none() && options.energy.is_none() {
+        if options.form.factors() && options.ranks_open() && options.energy.is_none() {
             return Err(Error::recipe(
                 "rank",
                 format!("expected a `rank` or an `energy` for the form {form}, found none"),
@@ -124,6 +139,20 @@ impl Options {
             ));
         }
         Ok(options)
+    }
+
+    /// Whether nothing is said of ranks.
+    fn ranks_open(&self) -> bool {
+        self.rank.is_none() && self.rank_share.is_none()
+    }
+
+    /// Most ranks of a matrix of so many rows and columns.
+    pub fn rank_of(&self, rows: u64, columns: u64) -> u64 {
+        let least = rows.min(columns);
+        match self.rank_share {
+            Some(share) => ((share * least as f64) as u64).clamp(1, least.max(1)),
+            None => self.rank.unwrap_or(u64::MAX).min(least),
+        }
     }
 
     /// Dtype of factors.

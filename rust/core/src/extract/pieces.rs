@@ -272,7 +272,7 @@ impl Models<'_> {
         let mut delta = vec![0f32; each as usize];
         let mut parts: [(Part, Vec<u8>); 3] = [(Part::Left, vec![]), (Part::Middle, vec![]), (Part::Right, vec![])];
         let wanted = Wanted {
-            rank: self.options.rank.unwrap_or(u64::MAX).min(shape.rows.min(shape.columns)) as usize,
+            rank: self.options.rank_of(shape.rows, shape.columns) as usize,
             energy: self.options.energy,
             full: self.options.full,
         };

@@ -71,6 +71,7 @@ pub fn about(models: &Models, said: &Said, kept: &[files::Kept]) -> Value {
             "tuned": labels[1],
             "form": said.form,
             "rank": o.rank,
+            "rank_share": o.rank_share,
             "energy": o.energy,
             "density": o.density,
             "keep": o.keep,

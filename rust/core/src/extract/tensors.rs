@@ -61,7 +61,9 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
             return Err(Error::tensor(&model.written(), &t.name, problem));
         }
     }
-    let turned = base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));
+    // Only adapters are of matrices as [out, in]: factors are of the tensor as it lies.
+    let turned =
+        options.form == Form::Lora && base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));
     let both = options.exact || options.form == Form::Xor;
     let mut out = Vec::with_capacity(base.tensors.len());
     let mut met = vec![false; tuned.tensors.len()];
@@ -115,11 +117,13 @@ fn kept(own: &Tensor, other: &Tensor, matrix: Option<Matrix>, options: &Options)
     let number = own.dtype.computes() && other.dtype.computes();
     let lossless = options.exact || options.form == Form::Xor;
     match options.form {
+        _ if options.left.contains(&own.name) => Kept::Left,
         _ if own.shape != other.shape || (!alike && (lossless || !number)) => Kept::Whole,
         Form::Lora if !number => Kept::Whole,
         Form::Xor => Kept::Xor,
         _ if !number => Kept::Xor,
         Form::Sparse => Kept::Sparse,
+        _ if options.whole.contains(&own.name) => Kept::Whole,
         Form::Bits if matrix.is_some() && apart(own, options) => Kept::Bits,
         Form::Lora if matrix.is_some() && apart(own, options) && own.name.ends_with(".weight") => Kept::LowRank,
         Form::LowRank if apart(own, options) && matrix.is_some_and(|m| pays(own, m, options)) => Kept::LowRank,
@@ -136,7 +140,9 @@ fn apart(t: &Tensor, options: &Options) -> bool {
 
 /// Whether factors take less than the tensor.
 fn pays(t: &Tensor, m: Matrix, options: &Options) -> bool {
-    let rank = options.rank.unwrap_or(1).min(m.rows.min(m.columns));
+    // By energy alone the rank is not known yet.
+    let by_energy = options.rank.is_none() && options.rank_share.is_none();
+    let rank = if by_energy { 1 } else { options.rank_of(m.rows, m.columns) };
     let factors = m.count.saturating_mul(rank).saturating_mul(m.rows + m.columns + 1);
     factors.saturating_mul(options.factor_dtype().bits()) < t.elements().saturating_mul(t.dtype.bits())
 }
