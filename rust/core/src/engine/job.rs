@@ -194,9 +194,10 @@ impl Job {
         }
     }
 
-    /// What a kernel that goes over the whole tensor has found.
-    pub fn tell(&self, found: Vec<(String, f64)>) {
+    /// What a kernel that goes over the whole tensor has found, and how often it went over it after the first look.
+    pub fn tell(&self, found: Vec<(String, f64)>, passes: usize) {
         *self.told.lock() = found;
+        self.state.lock().scans = passes;
     }
 
     /// A span is computed; true if it was the last of the tensor.

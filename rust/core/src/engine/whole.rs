@@ -47,11 +47,14 @@ struct Reading<'a> {
     tensor: &'a TensorPlan,
     scratch: (&'a mut Buffers, &'a mut Vec<Vec<f32>>),
     wrong: Option<Error>,
+    /// Elements gone over.
+    seen: u64,
 }
 
 impl Operands for Reading<'_> {
     fn each(&mut self, elements: Range<u64>, f: EachTile) -> std::result::Result<(), Halt> {
         let (mut halt, inputs) = (None, self.inputs);
+        self.seen += elements.end - elements.start;
         let pass = pass(self.tensor, elements, false);
         let (buffers, wide) = (&mut *self.scratch.0, &mut *self.scratch.1);
         let read = inputs.tiles(&pass, (buffers, wide), |tile, _| {
@@ -183,18 +186,19 @@ pub fn make(
         let all = 0..view.like().tensor(&inputs.plan.models).elements();
         digests.push(apart(inputs, view, all, true, buffers, |_| Ok(()))?);
     }
-    let mut read = Reading { inputs, tensor: t, scratch: (buffers, wide), wrong: None };
+    let mut read = Reading { inputs, tensor: t, scratch: (buffers, wide), wrong: None, seen: 0 };
     let none = 0..0;
     let out = Output::new(pool, inputs.progress, &task.job, t, &none, 0);
     let mut write = Writing { rounded: Rounded::new(inputs, t, element, out, 0), wrong: None };
     let made = crew.pool()?.install(|| kernel.whole(&mut read, &mut write));
+    let passes = read.seen.div_ceil(t.elements().max(1));
     let found = match (made, read.wrong, write.wrong) {
         (Ok(found), ..) => found,
         (Err(Halt::Failed(problem)), ..) => return Err(Error::data(&t.name, problem)),
         (Err(Halt::Stopped), Some(e), _) | (Err(Halt::Stopped), None, Some(e)) => return Err(e),
         (Err(Halt::Stopped), None, None) => return Err(Error::Interrupted),
     };
-    task.job.tell(found);
+    task.job.tell(found, passes as usize);
     for (i, leaves) in digests.iter().enumerate() {
         task.job.digested(i + 1, task.span, leaves);
     }

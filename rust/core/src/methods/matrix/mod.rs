@@ -40,6 +40,8 @@ pub(super) struct Matrix {
     /// What it holds at most for so many models, of a matrix that is wider than tall or not: squares of the shorter side, and how
     /// many times as long the side of the largest eigenproblem is.
     most: fn(u64, bool) -> (u64, u64),
+    /// How often it goes over a matrix that is taller than wide, of so many models; the other is kept.
+    passes: fn(usize) -> usize,
     /// What becomes of tensors that are no matrix.
     vectors: Vectors,
 }
@@ -106,7 +108,8 @@ impl Method for Matrix {
         let wide = if rows < columns || vector { 4 * held * rows * columns } else { 0 };
         let (squares, side) = (self.most)(models, rows < columns);
         let keeps = 8 * squares * short * short + eigen_bytes(side * short) + blocks + wide;
-        let cost = Cost { reads: self.spec.reads, span: Span::Whole { keeps }, unit: columns, ..Cost::ELEMENT };
+        let reads = if rows < columns { 3 } else { (self.passes)(weights.len()) };
+        let cost = Cost { reads, span: Span::Whole { keeps }, unit: columns, ..Cost::ELEMENT };
         let dimensions = (count, rows, columns);
         Ok(Box::new(Bound { make: self.make, params: params.clone(), weights, factor, dimensions, vector, cost }))
     }

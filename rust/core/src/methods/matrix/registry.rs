@@ -45,6 +45,7 @@ pub(in crate::methods) static TSVM: Matrix = Matrix {
     },
     make: tsvm::tsvm,
     most: |_, _| (9, 1),
+    passes: |models| models + 3,
     vectors: Vectors::Mean,
 };
 
@@ -67,6 +68,7 @@ pub(in crate::methods) static TSVM_REWEIGHTED: Matrix = Matrix {
     },
     make: tsvm::reweighted,
     most: |_, _| (10, 1),
+    passes: |models| models + 5,
     vectors: Vectors::Mean,
 };
 
@@ -77,11 +79,11 @@ pub(in crate::methods) static ISO_C: Matrix = Matrix {
         formula: "base + lambda mean(S) U V^T, U S V^T = sum_i weight_i d_i",
         paper: "Marczak et al., No task left behind: isotropic model merging, arXiv 2502.04959",
         parameters: &[WEIGHT, outside("matrix"), SVC, LAMBDA],
-        reads: 3,
         ..SPEC
     },
     make: iso::iso_c,
     most: |_, _| (3, 1),
+    passes: |_| 3,
     vectors: Vectors::Mean,
 };
 
@@ -103,6 +105,7 @@ pub(in crate::methods) static ISO_CTS: Matrix = Matrix {
     },
     make: iso::iso_cts,
     most: |models, _| (10 + models, 1),
+    passes: |models| 2 * models + 4,
     vectors: Vectors::Mean,
 };
 
@@ -135,6 +138,7 @@ pub(in crate::methods) static STAR: Matrix = Matrix {
     },
     make: spectrum::star,
     most: |models, _| (3 + models, 1),
+    passes: |models| models + 2,
     vectors: Vectors::Mean,
 };
 
@@ -156,6 +160,7 @@ pub(in crate::methods) static CART: Matrix = Matrix {
     },
     make: spectrum::cart,
     most: |models, _| (4 + models, 1),
+    passes: |models| models + 2,
     vectors: Vectors::Mean,
 };
 
@@ -170,6 +175,7 @@ pub(in crate::methods) static WUDI: Matrix = Matrix {
     },
     make: wudi::wudi,
     most: wudi::most,
+    passes: |models| models + 2,
     vectors: Vectors::Mean,
 };
 
@@ -199,6 +205,7 @@ pub(in crate::methods) static SWUDI: Matrix = Matrix {
     },
     make: wudi::swudi,
     most: wudi::most,
+    passes: |models| models + 2,
     vectors: Vectors::Mean,
 };
 
@@ -220,6 +227,7 @@ pub(in crate::methods) static OPCM: Matrix = Matrix {
     },
     make: opcm::opcm,
     most: |models, _| (8 + 2 * models, 1),
+    passes: |models| 3 * models + 1,
     vectors: Vectors::Column,
 };
 
@@ -243,6 +251,7 @@ pub(in crate::methods) static RESMERGE: Matrix = Matrix {
     },
     make: resmerge::resmerge,
     most: |models, _| (4 + models, 1),
+    passes: |models| models + 4,
     vectors: Vectors::Mean,
 };
 
@@ -264,6 +273,7 @@ pub(in crate::methods) static DC_MERGE: Matrix = Matrix {
     },
     make: dc_merge::dc_merge,
     most: |models, _| (12 + 3 * models, 1),
+    passes: |models| models + 3,
     vectors: Vectors::Mean,
 };
 
@@ -302,6 +312,7 @@ pub(in crate::methods) static KNOTS: Matrix = Matrix {
     ),
     make: aligned::knots,
     most: |models, wide| if wide { (4, 1) } else { (4 * models * models + 4 * models, models) },
+    passes: |_| 3,
     vectors: Vectors::Row,
 };
 
@@ -314,5 +325,6 @@ pub(in crate::methods) static CORE_SPACE: Matrix = Matrix {
     ),
     make: aligned::core_space,
     most: |models, _| (4 * models * models + 4 * models + 2, models),
+    passes: |models| models + 3,
     vectors: Vectors::Row,
 };
