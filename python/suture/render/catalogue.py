@@ -142,7 +142,7 @@ def _cost(spec: Spec) -> str:
     reads = spec["reads"]
     times = "once" if reads == 1 else f"at most {reads} times"
     if spec["class"] == "matrix":
-        return "class matrix; reads every input a few times; memory grows with the largest matrix, and the plan says how far"
+        return "class matrix; reads every input a few times; memory grows with the largest matrix, as the plan says"
     return f"class {spec['class']}; reads every input {times}; memory does not grow with the model"
 
 
