@@ -244,3 +244,24 @@ def test_killed_runs_leave_nothing_that_looks_whole_and_can_be_run_again(tmp_pat
     assert same_tensors(again, other)
     assert same_tensors(back, one)
     assert tensors_of(delta)
+
+
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [(form, "entry") for form in suture.delta.FORMS] + [(form, "part") for form in suture.delta.FORMS if form != "xor"],
+)
+def test_what_the_record_no_longer_names_is_not_left_out(tmp_path: Path, form: str, what: str) -> None:
+    """Bad input: an entry, or a part of one, taken out of delta.json: refused, not applied without it."""
+    base, fine = pair(tmp_path)
+    options = {"rank": 2} if form in ("lowrank", "lora") else {}
+    suture.delta.extract(base, fine, tmp_path / "d", form=form, exact=form != "xor", **options)  # type: ignore[arg-type]
+    record = json.loads((tmp_path / "d" / "delta.json").read_text())
+    kept = next(i for i, entry in enumerate(record["tensors"]) if len(entry.get("parts", {})) > (what == "part"))
+    if what == "entry":
+        del record["tensors"][kept]
+    else:
+        record["tensors"][kept]["parts"].popitem()
+    (tmp_path / "d" / "delta.json").write_text(json.dumps(record))
+    with pytest.raises(SutureError, match="the delta is damaged"):
+        suture.delta.apply(base, [tmp_path / "d"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -105,8 +105,8 @@ def main() -> None:
     except click.exceptions.Exit as e:
         sys.exit(e.exit_code)
     except click.ClickException as e:
-        if not sys.argv[1:]:
-            # Called without anything: the help, as a wrong use.
+        if not sys.argv[1:] or isinstance(e, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            # Called without anything, or a group without a verb: the help, as a wrong use.
             e.show()
             sys.exit(e.exit_code)
         from suture.cli.mistakes import sentence

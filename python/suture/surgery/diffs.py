@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import os
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -88,6 +89,10 @@ def read(file: str | PathLike[str]) -> tuple[dict[str, tuple[tuple[int, ...], Ar
         whole = {str(name): tensor.float().numpy() for name, tensor in found.get("abs", {}).items()}
     except OSError as e:
         raise SutureError(f"{file}: cannot open: {e.strerror}", file) from None
+    except pickle.UnpicklingError:
+        # Not torch's words, which advise to run what is in the file.
+        message = "is no file of torch.save that holds tensors alone; expected a pytorch_diff.bin of LT-SFT"
+        raise SutureError(f"{file}: {message}", file) from None
     except Exception as e:
         message = f"is no diff of LT-SFT: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
         raise SutureError(f"{file}: {message}", file) from None

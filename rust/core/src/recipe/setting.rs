@@ -160,7 +160,9 @@ fn single(at: &str, value: &Value, parameter: &Parameter) -> Result<Param> {
         Kind::Number { min, max } => {
             let n = number(value).ok_or_else(|| wrong(at, "a number", value))?;
             if n < min || n > max {
-                return Err(Error::recipe(at, format!("expected a number from {min} to {max}, found {n}")));
+                let least = if min == f64::MIN { String::new() } else { format!(" from {min}") };
+                let most = if max == f64::MAX { String::new() } else { format!(" to {max}") };
+                return Err(Error::recipe(at, format!("expected a number{least}{most}, found {n}")));
             }
             Ok(Param::Number(n))
         }

@@ -4,7 +4,7 @@ mod fold;
 pub mod said;
 pub mod sample;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 pub use said::{Entry, Kept, Model, Part, Said, Stored};
@@ -109,7 +109,18 @@ impl Delta {
         let about = crate::digest::hex(crate::digest::of_bytes(&about));
         let out = Self { path: path.to_owned(), said, files, tensors, about };
         out.said.tensors.iter().try_for_each(|entry| out.check(entry))?;
+        out.all_named()?;
         Ok(out)
+    }
+
+    /// Refuses tensors that nothing in the record names: what they change would be left out unsaid.
+    fn all_named(&self) -> Result<()> {
+        let named: HashSet<&String> = self.said.tensors.iter().flat_map(|entry| entry.parts.values()).collect();
+        let mut orphans: Vec<&String> = self.tensors.keys().filter(|name| !named.contains(name)).collect();
+        orphans.sort();
+        let Some(orphan) = orphans.first() else { return Ok(()) };
+        let problem = format!("is named by no entry of {FILE}; the delta is damaged, take it again");
+        Err(Error::tensor(&self.path, orphan, problem))
     }
 
     /// Bytes of its tensors.
