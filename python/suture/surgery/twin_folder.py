@@ -38,7 +38,8 @@ def free(out: str | PathLike[str], inputs: Sequence[str | PathLike[str]], overwr
         return target
     if not overwrite:
         raise SutureError(
-            f"{target}: is there already, and not empty; choose another output, or overwrite", str(target)
+            f"{target}: is there already, and not empty; choose another output, or pass --overwrite to replace it",
+            str(target),
         )
     if target.is_symlink() or not target.is_dir():
         raise SutureError(f"{target}: is no folder; a twin does not replace it", str(target))
