@@ -270,8 +270,8 @@ impl<'a> Stack<'a> {
             Ok(())
         })?;
         mirror(&mut out);
-        // Else a model that holds some might be left out as one that changes nothing.
-        if (0..out.ncols()).any(|j| !out[(j, j)].is_finite()) {
+        // Else a model that holds some might be left out as one that changes nothing. Of vectors no direction is sought: they come through.
+        if !self.vector && (0..out.ncols()).any(|j| !out[(j, j)].is_finite()) {
             return Err(Halt::Failed(NOT_FINITE.into()));
         }
         Ok(out)
