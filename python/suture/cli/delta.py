@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from suture.cli.lora import numbers
+from suture.cli.lora import WEIGHTS, numbers
 from suture.cli.options import reading, settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
@@ -122,14 +122,11 @@ def info(delta: str, tensors: bool, as_json: bool) -> None:
         say(line)
 
 
-_WEIGHTS = click.option("--weights", metavar="LIST", help="What the change of each is multiplied by, such as 0.7,0.3")
-
-
 @delta.command(short_help="Put deltas into the model they belong to")
 @click.argument("base", type=click.Path())
 @click.argument("deltas", type=click.Path(), nargs=-1, required=True)
 @click.argument("out", type=click.Path())
-@_WEIGHTS
+@WEIGHTS
 @writing
 def apply(
     base: str,
@@ -183,7 +180,7 @@ def revert(
 @delta.command(short_help="Write several deltas as one")
 @click.argument("deltas", type=click.Path(), nargs=-1, required=True)
 @click.argument("out", type=click.Path())
-@_WEIGHTS
+@WEIGHTS
 @click.option("--overwrite", is_flag=True, help="Replace an existing output")
 @click.option("-v", "--verbose", is_flag=True, help="Say what happens to every tensor")
 @reading

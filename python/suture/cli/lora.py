@@ -22,14 +22,14 @@ def lora() -> None:
     """
 
 
-_WEIGHTS = click.option("--weights", metavar="LIST", help="What the change of each is multiplied by, such as 0.7,0.3")
+WEIGHTS = click.option("--weights", metavar="LIST", help="What the change of each is multiplied by, such as 0.7,0.3")
 
 
 @lora.command(short_help="Fold adapters into a model")
 @click.argument("model", type=click.Path())
 @click.argument("adapters", type=click.Path(), nargs=-1, required=True)
 @click.argument("out", type=click.Path())
-@_WEIGHTS
+@WEIGHTS
 @writing
 def fold(
     model: str,
@@ -61,7 +61,7 @@ def fold(
 @lora.command(short_help="Merge adapters of one model into one")
 @click.argument("adapters", type=click.Path(), nargs=-1, required=True)
 @click.argument("out", type=click.Path())
-@_WEIGHTS
+@WEIGHTS
 @click.option("--rank", type=int, metavar="R", help="Most ranks of a module: the best approximation; its error is told")
 @writing
 def merge(

@@ -18,12 +18,11 @@ use crate::digest::{self, Leaves};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen, first_nonfinite, narrow};
-use crate::kernels::rng;
 use crate::plan::budget::{self, whole};
 use crate::plan::{Action, TensorPlan};
 use crate::sizes::{ALIGN, TILE};
 use crate::source::Buffer;
-use crate::view::{Decode, View};
+use crate::view::Decode;
 
 /// What goes to a device of a tensor.
 pub struct Ask {
@@ -152,20 +151,15 @@ impl Carried<'_, '_, '_> {
     fn go(self, name: &str) -> Result<Done> {
         let (inputs, Own { scratch, slot }) = (&self.lane.inputs, self.own);
         let t = &inputs.plan.tensors[self.at.tensor];
-        let Action::Compute { inputs: sources, params, .. } = &t.action else {
+        if !matches!(t.action, Action::Compute { .. }) {
             return Err(Error::bug(format!("`{}` is moved and was to be computed", t.name)));
-        };
+        }
         let views = t.action.views();
         let opened = inputs.open(&views);
-        let label = |v: &View| &inputs.plan.labels[v.like().model];
-        let twin = params.twin.as_ref().unwrap_or(&t.name);
         let at = (self.at.lane, self.at.tensor);
         let dtype = |o: &dyn Decode| if sent_as_stored(o) { o.dtype() } else { Dtype::F32 };
-        slot.begin(&Ask {
-            at,
-            operands: opened.iter().map(|o| dtype(&**o)).collect(),
-            keys: sources.iter().map(|v| rng::key(params.seed, label(v), twin)).collect(),
-        })?;
+        let operands = opened.iter().map(|o| dtype(&**o)).collect();
+        slot.begin(&Ask { at, operands, keys: inputs.keys(t) })?;
         let mut digests = Vec::new();
         for (i, operand) in opened.iter().enumerate() {
             digests.push(self.lane.send(t, i, &**operand, &mut **slot, scratch)?);

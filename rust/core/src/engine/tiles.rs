@@ -90,6 +90,14 @@ impl Inputs<'_> {
         part.iter().flat_map(|t| (0..self.plan.tensors[*t].spans()).map(move |span| (*t, span))).collect()
     }
 
+    /// A random key for every model merged into a tensor; none for moves.
+    pub fn keys(&self, t: &TensorPlan) -> Vec<u64> {
+        let Action::Compute { inputs, params, .. } = &t.action else { return Vec::new() };
+        let label = |v: &View| &self.plan.labels[v.like().model];
+        let name = params.twin.as_ref().unwrap_or(&t.name);
+        inputs.iter().map(|v| rng::key(params.seed, label(v), name)).collect()
+    }
+
     /// Tells the sources that a span of a tensor will be read; returns how many bytes that is.
     pub fn ask(&self, (tensor, span): (usize, u64)) -> u64 {
         let t = &self.plan.tensors[tensor];
@@ -112,16 +120,14 @@ impl Inputs<'_> {
         mut f: impl FnMut(&Tile, usize) -> Result<()>,
     ) -> Result<Digests> {
         let t = pass.tensor;
-        let Action::Compute { base, inputs, params, .. } = &t.action else {
+        let Action::Compute { base, .. } = &t.action else {
             return Err(Error::bug(format!("`{}` is moved and was to be computed", t.name)));
         };
         let own = &pass.own;
         let (views, unit) = (t.action.together(), budget::unit(t));
         let opened = self.open(&views);
         let operands: Vec<&dyn Decode> = opened.iter().map(|o| &**o).collect();
-        let label = |v: &View| &self.plan.labels[v.like().model];
-        let name = params.twin.as_ref().unwrap_or(&t.name);
-        let keys: Vec<u64> = inputs.iter().map(|v| rng::key(params.seed, label(v), name)).collect();
+        let keys = self.keys(t);
         let elements = own.start / unit * unit..own.end.next_multiple_of(unit).min(t.elements());
         let (tile_len, chunk) = (whole(TILE as u64, unit), whole(self.chunk, unit));
         let (buffers, wide) = scratch;

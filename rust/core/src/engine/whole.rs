@@ -52,6 +52,10 @@ struct Reading<'a> {
 }
 
 impl Operands for Reading<'_> {
+    fn keys(&self) -> Vec<u64> {
+        self.inputs.keys(self.tensor)
+    }
+
     fn each(&mut self, elements: Range<u64>, f: EachTile) -> std::result::Result<(), Halt> {
         let (mut halt, inputs) = (None, self.inputs);
         self.seen += elements.end - elements.start;

@@ -50,6 +50,11 @@ pub fn add_gram(out: &mut Mat<f64>, a: MatRef<f64>) {
     triangular::matmul(out.as_mut(), lower, Accum::Add, a.transpose(), full, a, full, 1.0, par);
 }
 
+/// The sum of the diagonal: of a Gram matrix the square of the Frobenius norm.
+pub fn trace(a: &Mat<f64>) -> f64 {
+    (0..a.ncols()).map(|j| a[(j, j)]).sum()
+}
+
 /// Writes the lower triangle over the upper.
 pub fn mirror(a: &mut Mat<f64>) {
     for j in 0..a.ncols() {
@@ -98,10 +103,15 @@ impl Eigen {
         Ok(Self { values, vectors })
     }
 
+    /// The largest singular value of a matrix whose Gram matrix this is of; 0 if it has no columns.
+    pub fn largest(&self) -> f64 {
+        self.values.first().map_or(0.0, |v| v.sqrt())
+    }
+
     /// The singular values of a matrix whose Gram matrix this is of; those that are rounding alone are zeros.
     pub fn singular(&self) -> Vec<f64> {
         let values: Vec<f64> = self.values.iter().map(|v| v.sqrt()).collect();
-        let least = values.first().copied().unwrap_or(0.0) * NOTHING;
+        let least = self.largest() * NOTHING;
         values.into_iter().map(|v| if v > least { v } else { 0.0 }).collect()
     }
 

@@ -134,6 +134,9 @@ pub type EachPiece<'f> = &'f mut dyn FnMut(&[f64]) -> Result<(), Halt>;
 
 /// The operands of a tensor, for kernels of [`Span::Whole`].
 pub trait Operands: Send {
+    /// A random key for every input, as [`Tile::keys`].
+    fn keys(&self) -> Vec<u64>;
+
     /// Calls `f` with tiles of whole units, in order, that cover these elements.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 use faer::Mat;
 
 use super::inner::{Held, bind, run};
-use super::stack::{Mix, Of, Stack, Term};
+use super::stack::{Mix, Stack, Term};
 use super::tsvm::Leading;
 use super::{CUT, Made};
 use crate::kernels::linalg::{Eigen, product};
@@ -22,9 +22,9 @@ struct Spanned {
 /// Of the changes without their weights, side by side: the eigenvectors of a matrix of `T short` rows.
 fn spanned(stack: &mut Stack) -> Result<Spanned, super::Halt> {
     let (models, short) = (stack.models(), stack.short());
-    let terms: Vec<Term> = (0..models).map(|i| Term::one(stack.unweighted(i), Mat::identity(short, short))).collect();
+    let terms: Vec<Term> = (0..models).map(|i| Term::plain(stack.unweighted(i))).collect();
     let eigen = Eigen::of(stack.joint(&terms)?.as_ref())?;
-    let all = Leading::of(&eigen, models * short, eigen.singular()[0] * CUT);
+    let all = Leading::of(&eigen, models * short, eigen.largest() * CUT);
     let by = all.to_left();
     let part = |m: &Mat<f64>, i: usize| m.subrows(i * short, short).to_owned();
     let scaled = Mat::from_fn(all.right.nrows(), all.values.len(), |r, c| all.right[(r, c)] * all.values[c]);
@@ -41,7 +41,7 @@ fn short_basis(stack: &mut Stack) -> Result<Mat<f64>, super::Halt> {
         all += stack.gram(stack.unweighted(i))?;
     }
     let eigen = Eigen::of(all.as_ref())?;
-    Ok(Leading::of(&eigen, stack.short(), eigen.singular()[0] * CUT).right)
+    Ok(Leading::of(&eigen, stack.short(), eigen.largest() * CUT).right)
 }
 
 /// What the inner method makes of coordinates, each `rows x columns`; `turned` if they are to be laid out by columns.
@@ -54,7 +54,7 @@ fn inside(stack: &Stack, params: &Params, coordinates: &[Mat<f64>], turned: bool
     let held: Vec<Vec<f32>> = coordinates.iter().map(laid).collect();
     let shape = if turned { [columns as u64, rows as u64] } else { [rows as u64, columns as u64] };
     let kernel = bind(params.word("inner"), params, &shape)?;
-    let keys = stack.keys().to_vec();
+    let keys = stack.keys();
     let mut held = Held { inputs: held.iter().map(Vec::as_slice).collect(), keys: &keys, unit: shape[1] as usize };
     let merged = run(kernel, &mut held)?;
     let at = |r: usize, c: usize| f64::from(merged[if turned { c * rows + r } else { r * columns + c }]);
@@ -72,7 +72,7 @@ pub fn knots(stack: &mut Stack, params: &Params) -> Made {
         return Ok((Mix::nothing(), Vec::new()));
     }
     let merged = inside(stack, params, &coordinates, false)?;
-    let parts: Vec<(Of, Mat<f64>)> = by.into_iter().enumerate().map(|(i, by)| (stack.unweighted(i), by)).collect();
+    let parts = by.into_iter().enumerate().map(|(i, by)| (stack.unweighted(i), Some(by))).collect();
     Ok((Mix::Of { terms: vec![Term { parts }], again: Some(merged) }, vec![("rank".to_owned(), rank as f64)]))
 }
 
@@ -102,7 +102,7 @@ fn knots_wide(stack: &mut Stack, params: &Params) -> Made {
         held.push(turned);
     }
     let kernel = bind(params.word("inner"), params, &[rank as u64, long as u64])?;
-    let keys = stack.keys().to_vec();
+    let keys = stack.keys();
     let mut held = Held { inputs: held.iter().map(Vec::as_slice).collect(), keys: &keys, unit: long };
     let merged = run(kernel, &mut held)?;
     Ok((Mix::Turned { merged, basis }, vec![("rank".to_owned(), rank as f64)]))
@@ -123,7 +123,7 @@ pub fn core_space(stack: &mut Stack, params: &Params) -> Made {
     let found =
         vec![("rank_long".to_owned(), coordinates[0].nrows() as f64), ("rank_short".to_owned(), rows.ncols() as f64)];
     let merged = inside(stack, params, &coordinates, !stack.is_tall())?;
-    let parts: Vec<(Of, Mat<f64>)> = by.into_iter().enumerate().map(|(i, by)| (stack.unweighted(i), by)).collect();
+    let parts = by.into_iter().enumerate().map(|(i, by)| (stack.unweighted(i), Some(by))).collect();
     let again = product(merged.as_ref(), rows.transpose());
     Ok((Mix::Of { terms: vec![Term { parts }], again: Some(again) }, found))
 }

@@ -4,14 +4,11 @@ use faer::Mat;
 
 use super::stack::{Mix, Stack};
 use super::tsvm::{Frame, beside, kept, leading, lefts, share};
-use super::{CUT, Made};
+use super::{CUT, Made, SLACK};
 use crate::kernels::linalg::product;
 use crate::methods::Params;
 
-/// Magnitudes this near the threshold are as large: in rows and columns all entries of a task are equal in pairs.
-const SLACK: f64 = 1e-9;
-
-/// Sets to zero what is below the k-th magnitude, and what is rounding beside the largest, or it would vote on signs.
+/// Sets to zero what is below the k-th magnitude (in rows and columns all entries of a task are equal in pairs: those near it stay), and what is rounding beside the largest, or it would vote on signs.
 fn keep_largest(entries: &mut Mat<f64>, fraction: f64) {
     let mut sizes: Vec<f64> = entries.col_iter().flat_map(|c| c.iter()).map(|v| v.abs()).collect();
     let k = if fraction >= 1.0 { sizes.len() } else { ((fraction * sizes.len() as f64) as usize).max(1) };

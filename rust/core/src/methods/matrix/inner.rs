@@ -47,6 +47,10 @@ pub struct Held<'a> {
 }
 
 impl Operands for Held<'_> {
+    fn keys(&self) -> Vec<u64> {
+        self.keys.to_vec()
+    }
+
     fn each(&mut self, range: Range<u64>, f: EachTile) -> Result<(), Halt> {
         let step = (TILE / self.unit.max(1)).max(1) * self.unit.max(1);
         let nothing = vec![0.0; step];

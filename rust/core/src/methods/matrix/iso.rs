@@ -11,9 +11,8 @@ use crate::methods::Params;
 /// The polar factor of the sum, times the mean of its singular values.
 pub fn iso_c(stack: &mut Stack, _params: &Params) -> Made {
     let of = stack.sum(1.0);
-    let eigen = Eigen::of(stack.gram(of.clone())?.as_ref())?;
-    let singular = eigen.singular();
-    let largest = singular.first().copied().unwrap_or(0.0);
+    let eigen = stack.eigen(of.clone())?;
+    let (singular, largest) = (eigen.singular(), eigen.largest());
     if largest == 0.0 {
         return Ok((Mix::nothing(), Vec::new()));
     }
@@ -26,7 +25,7 @@ pub fn iso_c(stack: &mut Stack, _params: &Params) -> Made {
         ("condition".to_owned(), largest / there[there.len() - 1]),
     ];
     let by = eigen.function(|s| if s >= largest * CUT { mean / s } else { 0.0 });
-    Ok((Mix::sum(vec![(of, by)]), found))
+    Ok((Mix::sum(vec![(of, Some(by))]), found))
 }
 
 /// How many directions are common, and how many of its own each task has.
@@ -44,9 +43,9 @@ pub fn iso_cts(stack: &mut Stack, params: &Params) -> Made {
     let (rank, models) = (stack.short(), stack.models());
     let (shared, own) = split(rank, models, params.number("common_space_fraction"));
     let all = stack.sum(1.0);
-    let eigen = Eigen::of(stack.gram(all.clone())?.as_ref())?;
+    let eigen = stack.eigen(all.clone())?;
     let singular = eigen.singular();
-    let common = Leading::of(&eigen, shared, singular[0] * CUT);
+    let common = Leading::of(&eigen, shared, eigen.largest() * CUT);
     drop(eigen);
     let mut sizes: f64 = singular[..shared].iter().sum();
     let (mut sets, mut terms) = (Vec::new(), Vec::new());
@@ -59,18 +58,17 @@ pub fn iso_cts(stack: &mut Stack, params: &Params) -> Made {
             let seen = stack.cross(&Term::one(all.clone(), common.to_left()), of.clone())?;
             (gram - product(seen.transpose(), seen.as_ref()), Some(seen))
         } else {
-            let beside = product(common.right.as_ref(), common.right.transpose());
-            let out = Mat::<f64>::identity(rank, rank) - beside;
+            let out = Mat::<f64>::identity(rank, rank) - common.onto(1.0);
             (product(product(out.as_ref(), gram.as_ref()).as_ref(), out.as_ref()), None)
         };
         let eigen = Eigen::of(rest.as_ref())?;
         sizes += eigen.singular()[..own].iter().sum::<f64>();
         let set = Leading::of(&eigen, own, whole * CUT);
         let left = set.to_left();
-        let mut parts = vec![(of, left.clone())];
+        let mut parts = vec![(of, Some(left.clone()))];
         if let Some(seen) = less {
             let by = product(product(common.to_left().as_ref(), seen.as_ref()).as_ref(), left.as_ref());
-            parts.push((all.clone(), by * -1.0));
+            parts.push((all.clone(), Some(by * -1.0)));
         }
         terms.push(Term { parts });
         sets.push(set);

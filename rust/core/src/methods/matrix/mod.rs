@@ -50,6 +50,9 @@ pub(super) struct Matrix {
 /// reach a result.
 const CUT: f64 = 1e-5;
 
+/// What exact arithmetic would decide is decided with this much room.
+const SLACK: f64 = 1e-9;
+
 /// What becomes of tensors that are no matrix.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Vectors {

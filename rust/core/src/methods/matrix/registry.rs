@@ -8,7 +8,7 @@ const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's chang
 const fn outside(word: &'static str) -> Parameter {
     Parameter::shared(
         "outside",
-        "what becomes of matrices outside the layers, such as embeddings and the head",
+        "what embeddings, the head and other matrices outside the layers are taken for: matrices, or (mean) tensors of one dimension",
         Kind::Choice { words: &["matrix", "mean"] },
         Default::Word(word),
     )

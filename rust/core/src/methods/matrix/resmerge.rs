@@ -5,7 +5,6 @@ use faer::Mat;
 
 use super::stack::{Mix, Of, Stack, Term};
 use super::{CUT, Made};
-use crate::kernels::linalg::Eigen;
 use crate::methods::{Halt, Params};
 
 /// Coherence this near that of chance is chance.
@@ -26,7 +25,7 @@ struct Between {
 }
 
 fn task(stack: &mut Stack, of: Of) -> Result<Task, Halt> {
-    let eigen = Eigen::of(stack.gram(of)?.as_ref())?;
+    let eigen = stack.eigen(of)?;
     let singular = eigen.singular();
     let first = singular[0];
     let beside = singular.get(1).is_some_and(|s| first > 0.0 && *s >= CUT * first);
@@ -86,7 +85,7 @@ pub fn resmerge(stack: &mut Stack, params: &Params) -> Made {
         return Ok((Mix::nothing(), Vec::new()));
     }
     if tasks.iter().all(|t| t.rest == 0.0) {
-        return Ok((Mix::sum(vec![(stack.sum(1.0 / n as f64), Mat::identity(short, short))]), Vec::new()));
+        return Ok((Mix::sum(vec![(stack.sum(1.0 / n as f64), None)]), Vec::new()));
     }
     let Between { rests, heads } = between(stack, &tasks)?;
     let size = |i: usize| tasks[i].rest;
@@ -123,7 +122,7 @@ pub fn resmerge(stack: &mut Stack, params: &Params) -> Made {
         let by = Mat::from_fn(short, short, |r, c| {
             f64::from(u8::from(r == c)) * rest + (head - rest) * v[(r, 0)] * v[(c, 0)]
         });
-        (stack.model(*i), by)
+        (stack.model(*i), Some(by))
     });
     Ok((Mix::sum(parts.collect()), found))
 }

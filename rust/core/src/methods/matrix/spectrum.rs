@@ -1,20 +1,9 @@
 //! Methods that cut the spectrum of every task by itself.
 
-use faer::{Mat, MatRef};
-
-use super::Made;
 use super::stack::{Mix, Of, Stack};
-use crate::kernels::linalg::{Eigen, product};
+use super::tsvm::Leading;
+use super::{Made, SLACK};
 use crate::methods::Params;
-
-/// What exact arithmetic would decide.
-const SLACK: f64 = 1e-9;
-
-/// `V_k V_kᵀ` times a factor.
-fn onto(vectors: MatRef<f64>, k: usize, factor: f64) -> Mat<f64> {
-    let kept = vectors.subcols(0, k);
-    product(kept, kept.transpose()) * factor
-}
 
 /// The fewest singular values whose sum is that share of the sum of all.
 fn kept_rank(singular: &[f64], share: f64) -> usize {
@@ -37,20 +26,21 @@ pub fn star(stack: &mut Stack, params: &Params) -> Made {
     let (mut parts, mut found) = (Vec::new(), Vec::new());
     for i in 0..models {
         let of = stack.model(i);
-        let eigen = Eigen::of(stack.gram(of.clone())?.as_ref())?;
+        let eigen = stack.eigen(of.clone())?;
         let singular = eigen.singular();
         let all: f64 = singular.iter().sum();
         if all == 0.0 {
             continue;
         }
         let k = kept_rank(&singular, eta / 100.0);
-        let scale = if k == singular.len() { 1.0 } else { all / singular[..k].iter().sum::<f64>() };
+        let scale = all / singular[..k].iter().sum::<f64>();
         found.push((format!("rank_{}", i + 1), k as f64));
         found.push((format!("scale_{}", i + 1), scale));
-        let whole = k == singular.len();
-        let by =
-            if whole { Mat::<f64>::identity(k, k) * factor } else { onto(eigen.vectors.as_ref(), k, scale * factor) };
-        parts.push((of, by));
+        if k == singular.len() {
+            parts.push((of.iter().map(|c| c * factor).collect(), None));
+        } else {
+            parts.push((of, Some(Leading::of(&eigen, k, 0.0).onto(scale * factor))));
+        }
     }
     Ok((if parts.is_empty() { Mix::nothing() } else { Mix::sum(parts) }, found))
 }
@@ -59,17 +49,16 @@ pub fn star(stack: &mut Stack, params: &Params) -> Made {
 pub fn cart(stack: &mut Stack, params: &Params) -> Made {
     let (models, short, ratio) = (stack.models(), stack.short(), params.number("rank_ratio"));
     let mean: Of = stack.sum(1.0 / models as f64);
-    let mut parts = vec![(mean.clone(), Mat::identity(short, short))];
+    let mut parts = vec![(mean.clone(), None)];
     let mut found = Vec::new();
     let k = ((ratio * short as f64) as usize).clamp(1, short);
     for i in (0..models).filter(|_| ratio > 0.0 && k < short) {
         let of: Of = stack.model(i).iter().zip(&mean).map(|(own, mean)| own - mean).collect();
-        let eigen = Eigen::of(stack.gram(of.clone())?.as_ref())?;
-        let squares = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
-        let singular = eigen.singular();
-        if singular[0] > 0.0 {
-            found.push((format!("energy_{}", i + 1), squares(&singular[..k]) / squares(&singular)));
-            parts.push((of, onto(eigen.vectors.as_ref(), k, params.number("scale"))));
+        let eigen = stack.eigen(of.clone())?;
+        let own = Leading::of(&eigen, k, 0.0);
+        if !own.values.is_empty() {
+            found.push((format!("energy_{}", i + 1), own.energy));
+            parts.push((of, Some(own.onto(params.number("scale")))));
         }
     }
     Ok((Mix::sum(parts), found))

@@ -10,7 +10,7 @@ use std::ops::Range;
 use faer::{Mat, MatRef};
 
 use crate::kernels::arith::moved;
-use crate::kernels::linalg::{NOT_FINITE, add_gram, add_product, mirror, product};
+use crate::kernels::linalg::{Eigen, NOT_FINITE, add_gram, add_product, mirror, product};
 use crate::methods::{Halt, Operands, Results};
 
 /// Rows of a block, beside which a Gram matrix must not be what takes the time.
@@ -28,20 +28,29 @@ type EachColumns<'f> = &'f mut dyn FnMut(&mut [Vec<f32>], usize, &[MatRef<f64>])
 /// Takes blocks of rows: of each combination, and of the base.
 type EachRows<'f> = &'f mut dyn FnMut(&[MatRef<f64>], &[f32]) -> Result<(), Halt>;
 
+/// A combination of the changes, and how its columns are mixed, `short x k`; `None` if they are not.
+pub type Part = (Of, Option<Mat<f64>>);
+
 /// A sum of combinations of the changes, the columns of each mixed.
 pub struct Term {
-    /// Which combination, and how its columns are mixed, `short x k`.
-    pub parts: Vec<(Of, Mat<f64>)>,
+    /// The combinations.
+    pub parts: Vec<Part>,
 }
 
 impl Term {
     /// One combination, its columns mixed.
     pub fn one(of: Of, by: Mat<f64>) -> Self {
-        Self { parts: vec![(of, by)] }
+        Self { parts: vec![(of, Some(by))] }
     }
 
-    fn width(&self) -> usize {
-        self.parts.first().map_or(0, |(_, by)| by.ncols())
+    /// One combination as it is.
+    pub fn plain(of: Of) -> Self {
+        Self { parts: vec![(of, None)] }
+    }
+
+    /// Columns that it gives, of changes with `short` columns.
+    fn width(&self, short: usize) -> usize {
+        self.parts.first().map_or(0, |(_, by)| by.as_ref().map_or(short, Mat::ncols))
     }
 }
 
@@ -70,7 +79,7 @@ impl Mix {
     }
 
     /// A sum of combinations, their columns mixed.
-    pub fn sum(parts: Vec<(Of, Mat<f64>)>) -> Self {
+    pub fn sum(parts: Vec<Part>) -> Self {
         Self::Of { terms: vec![Term { parts }], again: None }
     }
 }
@@ -87,10 +96,8 @@ pub struct Stack<'a> {
     weights: &'a [f64],
     /// The changes of a matrix that is wider than tall, each without its weight.
     kept: Vec<Vec<f32>>,
-    /// Whether this is a tensor of one dimension, or one that is none of a layer's, as one column.
+    /// Whether this is no matrix, but all elements of a tensor in one row or column.
     vector: bool,
-    /// A random key for each model.
-    keys: Vec<u64>,
 }
 
 /// Rows of a block whose rows have so many elements.
@@ -110,15 +117,7 @@ impl<'a> Stack<'a> {
         weights: &'a [f64],
         vector: bool,
     ) -> Result<Self, Halt> {
-        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new(), vector, keys: Vec::new() };
-        // A look at the first row.
-        let first = stack.start..stack.start + columns as u64;
-        let mut keys = Vec::new();
-        stack.read.each(first, &mut |tile| {
-            keys = tile.keys.to_vec();
-            Ok(())
-        })?;
-        stack.keys = keys;
+        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new(), vector };
         if !stack.is_tall() {
             let mut kept = vec![Vec::with_capacity(rows * columns); weights.len()];
             stack.read.each(stack.elements(), &mut |tile| {
@@ -158,7 +157,7 @@ impl<'a> Stack<'a> {
         (self.rows * self.columns) as f64
     }
 
-    /// Whether it is no matrix, but all elements of a tensor in one column.
+    /// Whether it is no matrix, but all elements of a tensor in one row or column.
     pub fn is_vector(&self) -> bool {
         self.vector
     }
@@ -180,8 +179,8 @@ impl<'a> Stack<'a> {
     }
 
     /// A random key for each model.
-    pub fn keys(&self) -> &[u64] {
-        &self.keys
+    pub fn keys(&self) -> Vec<u64> {
+        self.read.keys()
     }
 
     /// The sum of all changes, times a factor.
@@ -277,9 +276,15 @@ impl<'a> Stack<'a> {
         Ok(out)
     }
 
+    /// The eigenvectors of that: its right singular vectors.
+    pub fn eigen(&mut self, of: Of) -> Result<Eigen, Halt> {
+        Ok(Eigen::of(self.gram(of)?.as_ref())?)
+    }
+
     /// `Aᵀ B` of a term and a combination.
     pub fn cross(&mut self, a: &Term, of: Of) -> Result<Mat<f64>, Halt> {
-        let (mut needed, mut out) = (Needed::of(std::slice::from_ref(a)), Mat::zeros(a.width(), self.short()));
+        let (mut needed, mut out) =
+            (Needed::of(std::slice::from_ref(a)), Mat::zeros(a.width(self.short()), self.short()));
         let last = needed.index(&of);
         self.each(&needed.of.clone(), &mut |blocks| {
             add_product(out.as_mut(), needed.made(blocks).transpose(), blocks[last]);
@@ -291,7 +296,8 @@ impl<'a> Stack<'a> {
     /// The Gram matrix of terms side by side.
     pub fn joint(&mut self, terms: &[Term]) -> Result<Mat<f64>, Halt> {
         let needed = Needed::of(terms);
-        let mut out = Mat::zeros(needed.width(), needed.width());
+        let width = needed.width(self.short());
+        let mut out = Mat::zeros(width, width);
         self.each(&needed.of, &mut |blocks| {
             add_gram(&mut out, needed.made(blocks).as_ref());
             Ok(())
@@ -409,20 +415,25 @@ impl<'t> Needed<'t> {
         })
     }
 
-    fn width(&self) -> usize {
-        self.terms.iter().map(Term::width).sum()
+    fn width(&self, short: usize) -> usize {
+        self.terms.iter().map(|t| t.width(short)).sum()
     }
 
     /// What the terms make of a block of each combination, side by side.
     fn made(&self, blocks: &[MatRef<f64>]) -> Mat<f64> {
-        let mut out = Mat::zeros(blocks[0].nrows(), self.width());
+        let short = blocks[0].ncols();
+        let mut out = Mat::zeros(blocks[0].nrows(), self.width(short));
         let mut at = 0;
         for term in self.terms {
             for (of, by) in &term.parts {
                 let block = self.of.iter().position(|o| o == of).map_or(blocks[0], |i| blocks[i]);
-                add_product(out.as_mut().subcols_mut(at, by.ncols()), block, by.as_ref());
+                let mut own = out.as_mut().subcols_mut(at, term.width(short));
+                match by {
+                    Some(by) => add_product(own, block, by.as_ref()),
+                    None => own += block,
+                }
             }
-            at += term.width();
+            at += term.width(short);
         }
         out
     }

@@ -8,7 +8,7 @@ use super::stack::{Mix, Of, Stack, Term};
 use super::tsvm::Leading;
 use super::{CUT, Found, block_rows, eigen_bytes, matrices};
 use crate::kernels::arith::moved;
-use crate::kernels::linalg::{Eigen, product};
+use crate::kernels::linalg::{Eigen, product, trace};
 use crate::methods::{Cost, Halt, Kernel, Method, Operands, Params, Results, Scope, Span, Tile};
 
 /// A method whose result is calibrated.
@@ -56,13 +56,12 @@ impl Kernel for Calibrated {
             return Err(Halt::Failed("is no matrix".into()));
         };
         let of = count * rows * columns;
-        let (mut changes, mut keys) = (vec![Vec::with_capacity(of as usize); self.params.inputs], Vec::new());
+        let (mut changes, keys) = (vec![Vec::with_capacity(of as usize); self.params.inputs], read.keys());
         read.each(0..of, &mut |tile| {
             let base = tile.base.unwrap_or_default();
             for (own, x) in changes.iter_mut().zip(tile.inputs) {
                 own.extend(x.iter().zip(base).map(|(x, b)| x - b));
             }
-            keys = tile.keys.to_vec();
             Ok(())
         })?;
         let kernel = self.method.bind(&self.params, &self.shape)?;
@@ -100,22 +99,19 @@ fn calibrate(held: &mut Held, dimensions: (usize, usize), alpha: f64, out: &mut 
     let mut stack = Stack::new(held, 0, dimensions, &weights, false)?;
     let merged: Of = stack.model(tasks);
     let (mut norms, mut crosses) = (Vec::new(), Vec::new());
-    let whole = Mat::<f64>::identity(stack.short(), stack.short());
     let mut grams = Vec::new();
     for i in 0..tasks {
         let gram = stack.gram(stack.model(i))?;
-        let square: f64 = (0..gram.nrows()).map(|j| gram[(j, j)]).sum();
-        norms.push(square.sqrt());
-        crosses.push(stack.cross(&Term::one(merged.clone(), whole.clone()), stack.model(i))?);
+        norms.push(trace(&gram).sqrt());
+        crosses.push(stack.cross(&Term::plain(merged.clone()), stack.model(i))?);
         // Only of a matrix taken transposed the responses are along the longer side.
         grams.push(if stack.is_tall() { None } else { Some(gram) });
     }
-    let eigen = Eigen::of(stack.gram(merged.clone())?.as_ref())?;
-    let own = Leading::of(&eigen, stack.short(), eigen.singular()[0] * CUT);
+    let eigen = stack.eigen(merged.clone())?;
+    let own = Leading::of(&eigen, stack.short(), eigen.largest() * CUT);
     drop(eigen);
     if own.values.is_empty() || norms.iter().all(|n| *n == 0.0) {
-        let by = vec![(merged, whole)];
-        stack.write(&Mix::sum(by), 1.0, out)?;
+        stack.write(&Mix::sum(vec![(merged, None)]), 1.0, out)?;
         return Ok(Vec::new());
     }
     let total: Of = (0..=tasks).map(|i| f64::from(u8::from(i < tasks))).collect();
@@ -155,7 +151,7 @@ fn calibrate(held: &mut Held, dimensions: (usize, usize), alpha: f64, out: &mut 
     } else {
         product(scaled(mixed(&own, &turned, |_| 1.0)).as_ref(), mixed(&own, &turned, |_| 1.0).transpose())
     };
-    stack.write(&Mix::sum(vec![(merged, by)]), 1.0, out)?;
+    stack.write(&Mix::sum(vec![(merged, Some(by))]), 1.0, out)?;
     let (least, most) = factors.iter().fold((f64::INFINITY, 0.0f64), |(a, b), f| (a.min(*f), b.max(*f)));
     Ok(vec![("svc_least".to_owned(), least), ("svc_most".to_owned(), most), ("svc_rank".to_owned(), k as f64)])
 }

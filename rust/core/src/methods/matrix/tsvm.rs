@@ -3,7 +3,7 @@
 use faer::Mat;
 
 use super::stack::{Mix, Of, Stack, Term};
-use super::{CUT, Found, Made};
+use super::{CUT, Found, Made, SLACK};
 use crate::kernels::linalg::{Eigen, product};
 use crate::methods::{Halt, Params};
 
@@ -25,6 +25,11 @@ impl Leading {
         let squares = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>();
         let energy = squares(&singular[..there]) / squares(&singular);
         Self { right: eigen.vectors.subcols(0, there).to_owned(), values: singular[..there].to_vec(), energy }
+    }
+
+    /// What takes the columns of the change to their part in these directions, times a factor.
+    pub fn onto(&self, factor: f64) -> Mat<f64> {
+        product(self.right.as_ref(), self.right.transpose()) * factor
     }
 
     /// How the columns of the change are mixed to its left vectors.
@@ -68,7 +73,7 @@ impl Frame {
         let right_gram = product(right.transpose(), right.as_ref());
         let root = |gram: &Mat<f64>| -> Result<Mat<f64>, Halt> {
             let eigen = Eigen::of(gram.as_ref())?;
-            let least = eigen.singular().first().copied().unwrap_or(0.0) * cut;
+            let least = eigen.largest() * cut;
             Ok(eigen.function(|s| if s > 0.0 && s >= least { 1.0 / s } else { 0.0 }))
         };
         let (left, right_root) = (root(&left_gram)?, root(&right_gram)?);
@@ -106,9 +111,8 @@ pub fn share(stack: &Stack) -> usize {
 pub fn leading(stack: &mut Stack, ranks: &[usize], cut: f64) -> Result<Vec<Leading>, Halt> {
     let mut sets = Vec::new();
     for (i, k) in ranks.iter().enumerate() {
-        let eigen = Eigen::of(stack.gram(stack.model(i))?.as_ref())?;
-        let least = eigen.singular().first().copied().unwrap_or(0.0) * cut;
-        sets.push(Leading::of(&eigen, *k, least));
+        let eigen = stack.eigen(stack.model(i))?;
+        sets.push(Leading::of(&eigen, *k, eigen.largest() * cut));
     }
     Ok(sets)
 }
@@ -133,8 +137,7 @@ pub fn kept(sets: &[Leading]) -> Found {
 /// TSV-Merge of the first `short / T` triplets of every task.
 pub fn tsvm(stack: &mut Stack, params: &Params) -> Made {
     if stack.models() == 1 {
-        let whole = Mat::identity(stack.short(), stack.short());
-        return Ok((Mix::sum(vec![(stack.model(0), whole)]), Vec::new()));
+        return Ok((Mix::sum(vec![(stack.model(0), None)]), Vec::new()));
     }
     let cut = if params.switch("official") { 0.0 } else { CUT };
     let sets = leading(stack, &vec![share(stack); stack.models()], cut)?;
@@ -205,7 +208,7 @@ pub fn reweighted(stack: &mut Stack, params: &Params) -> Made {
     if dense == 0.0 {
         return Ok((Mix::nothing(), Vec::new()));
     }
-    let rank = |s: &Sizes| ((share(stack) as f64 * s.dense / dense + 1e-9) as usize).clamp(1, stack.short());
+    let rank = |s: &Sizes| ((share(stack) as f64 * s.dense / dense + SLACK) as usize).clamp(1, stack.short());
     let ranks: Vec<usize> = sizes.iter().map(rank).collect();
     let sets = leading(stack, &ranks, CUT)?;
     let (mix, mut found) = decorrelated(stack, &sets, &factors, CUT)?;

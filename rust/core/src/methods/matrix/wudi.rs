@@ -6,9 +6,9 @@
 
 use faer::Mat;
 
-use super::stack::{Mix, Of, Stack, Term};
-use super::{CUT, Found, Made};
-use crate::kernels::linalg::{Eigen, product};
+use super::stack::{Mix, Of, Part, Stack, Term};
+use super::{CUT, Found, Made, SLACK};
+use crate::kernels::linalg::{Eigen, product, trace};
 use crate::methods::Params;
 
 /// What becomes of a direction in which the inputs have the share `value` of all: how much of the start is taken away, and how
@@ -30,7 +30,7 @@ pub fn swudi(stack: &mut Stack, params: &Params) -> Made {
     let (time, floor, ratio) = (params.number("time"), params.number("floor"), params.number("rank_ratio"));
     // Of all columns as they are stored, of which a matrix taken transposed has as many as it is long.
     let columns = if stack.is_tall() { stack.short() } else { stack.long() };
-    let kept = ((ratio * columns as f64 - 1e-9).ceil() as usize).clamp(1, columns);
+    let kept = ((ratio * columns as f64 - SLACK).ceil() as usize).clamp(1, columns);
     let factor = if params.word("start") == "sum" { 1.0 } else { 1.0 / stack.models() as f64 };
     solve(stack, Some(factor), &|i, value| if i < kept { -(-value.max(floor) * time).exp_m1() } else { 0.0 }, 0.0)
 }
@@ -40,7 +40,7 @@ fn solve(stack: &mut Stack, start: Option<f64>, filter: Filter, cut: f64) -> Mad
     for i in 0..stack.models() {
         let of = stack.model(i);
         let gram = stack.gram(of.clone())?;
-        let square: f64 = (0..gram.nrows()).map(|j| gram[(j, j)]).sum();
+        let square = trace(&gram);
         if square > 0.0 {
             grams.push((of, gram, square));
         }
@@ -54,7 +54,7 @@ fn solve(stack: &mut Stack, start: Option<f64>, filter: Filter, cut: f64) -> Mad
 /// How many directions count, and what is found of them.
 fn told(eigen: &Eigen, cut: f64) -> (Vec<f64>, Found) {
     let singular = eigen.singular();
-    let least = singular[0] * cut;
+    let least = eigen.largest() * cut;
     let values: Vec<f64> = singular.iter().take_while(|s| **s > 0.0 && **s >= least).map(|s| s * s).collect();
     let condition = values[0] / values[values.len() - 1];
     let found = vec![("rank".to_owned(), values.len() as f64), ("condition".to_owned(), condition)];
@@ -76,23 +76,21 @@ fn tall(stack: &Stack, grams: Vec<(Of, Mat<f64>, f64)>, start: Option<f64>, filt
     // As the start has it floored, a value that is none does nothing: the tasks do nothing there either.
     let plain = vectors.subcols(0, values.len());
     let onto = product(scaled(vectors, values.len(), |i| f(i) / values[i]).as_ref(), plain.transpose());
-    let mut parts: Vec<(Of, Mat<f64>)> = grams
+    let mut parts: Vec<Part> = grams
         .iter()
-        .map(|(of, gram, square)| (of.clone(), product(gram.as_ref(), onto.as_ref()) * (1.0 / square)))
+        .map(|(of, gram, square)| (of.clone(), Some(product(gram.as_ref(), onto.as_ref()) * (1.0 / square))))
         .collect();
     if let Some(factor) = start {
         let gone = product(scaled(vectors, values.len(), f).as_ref(), plain.transpose());
-        parts.push((stack.sum(factor), Mat::<f64>::identity(n, n) - gone));
+        parts.push((stack.sum(factor), Some(Mat::<f64>::identity(n, n) - gone)));
     }
     Ok((Mix::sum(parts), found))
 }
 
 fn wide(stack: &mut Stack, grams: Vec<(Of, Mat<f64>, f64)>, start: Option<f64>, filter: Filter, cut: f64) -> Made {
     let short = stack.short();
-    let terms: Vec<Term> = grams
-        .iter()
-        .map(|(of, _, square)| Term::one(of.clone(), Mat::<f64>::identity(short, short) * (1.0 / square.sqrt())))
-        .collect();
+    let terms: Vec<Term> =
+        grams.iter().map(|(of, _, square)| Term::plain(of.iter().map(|c| c / square.sqrt()).collect())).collect();
     let joint = stack.joint(&terms)?;
     let eigen = Eigen::of(joint.as_ref())?;
     let (values, found) = told(&eigen, cut);
