@@ -1,7 +1,7 @@
 """A row plan: where every row of a model's new vocabulary is from, ``E' = P E``, and the tokenizer that goes with it.
 
-Planners, a module each, make one; `suture.surgery.rows` carries it out. A row that is one stored row is copied as bytes.
-A mixed row is summed in float64, in the order of its entries, and rounded once to the table's dtype.
+Planners, a module each, make one; `suture.surgery.rows` carries it out. A row that is one stored row is copied as
+bytes. A mixed row is summed in float64, in the order of its entries, and rounded once to the table's dtype.
 """
 
 from __future__ import annotations
@@ -67,19 +67,22 @@ class RowPlan:
     Attributes:
         verb: the verb of `suture vocab` that made it.
         options: what it was asked, as JSON.
-        models: folders of the models that rows are from; the first is the one that is rewritten, whose other tensors are
-            copied as they are.
+        models: folders of the models that rows are from; the first is the one that is rewritten, whose other tensors
+            are copied as they are.
         names: the text of each token of the output, by its number; None where a number has no token.
-        table: the rows of the embeddings, of every bias, and of heads if `head` is None. Rows behind `names` are padding.
+        table: the rows of the embeddings, of every bias, and of heads if `head` is None. Rows behind `names` are
+            padding.
         head: the rows of heads, where they are others.
         kind: int8 [rows]: the class of each row, its place in `CLASSES`.
         reasons: texts, and `why` int32 [rows] the place in them of each row's reason.
-        moved: the new number of each token of the first model that the output still has, by its old number. Numbers in
-            config.json and generation_config.json follow it.
-        roles: numbers in the output by role (``bos``, ``eos``, ``pad``, ...), for config keys whose token is gone or new.
+        moved: the new number of each token of the first model that the output still has, by its old number. Numbers
+            in config.json and generation_config.json follow it.
+        roles: numbers in the output by role (``bos``, ``eos``, ``pad``, ...), for config keys whose token is gone or
+            new.
         written: files of the output's tokenizer, with their bytes.
         copied: files of it that are copied, with their source.
-        undo: whether all rows of the first model's tables are in the output as bytes, so that the model can be had back.
+        undo: whether all rows of the first model's tables are in the output as bytes, so that the model can be had
+            back.
         told: what the user should know.
         figures: numbers for the report, as JSON: what the verb counts.
     """
