@@ -1,5 +1,6 @@
 //! `suture._core`: converts, releases the GIL, maps errors, polls signals. Everything else is in `suture-core`.
 
+mod alloc;
 mod built;
 mod checkpoint;
 mod delta;
@@ -22,6 +23,9 @@ use checkpoint::Checkpoint;
 use errors::to_py;
 use gil::long;
 use plan::Plan;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Allocator = alloc::Allocator;
 
 /// The spec of every method, as a JSON list.
 #[pyfunction]
