@@ -145,7 +145,8 @@ impl Checkpoint {
         }
         let segments = (0..parts.len()).map(|i| Segment::Rows(rows, i, 0)).collect();
         let tables = parts.iter().map(|t| Some((*t).clone())).collect();
-        let made = Rows { layout: Arc::new(Layout::new(segments)), tables, columns, mean: Mutex::new(None) };
+        let made =
+            Rows { layout: Arc::new(Layout::new(segments, Arc::default())), tables, columns, formed: Mutex::new(None) };
         let all = rows * parts.len() as u64;
         Ok(Tensor {
             name: name.to_owned(),

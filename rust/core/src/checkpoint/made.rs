@@ -49,8 +49,8 @@ impl Made {
             Self::Rows(rows) => {
                 let tables = rows.tables.iter().flatten();
                 let inner: u64 = tables.filter_map(|t| Some(t.made.as_ref()?.resident(&t.shape))).sum();
-                // The mean of all rows, and what it is formed of.
-                let mean = if rows.layout.moves() { 0 } else { 8 * (3 * rows.columns + (1 << 17)) };
+                // A row that is formed of many, and what it is formed of.
+                let mean = if rows.layout.moves() { 0 } else { 8 * (5 * rows.columns + (1 << 17)) };
                 inner + mean
             }
             Self::Exact(exact) => exact.resident(),
@@ -82,7 +82,7 @@ impl Made {
                 layout: Arc::clone(&rows.layout),
                 tables: rows.tables.iter().map(|t| t.as_ref().map(moved)).collect(),
                 columns: rows.columns,
-                mean: Default::default(),
+                formed: Default::default(),
             }),
             Self::Exact(exact) => {
                 Self::Exact(Exact { under: moved(&exact.under), blocks: moved(&exact.blocks), ..exact.clone() })

@@ -18,6 +18,11 @@ pub enum Segment {
         /// The models and their rows.
         mean: Vec<(usize, u64)>,
     },
+    /// One row, a mix of rows of the first model's table.
+    Mix {
+        /// Which, see [`Mixes`].
+        mix: usize,
+    },
     /// Rows of zeros.
     Zero {
         /// How many.
@@ -35,13 +40,12 @@ impl Segment {
     pub fn count(&self) -> u64 {
         match self {
             Self::Rows(count, ..) => *count,
-            Self::Mean { .. } => 1,
+            Self::Mean { .. } | Self::Mix { .. } => 1,
             Self::Zero { zero: count } | Self::Pad { pad: count } => *count,
         }
     }
 
-    /// The models it takes rows of, and for each the row behind the last.
-    pub fn reads(&self) -> impl Iterator<Item = (usize, u64)> {
+    fn reads(&self) -> impl Iterator<Item = (usize, u64)> {
         let (run, mean): (_, &[(usize, u64)]) = match self {
             Self::Rows(count, model, row) => (Some((*model, row.saturating_add(*count))), &[]),
             Self::Mean { mean } => (None, mean),
@@ -51,11 +55,64 @@ impl Segment {
     }
 }
 
+/// Weighted sums of rows of the first model's table. Each is a run of entries; several rows can be one mix.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Mixes {
+    /// Where the entries of each begin, and where those of the last end.
+    pub starts: Vec<usize>,
+    /// A row for each entry.
+    pub index: Vec<u64>,
+    /// What it is multiplied by.
+    pub weight: Vec<f64>,
+    /// Standard deviation of what is drawn and added, as a share of the root mean square of the mixed row, for each mix; none if
+    /// nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noise: Vec<f64>,
+    /// What is drawn by.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl Mixes {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.starts.len().saturating_sub(1)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether each is a run of entries that there are.
+    pub fn sound(&self) -> bool {
+        let runs = self.starts.first().is_none_or(|s| *s == 0) && self.starts.is_sorted();
+        let entries = self.starts.last().copied().unwrap_or(0);
+        let noise = self.noise.is_empty() || self.noise.len() == self.len();
+        let finite = self.weight.iter().chain(&self.noise).all(|w| w.is_finite());
+        runs && self.index.len() == entries && self.weight.len() == entries && noise && finite
+    }
+
+    /// The rows of a mix and their weights; none of one that there is not.
+    pub fn entries(&self, mix: usize) -> impl Iterator<Item = (u64, f64)> {
+        let own = self.starts.get(mix).copied().unwrap_or(0)..self.starts.get(mix + 1).copied().unwrap_or(0);
+        let (rows, weights) = (self.index.get(own.clone()), self.weight.get(own));
+        rows.unwrap_or_default().iter().copied().zip(weights.unwrap_or_default().iter().copied())
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> u64 {
+        8 * (self.starts.len() + 2 * self.index.len() + self.noise.len()) as u64
+    }
+}
+
 /// The rows of a table, in order.
 #[derive(Debug)]
 pub struct Layout {
     /// The runs.
     pub segments: Vec<Segment>,
+    /// What those that are mixes are.
+    pub mixes: Arc<Mixes>,
     /// The first row of each.
     pub starts: Vec<u64>,
     /// Rows in all.
@@ -66,7 +123,7 @@ pub struct Layout {
 
 impl Layout {
     /// Of these segments.
-    pub fn new(segments: Vec<Segment>) -> Self {
+    pub fn new(segments: Vec<Segment>, mixes: Arc<Mixes>) -> Self {
         let mut rows = 0u64;
         let mut starts = Vec::with_capacity(segments.len());
         for s in &segments {
@@ -74,7 +131,22 @@ impl Layout {
             rows = rows.saturating_add(s.count());
         }
         let pads = segments.iter().filter(|s| matches!(s, Segment::Pad { .. })).map(Segment::count).sum::<u64>();
-        Self { segments, starts, rows, real: rows.saturating_sub(pads) }
+        Self { segments, mixes, starts, rows, real: rows.saturating_sub(pads) }
+    }
+
+    /// The models it takes rows of, and the row behind the last of each run.
+    pub fn reads(&self) -> impl Iterator<Item = (usize, u64)> {
+        let mixed = self.segments.iter().filter_map(|s| match s {
+            Segment::Mix { mix } => self.mixes.entries(*mix).map(|(row, _)| (0, row.saturating_add(1))).max(),
+            _ => None,
+        });
+        self.segments.iter().flat_map(Segment::reads).chain(mixed)
+    }
+
+    /// Whether all mixes that it has are there.
+    pub fn sound(&self) -> bool {
+        let there = |s: &Segment| !matches!(s, Segment::Mix { mix } if *mix >= self.mixes.len());
+        self.segments.iter().all(there)
     }
 
     /// Whether all rows are stored ones, or zeros: then there is nothing to compute.
@@ -98,8 +170,17 @@ pub struct Rows {
     pub tables: Vec<Option<Tensor>>,
     /// Elements of a row.
     pub columns: u64,
-    /// The mean of all rows that are tokens, once it is known.
-    pub mean: Mutex<Option<Arc<Vec<f64>>>>,
+    /// The row that was formed last of many others: the mean of all rows that are tokens, or a mix.
+    pub formed: Mutex<Option<(Formed, Arc<Vec<f64>>)>>,
+}
+
+/// A row that is formed of many others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Formed {
+    /// The mean of all rows that are tokens.
+    Mean,
+    /// A mix.
+    Mix(usize),
 }
 
 impl Rows {

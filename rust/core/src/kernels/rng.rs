@@ -132,6 +132,20 @@ mod avx2 {
     }
 }
 
+/// So many draws of the standard normal distribution under `key`, two from two words (Box and Muller).
+pub fn normal(key: u64, count: usize) -> Vec<f64> {
+    let mut drawn = vec![0; count.next_multiple_of(2)];
+    words(key, 0, &mut drawn);
+    let share = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
+    let pair = |two: &[u32; 2]| {
+        let (length, angle) = ((-2.0 * share(two[0]).ln()).sqrt(), std::f64::consts::TAU * share(two[1]));
+        [length * angle.cos(), length * angle.sin()]
+    };
+    let mut made: Vec<f64> = drawn.as_chunks::<2>().0.iter().flat_map(pair).collect();
+    made.truncate(count);
+    made
+}
+
 /// The key of a tensor's mask: a hash of the seed, the model's label and the tensor's name.
 pub fn key(seed: u64, model: &str, tensor: &str) -> u64 {
     let text = format!("{seed}\0{model}\0{tensor}");

@@ -2,17 +2,21 @@
 
 use crate::checkpoint::delta::Delta;
 use crate::error::{Error, Result};
-use crate::plan::{Draft, Models, OutputConfig};
+use crate::plan::{Draft, Models, OutputConfig, Vocabulary};
 use crate::recipe::Copy;
 use crate::view::Place;
 
-/// Compiles a copy; `keep_shards` leaves every tensor in the shard it has in the model.
+/// Compiles a copy; `keep_shards` leaves every tensor in the shard it has in the model, and `vocabulary` says which rows its tables
+/// have.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if the model is not sound, or holds nothing.
-pub fn build(copy: &Copy, keep_shards: bool) -> Result<Draft> {
+/// [`Error::Checkpoint`] if the model is not sound, or holds nothing; [`Error::Tensor`] if a table has not the rows that are wanted.
+pub fn build(copy: &Copy, keep_shards: bool, vocabulary: Option<&Vocabulary>) -> Result<Draft> {
     let mut models = Models::default();
     let model = models.open(&copy.model)?;
+    if let Some(vocabulary) = vocabulary {
+        models.align(vocabulary)?;
+    }
     let names: Vec<String> = models.get(model).tensors.iter().map(|t| t.name.clone()).collect();
     if names.is_empty() {
         return Err(Error::checkpoint(&models.get(model).path, "holds no tensors"));

@@ -14,7 +14,8 @@ use crate::recipe::Recipe;
 /// Default shard size, in bytes, as Hugging Face has it.
 pub const DEFAULT_SHARD: u64 = 5_000_000_000;
 
-/// Compiles a recipe. `seed` feeds random methods, `vocabulary` is what the models of a merge are brought to. Without a `shard_size` (in bytes) a swap keeps the recipient's
+/// Compiles a recipe. `seed` feeds random methods, `vocabulary` is what the models of a merge are brought to,
+/// or whose rows a copy's tables have. Without a `shard_size` (in bytes) a swap keeps the recipient's
 /// shards, a copy the model's, and a merge has shards of [`DEFAULT_SHARD`].
 ///
 /// # Errors
@@ -28,7 +29,7 @@ pub fn compile(
     let draft = match Recipe::parse(recipe)? {
         Recipe::Merge(merge) => plan::merge::build(&merge, seed, vocabulary.as_deref())?,
         Recipe::Swap(swap) => swap::build(&swap, shard_size.is_none())?,
-        Recipe::Copy(copy) => copy::build(&copy, shard_size.is_none())?,
+        Recipe::Copy(copy) => copy::build(&copy, shard_size.is_none(), vocabulary.as_deref())?,
     };
     let mut plan = draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD))?;
     plan.vocabulary = vocabulary;

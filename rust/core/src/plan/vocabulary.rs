@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Models;
 use crate::checkpoint::made::Made;
-use crate::checkpoint::rows::{Layout, Rows, Segment};
+use crate::checkpoint::rows::{Layout, Mixes, Rows, Segment};
 use crate::checkpoint::{Checkpoint, Reference, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -20,17 +20,33 @@ use crate::model::tied;
 #[derive(Debug)]
 pub struct Vocabulary {
     models: Vec<Reference>,
-    layouts: Vec<Arc<Layout>>,
+    /// For each model; `None` of one that lends rows and is not changed.
+    layouts: Vec<Option<Own>>,
+    mixes: Arc<Mixes>,
+}
+
+/// What becomes of a model's tables.
+#[derive(Debug)]
+struct Own {
+    tables: Arc<Layout>,
+    /// Of heads, where they have other rows.
+    heads: Option<Arc<Layout>>,
 }
 
 #[derive(Deserialize)]
 struct Given {
     models: Vec<Value>,
-    segments: Vec<Vec<Segment>>,
+    segments: Vec<Option<Vec<Segment>>>,
+    #[serde(default)]
+    heads: Option<Vec<Segment>>,
+    #[serde(default)]
+    mixes: Mixes,
 }
 
 impl Vocabulary {
-    /// Reads a vocabulary: `{"models": [...], "segments": [[...], ...]}`, see [`Segment`].
+    /// Reads a vocabulary: `{"models": [...], "segments": [[...], null, ...]}`, see [`Segment`]; null for a model that lends rows and
+    /// is not changed. `heads` are the segments of the first model's heads, where they are others, and `mixes` what mixed rows
+    /// are, see [`Mixes`].
     ///
     /// # Errors
     /// [`Error::Recipe`] if it is none.
@@ -39,25 +55,42 @@ impl Vocabulary {
         let given: Given = serde_json::from_str(text).map_err(|e| wrong(&e.to_string()))?;
         let models: Vec<Reference> =
             given.models.iter().map(|m| crate::recipe::model("vocabulary", m)).collect::<Result<_>>()?;
-        let layouts: Vec<Arc<Layout>> = given.segments.into_iter().map(|s| Arc::new(Layout::new(s))).collect();
-        let rows = layouts.first().map_or(0, |l| l.rows);
-        let known = |l: &Layout| l.segments.iter().flat_map(Segment::reads).all(|(model, _)| model < models.len());
-        if layouts.len() != models.len() || layouts.iter().any(|l| l.rows != rows || !known(l)) {
+        if !given.mixes.sound() {
+            return Err(wrong("its mixes have rows without weights, or weights that are no numbers"));
+        }
+        let mixes = Arc::new(given.mixes);
+        let layout = |segments| Arc::new(Layout::new(segments, Arc::clone(&mixes)));
+        let mut heads = given.heads.map(layout);
+        let own = |s: Option<Vec<Segment>>| s.map(|s| Own { tables: layout(s), heads: heads.take() });
+        let layouts: Vec<Option<Own>> = given.segments.into_iter().map(own).collect();
+        let all = || layouts.iter().flatten().flat_map(|o| std::iter::once(&o.tables).chain(&o.heads));
+        let rows = all().next().map_or(0, |l| l.rows);
+        let known = |l: &Layout| l.sound() && l.reads().all(|(model, _)| model < models.len());
+        if layouts.len() != models.len() || all().any(|l| l.rows != rows || !known(l)) {
             return Err(wrong("its models have different numbers of rows, or rows of models that are not listed"));
         }
-        Ok(Self { models, layouts })
+        Ok(Self { models, layouts, mixes })
     }
 
     /// The vocabulary as [`Self::parse`] reads it.
     pub fn to_json(&self) -> Value {
-        let segments: Vec<&[Segment]> = self.layouts.iter().map(|l| l.segments.as_slice()).collect();
+        let segments: Vec<Option<&[Segment]>> =
+            self.layouts.iter().map(|o| o.as_ref().map(|o| o.tables.segments.as_slice())).collect();
         let models: Vec<Value> = self.models.iter().map(super::json::model_json).collect();
-        json!({"models": models, "segments": segments})
+        let mut told = json!({"models": models, "segments": segments});
+        if let Some(heads) = self.layouts.iter().flatten().find_map(|o| o.heads.as_ref()) {
+            told["heads"] = json!(heads.segments);
+        }
+        if !self.mixes.is_empty() {
+            told["mixes"] = json!(*self.mixes);
+        }
+        told
     }
 
     /// Bytes that it takes.
     pub fn bytes(&self) -> u64 {
-        self.layouts.iter().map(|l| l.bytes()).sum()
+        let own = |o: &Own| o.tables.bytes() + o.heads.as_ref().map_or(0, |l| l.bytes());
+        self.mixes.bytes() + self.layouts.iter().flatten().map(own).sum::<u64>()
     }
 }
 
@@ -69,8 +102,9 @@ impl Models {
     pub fn align(&mut self, vocabulary: &Vocabulary) -> Result<()> {
         let places: Vec<usize> = vocabulary.models.iter().map(|m| self.open(m)).collect::<Result<_>>()?;
         let before: Vec<Arc<Checkpoint>> = places.iter().map(|i| Arc::clone(&self.checkpoints[*i])).collect();
-        for (own, (place, layout)) in places.iter().zip(&vocabulary.layouts).enumerate() {
-            if let Some(aligned) = aligned(&before, own, layout)? {
+        for (own, (place, given)) in places.iter().zip(&vocabulary.layouts).enumerate() {
+            let Some(given) = given else { continue };
+            if let Some(aligned) = aligned(&before, own, given)? {
                 self.checkpoints[*place] = Arc::new(aligned);
             }
         }
@@ -78,8 +112,9 @@ impl Models {
     }
 }
 
-/// The model at `own` with the rows of `layout`; `None` if these are what it has.
-fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Result<Option<Checkpoint>> {
+/// The model at `own` with the rows that are given; `None` if these are what it has.
+fn aligned(models: &[Arc<Checkpoint>], own: usize, given: &Own) -> Result<Option<Checkpoint>> {
+    let Own { tables: layout, heads } = given;
     let model = &models[own];
     let Some(table) = model.tables().first().map(|i| &model.tensors[*i]) else {
         return Err(Error::checkpoint(
@@ -88,24 +123,27 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Resu
         ));
     };
     let rows = table.shape.first().copied().unwrap_or(0);
-    if matches!(layout.segments[..], [Segment::Rows(count, from, 0)] if count == rows && from == own) {
+    let same = |l: &Layout| matches!(l.segments[..], [Segment::Rows(count, from, 0)] if count == rows && from == own);
+    if same(layout) && heads.as_ref().is_none_or(|l| same(l)) {
         return Ok(None);
     }
     let mut out = Checkpoint::clone(model);
     let mut first_files: BTreeMap<usize, usize> = BTreeMap::from([(own, 0)]);
-    let text = serde_json::to_vec(&layout.segments).unwrap_or_default();
+    let told = (&layout.segments, heads.as_ref().map(|l| &l.segments), &*layout.mixes);
+    let text = serde_json::to_vec(&told).unwrap_or_default();
     let about = crate::digest::hex(crate::digest::of_bytes(&text));
     for file in &mut out.files {
         // What is read depends on the rows as it does on the header.
         file.header_digest.push_str(&about);
     }
     for t in &with_heads(models, own, layout, rows) {
+        let layout = heads.as_ref().filter(|_| tied::is_head(&t.name)).unwrap_or(layout);
         let Some(columns) = width(t, rows) else {
             let problem = format!("has shape {:?}, expected {rows} rows, as many as `{}` has", t.shape, table.name);
             return Err(Error::tensor(&model.path, &t.name, problem));
         };
         let mut tables: Vec<Option<Tensor>> = vec![None; models.len()];
-        for (from, end) in layout.segments.iter().flat_map(Segment::reads) {
+        for (from, end) in layout.reads() {
             if tables[from].is_none() {
                 let donor = donor(models, from, own, t, columns)?;
                 let first = *first_files.entry(from).or_insert_with(|| out.lend(&models[from]));
@@ -123,7 +161,7 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, layout: &Arc<Layout>) -> Resu
         let mut shape = t.shape.clone();
         let axis = usize::from(shape.len() == 2 && shape[0] == 1 && columns == 1);
         shape[axis] = layout.rows;
-        let rows = Rows { layout: Arc::clone(layout), tables, columns, mean: Mutex::new(None) };
+        let rows = Rows { layout: Arc::clone(layout), tables, columns, formed: Mutex::new(None) };
         let nbytes = layout.rows * columns * dtype.bits() / 8;
         out.put(Tensor { dtype, shape, nbytes, made: Some(Arc::new(Made::Rows(rows))), ..t.clone() });
     }
@@ -137,7 +175,7 @@ fn with_heads(models: &[Arc<Checkpoint>], own: usize, layout: &Layout, rows: u64
     let unnamed = unnamed(model, rows);
     let of_tokens = |t: &&Tensor| tied::has_row_per_token(&t.name) || unnamed.contains(t.name.as_str());
     let mut found: Vec<Tensor> = model.tensors.iter().filter(of_tokens).cloned().collect();
-    let mut donors: Vec<usize> = layout.segments.iter().flat_map(Segment::reads).map(|(from, _)| from).collect();
+    let mut donors: Vec<usize> = layout.reads().map(|(from, _)| from).collect();
     donors.sort_unstable();
     donors.dedup();
     for head in donors.iter().flat_map(|d| &models[*d].tensors).filter(|t| tied::is_head(&t.name)) {

@@ -1,6 +1,6 @@
-//! Rows of several tables, one after the other; some the mean of others, some zeros.
+//! Rows of several tables, one after the other; some the mean or a weighted sum of others, some zeros.
 //!
-//! What is read are the bytes of the rows as they are stored; means are formed in f64 and stand among them as such. Where what
+//! What is read are the bytes of the rows as they are stored; means and sums are formed in f64 and stand among them as such. Where what
 //! is asked for are rows of one table that lie together, they are read in place.
 
 use std::ops::Range;
@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 
 use super::{Decode, Slot, cut, stored};
 use crate::checkpoint::Tensor;
-use crate::checkpoint::rows::{Rows, Segment};
+use crate::checkpoint::rows::{Formed, Rows, Segment};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen};
+use crate::kernels::rng;
 use crate::source::{Buffer, Source};
 
 /// A table ready to be read.
@@ -95,7 +96,7 @@ impl<'a> Opened<'a> {
         match piece.segment {
             Segment::Rows(_, model, row) => self.table(*model).map_or(0, |t| t.raw_len(&self.there(piece, *row))),
             Segment::Zero { .. } => (n * self.dtype.bits() / 8) as usize,
-            Segment::Mean { .. } | Segment::Pad { .. } => (n * 8) as usize,
+            Segment::Mean { .. } | Segment::Mix { .. } | Segment::Pad { .. } => (n * 8) as usize,
         }
     }
 
@@ -114,9 +115,12 @@ impl<'a> Opened<'a> {
                 }
                 put(sum.iter().map(|s| s / mean.len() as f64), target);
             }
-            Segment::Pad { .. } => {
-                let mean = self.mean(slot)?;
-                put(piece.elements.clone().map(|e| mean[(e % columns) as usize]), target);
+            Segment::Mix { .. } | Segment::Pad { .. } => {
+                let row = match piece.segment {
+                    Segment::Mix { mix } => self.mixed(*mix, slot)?,
+                    _ => self.mean(slot)?,
+                };
+                put(piece.elements.clone().map(|e| row[(e % columns) as usize]), target);
             }
         }
         Ok(())
@@ -132,12 +136,51 @@ impl<'a> Opened<'a> {
         Ok(())
     }
 
-    /// The mean of all rows that are tokens; whoever asks first forms it, and the others wait.
-    fn mean(&self, slot: &mut Slot) -> Result<Arc<Vec<f64>>> {
-        let mut known = self.rows.mean.lock();
-        if let Some(mean) = known.as_ref() {
-            return Ok(Arc::clone(mean));
+    /// A row that is formed of many; whoever asks first forms it, and the others wait.
+    fn formed(&self, what: Formed, make: impl FnOnce() -> Result<Vec<f64>>) -> Result<Arc<Vec<f64>>> {
+        let mut known = self.rows.formed.lock();
+        if let Some((_, row)) = known.as_ref().filter(|(have, _)| *have == what) {
+            return Ok(Arc::clone(row));
         }
+        let row = Arc::new(make()?);
+        *known = Some((what, Arc::clone(&row)));
+        Ok(row)
+    }
+
+    /// A mix of rows.
+    fn mixed(&self, mix: usize, slot: &mut Slot) -> Result<Arc<Vec<f64>>> {
+        // A new token often is the mean of all; others are formed side by side.
+        if self.rows.layout.mixes.entries(mix).count() >= SHARED {
+            return self.formed(Formed::Mix(mix), || self.mix(mix, slot));
+        }
+        self.mix(mix, slot).map(Arc::new)
+    }
+
+    /// Forms a mix.
+    fn mix(&self, mix: usize, slot: &mut Slot) -> Result<Vec<f64>> {
+        let (mixes, columns, table) = (&self.rows.layout.mixes, self.rows.columns, self.table(0)?);
+        let (mut sum, mut values) = (vec![0f64; columns as usize], vec![0f64; columns as usize]);
+        for (row, weight) in mixes.entries(mix) {
+            let elements = row * columns..(row + 1) * columns;
+            let raw = table.read(&elements, slot)?;
+            table.decode_exactly(raw, &elements, &elements, &mut values)?;
+            sum.iter_mut().zip(&values).for_each(|(s, v)| *s += weight * v);
+        }
+        let noise = mixes.noise.get(mix).copied().unwrap_or(0.0);
+        if noise > 0.0 {
+            let size = (sum.iter().map(|v| v * v).sum::<f64>() / columns.max(1) as f64).sqrt();
+            let drawn = rng::normal(rng::key(mixes.seed, "mix", &mix.to_string()), sum.len());
+            sum.iter_mut().zip(drawn).for_each(|(s, z)| *s += noise * size * z);
+        }
+        Ok(sum)
+    }
+
+    /// The mean of all rows that are tokens.
+    fn mean(&self, slot: &mut Slot) -> Result<Arc<Vec<f64>>> {
+        self.formed(Formed::Mean, || self.mean_of_all(slot))
+    }
+
+    fn mean_of_all(&self, slot: &mut Slot) -> Result<Vec<f64>> {
         let (layout, columns) = (&self.rows.layout, self.rows.columns);
         let mut sum = vec![0f64; columns as usize];
         let mut values = Vec::new();
@@ -160,9 +203,7 @@ impl<'a> Opened<'a> {
                 }
             }
         }
-        let mean = Arc::new(sum.iter().map(|s| s / layout.real.max(1) as f64).collect());
-        *known = Some(Arc::clone(&mean));
-        Ok(mean)
+        Ok(sum.iter().map(|s| s / layout.real.max(1) as f64).collect())
     }
 
     /// The numbers of the elements `part` of a piece, of which `raw` are the bytes.
@@ -174,7 +215,7 @@ impl<'a> Opened<'a> {
                 self.table(*model)?.decode_exactly(raw, &of, &(of.start + inside.start..of.start + inside.end), out)?;
             }
             Segment::Zero { .. } => out.fill(0.0),
-            Segment::Mean { .. } | Segment::Pad { .. } => {
+            Segment::Mean { .. } | Segment::Mix { .. } | Segment::Pad { .. } => {
                 let bytes = &raw.as_chunks::<8>().0[inside.start as usize..inside.end as usize];
                 out.iter_mut().zip(bytes).for_each(|(o, b)| *o = f64::from_le_bytes(*b));
             }
@@ -212,6 +253,8 @@ impl<'a> Opened<'a> {
     }
 }
 
+/// Entries from which on a mix is kept for the next row, which may be the same.
+const SHARED: usize = 1 << 12;
 /// Elements of a table that are summed up at a time.
 const BLOCK: u64 = 1 << 16;
 
@@ -269,7 +312,7 @@ impl Decode for Opened<'_> {
                     self.table(*model)?.decode_by(how, own, &there, &asked, out)?;
                 }
                 Segment::Zero { .. } => out.fill(0.0),
-                Segment::Mean { .. } | Segment::Pad { .. } => {
+                Segment::Mean { .. } | Segment::Mix { .. } | Segment::Pad { .. } => {
                     how.widen(Element::F64, &own[inside.start as usize * 8..inside.end as usize * 8], out);
                 }
             }
@@ -306,6 +349,9 @@ impl Decode for Opened<'_> {
         let from = self.pieces(&(element..element + 1)).find_map(|p| match p.segment {
             Segment::Rows(_, model, first) => Some((*model, self.there(&p, *first).start)),
             Segment::Mean { mean } => mean.first().map(|(model, first)| (*model, self.there(&p, *first).start)),
+            Segment::Mix { mix } => {
+                self.rows.layout.mixes.entries(*mix).next().map(|(first, _)| (0, self.there(&p, first).start))
+            }
             _ => None,
         });
         match from.map(|(model, at)| (self.table(model), at)) {
