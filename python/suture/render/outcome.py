@@ -30,7 +30,7 @@ def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool, option
             emit_json_text(report.text)
         else:
             # No output has the name of a file that stands beside them.
-            emit_json({**parts, **_main(report), **report.beside} if parts else report.data)
+            emit_json({**parts, **_main(report), **report.beside} if parts else {**report.data, **report.beside})
     elif report.dry:
         for line in _plans(report, verbose, options):
             say(line, hang=_hang(line))

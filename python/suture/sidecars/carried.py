@@ -23,7 +23,7 @@ _TRAINING = ("runs", "logs", "wandb", "checkpoint-", "global_step")
 _NOT_OURS = {
     "suture.json", "config.json", "README.md", "adapter_config.json", "trainer_state.json", "all_results.json",
     "train_results.json", "eval_results.json", "predict_results.json", "zero_to_fp32.py", "latest", "outputs.json",
-    "mergekit_config.yml", "mergekit_moe_config.yml",
+    "mergekit_config.yml", "mergekit_moe_config.yml", "suture-vocabulary.json",
 }  # fmt: skip
 #: What says how the weights are quantised.
 _QUANTISED = {"quantize_config.json", "quant_config.json", "quantization_config.json"}

@@ -111,6 +111,7 @@ def prepare(
     warnings: Sequence[str] = (),
     tokenizer: str | PathLike[str] | None = None,
     template: str | None = None,
+    vocabulary: Alignment | None = None,
 ) -> Job:
     """Compile a recipe.
 
@@ -122,6 +123,7 @@ def prepare(
         warnings: what the user should know besides what the plan says.
         tokenizer: the model whose tokenizer goes with the output, if not the one that lends its config.
         template: the chat template asked for, where the recipe does not say.
+        vocabulary: the rows of the output's tables, if not what the recipe asks for.
 
     Raises:
         UsageError: if the recipe is wrong, with its line in the config, or a setting, without one.
@@ -132,7 +134,7 @@ def prepare(
     device.check(settings)
     try:
         check_values(recipe.get("swap", recipe.get("copy", recipe)))
-        found = alignment(recipe, settings)
+        found = vocabulary or alignment(recipe, settings)
         rows = None if found is None else found.text
         plan = _core.Plan(as_json(recipe), settings.shard_bytes, settings.seed, warnings, rows)
     except UsageError as e:

@@ -15,7 +15,8 @@ from suture.reference import called
 from suture.vocab.choices import Choices, chosen
 from suture.vocab.entries import Added
 from suture.vocab.lead import Lead, lead_of
-from suture.vocab.segments import MEAN, PAD, ZERO, Segment, segments_of
+from suture.vocab.rowplan import PAD, ZERO
+from suture.vocab.segments import MEAN, Segment, segments_of
 from suture.vocab.tokens import Vocabulary
 from suture.vocab.told import notes_of, told_of
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from suture.errors import UsageError
 from suture.recipe.vocabulary import Row, Tokenizer
 from suture.vocab.lead import Lead, place_of
-from suture.vocab.segments import MEAN, PAD, ZERO
+from suture.vocab.rowplan import PAD, ZERO
+from suture.vocab.segments import MEAN
 from suture.vocab.tokens import Vocabulary
 
 

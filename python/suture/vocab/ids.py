@@ -7,14 +7,14 @@ What changes in a file is a mapping like the file, of the keys that change alone
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from suture.sidecars.files import INNER, read_config
 from suture.vocab.align import Aligned
-from suture.vocab.tokens import Vocabulary, read
+from suture.vocab.tokens import read
 
 FILES = ("config.json", "generation_config.json")
 _KEY = re.compile(r"(\w+_)?token_(id|ids|index)|(begin_)?suppress_tokens|bad_words_ids|forced_decoder_ids")
@@ -32,15 +32,43 @@ def changes(aligned: Aligned, config: Path) -> tuple[dict[str, dict[str, Any]], 
     """
     places = {name: at for at, name in enumerate(aligned.names) if name is not None}
     own = aligned.vocabularies.get(config) or read(config)
-    moves = _Moves(config, own, aligned.vocabularies[aligned.lead], places)
+    lead = aligned.vocabularies[aligned.lead]
+    moved = {number: places[text] for number, text in own.names.items() if text in places}
+    roles = {role: lead.ids[text] for role, text in lead.roles.items()}
+    return moved_in(config, moved, aligned.rows, roles, lead=aligned.lead, known=lead.names)
+
+
+def moved_in(
+    config: Path,
+    moved: Mapping[int, int],
+    rows: int,
+    roles: Mapping[str, int],
+    *,
+    lead: Path | None = None,
+    known: Container[int] = (),
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What changes in the files of numbers of the model `config`, by the file, and what to tell.
+
+    Args:
+        config: the model.
+        moved: the new number of each of its tokens that the output has.
+        rows: how many rows the output has.
+        roles: the numbers of tokens by their roles, for keys whose token the output does not have.
+        lead: the model whose tokenizer the output has, if another; what it has under such a key goes first.
+        known: the numbers of its tokens.
+
+    Raises:
+        SutureError: if a file is no JSON object.
+    """
+    moves = _Moves(config, moved, roles, lead or config, known)
     found = {}
     for name in FILES:
         data = read_config(config, name)
         if data is None:
             continue
-        made = moves.of(data, read_config(aligned.lead, name) or {})
+        made = moves.of(data, (lead and read_config(lead, name)) or {})
         if name == FILES[0]:
-            made = with_changes(made, sizes(data, aligned.rows))
+            made = with_changes(made, sizes(data, rows))
         if made:
             found[name] = made
     return found, moves.told
@@ -66,9 +94,10 @@ class _Moves:
     """From the numbers of one vocabulary to those of the output."""
 
     config: Path
-    own: Vocabulary
-    lead: Vocabulary
-    places: Mapping[str, int]
+    moved_to: Mapping[int, int]
+    roles: Mapping[str, int]
+    lead: Path
+    known: Container[int]
     told: list[str] = field(default_factory=list)
 
     def of(self, data: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +123,7 @@ class _Moves:
             return at
         new = theirs if self._known(theirs) else self._role(key)
         if new != value:
-            what = "left out" if new is None else f"that of {self.lead.folder}, {new}, is taken"
+            what = "left out" if new is None else f"that of {self.lead}, {new}, is taken"
             self.told.append(f"{self.config}: {key} {value} is a token that the output does not have; {what}")
         return new
 
@@ -119,11 +148,11 @@ class _Moves:
         """The output's number for one of the config's; None if there is none. What is no token's number stays."""
         if type(number) is not int or number < 0:
             return number
-        return self.places.get(self.own.names.get(number, ""))
+        return self.moved_to.get(number)
 
     def _known(self, number: Any) -> bool:
-        return type(number) is int and number in self.lead.names
+        return type(number) is int and number in self.known
 
     def _role(self, key: str) -> int | None:
         match = _ROLE.fullmatch(key)
-        return None if match is None else self.lead.ids.get(self.lead.roles.get(match[1], ""))
+        return None if match is None else self.roles.get(match[1])

@@ -70,9 +70,8 @@ class RowPlan:
         models: folders of the models that rows are from; the first is the one that is rewritten, whose other tensors
             are copied as they are.
         names: the text of each token of the output, by its number; None where a number has no token.
-        table: the rows of the embeddings, of every bias, and of heads if `head` is None. Rows behind `names` are
-            padding.
-        head: the rows of heads, where they are others.
+        table: the rows of the embeddings, and of heads and biases if `head` is None. Rows behind `names` are padding.
+        head: the rows of heads and their biases, where they are others.
         kind: int8 [rows]: the class of each row, its place in `CLASSES`.
         reasons: texts, and `why` int32 [rows] the place in them of each row's reason.
         moved: the new number of each token of the first model that the output still has, by its old number. Numbers
@@ -113,3 +112,39 @@ class RowPlan:
         """How many rows are of each class; they add up to the rows."""
         found = np.bincount(self.kind, minlength=len(CLASSES))
         return {name: int(n) for name, n in zip(CLASSES, found, strict=True) if n}
+
+    def problem(self) -> str | None:
+        """What does not fit together in it; None if all does."""
+        rows, names = self.rows, len(self.names)
+        if len(self.kind) != rows or len(self.why) != rows or names > rows:
+            return f"{rows:,} rows have {len(self.kind):,} classes, {len(self.why):,} reasons and {names:,} tokens"
+        if rows and not (0 <= self.why.min() and self.why.max() < len(self.reasons)):
+            return "a row has a reason that there is not"
+        for where in (self.table, self.head):
+            if where is not None and (problem := _problem(where, rows, len(self.models))) is not None:
+                return problem
+        if any(not 0 <= new < names for new in self.moved.values()):
+            return "a token moves to a number that there is not"
+        return None
+
+
+def _problem(rows: Rows, count: int, models: int) -> str | None:
+    """What does not fit together in the rows of a table."""
+    mixes = len(rows.starts) - 1
+    if len(rows.source) != count or len(rows.row) != count:
+        return f"tables have {len(rows.source):,} and {count:,} rows"
+    if mixes < 0 or rows.starts[0] != 0 or (np.diff(rows.starts) < 0).any() or rows.starts[-1] != len(rows.index):
+        return "its mixes do not lie one after the other"
+    if len(rows.weight) != len(rows.index) or len(rows.noise) not in (0, mixes):
+        return "its mixes have rows without weights"
+    if not np.isfinite(rows.weight).all() or not np.isfinite(rows.noise).all():
+        return "its mixes have weights that are no numbers"
+    if len(rows.index) and rows.index.min() < 0:
+        return "its mixes have rows below 0"
+    mixed = rows.row[rows.source == MIX]
+    stored = rows.source >= 0
+    if len(mixed) and not (0 <= mixed.min() and mixed.max() < mixes):
+        return "a row is a mix that there is not"
+    if (rows.source < PAD).any() or (rows.source >= models).any() or (rows.row[stored] < 0).any():
+        return "a row is from a model that there is not"
+    return None

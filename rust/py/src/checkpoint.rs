@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyIndexError, PyKeyError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde_json::json;
@@ -11,7 +11,7 @@ use suture_core::checkpoint as core;
 use suture_core::delta;
 use suture_core::delta::summary::summarise;
 use suture_core::source::IoMode;
-use suture_core::view::read_whole;
+use suture_core::view::read;
 
 use crate::errors::to_py;
 use crate::gil::long;
@@ -117,11 +117,24 @@ impl Checkpoint {
         Some((self.0.anatomy().stacks[stack].prefix.clone(), layer))
     }
 
-    fn read<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
+    /// The bytes of a tensor, or of its elements from `start` to `stop`.
+    #[pyo3(signature = (name, start=None, stop=None))]
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        start: Option<u64>,
+        stop: Option<u64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         let index = self.0.find(name).ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
         let t = &self.0.tensors[index];
+        let part = start.unwrap_or(0)..stop.unwrap_or(t.elements());
+        if part.start > part.end || part.end > t.elements() || part.start * t.dtype.bits() % 8 != 0 {
+            return Err(PyIndexError::new_err(format!("`{name}` has {} elements", t.elements())));
+        }
         let sources = self.0.sources(IoMode::Pread);
-        PyBytes::new_with(py, t.nbytes as usize, |target| read_whole(t, &sources, target).map_err(|e| to_py(py, &e)))
+        let bytes = ((part.end - part.start) * t.dtype.bits()).div_ceil(8);
+        PyBytes::new_with(py, bytes as usize, |target| read(t, &sources, part, target).map_err(|e| to_py(py, &e)))
     }
 
     #[pyo3(signature = (io, threads, progress=None))]

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernels::packed::{Packer, Unpacker, change, width};
 use crate::sizes::PACKED;
 use crate::source::{FileSource, IoMode, Source};
-use crate::view::{Slot, read_whole, stored};
+use crate::view::{Slot, read, stored};
 
 /// A delta, its files and its weight.
 struct Of {
@@ -29,7 +29,7 @@ impl Of {
     fn bytes(&self, entry: &Entry, part: Part) -> Result<(Vec<u8>, &Tensor)> {
         let tensor = self.delta.part(entry, part)?;
         let mut bytes = vec![0; tensor.nbytes as usize];
-        read_whole(tensor, &self.sources, &mut bytes)?;
+        read(tensor, &self.sources, 0..tensor.elements(), &mut bytes)?;
         Ok((bytes, tensor))
     }
 

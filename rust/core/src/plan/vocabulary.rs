@@ -137,7 +137,9 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, given: &Own) -> Result<Option
         file.header_digest.push_str(&about);
     }
     for t in &with_heads(models, own, layout, rows) {
-        let layout = heads.as_ref().filter(|_| tied::is_head(&t.name)).unwrap_or(layout);
+        // Biases are the heads'.
+        let of_head = tied::is_head(&t.name) || width(t, rows) == Some(1);
+        let layout = heads.as_ref().filter(|_| of_head).unwrap_or(layout);
         let Some(columns) = width(t, rows) else {
             let problem = format!("has shape {:?}, expected {rows} rows, as many as `{}` has", t.shape, table.name);
             return Err(Error::tensor(&model.path, &t.name, problem));

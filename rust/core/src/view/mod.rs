@@ -150,16 +150,16 @@ pub fn stored<'a>(tensor: &'a Tensor, files: &'a [Box<dyn Source>]) -> Box<dyn D
     }
 }
 
-/// Reads all of a tensor into `target`, in its own dtype; what is made is rounded once.
+/// Reads elements of a tensor into `target`, in its own dtype, a chunk at a time; what is made is rounded once.
 ///
 /// # Errors
 /// As [`Source::read`].
-pub fn read_whole(tensor: &Tensor, files: &[Box<dyn Source>], target: &mut [u8]) -> Result<()> {
-    let view = stored(tensor, files);
-    let (mut slot, all) = (Slot::default(), tensor.elements());
-    for start in (0..all).step_by(CHUNK as usize) {
-        let part = start..(start + CHUNK).min(all);
-        let own = (part.start * tensor.dtype.bits() / 8) as usize..(part.end * tensor.dtype.bits() / 8) as usize;
+pub fn read(tensor: &Tensor, files: &[Box<dyn Source>], elements: Range<u64>, target: &mut [u8]) -> Result<()> {
+    let (view, mut slot) = (stored(tensor, files), Slot::default());
+    let byte = |element: u64| ((element - elements.start) * tensor.dtype.bits()).div_ceil(8) as usize;
+    for start in elements.clone().step_by(CHUNK as usize) {
+        let part = start..(start + CHUNK).min(elements.end);
+        let own = byte(part.start)..byte(part.end);
         read_part(&*view, tensor, &part, &mut slot, &mut target[own])?;
     }
     Ok(())

@@ -1,0 +1,129 @@
+"""Carry out a row plan: a model with another vocabulary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from suture.checkpoint import opened
+from suture.errors import SutureError, UsageError
+from suture.recipe import as_json
+from suture.reference import model_of
+from suture.results.report import Report
+from suture.settings import Progress, Settings
+from suture.surgery.aligned import Alignment
+from suture.surgery.ledger import write_whole
+from suture.surgery.run import carry_out, copy_of, is_file, prepare
+from suture.vocab.audit import audited
+from suture.vocab.ids import moved_in
+from suture.vocab.kept import NAME, kept
+from suture.vocab.rowplan import Rows, RowPlan
+from suture.vocab.segments import runs_of
+from suture.vocab.tokens import read
+from suture.vocab.write import Files
+
+#: Entries of mixes that are carried out; more would take longer to hand over than to compute.
+MOST_ENTRIES = 2**25
+#: Stay as they are unless a plan has others.
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+
+
+def rewrite(
+    plan: RowPlan,
+    out: str | PathLike[str],
+    *,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    keep: str | PathLike[str] | None = None,
+) -> Report:
+    """Write the first model of a plan with the rows that the plan says, its tokenizer, and its numbers of tokens.
+
+    Every other tensor is copied as it is. Beside the output lies the plan (`suture-vocabulary.json`), with which
+    :func:`suture.surgery.vocab_plans.apply` does the same to a model of the same vocabulary, and `undo` the reverse.
+
+    Args:
+        plan: the plan.
+        out: the output folder.
+        settings: how to do the work; the seed is that of noise.
+        dry_run: return the plan instead of running it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+        keep: a file for the plan too.
+
+    Raises:
+        UsageError: if the output is to be one file, or the plan has more entries than are carried out.
+        SutureError: if a table has not the rows that the plan takes, or an input is not sound.
+        KeyboardInterrupt: on Ctrl-C; the same call then resumes.
+    """
+    settings = settings or Settings()
+    if is_file(out):
+        raise UsageError(f"a single file has no tokenizer; give a folder instead of `{fspath(out)}`")
+    if (problem := plan.problem()) is not None:
+        raise SutureError(f"{plan.models[0]}: the plan of its rows is not sound: {problem}", plan.models[0])
+    entries = len(plan.table.index) + (0 if plan.head is None else len(plan.head.index))
+    if entries > MOST_ENTRIES:
+        message = f"the plan mixes {entries:,} rows in all, and at most {MOST_ENTRIES:,} are carried out"
+        raise UsageError(f"{message}; let fewer rows stand for one (--top-k)")
+    if keep is not None and not Path(keep).absolute().parent.is_dir():
+        raise UsageError(f"{fspath(keep)}: its folder does not exist; make it first")
+    model = opened(model_of(plan.models[0]))
+    own = read(model.path)
+    shapes = [json.loads(model.info_json(name))["shape"] for name in model.tables()]
+    if not shapes or not shapes[0]:
+        raise SutureError(f"{model.path}: has no table of tokens, whose rows could be changed", model.path)
+    text = kept(plan, own, int(shapes[0][0]))
+    ids, told = moved_in(model.path, plan.moved, plan.rows, plan.roles)
+    given = {name for name, _ in plan.written} | {name for name, _ in plan.copied}
+    templates = [n for n in _TEMPLATES if (model.path / n).is_file() and not given & {*_TEMPLATES}]
+    copied = [*plan.copied, *((name, str(model.path / name)) for name in templates)]
+    files = Files(list(plan.written), copied)
+    counts = ", ".join(f"{n:,} {name}" for name, n in plan.counts().items())
+    notes = [("rows", f"{plan.rows:,}: {counts}"), *_figures(plan)]
+    found = Alignment(
+        text=_text(plan, settings.seed), files=files, ids=ids, told=[*plan.told, *told], notes=notes
+    )
+    recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype)
+    job = prepare(recipe, settings, vocabulary=found, beside=[(NAME, text)])
+    report = carry_out(job, out, dry_run, progress)
+    if keep is not None and not dry_run:
+        write_whole(Path(keep), text.decode())
+    told_of = {"verb": plan.verb, "rows": plan.rows, "counts": plan.counts(), "figures": dict(plan.figures)}
+    if not dry_run:
+        told_of["audit"] = audited(plan, Path(out))
+    return replace(report, beside={"vocabulary": told_of})
+
+
+def _figures(plan: RowPlan) -> list[tuple[str, str]]:
+    """Single numbers that a verb counted, for people."""
+    plain = {name: value for name, value in plan.figures.items() if isinstance(value, int | float)}
+    told = ", ".join(f"{name.replace('_', ' ')} {value:,.6g}" for name, value in plain.items())
+    return [("counted", told)] if told else []
+
+
+def _text(plan: RowPlan, seed: int) -> str:
+    """What the core does to the tables, as JSON."""
+    data: dict[str, Any] = {
+        "models": json.loads(as_json([model_of(m) for m in plan.models])),
+        "segments": [runs_of(plan.table), *(None for _ in plan.models[1:])],
+    }
+    mixes = [plan.table]
+    if plan.head is not None:
+        before = len(plan.table.starts) - 1
+        data["heads"] = [{"mix": s["mix"] + before} if "mix" in s else s for s in runs_of(plan.head)]
+        mixes.append(plan.head)
+    data["mixes"] = _mixes(mixes, seed)
+    return json.dumps(data, separators=(",", ":"))
+
+
+def _mixes(given: list[Rows], seed: int) -> dict[str, Any]:
+    starts, index, weight, noise = [0], [], [], []
+    for rows in given:
+        starts += (rows.starts[1:] + len(index)).tolist()
+        index += rows.index.tolist()
+        weight += rows.weight.tolist()
+        noise += rows.noise.tolist() if len(rows.noise) else [0.0] * (len(rows.starts) - 1)
+    found: dict[str, Any] = {"starts": starts, "index": index, "weight": weight}
+    return {**found, "noise": noise, "seed": seed} if any(noise) else found

@@ -1,0 +1,162 @@
+"""Row plans that were kept: carried out again on another model, and undone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from suture.checkpoint import opened
+from suture.errors import SutureError, UsageError
+from suture.reference import model_of
+from suture.results.report import Report
+from suture.settings import Progress, Settings
+from suture.sidecars.tokenizer import TOKENIZER_FILES
+from suture.surgery.rows import rewrite
+from suture.vocab.kept import NAME, Kept, digest_of, load
+from suture.vocab.rowplan import CLASSES, Rows, RowPlan
+from suture.vocab.tokens import read
+
+
+def apply(
+    plan: str | PathLike[str],
+    model: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Carry out a kept plan on another model of the same vocabulary: the chat model of a base, a fine-tune.
+
+    Args:
+        plan: the plan, of ``--plan`` or beside an output, or the folder of that output.
+        model: the model, whose tokens and number of rows must be those that the plan was made for.
+        out: the output folder.
+        settings: how to do the work.
+        dry_run: return the plan of the work instead of doing it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        SutureError: if the plan is not sound, or the model has other tokens or rows.
+        KeyboardInterrupt: on Ctrl-C; the same call then resumes.
+    """
+    found = _load(plan)
+    _fits(found, Path(model))
+    own = replace(found.plan, models=[Path(model), *found.plan.models[1:]])
+    return rewrite(own, out, settings=settings, dry_run=dry_run, progress=progress)
+
+
+def undo(
+    model: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    plan: str | PathLike[str] | None = None,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Give a model back the vocabulary that it had before a plan was carried out: the rows' bytes, the tokenizer, the numbers.
+
+    Args:
+        model: a model that a plan made, or a fine-tune of it with the same rows.
+        out: the output folder.
+        plan: the plan, if it does not lie in the model's folder.
+        settings: how to do the work.
+        dry_run: return the plan of the work instead of doing it.
+        progress: called with the bytes done and the bytes in all, a few times a second.
+
+    Raises:
+        UsageError: if the plan left rows out, or its table and head have rows from different places.
+        SutureError: if there is no plan, or the model has other rows than it made.
+        KeyboardInterrupt: on Ctrl-C; the same call then resumes.
+    """
+    found = _load(Path(model) if plan is None else plan)
+    rows = _inverse(found)
+    folder, have = _rows_of(Path(model))
+    if have != found.plan.rows:
+        message = f"has {have:,} rows of tokens, and the plan {found.path} made {found.plan.rows:,}"
+        raise SutureError(f"{folder}: {message}; it is of another model", folder)
+    written = [(name, content) for name, content in found.before if name in TOKENIZER_FILES]
+    moved = {new: old for old, new in sorted(found.plan.moved.items(), reverse=True)}
+    names = _names(found.plan)
+    kinds = np.full(found.rows, list(CLASSES).index("kept"), dtype=np.int8)
+    kinds[len(names) :] = list(CLASSES).index("padding")
+    back = RowPlan(
+        verb="undo",
+        options={"plan": found.plan.verb},
+        models=[Path(model)],
+        names=names,
+        table=rows,
+        kind=kinds,
+        reasons=["what it was before"],
+        why=np.zeros(found.rows, dtype=np.int32),
+        moved=moved,
+        written=written,
+        copied=[],
+    )
+    return rewrite(back, out, settings=settings, dry_run=dry_run, progress=progress)
+
+
+def _names(plan: RowPlan) -> list[str | None]:
+    """The tokens of the vocabulary that a plan was made for, all of which it kept, by their number."""
+    names: list[str | None] = [None] * (max(plan.moved, default=-1) + 1)
+    for old, new in plan.moved.items():
+        names[old] = plan.names[new]
+    return names
+
+
+def _load(plan: str | PathLike[str]) -> Kept:
+    path = Path(plan)
+    if path.is_dir():
+        if not (path / NAME).is_file():
+            message = f"has no {NAME}: no plan of `suture vocab` made it; give the plan (--plan FILE)"
+            raise SutureError(f"{path}: {message}", path)
+        path = path / NAME
+    return load(path)
+
+
+def _rows_of(model: Path) -> tuple[Path, int]:
+    found = opened(model_of(model))
+    shapes = [json.loads(found.info_json(name))["shape"] for name in found.tables()]
+    return found.path, int(shapes[0][0]) if shapes and shapes[0] else 0
+
+
+def _fits(found: Kept, model: Path) -> None:
+    """See to it that a model has the vocabulary that a plan was made for.
+
+    Raises:
+        SutureError: if it has not.
+    """
+    folder, rows = _rows_of(model)
+    if rows != found.rows:
+        raise SutureError(f"{folder}: has {rows:,} rows of tokens, expected {found.rows:,}, as {found.path} says", folder)
+    if digest_of(read(folder)) != found.digest:
+        message = f"its tokens are not those that {found.path} was made for"
+        raise SutureError(f"{folder}: {message}; plans are for models of one vocabulary", folder)
+
+
+def _inverse(found: Kept) -> Rows:
+    """Where each row of the model that there was lies in what a plan made.
+
+    Raises:
+        UsageError: if the plan cannot be undone.
+    """
+    plan, path = found.plan, found.path
+    if not plan.undo or not found.before:
+        raise UsageError(f"{path}: a plan of `vocab {plan.verb}` leaves rows out, or changes them; it cannot be undone")
+    places = []
+    for rows in (plan.table, plan.head or plan.table):
+        at = np.full(found.rows, -1, dtype=np.int64)
+        own = np.flatnonzero((rows.source == 0) & (rows.row < found.rows))
+        # The first place of a row that is there several times.
+        at[rows.row[own][::-1]] = own[::-1]
+        if (at < 0).any():
+            raise UsageError(f"{path}: {int((at < 0).sum()):,} rows of the model are not in what it made; it cannot be undone")
+        places.append(at)
+    if (places[0] != places[1]).any():
+        raise UsageError(f"{path}: its heads have rows from other places than its table; it cannot be undone")
+    return Rows.copies(places[0])
