@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from html import escape
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,25 +18,25 @@ from rich.style import Style
 from rich.text import Text
 
 import suture
+from suture.demo import NAMES, Experiment
 from suture.render.report import write_html
 
 from .browser import Browser
 
-MODELS = Path(str(files("suture.demo"))) / "models"
 HEAT_MAP, PAGE = "heat-map.svg", "page.png"
 _COLUMNS, _WIDTH, _HEIGHT, _SIZE = 80, 8.4, 18, 14
 PAGE_WIDTH, PAGE_HEIGHT = 1060, 985
 _PAPER, _INK = "#12161c", "#f0f3f6"
 
 
-def terminal(*arguments: str) -> Text:
+def terminal(models: Path, *arguments: str) -> Text:
     """What a dark terminal of 80 columns shows of a call, in the folder of the models."""
     ours, theirs = pty.openpty()
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLORFGBG")}
     env = {**clean, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(_COLUMNS)}
     command = [sys.executable, "-m", "suture", *arguments]
     # stderr is left out: a progress bar makes no picture.
-    child = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, cwd=MODELS, env=env)
+    child = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, cwd=models, env=env)
     os.close(theirs)
     shown = bytearray()
     while True:
@@ -95,14 +94,14 @@ def _run(line: Text, first: int, last: int, top: int) -> list[str]:
     return found
 
 
-def page(folder: Path) -> None:
+def page(models: Path, folder: Path) -> None:
     """The top of the page of both experts."""
-    found = suture.diff(*(MODELS / name for name in ("base", "task", "language")), heads=True, spread=True)
+    found = suture.diff(*(models / name for name in NAMES), heads=True, spread=True)
     # The folders of this machine are nobody's business.
     found["base"] = "base"
     for model in found["models"]:
         model["tuned"] = model["label"]
-    proposal = suture.propose(*(MODELS / name for name in ("base", "task", "language")))
+    proposal = suture.propose(*(models / name for name in NAMES))
     with tempfile.TemporaryDirectory() as place, Browser() as browser:
         path = Path(place) / "report.html"
         write_html(found, path, proposal={**proposal, "base": "base", "into": "task", "donor": "language"})
@@ -113,8 +112,11 @@ def page(folder: Path) -> None:
 def main(folder: Path) -> None:
     """Make both into `folder`."""
     call = "suture diff base task"
-    (folder / HEAT_MAP).write_text(svg(call, terminal(*call.split()[1:])), encoding="utf-8")
-    page(folder)
+    with tempfile.TemporaryDirectory() as place:
+        models = Path(place)
+        Experiment(models).prepare()
+        (folder / HEAT_MAP).write_text(svg(call, terminal(models, *call.split()[1:])), encoding="utf-8")
+        page(models, folder)
 
 
 if __name__ == "__main__":

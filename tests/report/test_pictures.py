@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from suture.demo import Experiment
+
 from . import pictures
 from .browser import CHROMIUM
 
@@ -31,10 +33,11 @@ def test_the_heat_map_loads_nothing() -> None:
     assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg"}
 
 
-def test_the_heat_map_is_what_a_terminal_shows() -> None:
+def test_the_heat_map_is_what_a_terminal_shows(tmp_path: Path) -> None:
     """Words and cells of the picture are those that `suture diff` shows now: else run `make pictures`."""
     call = "suture diff base task"
-    made = pictures.svg(call, pictures.terminal(*call.split()[1:]))
+    Experiment(tmp_path).prepare()
+    made = pictures.svg(call, pictures.terminal(tmp_path, *call.split()[1:]))
     assert (FOLDER / pictures.HEAT_MAP).read_text(encoding="utf-8") == made
     words = [e.text for e in ET.fromstring(made).iter() if e.tag.endswith("text")]
     assert {"100", "lm_head", "task against base"} <= {(word or "").strip() for word in words}

@@ -5,16 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from suture._core import __version__
-from suture.errors import SutureError, UsageError, near
+from suture.cli.lazy import Lazy
+from suture.errors import SutureError
 from suture.escape import printable
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 #: Verb and what its help line says; the module of the same name holds the command.
 VERBS = {
@@ -28,6 +25,7 @@ VERBS = {
     "lora": "Fold adapters into models, merge and swap them",
     "delta": "Keep what a fine-tune changed: extract, apply, revert, compose",
     "twin": "Keep experts as a shared model and small differences (Twin-Merging)",
+    "vocab": "Look at vocabularies; trim, extend, clone, transplant them",
     "init": "Write a merge config to edit",
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",
@@ -37,35 +35,11 @@ VERBS = {
 }
 
 INTERRUPTED = 130
-
-
-class _Verbs(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"suture.cli.{cmd_name}"), cmd_name)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not ctx.resilient_parsing:
-            raise UsageError(f"unknown verb `{args[0]}`" + (near(args[0], VERBS) or "; `suture --help` lists them"))
-        return super().resolve_command(ctx, args)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """What a shell may put behind `suture`; click would import every verb to know what it is."""
-        from click.shell_completion import CompletionItem
-
-        verbs = [CompletionItem(name, help=said) for name, said in VERBS.items() if name.startswith(incomplete)]
-        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+#: Verbs of groups that go on where a run of the same was interrupted.
+_WRITE = [
+    ["twin", "materialise"],
+    *(["vocab", verb] for verb in ("trim", "add", "clone", "transliterate", "transplant", "graft", "apply", "undo")),
+]
 
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -82,7 +56,13 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         raise click.UsageError("--verbose goes with --version here; a verb's own stands behind the verb", ctx)
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Lazy,
+    verbs=VERBS,
+    package="suture.cli",
+    asked="suture",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--version", is_flag=True, expose_value=False, callback=_version, help="Show the version and exit")
 @click.option("--verbose", is_flag=True, is_eager=True, help="With --version: the build, the processor, the packages")
 def cli() -> None:
@@ -116,7 +96,7 @@ def main() -> None:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
         verbs = {"merge", "swap", "revert", "convert", "lora", "delta"}
-        writes = verbs.intersection(sys.argv[1:2]) or sys.argv[1:3] == ["twin", "materialise"]
+        writes = verbs.intersection(sys.argv[1:2]) or sys.argv[1:3] in _WRITE
         kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
         _fail(f"interrupted{kept}", INTERRUPTED, color)
     except BrokenPipeError:

@@ -34,6 +34,7 @@ def demo(out: Path, background: str | None, as_json: bool) -> None:
     experiment = Experiment(out)
     experiment.check()
     _check_page(out / "report.html")
+    experiment.prepare()
     found = experiment.changes()
     proposal = experiment.proposal(found)
     if not as_json:

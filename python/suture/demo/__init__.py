@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from suture.demo.experiment import LANGUAGES, MODELS, Experiment
+from suture.demo.experiment import LANGUAGES, MODELS, NAMES, Experiment
 
-__all__ = ["LANGUAGES", "MODELS", "Experiment"]
+__all__ = ["LANGUAGES", "MODELS", "NAMES", "Experiment"]

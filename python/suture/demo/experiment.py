@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from suture.analysis.diff import diff
 from suture.demo.llama import Llama
@@ -22,12 +22,16 @@ from suture.results import Comparison, Proposal
 from suture.results.outcome import Outcome
 from suture.results.report import Report
 from suture.settings import Settings
+from suture.surgery.convert import convert
+from suture.surgery.delta import apply
 from suture.surgery.ledger import made_alike
 from suture.surgery.merge import merge
 from suture.surgery.swap import swap
 
-#: The checkpoints that come with the wheel.
+#: What comes with the wheel: the base, and what each expert changed of it, bit for bit.
 MODELS = Path(__file__).parent / "models"
+#: The three checkpoints, the base first.
+NAMES = ("base", "task", "language")
 #: The language of the task expert's training, and the target.
 LANGUAGES = ("A", "B")
 
@@ -54,7 +58,7 @@ class Experiment:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.base, self.task, self.language = (MODELS / name for name in ("base", "task", "language"))
+        self.base, self.task, self.language = (out / name for name in NAMES)
         self.chosen: dict[str, Any] = json.loads((MODELS / "chosen.json").read_text(encoding="utf-8"))
         self._test = json.loads((MODELS / "test.json").read_text(encoding="utf-8"))
 
@@ -64,12 +68,38 @@ class Experiment:
         Raises:
             SutureError: naming the folder that somebody else made.
         """
+        there = all(self._ours(step) for step in self._given())
         for step in self._steps():
-            place = self.out / step.folder
-            free = not place.is_dir() or not any(place.iterdir())
-            if not free and not made_alike(place, step.run(place, dry_run=True)):
-                message = "exists and is none of the demo's; give `suture demo` another folder, or move it away"
-                raise SutureError(f"{place}: {message}", place)
+            # A merge of models that are not there yet is none of ours.
+            if not self._free(step) and not (there and self._ours(step)):
+                self._refuse(step)
+
+    def prepare(self) -> None:
+        """Make the three models.
+
+        Raises:
+            SutureError: if what somebody else made is in their place, or they cannot be written.
+        """
+        for step in self._given():
+            step.run(self.out / step.folder, settings=Settings(overwrite=True))
+
+    def _free(self, step: Step) -> bool:
+        place = self.out / step.folder
+        return not place.is_dir() or not any(place.iterdir())
+
+    def _ours(self, step: Step) -> bool:
+        """Whether an earlier demo made what is there; a model that somebody else made there is refused."""
+        place = self.out / step.folder
+        if self._free(step):
+            return False
+        if not made_alike(place, step.run(place, dry_run=True)):
+            self._refuse(step)
+        return True
+
+    def _refuse(self, step: Step) -> NoReturn:
+        place = self.out / step.folder
+        message = "exists and is none of the demo's; give `suture demo` another folder, or move it away"
+        raise SutureError(f"{place}: {message}", place)
 
     @property
     def operation(self) -> str:
@@ -104,6 +134,13 @@ class Experiment:
         model = Llama.load(folder)
         scores = {lang: model.exact(s["ids"], s["answer"]) for lang, s in self._test["sets"].items()}
         return Outcome(name, made, scores)
+
+    def _given(self) -> list[Step]:
+        """How the three models are made of what comes with the wheel."""
+        made = [Step("base", "", "base", partial(convert, MODELS / "base"))]
+        for name in NAMES[1:]:
+            made.append(Step(name, "", name, partial(apply, MODELS / "base", [MODELS / f"{name}.delta"])))
+        return made
 
     def _steps(self) -> list[Step]:
         best = dict(self.chosen["swap"])

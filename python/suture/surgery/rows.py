@@ -20,8 +20,8 @@ from suture.surgery.run import carry_out, copy_of, is_file, prepare
 from suture.vocab.audit import audited
 from suture.vocab.ids import moved_in
 from suture.vocab.kept import NAME, kept
-from suture.vocab.rowplan import Rows, RowPlan
-from suture.vocab.segments import runs_of
+from suture.vocab.rowplan import RowPlan, Rows
+from suture.vocab.segments import Segment, runs_of
 from suture.vocab.tokens import read
 from suture.vocab.write import Files
 
@@ -82,9 +82,7 @@ def rewrite(
     files = Files(list(plan.written), copied)
     counts = ", ".join(f"{n:,} {name}" for name, n in plan.counts().items())
     notes = [("rows", f"{plan.rows:,}: {counts}"), *_figures(plan)]
-    found = Alignment(
-        text=_text(plan, settings.seed), files=files, ids=ids, told=[*plan.told, *told], notes=notes
-    )
+    found = Alignment(text=_text(plan, settings.seed), files=files, ids=ids, told=[*plan.told, *told], notes=notes)
     recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype)
     job = prepare(recipe, settings, vocabulary=found, beside=[(NAME, text)])
     report = carry_out(job, out, dry_run, progress)
@@ -112,14 +110,22 @@ def _text(plan: RowPlan, seed: int) -> str:
     mixes = [plan.table]
     if plan.head is not None:
         before = len(plan.table.starts) - 1
-        data["heads"] = [{"mix": s["mix"] + before} if "mix" in s else s for s in runs_of(plan.head)]
+        data["heads"] = [_further(run, before) for run in runs_of(plan.head)]
         mixes.append(plan.head)
     data["mixes"] = _mixes(mixes, seed)
     return json.dumps(data, separators=(",", ":"))
 
 
+def _further(run: Segment, before: int) -> Segment:
+    """A run whose mix stands behind so many others."""
+    return {"mix": run["mix"] + before} if isinstance(run, dict) and "mix" in run else run
+
+
 def _mixes(given: list[Rows], seed: int) -> dict[str, Any]:
-    starts, index, weight, noise = [0], [], [], []
+    starts: list[int] = [0]
+    index: list[int] = []
+    weight: list[float] = []
+    noise: list[float] = []
     for rows in given:
         starts += (rows.starts[1:] + len(index)).tolist()
         index += rows.index.tolist()

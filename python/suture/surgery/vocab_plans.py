@@ -17,7 +17,7 @@ from suture.settings import Progress, Settings
 from suture.sidecars.tokenizer import TOKENIZER_FILES
 from suture.surgery.rows import rewrite
 from suture.vocab.kept import NAME, Kept, digest_of, load
-from suture.vocab.rowplan import CLASSES, Rows, RowPlan
+from suture.vocab.rowplan import CLASSES, RowPlan, Rows
 from suture.vocab.tokens import read
 
 
@@ -59,7 +59,7 @@ def undo(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Give a model back the vocabulary that it had before a plan was carried out: the rows' bytes, the tokenizer, the numbers.
+    """Give a model back the vocabulary that it had before a plan: the bytes of its rows, its tokenizer, its numbers.
 
     Args:
         model: a model that a plan made, or a fine-tune of it with the same rows.
@@ -133,7 +133,9 @@ def _fits(found: Kept, model: Path) -> None:
     """
     folder, rows = _rows_of(model)
     if rows != found.rows:
-        raise SutureError(f"{folder}: has {rows:,} rows of tokens, expected {found.rows:,}, as {found.path} says", folder)
+        raise SutureError(
+            f"{folder}: has {rows:,} rows of tokens, expected {found.rows:,}, as {found.path} says", folder
+        )
     if digest_of(read(folder)) != found.digest:
         message = f"its tokens are not those that {found.path} was made for"
         raise SutureError(f"{folder}: {message}; plans are for models of one vocabulary", folder)
@@ -155,7 +157,9 @@ def _inverse(found: Kept) -> Rows:
         # The first place of a row that is there several times.
         at[rows.row[own][::-1]] = own[::-1]
         if (at < 0).any():
-            raise UsageError(f"{path}: {int((at < 0).sum()):,} rows of the model are not in what it made; it cannot be undone")
+            raise UsageError(
+                f"{path}: {int((at < 0).sum()):,} rows of the model are not in what it made; it cannot be undone"
+            )
         places.append(at)
     if (places[0] != places[1]).any():
         raise UsageError(f"{path}: its heads have rows from other places than its table; it cannot be undone")

@@ -28,9 +28,9 @@ def audited(plan: RowPlan, out: Path) -> dict[str, Any]:
         out: its folder.
 
     Returns:
-        `table`: its name; `old` and `new`: how many rows of the model's own, and new ones, were looked at, with quantiles
-        of their Euclidean norms; `loud`: how many new rows are more than twice as long as 99 of 100 old ones; `zero`: how
-        many new rows are zeros; `duplicates`: how many new rows have the bytes of a new row before them.
+        `table`: its name; `old` and `new`: how many rows of the model's own, and new ones, were looked at, with
+        quantiles of their Euclidean norms; `loud`: how many new rows are more than twice as long as 99 of 100 old ones;
+        `zero`: how many new rows are zeros; `duplicates`: how many have the bytes of a new row before them.
     """
     table = Table.of(str(out))
     kinds = list(CLASSES)

@@ -1,8 +1,8 @@
 """Row plans as files: everything that is needed to carry one out again, on this model or one of the same vocabulary.
 
-A plan is a JSON object. Rows stand as runs (see `suture.vocab.segments`), mixes as their entries, classes and reasons as runs of
-``[count, class, reason]``, files with their content. `before` has the vocabulary that the rewritten model must have, by its
-digest and number of rows, and, where the plan can be undone, the files that it had.
+A plan is a JSON object. Rows stand as runs (see `suture.vocab.segments`), mixes as their entries, classes and reasons
+as runs of ``[count, class, reason]``, files with their content. `before` has the vocabulary that the rewritten model must
+have, by its digest and number of rows, and, where the plan can be undone, the files that it had.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from suture.errors import SutureError
 from suture.sidecars.tokenizer import TOKENIZER_FILES
 from suture.vocab.ids import FILES
-from suture.vocab.rowplan import CLASSES, Rows, RowPlan
+from suture.vocab.rowplan import CLASSES, RowPlan, Rows
 from suture.vocab.segments import rows_of, runs_of
 from suture.vocab.tokens import Vocabulary
 

@@ -118,7 +118,7 @@ class RowPlan:
         rows, names = self.rows, len(self.names)
         if len(self.kind) != rows or len(self.why) != rows or names > rows:
             return f"{rows:,} rows have {len(self.kind):,} classes, {len(self.why):,} reasons and {names:,} tokens"
-        if rows and not (0 <= self.why.min() and self.why.max() < len(self.reasons)):
+        if rows and not (self.why.min() >= 0 and self.why.max() < len(self.reasons)):
             return "a row has a reason that there is not"
         for where in (self.table, self.head):
             if where is not None and (problem := _problem(where, rows, len(self.models))) is not None:
@@ -143,7 +143,7 @@ def _problem(rows: Rows, count: int, models: int) -> str | None:
         return "its mixes have rows below 0"
     mixed = rows.row[rows.source == MIX]
     stored = rows.source >= 0
-    if len(mixed) and not (0 <= mixed.min() and mixed.max() < mixes):
+    if len(mixed) and not (mixed.min() >= 0 and mixed.max() < mixes):
         return "a row is a mix that there is not"
     if (rows.source < PAD).any() or (rows.source >= models).any() or (rows.row[stored] < 0).any():
         return "a row is from a model that there is not"

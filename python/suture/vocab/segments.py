@@ -49,7 +49,7 @@ def runs_of(rows: Rows) -> list[Segment]:
 
 
 def _runs(source: NDArray[np.int64], row: NDArray[np.int64]) -> list[tuple[int, int, int, int]]:
-    """Where each run begins, what it is of, its first row there, and how many rows it is; what is formed stands alone."""
+    """Where each run begins, what it is of, its first row there, and how long it is; what is formed stands alone."""
     if not len(source):
         return []
     goes_on = (source[1:] == source[:-1]) & (source[1:] != MIX)

@@ -129,7 +129,7 @@ impl Checkpoint {
         let index = self.0.find(name).ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
         let t = &self.0.tensors[index];
         let part = start.unwrap_or(0)..stop.unwrap_or(t.elements());
-        if part.start > part.end || part.end > t.elements() || part.start * t.dtype.bits() % 8 != 0 {
+        if part.start > part.end || part.end > t.elements() || !(part.start * t.dtype.bits()).is_multiple_of(8) {
             return Err(PyIndexError::new_err(format!("`{name}` has {} elements", t.elements())));
         }
         let sources = self.0.sources(IoMode::Pread);
