@@ -73,11 +73,11 @@ def _written(lead: Vocabulary, normal: dict[str, int], new: dict[int, Added]) ->
     written: list[tuple[str, bytes]] = []
     entries = {**lead.added, **new}
     if lead.whole is not None:
-        written.append(("tokenizer.json", _compact(extended(lead, normal, new))))
+        written.append(("tokenizer.json", compact(extended(lead, normal, new))))
     own = read_config(folder, "vocab.json")
     if own is not None and normal:
         path = folder / "vocab.json"
-        written.append(("vocab.json", _compact(with_tokens(own, normal, entries, "BPE", path))))
+        written.append(("vocab.json", compact(with_tokens(own, normal, entries, "BPE", path))))
     settings = read_config(folder, CONFIG)
     if settings is not None and new and (lead.whole is None or "added_tokens_decoder" in settings):
         listed = settings.get("added_tokens_decoder") or {}
@@ -90,7 +90,7 @@ def _written(lead: Vocabulary, normal: dict[str, int], new: dict[int, Added]) ->
     return written
 
 
-def _compact(data: Any) -> bytes:
+def compact(data: Any) -> bytes:
     """A JSON file's bytes, without the line for each merge that would double it."""
     try:
         return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
