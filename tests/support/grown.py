@@ -25,8 +25,8 @@ def matrix(rows: Rows, old: int, names: Any = ()) -> Array:
         else:
             assert source in (ZERO, PAD)
     tokens = [i for i in range(len(made)) if i < len(names) and names[i] is not None]
-    for i in np.flatnonzero(rows.source == PAD):
-        made[i] = made[tokens].mean(axis=0)
+    for at in np.flatnonzero(rows.source == PAD):
+        made[at] = made[tokens].mean(axis=0)
     return made
 
 

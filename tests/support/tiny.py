@@ -44,11 +44,6 @@ def model_of(config: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def tables_in(model: Any, vocab: int) -> dict[str, int]:
-    """The tensors of a model with an axis of tokens, and which axis that is."""
-    return {name: list(t.shape).index(vocab) for name, t in model.state_dict().items() if vocab in t.shape}
-
-
 def logits_of(model: Any, ids: Any) -> Any:
     """What a model says of texts of numbers [texts, length]."""
     import torch

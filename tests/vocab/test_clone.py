@@ -1,4 +1,4 @@
-"""Laws of clones: the strongest test of all that has rows of tokens, see Schäfer et al., arXiv 2404.07982."""
+"""Plans of clones (Schäfer et al., arXiv 2404.07982); what models say of them is in test_grown_models."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from suture.vocab.clone import clone
 from suture.vocab.lists import tokens_in
 from suture.vocab.rowplan import MIX, PAD
 
-from ..support.grown import applied, check_plan, matrix
-from ..support.tiny import FAMILIES, config_of, logits_of, model_of, tables_in
+from ..support.grown import check_plan, matrix
 from ..support.vocabularies import bpe, whole, write
-
-V = 97
 
 
 def test_all_rows_are_there_twice(tmp_path: Path) -> None:
@@ -108,29 +105,3 @@ def test_a_model_without_a_tokenizer(tmp_path: Path) -> None:
     assert clone(tmp_path / "m", 5).rows == 10
     with pytest.raises(UsageError, match="has no tokenizer"):
         clone(tmp_path / "m", 5, tokens=["a"])
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_clones_mean_the_same(tmp_path: Path, family: str, tied: bool) -> None:
-    """Logits of clones, and of any mix, are the same bits in both halves; the log-sum-exp rises by ln 2."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    model = model_of(config_of(family, V, tied))
-    axes = tables_in(model, V)
-    assert len(axes) >= 2
-    plan = clone(tmp_path, V, shift=True)
-    state = {name: t.numpy() for name, t in model.state_dict().items()}
-    state |= applied(plan, {name: state[name] for name in axes}, axes)
-    twice = model_of(config_of(family, 2 * V, tied), seed=1)
-    twice.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
-    rng = np.random.default_rng(0)
-    ids = torch.from_numpy(rng.integers(0, V, (2, 24)))
-    other = torch.from_numpy(rng.integers(0, 2, (2, 24)))
-    old = logits_of(model, ids)
-    for text in (ids, ids + V, ids + V * other):
-        new = logits_of(twice, text)
-        assert torch.equal(new[..., :V], old)
-        assert torch.equal(new[..., V:], old)
-    rise = torch.logsumexp(new.double(), -1) - torch.logsumexp(old.double(), -1)
-    assert float((rise - math.log(2)).abs().max()) < 1e-12

@@ -84,7 +84,7 @@ def changes(
     found, pieces = Changes(), set(new)
     for batch in batches(lines):
         before, after = (t.encode_batch(batch, add_special_tokens=False) for t in (old, made))
-        other = []
+        other: list[str] = []
         for line, one, two in zip(batch, before, after, strict=True):
             kind = "ascii" if line.isascii() else "other"
             found.lines[kind] += 1
