@@ -51,7 +51,7 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_materialised_is_the_original(tmp_path: Path, kind: str) -> None:
-    """Tensors to the byte, config and tokenizer as they were, of more and of fewer rows (as many as columns), the first."""
+    """Tensors to the byte, config and tokenizer as they were; of more rows, and of as few as there are columns."""
     models = {f"m{n}": model(tmp_path / f"m{n}", kind, n, n) for n in (7, 9, 4)}
     for name, folder in models.items():
         told = vocab_pack.add(tmp_path / "hydra", folder, name=name)

@@ -1,5 +1,8 @@
 """Laws of other forms of tokens: TransMI (Liu et al., arXiv 2405.09913), against an oracle written from its steps."""
 
+# Texts in other scripts are what these are about.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import json
@@ -144,7 +147,7 @@ def test_any_table(tmp_path_factory: pytest.TempPathFactory, case: Any) -> None:
     names = list(read(folder).names.values())
     wanted = oracle(names, {"<s>": 0.0, "<mask>": 0.0, **scores}, forms, mode)
     if not wanted:
-        with pytest.raises(UsageError, match=r"has no lines|has another form that is no token yet"):
+        with pytest.raises(UsageError, match=r"has no lines|has another form that can join and is no token yet"):
             transliterate(folder, len(names), table=table(place / "t", forms), mode=mode)
         return
     plan = transliterate(folder, len(names), table=table(place / "t", forms), mode=mode)
@@ -180,7 +183,7 @@ def test_only_some(tmp_path: Path) -> None:
     assert new(only=["▁мир", "▁"]) == ["▁mir"]
     assert new(scripts=["cyrillic"]) == ["da", "▁da", "▁mir"]
     assert new(scripts=["!Latin"]) == ["da", "▁da", "▁mir"]
-    with pytest.raises(UsageError, match="no token yet"):
+    with pytest.raises(UsageError, match="can join and is no token yet"):
         new(scripts=["Latin"], only=["mir"])
     with pytest.raises(UsageError, match=r"only: .* has no token `mi`"):
         new(only=["mi"])
@@ -215,12 +218,18 @@ def test_lines_that_change_are_counted(tmp_path: Path) -> None:
 
 def test_what_cannot_be(tmp_path: Path) -> None:
     """Tokenizers without scores, tables of unknown or special tokens or without columns, modes."""
-    for form, data in (
-        ("BPE", whole("bytes", bpe(["a", "b"], []))),
-        ("WordPiece", whole("WordPiece", wordpiece(["[UNK]"]))),
-    ):
-        with pytest.raises(UsageError, match=f"its tokenizer is {form}, and only a Unigram one"):
-            transliterate(write(tmp_path / form, data), 9, table=tmp_path / "t")
+    suffixed = bpe(["a", "b"], [], end_of_word_suffix="</w>")
+    others = {
+        "its tokenizer is WordPiece, and only": whole("WordPiece", wordpiece(["[UNK]"])),
+        "its BPE marks what is inside a word": whole("bytes", suffixed),
+    }
+    for i, (sense, data) in enumerate(others.items()):
+        with pytest.raises(UsageError, match=sense):
+            transliterate(write(tmp_path / str(i), data), 9, table=tmp_path / "t")
+    old = write(tmp_path / "old", None, vocab={"a": 0})
+    (old / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(UsageError, match=r"has no tokenizer\.json"):
+        transliterate(old, 9, table=tmp_path / "t")
     folder = model(tmp_path / "m")
     where = tmp_path / "t"
     for text, sense in [
@@ -230,8 +239,8 @@ def test_what_cannot_be(tmp_path: Path) -> None:
         ("<mask>\tmask\n", "`<mask>` is no piece of text"),
         ("<unk>\tunk\n", "`<unk>` is no piece of text"),
         ("", "has no lines"),
-        ("мир\tmir\n", "no token yet"),
-        ("мир\tm ir\n", "no token yet"),
+        ("мир\tmir\n", "can join and is no token yet"),
+        ("мир\tm ir\n", "can join and is no token yet"),
     ]:
         where.write_text(text, encoding="utf-8")
         with pytest.raises(SutureError, match=sense):

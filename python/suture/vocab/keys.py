@@ -56,6 +56,11 @@ def marks_of(form: str, whole: Mapping[str, Any]) -> str:
     return "pieces" if spaced or form == "Unigram" or kinds & {"Metaspace", "ByteFallback"} else "plain"
 
 
+def spelled_bytes(content: bytes) -> str:
+    """Bytes as tokenizers of GPT-2's make write them."""
+    return "".join(_CHARACTERS[byte] for byte in content)
+
+
 def _types(node: Any) -> list[str]:
     """The types of all parts in a part of a tokenizer.json."""
     if isinstance(node, list):
@@ -79,3 +84,4 @@ def _byte_characters() -> dict[str, int]:
 
 
 _BYTES = _byte_characters()
+_CHARACTERS = {byte: character for character, byte in _BYTES.items()}

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from suture.errors import UsageError
-from suture.sidecars.tokenizer import TOKENIZER_FILES
+from suture.vocab.derived import Derived
 from suture.vocab.grown import Grown, names_of, vocabulary_of
-from suture.vocab.keys import SPACE
 from suture.vocab.loaded import tokenizer_of
 from suture.vocab.moves import NewToken
-from suture.vocab.pieces import NORMAL, parsed
+from suture.vocab.piece_forms import forms_of, pieces_of, sources_of
 from suture.vocab.reach import changes, unreachable
 from suture.vocab.rewrite import rewritten
-from suture.vocab.romanised import listed, of_scripts, table_in, uroman
+from suture.vocab.romanised import listed, of_scripts, uroman
 from suture.vocab.rowplan import RowPlan
 from suture.vocab.segmenter import lines_of, segmenter
 from suture.vocab.tokens import Vocabulary
@@ -38,11 +38,14 @@ def transliterate(
     scripts: Sequence[str] | None = None,
     texts: Sequence[Path] = (),
 ) -> RowPlan:
-    """The plan of a model whose Unigram tokenizer has its pieces in another script too.
+    """The plan of a model whose tokenizer has its pieces in another script too.
 
     The other forms that are no tokens yet join behind the pieces, in the order of their scores, so that tokens behind
     these (``<mask>``, language codes) move. A form of several pieces has their best score and that piece's row
     (``max``), their worst (``min``), or the mean of their scores and rows (``mean``).
+
+    Those are the paper's, of Unigram tokenizers. In BPE, of which it says nothing, a piece's score is how early it is
+    made, and a form joins if two tokens make it: by merges behind all others.
 
     Args:
         folder: the model.
@@ -54,46 +57,49 @@ def transliterate(
         texts: files of text, to count what becomes of their lines.
 
     Raises:
-        UsageError: if the tokenizer is no Unigram one, an option is wrong, or there is nothing to add.
+        UsageError: if the tokenizer can have no pieces, an option is wrong, or there is nothing to add.
         SutureError: if a file is not sound.
     """
     if mode not in MODES:
         raise UsageError(f"mode: expected one of {', '.join(MODES)}, found `{mode}`", at="mode")
     vocabulary = vocabulary_of(folder, rows)
-    scores = _scores(vocabulary)
-    apart = _apart(folder)
-    all_pieces = {n: vocabulary.names[n] for n in range(len(scores)) if _is_piece(vocabulary, n, apart)}
-    pieces = all_pieces
-    for chosen, keep in ((only, listed_by(vocabulary)), (scripts, of_scripts)):
-        if chosen is not None:
-            pieces = keep(pieces, chosen)
+    pieces = pieces_of(vocabulary)
+    chosen = dict(pieces.texts)
+    if only is not None:
+        chosen = listed(chosen, only, vocabulary)
+    if scripts is not None:
+        chosen = of_scripts(chosen, scripts)
     romanise = None if table is not None else uroman()
-    forms = _forms(pieces, all_pieces, vocabulary, table, romanise)
-    sources, counts = _sources(forms, vocabulary)
+    sources, counts = sources_of(forms_of(pieces, chosen, table, romanise), pieces)
+    derived = Derived(pieces.model, sources) if vocabulary.form == "BPE" else None
+    if derived is not None:
+        counts["no_merge"] = len(derived.lost)
+        sources = {form: own for form, own in sources.items() if form not in set(derived.lost)}
     if not sources:
-        raise UsageError(f"{folder}: none of {len(pieces):,} pieces has another form that is no token yet")
-    new = _scored(sources, scores, mode)
-    # Behind the last piece: special tokens and codes stand there.
-    end = max(all_pieces) + 1
-    added = len(new)
+        raise UsageError(f"{folder}: none of {len(chosen):,} pieces has another form that can join and is no token yet")
+    new = _scored(sources, pieces.scores, mode)
+    end, added = pieces.end, len(new)
     moved = {number: number + added * (number >= end) for number in range(rows)}
     joins = {end + i: NewToken(form, "normal", score) for i, (form, score) in enumerate(new)}
-    files = rewritten(vocabulary, {n: moved[n] for n in vocabulary.names}, new=joins)
+    if derived is not None:
+        places = {form: pieces.lowest - 1 - i for i, form in enumerate(derived.kept)}
+        joins = {at: replace(token, score=places[token.text]) for at, token in joins.items()}
+    merges = None if derived is None else derived.merges
+    files = rewritten(vocabulary, {n: moved[n] for n in vocabulary.names}, new=joins, merges=merges)
     grown = Grown(vocabulary, rows)
     grown.own(0, end)
     for form, _ in new:
-        _row(grown, vocabulary, sources[form], scores, mode)
+        _row(grown, sources[form], pieces.scores, mode)
     grown.own(end, rows)
     kind, reasons, why = grown.kinds()
     names = names_of(vocabulary, rows)
     names[end:end] = [form for form, _ in new]
     figures, told = _counted(folder, files.written, [form for form, _ in new], texts, romanise)
-    shared = [own for own in sources.values() if len(own) > 1]
     figures = {
-        "pieces": len(pieces),
+        "pieces": len(chosen),
         **counts,
         "new": added,
-        "shared": len(shared),
+        "shared": sum(len(own) > 1 for own in sources.values()),
         "most_sources": max(map(len, sources.values())),
         "moved": sum(number >= end for number in vocabulary.names),
         **figures,
@@ -121,77 +127,7 @@ def transliterate(
     )
 
 
-def listed_by(vocabulary: Vocabulary) -> Callable[[Mapping[int, str], Sequence[str]], dict[int, str]]:
-    """What keeps the pieces that a user lists."""
-    return lambda pieces, tokens: listed(pieces, tokens, vocabulary)
-
-
-def _scores(vocabulary: Vocabulary) -> list[float]:
-    """The score of each piece.
-
-    Raises:
-        UsageError: if the tokenizer has none.
-    """
-    if vocabulary.form != "Unigram" or vocabulary.whole is None:
-        merges = "; BPE makes a token by merges alone" if vocabulary.form == "BPE" else ""
-        message = f"its tokenizer is {vocabulary.form}, and only a Unigram one can be given pieces by a score{merges}"
-        raise UsageError(f"{vocabulary.folder}: {message}")
-    return [float(score) for _, score in vocabulary.whole["model"]["vocab"]]
-
-
-def _apart(folder: Path) -> frozenset[str]:
-    """Tokens that a SentencePiece file beside tokenizer.json has as something else than pieces of text."""
-    files = [folder / name for name in TOKENIZER_FILES if name.endswith((".model", ".spm"))]
-    protos = [parsed(path) for path in files if path.is_file()]
-    return frozenset(piece.piece for proto in protos for piece in proto.pieces if piece.type != NORMAL)
-
-
-def _is_piece(vocabulary: Vocabulary, number: int, apart: frozenset[str]) -> bool:
-    """Whether a token is a piece of text, by its type: no special one, no byte, not the unknown one."""
-    unknown, text = (vocabulary.whole or {})["model"].get("unk_id"), vocabulary.names.get(number)
-    return number != unknown and text is not None and text not in apart and vocabulary.kind(number) == "normal"
-
-
-def _forms(
-    pieces: Mapping[int, str],
-    all_pieces: Mapping[int, str],
-    vocabulary: Vocabulary,
-    table: Path | None,
-    romanise: Callable[[str], str] | None,
-) -> dict[int, list[str]]:
-    """The other forms of each piece."""
-    if table is not None:
-        found = table_in(table, vocabulary)
-        if (wrong := next((n for n in found if n not in all_pieces), None)) is not None:
-            raise UsageError(f"{table}: `{vocabulary.names[wrong]:.40}` is no piece of text", at="map")
-        return {n: own for n, own in found.items() if n in pieces}
-    if romanise is None:
-        return {}
-    # The mark of a space is no letter, and all that is ASCII beside it stays.
-    changing = {n: text for n, text in pieces.items() if not text.replace(SPACE, "").isascii()}
-    return {n: [romanise(text)] for n, text in changing.items()}
-
-
-def _sources(forms: Mapping[int, Sequence[str]], vocabulary: Vocabulary) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """The pieces of each new form, ascending; and how many forms are none, and why."""
-    sources: dict[str, list[int]] = {}
-    counts = {"changed": 0, "empty": 0, "with_space": 0, "already": 0}
-    for number in sorted(forms):
-        for form in forms[number]:
-            counts["changed"] += form != vocabulary.names[number]
-            if not form.replace(SPACE, "").strip():
-                counts["empty"] += 1
-            elif any(c.isspace() for c in form) or SPACE in form[1:]:
-                # Text is cut at spaces before it is cut into pieces.
-                counts["with_space"] += 1
-            elif form in vocabulary.ids:
-                counts["already"] += form != vocabulary.names[number]
-            else:
-                sources.setdefault(form, []).append(number)
-    return sources, counts
-
-
-def _scored(sources: Mapping[str, Sequence[int]], scores: Sequence[float], mode: str) -> list[tuple[str, float]]:
+def _scored(sources: Mapping[str, Sequence[int]], scores: Mapping[int, float], mode: str) -> list[tuple[str, float]]:
     """The new pieces with their scores, the best first."""
     of: dict[str, Callable[[list[float]], float]] = {
         "max": max, "min": min, "mean": lambda own: float(np.mean(np.array(own))),
@@ -200,7 +136,7 @@ def _scored(sources: Mapping[str, Sequence[int]], scores: Sequence[float], mode:
     return sorted(found.items(), key=lambda pair: (-pair[1], sources[pair[0]][0], pair[0]))
 
 
-def _row(grown: Grown, vocabulary: Vocabulary, own: Sequence[int], scores: Sequence[float], mode: str) -> None:
+def _row(grown: Grown, own: Sequence[int], scores: Mapping[int, float], mode: str) -> None:
     """The row of a new piece."""
     if len(own) == 1:
         grown.copy(own[0], "copied", "the row of the one piece of this form")
@@ -243,6 +179,8 @@ def _told(vocabulary: Vocabulary, figures: Mapping[str, Any], end: int, added: i
     told = []
     if none := figures["empty"] + figures["with_space"]:
         told.append(f"{none:,} forms are empty or hold a space, and are left out")
+    if none := figures.get("no_merge"):
+        told.append(f"{none:,} forms are left out: no two tokens make them")
     behind = [text for number, text in vocabulary.names.items() if number >= end]
     if behind:
         told.append(f"{named(behind)} moved by {added:,}")
