@@ -204,7 +204,7 @@ def test_lines_that_change_are_counted(tmp_path: Path) -> None:
     """ASCII and other lines, and the pieces in them, as a count by hand."""
     folder = model(tmp_path / "m")
     text = tmp_path / "text"
-    text.write_text("da mir\nb b\nда мир\nmir da\nb\nдa\n", encoding="utf-8")  # noqa: RUF001
+    text.write_text("da mir\nb b\nда мир\nmir da\nb\nдa\n", encoding="utf-8")
     plan = transliterate(folder, 15, table=table(tmp_path / "t"), texts=[text])
     assert plan.figures["text"] == {
         "lines": {"ascii": 4, "other": 2}, "changed": {"ascii": 2, "other": 0}, "new_in_text": 2,

@@ -78,7 +78,7 @@ def test_merges_make_the_forms(tmp_path: Path, style: str) -> None:
 
 @pytest.mark.heavy
 def test_a_real_tokenizer(tmp_path: Path) -> None:
-    """SentencePiece's BPE of 32,000, romanised: tokenizer.json and tokenizer.model cut text alike, and each new piece is
+    """SentencePiece's BPE of 32,000, romanised: tokenizer.json and tokenizer.model cut alike, and each new piece is
     what its own text is cut into."""
     package = pytest.importorskip("mistral_common")
     sentencepiece = pytest.importorskip("sentencepiece")

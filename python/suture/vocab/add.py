@@ -59,14 +59,19 @@ def add(
     _check(vocabulary, tokens, asked)
     segment = numbers_by(folder)
     spare = _reserved(vocabulary, reserved)[: len(asked)]
-    made = {token: initial_of(how, token, vocabulary, segment, spare) for token, how in asked.items()}
+    known: dict[str, Initial] = {}
+    for token, how in asked.items():
+        # A mean of 256,000 rows is the same for all.
+        if (key := _full(how, token)) not in known:
+            known[key] = initial_of(how, token, vocabulary, segment, spare)
+    made = [known[_full(how, token)] for token, how in asked.items()]
     places = sorted([*spare, *_places(vocabulary, rows, len(asked) - len(spare))])
     flags = frozenset() if special else frozenset({"normalized"})
     new = {
         at: NewToken(token, "special" if special else "added", flags=flags)
         for at, token in zip(places, asked, strict=True)
     }
-    grown = _rows(vocabulary, rows, places, list(made.values()))
+    grown = _rows(vocabulary, rows, places, made)
     kind, reasons, why = grown.kinds()
     moved = {number: number for number in range(rows) if number not in new}
     files = rewritten(vocabulary, {n: n for n in moved if n in vocabulary.names}, new=new)
@@ -98,6 +103,11 @@ def add(
     )
 
 
+def _full(how: str, token: str) -> str:
+    """What is asked for a token, without what it leaves unsaid."""
+    return f"subwords:{token}" if how == "subwords" else how
+
+
 def _check(vocabulary: Vocabulary, tokens: Sequence[str] | Mapping[str, str], asked: Mapping[str, str]) -> None:
     """Refuses tokens that cannot be added."""
     if not asked:
@@ -125,16 +135,16 @@ def _places(vocabulary: Vocabulary, rows: int, count: int) -> list[int]:
 
 def _rows(vocabulary: Vocabulary, rows: int, places: Sequence[int], made: Sequence[Initial]) -> Grown:
     grown = Grown(vocabulary, rows)
-    mixes: dict[tuple[tuple[int, ...], tuple[float, ...]], int] = {}
+    mixes: dict[int, int] = {}
 
     def put(initial: Initial) -> None:
         if initial.copied:
             grown.copy(initial.rows[0], "copied", initial.reason)
             return
-        key = initial.rows, initial.weights
-        if key not in mixes:
-            mixes[key] = grown.mix(*key)
-        grown.mixed(mixes[key], "mixed", initial.reason)
+        # The same object where it is asked for in the same words.
+        if id(initial) not in mixes:
+            mixes[id(initial)] = grown.mix(initial.rows, initial.weights)
+        grown.mixed(mixes[id(initial)], "mixed", initial.reason)
 
     first = 0
     for at, initial in zip(places, made, strict=True):

@@ -21,7 +21,7 @@ class Derived:
 
     def __init__(self, model: Mapping[str, Any], new: Iterable[str]) -> None:
         merges = model.get("merges") or []
-        self.merges: list[tuple[str, str]] = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in merges]
+        self.merges: list[tuple[str, str]] = [_pair(merge) for merge in merges]
         self.kept: list[str] = []
         self.lost: list[str] = []
         self._vocab = set(model["vocab"])
@@ -62,3 +62,8 @@ class Derived:
             at = ranks.index(min(known))
             symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
         return symbols
+
+
+def _pair(merge: Any) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
