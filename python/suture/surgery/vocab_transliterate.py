@@ -28,9 +28,9 @@ def transliterate(
 ) -> Report:
     """Write a model that has its pieces in another script too to the folder `out` (TransMI, arXiv 2405.09913).
 
-    Its tokenizer is a Unigram one. Each form of pieces that is no token yet joins, with their row, or the mean of
-    theirs, in tables, heads and biases; all that was there keeps its row, and ``<mask>`` and others behind the pieces
-    move.
+    Its tokenizer is a Unigram one, as in the paper, or BPE. Each form of pieces that is no token yet joins, with their
+    row, or the mean of theirs, in tables, heads and biases; all that was there keeps its row, and ``<mask>`` and others
+    behind the pieces move.
 
     Args:
         model: the model.
@@ -47,7 +47,7 @@ def transliterate(
         progress: called with the bytes done and the bytes in all, a few times a second.
 
     Raises:
-        UsageError: if the tokenizer is no Unigram one, an option is wrong, or there is nothing to add.
+        UsageError: if the tokenizer can have no pieces, an option is wrong, or there is nothing to add.
         SutureError: if the model or a file is not sound, or the output cannot be written.
     """
     from suture.vocab.lists import tokens_in

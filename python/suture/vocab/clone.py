@@ -80,7 +80,7 @@ def clone(
         copied=tokenizer_files(folder),
         undo=True,
         told=_told(rows, len(chosen), shift, noise),
-        figures={"rows": rows, "cloned": len(chosen), "first_clone": rows, "all": len(chosen) == rows},
+        figures={"cloned": len(chosen), "first_clone": rows},
     )
 
 
@@ -114,11 +114,10 @@ def _share_of(rows: int, share: float, seed: int) -> list[int]:
 
 
 def _told(rows: int, count: int, shift: bool, noise: float) -> list[str]:
-    where = "the number of a token" if shift or count == rows else "numbers in the order of their tokens', from"
-    behind = f"{where} and {rows:,}" if shift or count == rows else f"{where} {rows:,} on"
+    offset = shift or count == rows
+    where = f"the clone of token i is i + {rows:,}" if offset else f"clones are {rows:,} and on, in their tokens' order"
     told = [
-        f"clones have {behind}; the tokenizer makes and knows none of them, and roles (bos, eos, pad) stay with their "
-        "tokens alone"
+        f"{where}; the tokenizer makes and knows none of them, and roles (bos, eos, pad) stay with their tokens alone"
     ]
     if noise:
         told.append(f"with noise of {noise:g} of each row's root mean square clones are not exact")

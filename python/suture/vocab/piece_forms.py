@@ -10,9 +10,12 @@ from typing import Any
 from suture.errors import UsageError
 from suture.sidecars.tokenizer import TOKENIZER_FILES
 from suture.vocab.keys import SPACE, spelled_bytes
-from suture.vocab.pieces import NORMAL, parsed
+from suture.vocab.pieces import parsed
 from suture.vocab.romanised import table_in
 from suture.vocab.tokens import Vocabulary
+
+#: How a SentencePiece file marks a piece of text.
+_NORMAL = 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def pieces_of(vocabulary: Vocabulary) -> Pieces:
     model: Mapping[str, Any] = (vocabulary.whole or {})["model"]
     files = [vocabulary.folder / n for n in TOKENIZER_FILES if n.endswith((".model", ".spm"))]
     protos = [parsed(path) for path in files if path.is_file()]
-    apart = {piece.piece for proto in protos for piece in proto.pieces if piece.type != NORMAL}
+    apart = {piece.piece for proto in protos for piece in proto.pieces if piece.type != _NORMAL}
     apart.add(model["unk_token"] if model.get("unk_token") is not None else "")
     unknown = model.get("unk_id")
     texts = {}

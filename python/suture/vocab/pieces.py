@@ -10,9 +10,9 @@ from typing import Any
 from suture.errors import SutureError, UsageError
 from suture.vocab.moves import Moves, NewToken
 
-#: What a piece is, as the format numbers it.
-NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-_TYPES = {"normal": NORMAL, "special": _CONTROL, "added": _USER, "byte": _BYTE}
+# What a piece is, as the format numbers it.
+_NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+_TYPES = {"normal": _NORMAL, "special": _CONTROL, "added": _USER, "byte": _BYTE}
 _SAMPLES = 4
 #: What the trainer says of pieces that have a role, and which piece that is.
 _ROLES = {"unk_id": "unk_piece", "bos_id": "bos_piece", "eos_id": "eos_piece", "pad_id": "pad_piece"}

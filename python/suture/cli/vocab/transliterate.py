@@ -44,10 +44,10 @@ def transliterate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write MODEL, whose tokenizer is a Unigram one, with other forms of its tokens to OUT.
+    """Write MODEL with other forms of its tokens, such as romanised ones, to OUT.
 
-    Romanised text is then cut into tokens that mean what they do in the model's own script. A TSV has a token and its
-    form in each line.
+    Text in that form is then cut into tokens that mean what they do in their own script. A TSV has a token and its form
+    in each line. The tokenizer is a Unigram one, as in the paper, or BPE.
 
     \b
     Examples:
