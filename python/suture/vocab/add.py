@@ -78,8 +78,8 @@ def add(
     written, copied = _listed(files, vocabulary, new) if special else (files.written, files.copied)
     names = names_of(vocabulary, rows)
     names += [None] * (max(len(names), places[-1] + 1) - len(names))
-    for at, token in new.items():
-        names[at] = token.text
+    for at, one in new.items():
+        names[at] = one.text
     reused = sum(at < rows for at in places)
     return RowPlan(
         verb="add",
