@@ -48,7 +48,7 @@ def rewrite(
     Args:
         plan: the plan.
         out: the output folder.
-        settings: how to do the work; the seed is that of noise.
+        settings: how to do the work. Noise is drawn by the plan's own seed.
         dry_run: return the plan instead of running it.
         progress: called with the bytes done and the bytes in all, a few times a second.
         keep: a file for the plan too.
@@ -82,7 +82,7 @@ def rewrite(
     files = Files(list(plan.written), copied)
     counts = ", ".join(f"{n:,} {name}" for name, n in plan.counts().items())
     notes = [("rows", f"{plan.rows:,}: {counts}"), *_figures(plan)]
-    found = Alignment(text=_text(plan, settings.seed), files=files, ids=ids, told=[*plan.told, *told], notes=notes)
+    found = Alignment(text=_text(plan, int(plan.options.get("seed", 0))), files=files, ids=ids, told=[*plan.told, *told], notes=notes)
     recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype)
     job = prepare(recipe, settings, vocabulary=found, beside=[(NAME, text)])
     report = carry_out(job, out, dry_run, progress)

@@ -66,5 +66,5 @@ def _norms(table: Table, rows: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _duplicates(table: Table, rows: NDArray[np.int64]) -> int:
     digest = partial(hashlib.blake2b, digest_size=16)
-    seen = {digest(table.raw(row, row + 1).tobytes()).digest() for row in rows.tolist()}
+    seen = {digest(row.tobytes()).digest() for _, row in table.stored(rows)}
     return len(rows) - len(seen)

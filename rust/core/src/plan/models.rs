@@ -26,6 +26,8 @@ pub struct Models {
     lead: Option<usize>,
     /// What was done to them, for people: the model, and what its names have in front.
     pub named: Vec<(String, String)>,
+    /// Those that lend rows of their tables, and nothing else.
+    pub lent: BTreeSet<usize>,
 }
 
 impl Models {

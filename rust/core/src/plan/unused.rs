@@ -8,7 +8,10 @@ use crate::view::Place;
 /// Every tensor of `models` that no output reads; `outputs` are the output's tensors with what they read.
 pub(super) fn list<'a>(models: &Models, outputs: impl Iterator<Item = (&'a str, Vec<Place>)>) -> Vec<Unused> {
     let outputs: Vec<(&str, Vec<Place>)> = outputs.collect();
-    let mut used: Vec<Vec<bool>> = models.checkpoints.iter().map(|c| vec![false; c.tensors.len()]).collect();
+    // Of what only lends rows nothing else was to be taken.
+    let lent = |model: &usize| models.lent.contains(model);
+    let mut used: Vec<Vec<bool>> =
+        models.checkpoints.iter().enumerate().map(|(i, c)| vec![lent(&i); c.tensors.len()]).collect();
     for place in outputs.iter().flat_map(|(_, places)| places) {
         used[place.model][place.tensor] = true;
     }

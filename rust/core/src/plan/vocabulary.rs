@@ -103,7 +103,10 @@ impl Models {
         let places: Vec<usize> = vocabulary.models.iter().map(|m| self.open(m)).collect::<Result<_>>()?;
         let before: Vec<Arc<Checkpoint>> = places.iter().map(|i| Arc::clone(&self.checkpoints[*i])).collect();
         for (own, (place, given)) in places.iter().zip(&vocabulary.layouts).enumerate() {
-            let Some(given) = given else { continue };
+            let Some(given) = given else {
+                self.lent.insert(*place);
+                continue;
+            };
             if let Some(aligned) = aligned(&before, own, given)? {
                 self.checkpoints[*place] = Arc::new(aligned);
             }
