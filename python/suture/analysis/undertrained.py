@@ -1,8 +1,9 @@
 """Rows of a table that look hardly trained: a low norm, or the direction of rows that are known to be unused.
 
-The test is of Land and Bartolo, "Fishing for Magikarp" (arXiv 2405.05417). Thresholds here are not shares of the
-table, which would find as many rows in a table that is sound: a norm is low below half the median, a cosine is high
-where nine of ten rows that are known to be unused have less, and at least 0.5.
+The test is of Land and Bartolo, "Fishing for Magikarp" (arXiv 2405.05417). Directions are taken from the mean of the
+tokens in use, as all rows may share a component. Thresholds are not shares of the table, which would find as many rows
+in a table that is sound: a norm is low below half the median, a cosine is high where nine of ten rows that are known to
+be unused have more, and at least 0.5.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suture.analysis.stored import BLOCK, Table
+from suture.analysis.stored import Table
 from suture.results.vocabulary import LowRow, TrainedRows
 from suture.vocab.tokens import Vocabulary
 
@@ -23,56 +23,56 @@ from suture.vocab.tokens import Vocabulary
 LOW = 0.5
 #: A cosine that is high has at least this value.
 NEAR = 0.5
-#: The quantile of the cosines of unused rows above which others are near.
+#: The quantile of the cosines of unused rows above which those of others are high.
 _QUANTILE = 0.1
-#: If more tokens than this share come near, cosines tell nothing.
-_MOST = 0.5
+#: A difference below this share of both is none, as stored numbers are rounded.
+_NOTHING = 1e-3
 
 
 def trained_rows(table: Table, vocabulary: Vocabulary, unused: Mapping[int, str]) -> TrainedRows:
     """What can be told of the rows of an embedding or a head.
 
-    The table is read once, and the rows in `unused` twice; a block of it, two numbers and a digest a row are held.
+    The table is read twice; a block of it, two numbers and a digest a row are held.
 
     Args:
         table: the table, ``[rows, width]``.
         vocabulary: its tokens.
         unused: the rows that are known to be unused, and why.
     """
-    centre = _mean(table, np.array(sorted(n for n in unused if n < table.rows), dtype=np.int64))
-    norms, cosines = np.zeros(table.rows), np.zeros(table.rows)
+    used = np.zeros(table.rows, dtype=bool)
+    used[[n for n in vocabulary.names if n < table.rows and n not in unused]] = True
+    known = np.zeros(table.rows, dtype=bool)
+    known[[n for n in unused if n < table.rows]] = True
+    norms = np.zeros(table.rows)
     digests = np.zeros(table.rows, dtype=np.uint64)
+    sums = np.zeros((2, table.width))
     for start, block in table.blocks():
         end = start + len(block)
         with np.errstate(invalid="ignore", over="ignore"):
             norms[start:end] = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
-            if centre is not None:
-                cosines[start:end] = block @ centre.astype(block.dtype)
         digests[start:end] = [int.from_bytes(blake2b(row, digest_size=8).digest(), "little") for row in block]
+        for i, which in enumerate((used, known)):
+            wanted = which[start:end] & np.isfinite(norms[start:end])
+            sums[i] += block[wanted].sum(axis=0, dtype=np.float64)
     finite = np.isfinite(norms)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = np.where(finite & (norms > 0), cosines / norms, 0.0)
-    used = np.zeros(table.rows, dtype=bool)
-    used[[n for n in vocabulary.names if n < table.rows and n not in unused]] = True
-    plain = used & finite
-    middle = float(np.median(norms[plain])) if plain.any() else 0.0
-    low = LOW * middle
-    known = np.array([n for n in unused if n < table.rows and finite[n] and norms[n] > 0], dtype=np.int64)
-    near = _threshold(cosines[known], cosines[plain]) if centre is not None else None
+    used, known = used & finite, known & finite
+    cosines = _cosines(table, sums, used, known)
+    low = LOW * float(np.median(norms[used])) if used.any() else 0.0
+    near = None if cosines is None else max(NEAR, float(np.quantile(cosines[known], _QUANTILE)))
     return {
         "name": table.name,
         "role": table.role,
         "dtype": table.dtype,
         "rows": table.rows,
         "width": table.width,
-        "norms": _quantiles(norms[plain]),
+        "norms": _quantiles(norms[used]),
         "unused": dict(Counter(unused[n] for n in unused if n < table.rows)),
         "zero": int((norms == 0).sum()),
         "nonfinite": int((~finite).sum()),
         "equal": int(table.rows - len(np.unique(digests))),
         "low": low,
         "near": near,
-        "undertrained": _rows(vocabulary, norms, cosines if centre is not None else None, plain, low, near),
+        "undertrained": _rows(vocabulary, norms, cosines, used, low, near),
     }
 
 
@@ -80,13 +80,13 @@ def _rows(
     vocabulary: Vocabulary,
     norms: NDArray[np.float64],
     cosines: NDArray[np.float64] | None,
-    plain: NDArray[np.bool_],
+    used: NDArray[np.bool_],
     low: float,
     near: float | None,
 ) -> list[LowRow]:
     """The rows that are low or near, lowest norm first."""
-    is_low = plain & (norms < low)
-    is_near = plain & (cosines > near) if cosines is not None and near is not None else np.zeros_like(plain)
+    is_low = used & (norms < low)
+    is_near = used & (cosines > near) if cosines is not None and near is not None else np.zeros_like(used)
     found = np.flatnonzero(is_low | is_near)
     return [
         {
@@ -101,23 +101,26 @@ def _rows(
     ]
 
 
-def _mean(table: Table, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """The direction of the mean of some rows, of length 1; None without rows, or if their mean is nothing."""
-    total = np.zeros(table.width)
-    step = max(BLOCK // (4 * max(table.width, 1)), 1)
-    for start in range(0, len(rows), step):
-        block: NDArray[Any] = table.take(rows[start : start + step])
-        total += np.where(np.isfinite(block).all(axis=1, keepdims=True), block, 0).sum(axis=0, dtype=np.float64)
-    length = float(np.linalg.norm(total))
-    return total / length if len(rows) and length > 0 else None
-
-
-def _threshold(known: NDArray[np.float64], tokens: NDArray[np.float64]) -> float | None:
-    """The cosine above which a token is near the rows known to be unused; None if it tells nothing."""
-    if not len(known):
+def _cosines(
+    table: Table, sums: NDArray[np.float64], used: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> NDArray[np.float64] | None:
+    """The cosine of each row with the mean of those known to be unused, both from the mean of those in use, [rows];
+    None if there are none, or their mean is that of the others, as where padding was made of it.
+    """
+    if not (used.any() and known.any()):
         return None
-    found = max(NEAR, float(np.quantile(known, _QUANTILE)))
-    return None if len(tokens) and (tokens > found).mean() > _MOST else found
+    middle, mean = sums[0] / used.sum(), sums[1] / known.sum()
+    away = mean - middle
+    length = float(np.linalg.norm(away))
+    if length <= _NOTHING * (np.linalg.norm(middle) + np.linalg.norm(mean)):
+        return None
+    found = np.zeros(table.rows)
+    for start, block in table.blocks():
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            rest = block - middle
+            cosines = rest @ (away / length) / np.linalg.norm(rest, axis=1)
+        found[start : start + len(block)] = np.where(np.isfinite(cosines), cosines, 0.0)
+    return found
 
 
 def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:

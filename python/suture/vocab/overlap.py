@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from suture.errors import UsageError
+from suture.vocab.fertility import unknown_of
 from suture.vocab.keys import Key
 from suture.vocab.scripts import SPECIAL, script_of_bytes
 from suture.vocab.tokens import Vocabulary
@@ -95,9 +96,11 @@ def _as_byte(key: Key, a: Vocabulary, b: Vocabulary, there: Mapping[Key, int]) -
 
 
 def scripts_of(vocabulary: Vocabulary) -> dict[int, str]:
-    """The script of each token, by its number; special tokens have their own."""
+    """The script of each token, by its number; special tokens, and the one for what is unknown, have their own."""
+    unknown = unknown_of(vocabulary)
+    special = {number for number in vocabulary.names if number == unknown or vocabulary.kind(number) == "special"}
     return {
-        number: SPECIAL if vocabulary.kind(number) == "special" else script_of_bytes(_content(vocabulary, number))
+        number: SPECIAL if number in special else script_of_bytes(_content(vocabulary, number))
         for number in vocabulary.names
     }
 
