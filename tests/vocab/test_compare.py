@@ -207,7 +207,7 @@ def test_neighbours_are_those_of_the_formula(tmp_path: Path, monkeypatch: pytest
     assert 0.2 < expected < 0.9
     assert found["chance"] == 5 / 25
     assert found["scripts"] == [{"script": "Latin", "tokens": 26, "share": found["share"]}]
-    monkeypatch.setattr("suture.analysis.neighbours.BLOCK", 4 * 26 * 3)
+    monkeypatch.setattr("suture.analysis.neighbours.BLOCK", 26 * 3)
     assert compare(a, b, neighbours=5)["neighbours"] == found
     assert (same := compare(a, a, neighbours=5)["neighbours"]) is not None
     assert same["share"] == 1

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import suture
-from suture.analysis import stored as stored_module
 from suture.analysis.vocab_inspect import inspect
 from suture.cli.vocab import vocab
 from suture.results.vocabulary import Cut, VocabInspection
@@ -199,10 +198,10 @@ def test_a_sound_table_has_none(tmp_path: Path) -> None:
 
 
 def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table read row by row gives the figures of one read whole; so does bfloat16 of torch's files' kind."""
+    """A table read row by row gives the figures of one read whole; in bfloat16."""
     folder = model(tmp_path / "m", bytes_tokenizer([("t", "h")]), rows(270), dtype="BF16")
     found = inspect(folder)
-    monkeypatch.setattr(stored_module.Table.blocks, "__defaults__", (64,))
+    monkeypatch.setattr("suture.vocab.tables.BLOCK", 64)
     again = inspect(folder)
     assert found["tables"][0]["unused"] == again["tables"][0]["unused"]
     for key in ("low", "near", "norms"):

@@ -80,7 +80,6 @@ def test_files_hold_the_same(small: Path, tmp_path: Path, monkeypatch: pytest.Mo
     size = int.from_bytes(content[:8], "little")
     assert json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["words"]) == names
     monkeypatch.setattr("suture.analysis.vocab_words.BLOCK", 1)
-    monkeypatch.setattr("suture.analysis.stored.BLOCK", 1)
     words(small, listed, out=tmp_path / "w.vec")
     assert (tmp_path / "w.vec").read_bytes() == whole
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suture.analysis.stored import BLOCK, Table
 from suture.errors import UsageError
 from suture.results.vocabulary import Neighbours
+from suture.vocab.tables import Table
 
+#: Cosines that are formed at a time.
+BLOCK = 2**22
 #: So many tokens are asked for their neighbours, unless told.
 SAMPLE = 2000
 
@@ -70,14 +72,14 @@ def common_neighbours(
 
 def _nearest(table: Table, rows: NDArray[np.int64], asked: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """The k tokens nearest to each of those asked, by their places in `rows`, [asked, k]; of equals the first."""
-    own = _unit(_take(table, rows[asked]))
+    own = _unit(table.take(rows[asked]))
     # Enough for a block of the others and their products with those asked.
-    step = max(BLOCK // (4 * max(table.width, len(asked), 1)), 1)
+    step = max(BLOCK // max(table.width, len(asked), 1), 1)
     best = np.full((len(asked), k), -np.inf, dtype=np.float32)
     places = np.full((len(asked), k), len(rows), dtype=np.int64)
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
-        found = own @ _unit(_take(table, block)).T
+        found = own @ _unit(table.take(block)).T
         inside = np.flatnonzero((asked >= start) & (asked < start + len(block)))
         found[inside, asked[inside] - start] = -np.inf
         values = np.concatenate([best, found], axis=1)
@@ -99,14 +101,6 @@ def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
             made[i] = columns[np.argsort(-values[i, columns], kind="stable")[:k]]
         return made
     return np.argsort(-values, axis=1, kind="stable")[:, :k]
-
-
-def _take(table: Table, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows in any order."""
-    order = np.argsort(rows, kind="stable")
-    found = np.empty((len(rows), table.width), dtype=np.float32)
-    found[order] = table.take(rows[order])
-    return found
 
 
 def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -15,8 +15,9 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from suture.analysis.stored import Table
+from suture.analysis.stored import Stored
 from suture.results.vocabulary import LowRow, TrainedRows
+from suture.vocab.tables import Table
 from suture.vocab.tokens import Vocabulary
 
 #: A norm below this share of the median is low.
@@ -29,16 +30,20 @@ _QUANTILE = 0.1
 _NOTHING = 1e-3
 
 
-def trained_rows(table: Table, vocabulary: Vocabulary, unused: Mapping[int, str]) -> TrainedRows:
+def trained_rows(stored: Stored, vocabulary: Vocabulary, unused: Mapping[int, str]) -> TrainedRows:
     """What can be told of the rows of an embedding or a head.
 
-    The table is read twice; a block of it, two numbers and a digest a row are held.
+    The table is read twice; a block of it in float64 (16 MiB), two numbers and a digest a row are held.
+
+    Raises:
+        SutureError: if its dtype is none that is computed on, or it cannot be read.
 
     Args:
-        table: the table, ``[rows, width]``.
+        stored: the table, ``[rows, width]``.
         vocabulary: its tokens.
         unused: the rows that are known to be unused, and why.
     """
+    table = stored.table()
     used = np.zeros(table.rows, dtype=bool)
     used[[n for n in vocabulary.names if n < table.rows and n not in unused]] = True
     known = np.zeros(table.rows, dtype=bool)
@@ -61,8 +66,8 @@ def trained_rows(table: Table, vocabulary: Vocabulary, unused: Mapping[int, str]
     near = None if cosines is None else max(NEAR, float(np.quantile(cosines[known], _QUANTILE)))
     return {
         "name": table.name,
-        "role": table.role,
-        "dtype": table.dtype,
+        "role": stored.role,
+        "dtype": stored.dtype,
         "rows": table.rows,
         "width": table.width,
         "norms": _quantiles(norms[used]),

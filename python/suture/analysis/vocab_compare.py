@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from suture.analysis.neighbours import SAMPLE, common_neighbours
-from suture.analysis.stored import Table, embedding, tables
+from suture.analysis.stored import Stored, embedding, tables
 from suture.analysis.vocab_inspect import kind_of, opened, sizes_of, vocabulary_of
 from suture.errors import UsageError
 from suture.results.vocabulary import (
@@ -27,6 +27,7 @@ from suture.vocab.digits import cuts, scheme
 from suture.vocab.overlap import Miss, Overlap, near_misses, nearest, overlap, scripts_of
 from suture.vocab.same import differing
 from suture.vocab.segmenter import segmenter
+from suture.vocab.tables import Table
 from suture.vocab.tokens import Vocabulary
 
 #: Examples that are told of each kind.
@@ -77,7 +78,7 @@ def compare(
     if neighbours:
         if None in checkpoints:
             raise UsageError("neighbours: needs the weights of both models", at="neighbours")
-        both = (embedding(checkpoints[0]), embedding(checkpoints[1]))  # type: ignore[arg-type]
+        both = (embedding(checkpoints[0]).table(), embedding(checkpoints[1]).table())  # type: ignore[arg-type]
         near = _neighbours(both, first, shared, scripts, (neighbours, sample, seed))
     exchange = _exchange(first, second, shared, stored, unlike)
     return {
@@ -191,7 +192,7 @@ def _neighbours(
     return common_neighbours(both, (rows[:, 0], rows[:, 1]), named, k, sample=sample, seed=seed)
 
 
-def _exchange(a: Vocabulary, b: Vocabulary, shared: Overlap, stored: list[list[Table]], unlike: list[str]) -> Exchange:
+def _exchange(a: Vocabulary, b: Vocabulary, shared: Overlap, stored: list[list[Stored]], unlike: list[str]) -> Exchange:
     """Whether rows of one can stand in the other's table."""
     widths = [next((t.width for t in own if t.role == "embedding"), None) for own in stored]
     answer, because = _answer(a, b, shared)

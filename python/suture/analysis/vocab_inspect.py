@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 
-from suture.analysis.stored import Table, has_weights, tables
+from suture.analysis.stored import Stored, has_weights, tables
 from suture.analysis.undertrained import trained_rows
 from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
@@ -27,8 +27,8 @@ def inspect(
     Args:
         model: the model, or a folder with the files of a tokenizer.
         text: files of text in UTF-8, which are cut into tokens line by line.
-        weights: look for rows that are hardly trained, which reads the embeddings and heads once. A block of 16 MiB
-            is held.
+        weights: look for rows that are hardly trained, which reads the embeddings and heads twice. A block of
+            16 MiB is held.
 
     Returns:
         ``kind``, ``sizes``, ``special`` tokens, ``scripts`` of tokens, ``tables`` with their rows, and what became of
@@ -52,7 +52,7 @@ def inspect(
         if table.role == "beside":
             continue
         try:
-            table.check()
+            table.table()
         except SutureError as e:
             warnings.append(f"{e}; its rows are not looked at")
             continue
@@ -114,7 +114,7 @@ def kind_of(vocabulary: Vocabulary) -> VocabKind:
     }
 
 
-def sizes_of(vocabulary: Vocabulary, stored: Sequence[Table]) -> VocabSizes:
+def sizes_of(vocabulary: Vocabulary, stored: Sequence[Stored]) -> VocabSizes:
     """How large a vocabulary is, and the table of its embedding."""
     rows = next((table.rows for table in stored if table.role == "embedding"), None)
     return {
@@ -127,7 +127,7 @@ def sizes_of(vocabulary: Vocabulary, stored: Sequence[Table]) -> VocabSizes:
     }
 
 
-def _doubts(vocabulary: Vocabulary, stored: Sequence[Table]) -> list[str]:
+def _doubts(vocabulary: Vocabulary, stored: Sequence[Stored]) -> list[str]:
     """What a user should know before the model is used."""
     told = []
     sizes = sizes_of(vocabulary, stored)

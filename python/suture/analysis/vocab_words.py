@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from suture.analysis import word_files
 from suture.analysis.lexicon import NEIGHBOURS, induce
-from suture.analysis.stored import BLOCK, Table, embedding
+from suture.analysis.stored import embedding
 from suture.analysis.vocab_inspect import vocabulary_of
 from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
 from suture.results.vocabulary import Induction, WordVectors
 from suture.vocab.fertility import unknown_of
 from suture.vocab.segmenter import batches, lines_of, segmenter
+from suture.vocab.tables import BLOCK, Table
 from suture.vocab.tokens import Vocabulary
 
 
@@ -88,7 +89,7 @@ def words(
         "repeated": len(listed) - len(unique),
         "files": written,
         "dictionary": found,
-        "warnings": list(space.table.checkpoint._core.warnings),
+        "warnings": list(space.checkpoint._core.warnings),
     }
 
 
@@ -97,6 +98,7 @@ class _Space:
     """An embedding and the tokenizer that says which rows a word has."""
 
     table: Table
+    checkpoint: Checkpoint
     vocabulary: Vocabulary
 
     def cut(self, words: Sequence[str]) -> list[NDArray[np.int64] | None]:
@@ -129,7 +131,7 @@ class _Space:
 
     def vectors(self, rows: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.float32]]:
         """The mean of some rows for each word, in blocks of float32 [n, width]."""
-        step = max(BLOCK // (16 * max(self.table.width, 1)), 1)
+        step = max(BLOCK // (4 * self.table.width), 1)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             needed, at = np.unique(np.concatenate(part), return_inverse=True)
@@ -143,7 +145,7 @@ class _Space:
 
 def _space(model: str | PathLike[str]) -> _Space:
     checkpoint = Checkpoint(model)
-    return _Space(embedding(checkpoint), vocabulary_of(checkpoint.folder))
+    return _Space(embedding(checkpoint).table(), checkpoint, vocabulary_of(checkpoint.folder))
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:

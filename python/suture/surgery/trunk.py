@@ -32,7 +32,7 @@ class Trunk:
 
 
 def compared(model: Checkpoint, other: Checkpoint, threads: int) -> Trunk:
-    """Read the trunk of both models once, a block of 16 MiB a thread held, and compare the hashes of their tensors.
+    """Read the trunk of both models once, 4,194,304 elements a thread held, and compare the hashes of their tensors.
 
     Raises:
         SutureError: if a file cannot be read.

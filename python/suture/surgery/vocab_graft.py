@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from suture.analysis.stored import Table, tables
+from suture.analysis.stored import Stored, tables
 from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
 from suture.results.report import Report
@@ -127,7 +127,7 @@ def _fits(into: Checkpoint, source: Checkpoint) -> list[str]:
     return told
 
 
-def _same_rows(source: Checkpoint, used: Sequence[Table]) -> None:
+def _same_rows(source: Checkpoint, used: Sequence[Stored]) -> None:
     if len({t.rows for t in used}) > 1:
         listed = ", ".join(f"`{t.name}` has {t.rows:,}" for t in used)
         raise SutureError(f"{source.path}: tables have different numbers of rows: {listed}", source.path, used[-1].name)
