@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from suture import _core
-from suture.analysis.stored import raw
+from suture.analysis.stored import raw, tables
 from suture.checkpoint import Checkpoint
 
 
@@ -37,8 +37,8 @@ def compared(model: Checkpoint, other: Checkpoint, threads: int) -> Trunk:
     Raises:
         SutureError: if a file cannot be read.
     """
-    tables = set(model._core.tables())
-    names = sorted(name for name in model.names if not _core.is_vocabulary(name) and name not in tables)
+    of_tokens = {table.name for table in tables(model)}
+    names = sorted(name for name in model.names if name not in of_tokens)
     there = {name: other._core.counterpart(name) for name in names}
     paired = [name for name in names if there[name] is not None]
     lost = [name for name in names if there[name] is None]

@@ -115,8 +115,12 @@ def _fits(into: Checkpoint, source: Checkpoint) -> list[str]:
         if other.role == "embedding" and table.role == "head":
             told.append(f"{source.path}: has no head of its own; `{table.name}` gets the rows of `{other.name}`")
     _same_rows(source, [t for t in theirs.values() if t.name in used and t.role != "beside"])
-    if left := [name for name in theirs if name not in used]:
-        told.append(f"{source.path}: {', '.join(f'`{n}`' for n in left)} has no place in {into.path} and is left out")
+    for name in theirs:
+        if name not in used and into._core.counterpart(name) is None:
+            told.append(f"{source.path}: `{name}` has no place in {into.path} and is left out")
+        elif name not in used and source._core.tied is not True:
+            message = f"has a head of its own (`{name}`), and {into.path} ties its head to its embedding"
+            raise SutureError(f"{source.path}: {message}; expected models of one architecture", source.path, name)
     shapes = {name: into.info(name).shape for name in into.names}
     for name in source.names:
         there = into._core.counterpart(name)
