@@ -58,7 +58,11 @@ def byte_characters() -> dict[int, str]:
 def spelt(text: str | bytes) -> str:
     """Text as a byte-level tokenizer writes it."""
     known = byte_characters()
-    return "".join(known[b] for b in (text.encode() if isinstance(text, str) else text))
+    return "".join(known[b] for b in _content(text))
+
+
+def _content(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def grown(text: str) -> list[tuple[bytes, bytes]]:
@@ -75,7 +79,8 @@ def bytes_tokenizer(
     **more: Any,
 ) -> Json:
     """A byte-level BPE with a token for each byte; merges are of text."""
-    first = [byte_characters()[b] for b in range(256)] if all_bytes else []
+    used = range(256) if all_bytes else sorted({b for m in merges for b in _content(m[0]) + _content(m[1])})
+    first = [byte_characters()[b] for b in used]
     return whole("bytes", bpe(first, [(spelt(a), spelt(b)) for a, b in merges], **more), extra)
 
 

@@ -89,6 +89,14 @@ def test_drawn_misses_are_the_same_again(tmp_path: Path) -> None:
     assert compare(a, b, misses=0)["misses"]["examples"] == []
 
 
+def test_misses_of_bytes_can_be_read(tmp_path: Path) -> None:
+    """A byte-level token is told by its characters, not by what stands for its bytes."""
+    level = write(tmp_path / "a", bytes_tokenizer(grown(" \u043a\u043e")))
+    pieces = write(tmp_path / "b", pieces_tokenizer(["\u043a\u043e"]))
+    found = compare(level, pieces, misses=0)["misses"]["examples"]
+    assert [(m["a"], m["b"], m["differs"]) for m in found] == [("▁\u043a\u043e", "\u043a\u043e", "word start")]
+
+
 @pytest.mark.parametrize(
     ("other", "answer"),
     [("same", "same"), ("turned", "renumbered"), ("more", "extended"), ("less", "extended"), ("some", "overlap"),

@@ -26,6 +26,7 @@ from ..support.vocab_models import (
     TABLE,
     byte_characters,
     bytes_tokenizer,
+    grown,
     model,
     pieces_tokenizer,
     problems,
@@ -116,6 +117,19 @@ def test_pieces_are_counted_with_their_space(tmp_path: Path) -> None:
     assert (found["text"]["whole"]["words"], found["text"]["whole"]["tokens"]) == (5, 8)
     assert found["text"]["whole"]["unknown"] == 1
     assert (cut_of(found, "Latin")["tokens"], cut_of(found, "Han")["tokens"]) == (6, 2)
+
+
+def test_words_that_are_dropped(tmp_path: Path) -> None:
+    """A BPE without bytes or an unknown token leaves out what it cannot write: told, by script too."""
+    folder = write(tmp_path / "m", bytes_tokenizer([*grown("кот")], all_bytes=False))
+    found = inspect(folder, text=[corpus(tmp_path, ["zz кот", "y"])])
+    assert found["text"] is not None
+    assert (found["text"]["whole"]["lost"], cut_of(found, "Latin")["lost"], cut_of(found, "Cyrillic")["lost"]) == (
+        2,
+        2,
+        0,
+    )
+    assert any("2 words of the text have no token" in w for w in found["warnings"])
 
 
 @settings(max_examples=40, deadline=None)

@@ -24,7 +24,7 @@ from suture.results.vocabulary import (
     VocabComparison,
 )
 from suture.vocab.digits import cuts, scheme
-from suture.vocab.overlap import Miss, Overlap, near_misses, nearest, overlap, scripts_of
+from suture.vocab.overlap import Miss, Overlap, near_misses, nearest, overlap, scripts_of, shown
 from suture.vocab.same import differing
 from suture.vocab.segmenter import segmenter
 from suture.vocab.tables import Table
@@ -139,7 +139,7 @@ def _misses(a: Vocabulary, b: Vocabulary, shared: Overlap, sample: int, seed: in
     def example(miss: Miss) -> dict[str, Any]:
         edits = miss.what if isinstance(miss.what, int) else None
         differs = "edits" if edits is not None else miss.what
-        return {"a": a.names[miss.one], "b": b.names[miss.other], "differs": differs, "edits": edits}
+        return {"a": shown(a, miss.one), "b": shown(b, miss.other), "differs": differs, "edits": edits}
 
     examples = [example(miss) for miss in (*told, *sorted(far, key=lambda m: (int(m.what), m.one)))]
     return {

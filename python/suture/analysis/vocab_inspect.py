@@ -46,6 +46,8 @@ def inspect(
     cut = _text(vocabulary, text) if text else None
     warnings = [] if checkpoint is None else list(checkpoint._core.warnings)
     warnings += _doubts(vocabulary, stored)
+    if cut is not None and cut["whole"]["lost"]:
+        warnings.append(f"{folder}: {cut['whole']['lost']:,} words of the text have no token: they are dropped")
     scripts = Counter(scripts_of(vocabulary).values())
     found: list[TrainedRows] = []
     for table in stored if weights else ():
@@ -179,6 +181,7 @@ def _cut(script: str, counts: Counts) -> Cut:
         "unknown": counts.unknown,
         "single": counts.single,
         "continued": counts.continued,
+        "lost": counts.lost,
         "per_word": share(counts.tokens, counts.words),
         "per_character": share(counts.tokens, counts.characters),
         "per_byte": share(counts.tokens, counts.bytes),

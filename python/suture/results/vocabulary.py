@@ -69,6 +69,8 @@ class Cut(TypedDict):
     single: int
     #: Words of two tokens or more.
     continued: int
+    #: Words without a token, which the tokenizer drops.
+    lost: int
     #: Tokens per word: the fertility.
     per_word: float | None
     per_character: float | None
@@ -175,7 +177,7 @@ class RolePair(TypedDict):
 
 class NearMiss(TypedDict):
     """A token of the first that the second lacks, and what comes nearest; `differs` in ``word start``, ``case``,
-    ``both``, or in so many ``edits``.
+    ``both``, or in so many ``edits``. Tokens of bytes are told by their characters, with \u2581 where a word begins.
     """
 
     a: str
@@ -241,6 +243,8 @@ class Exchange(TypedDict):
     """
 
     answer: str
+    #: Whether rows are of one width; nothing where one has no weights.
+    fits: bool | None
     because: list[str]
     widths: list[int | None]
 

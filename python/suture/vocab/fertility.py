@@ -32,6 +32,7 @@ class Counts:
         unknown: those that stand for what the vocabulary cannot write.
         single: those of one character, or a part of one.
         continued: words of two tokens or more.
+        lost: words without a token: some tokenizers drop what they cannot write.
     """
 
     words: int = 0
@@ -41,6 +42,7 @@ class Counts:
     unknown: int = 0
     single: int = 0
     continued: int = 0
+    lost: int = 0
 
     def add(self, other: Counts) -> None:
         """Add what was counted elsewhere."""
@@ -127,12 +129,11 @@ def _line(
     for i, (start, end) in enumerate(spans):
         script, size = _word(text[start:end])
         tokens = int(per_word[i])
-        scripts[script].add(
-            Counts(1, end - start, size, tokens, int(per_unknown[i]), int(per_single[i]), int(tokens > 1))
-        )
-    continued = int((per_word > 1).sum())
+        parts = (int(per_unknown[i]), int(per_single[i]), int(tokens > 1), int(tokens == 0))
+        scripts[script].add(Counts(1, end - start, size, tokens, *parts))
+    words = (int((per_word > 1).sum()), int((per_word == 0).sum()))
     size = len(text.encode("utf-8", "surrogatepass"))
-    whole.add(Counts(len(spans), len(text), size, len(word), int(unknown.sum()), int(single.sum()), continued))
+    whole.add(Counts(len(spans), len(text), size, len(word), int(unknown.sum()), int(single.sum()), *words))
 
 
 @lru_cache(maxsize=2**17)

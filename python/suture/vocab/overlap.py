@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from suture.errors import UsageError
 from suture.vocab.fertility import unknown_of
-from suture.vocab.keys import Key
+from suture.vocab.keys import SPACE, Key
 from suture.vocab.scripts import SPECIAL, script_of_bytes
 from suture.vocab.tokens import Vocabulary
 
@@ -157,6 +157,12 @@ def _plain(vocabulary: Vocabulary, number: int) -> str | None:
         return key.content.decode("utf-8")
     except UnicodeDecodeError:
         return None
+
+
+def shown(vocabulary: Vocabulary, number: int) -> str:
+    """A token for people: of bytes that are whole characters these, with SentencePiece's mark where a word begins."""
+    text = _plain(vocabulary, number) if vocabulary.marks == "bytes" else None
+    return vocabulary.names[number] if text is None else SPACE * vocabulary.key(number).starts + text
 
 
 def nearest(a: Vocabulary, b: Vocabulary, numbers: list[int]) -> list[Miss]:
