@@ -113,7 +113,7 @@ def test_what_may_be_exchanged(other: str, answer: str, tmp_path: Path) -> None:
     b = model(tmp_path / "b", plain(tokens), rows(16))
     exchange = compare(a, b)["exchange"]
     assert exchange["answer"] == answer
-    assert exchange["widths"] == [8, 8]
+    assert (exchange["widths"], exchange["fits"]) == ([8, 8], True)
     assert any("12 and 16 rows" in text for text in exchange["because"]) == (other == "same")
 
 
@@ -124,7 +124,8 @@ def test_what_stands_against_an_exchange(tmp_path: Path) -> None:
     two = whole("bytes", bpe(tokens, [("b", "c"), ("a", "b"), ("ab", "c")]))
     a, b = model(tmp_path / "a", one, rows(8)), model(tmp_path / "b", two, rows(8, 6))
     found = compare(a, b)
-    assert (found["exchange"]["answer"], found["differing"]) == ("same", ["model.merges"])
+    assert (found["exchange"]["answer"], found["exchange"]["fits"]) == ("same", False)
+    assert found["differing"] == ["model.merges"]
     assert any("rows are 8 and 6 wide" in text for text in found["exchange"]["because"])
     assert any("text is cut otherwise all the same: model.merges" in text for text in found["exchange"]["because"])
     # The same merges, written the old way.
@@ -172,9 +173,13 @@ def test_how_numbers_are_cut(kind: str, tmp_path: Path) -> None:
     assert all(f"1234567 is {parts} in" in w for w in told)
 
 
-def test_numbers_that_are_whole() -> None:
-    """WordPiece may have a number as a word."""
+def test_numbers_that_are_whole(tmp_path: Path) -> None:
+    """WordPiece may have a number as a word; one that it cannot write is unknown, and not whole."""
     assert scheme({"42": ["42"], "2024": ["2024"]}) == "whole"
+    a = write(tmp_path / "a", words_tokenizer(["cat"]))
+    found = compare(a, write(tmp_path / "b", digits("learned")))["digits"]["a"]
+    assert found is not None
+    assert found["scheme"] == "unknown"
 
 
 def test_a_space_in_front_is_no_digit(tmp_path: Path) -> None:
@@ -263,6 +268,9 @@ def test_the_verb(tmp_path: Path) -> None:
     call = ["compare", str(a), str(b), "--neighbours", "3"]
     done = CliRunner().invoke(vocab, call)
     assert done.exit_code == 0, done.output
+    wide = model(tmp_path / "wide", plain(tokens), rows(20, 9))
+    told = CliRunner().invoke(vocab, ["compare", str(a), str(wide)]).output
+    assert "exchanging rows: no, they are not of one width" in told
     assert "exchanging rows: of shared tokens alone" in done.output
     assert "19 tokens (19 by their bytes), 95.0 % and 95.0 %" in done.output
     assert "of the 3 nearest are the same (16.7 % by chance)" in done.output

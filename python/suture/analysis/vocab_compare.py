@@ -24,6 +24,7 @@ from suture.results.vocabulary import (
     VocabComparison,
 )
 from suture.vocab.digits import cuts, scheme
+from suture.vocab.fertility import unknown_of
 from suture.vocab.overlap import Miss, Overlap, near_misses, nearest, overlap, scripts_of, shown
 from suture.vocab.same import differing
 from suture.vocab.segmenter import segmenter
@@ -156,8 +157,8 @@ def _digits(a: Vocabulary, b: Vocabulary, warnings: list[str]) -> Digits:
     found: list[DigitCuts | None] = []
     for vocabulary in (a, b):
         try:
-            parts = cuts(segmenter(vocabulary.folder))
-            found.append({"scheme": scheme(parts), "cuts": parts})
+            parts, known = cuts(segmenter(vocabulary.folder), unknown_of(vocabulary))
+            found.append({"scheme": scheme(parts) if known else "unknown", "cuts": parts})
         except UsageError as e:
             warnings.append(f"{e}; how it cuts numbers is not known")
             found.append(None)
@@ -198,12 +199,13 @@ def _exchange(a: Vocabulary, b: Vocabulary, shared: Overlap, stored: list[list[S
     answer, because = _answer(a, b, shared)
     if answer in ("same", "extended", "renumbered") and unlike:
         because.append(f"text is cut otherwise all the same: {', '.join(unlike)} of tokenizer.json differ")
-    if None not in widths and widths[0] != widths[1]:
-        because.append(f"rows are {widths[0]:,} and {widths[1]:,} wide: only a plan that solves for new rows can help")
+    fits = None if None in widths else widths[0] == widths[1]
+    if fits is False:
+        because.append(f"rows are {widths[0]:,} and {widths[1]:,} wide: none can be moved as it is")
     rows = [next((t.rows for t in own if t.role == "embedding"), None) for own in stored]
     if answer == "same" and None not in rows and rows[0] != rows[1]:
         because.append(f"tables have {rows[0]:,} and {rows[1]:,} rows; what is behind the tokens is padding")
-    return {"answer": answer, "because": because, "widths": widths}
+    return {"answer": answer, "fits": fits, "because": because, "widths": widths}
 
 
 def _answer(a: Vocabulary, b: Vocabulary, shared: Overlap) -> tuple[str, list[str]]:
@@ -211,17 +213,12 @@ def _answer(a: Vocabulary, b: Vocabulary, shared: Overlap) -> tuple[str, list[st
     if not n:
         return "none", ["no token is shared"]
     other = n - shared.same_number
+    if n == size_a == size_b and not other:
+        return "same", ["the tokens are the same and have the same numbers"]
     if n == size_a == size_b:
-        if not other:
-            return "same", ["the tokens are the same and have the same numbers: tables can be exchanged as they are"]
-        return "renumbered", [
-            f"the tokens are the same, but {other:,} have other numbers: rows must be moved with them"
-        ]
+        return "renumbered", [f"the tokens are the same, but {other:,} have other numbers"]
     if n == min(size_a, size_b) and not other:
         more, less, by = (a, b, size_a - n) if size_a > size_b else (b, a, size_b - n)
-        what = f"{more.folder} has all tokens of {less.folder} under their numbers, and {by:,} more"
-        return "extended", [f"{what}: rows of the shared ones can be exchanged as they are"]
-    return "overlap", [
-        f"{n:,} tokens are shared, {100 * n / size_a:.1f} % and {100 * n / size_b:.1f} %: their rows can be moved, "
-        "those of others must be made"
-    ]
+        return "extended", [f"{more.folder} has all tokens of {less.folder} under their numbers, and {by:,} more"]
+    share = f"{100 * n / size_a:.1f} % and {100 * n / size_b:.1f} %"
+    return "overlap", [f"{n:,} tokens are shared, {share}; rows of others must be made"]

@@ -159,16 +159,17 @@ def show_comparison(found: VocabComparison) -> None:
         say()
         _neighbours(found["neighbours"])
     say()
-    say(_ANSWERS[found["exchange"]["answer"]], head="exchanging rows")
+    fits = found["exchange"]["fits"] is not False
+    say(_ANSWERS[found["exchange"]["answer"]] if fits else "no, they are not of one width", head="exchanging rows")
     for text in found["exchange"]["because"]:
         say(f"  {text}", hang=4)
 
 
 _SHARED = {"exact": "by their bytes", "special": "special", "byte": "of single bytes"}
 _ANSWERS = {
-    "same": "yes, as they are",
+    "same": "yes, whole tables as they are",
     "extended": "yes, of shared tokens as they are",
-    "renumbered": "yes, by the tokens' numbers",
+    "renumbered": "yes, moved to the tokens' numbers",
     "overlap": "of shared tokens alone",
     "none": "no",
 }

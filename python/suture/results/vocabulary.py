@@ -197,7 +197,9 @@ class Misses(TypedDict):
 
 
 class DigitCuts(TypedDict):
-    """How numbers are cut: ``single digits``, in threes, ``whole``, or as ``learned``; and the parts of some."""
+    """How numbers are cut, and the parts of some: ``single digits``, ``threes from the left`` or ``right``,
+    ``whole``, as ``learned``, or ``unknown`` where the vocabulary cannot write them.
+    """
 
     scheme: str
     cuts: dict[str, list[str]]

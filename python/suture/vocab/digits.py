@@ -9,15 +9,17 @@ from typing import Any
 PROBES = ("7", "42", "365", "2024", "65536", "1234567")
 
 
-def cuts(segmenter: Any) -> dict[str, list[str]]:
-    """The parts that each of `PROBES` is cut into."""
-    found = {}
+def cuts(segmenter: Any, unknown: int | None = None) -> tuple[dict[str, list[str]], bool]:
+    """The parts that each of `PROBES` is cut into; and whether all can be written, without the token `unknown`."""
+    found, known = {}, True
     for probe in PROBES:
-        offsets = segmenter.encode(probe, add_special_tokens=False).offsets
+        encoded = segmenter.encode(probe, add_special_tokens=False)
+        known &= bool(encoded.ids) and unknown not in encoded.ids
+        offsets = encoded.offsets
         # A space before the number has none of its characters, or the first, which comes again.
         starts = sorted({start for start, end in offsets if end > start} | {0})
         found[probe] = [probe[a:b] for a, b in zip(starts, [*starts[1:], len(probe)], strict=True)]
-    return found
+    return found, known
 
 
 def scheme(found: dict[str, list[str]]) -> str:
