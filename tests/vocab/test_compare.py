@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import suture
 from suture.analysis.vocab_compare import compare
 from suture.cli.vocab import vocab
 from suture.vocab.digits import scheme
+from suture.vocab.overlap import near_misses, overlap
+from suture.vocab.tokens import Vocabulary, read
 
 from ..support.vocab_models import (
     byte_characters,
@@ -24,6 +28,7 @@ from ..support.vocab_models import (
     model,
     pieces_tokenizer,
     problems,
+    spelt,
     words_tokenizer,
 )
 from ..support.vocabularies import Json, bpe, letters, whole, write
@@ -63,6 +68,42 @@ def test_bytes_and_word_starts_are_compared(tmp_path: Path) -> None:
     assert turned["shared"]["tokens"] == 6
     assert (turned["shared"]["share_a"], turned["shared"]["share_b"]) == (shared["share_b"], shared["share_a"])
     assert not problems("vocab_compare", json.loads(json.dumps(found)))
+
+
+FORMS = {
+    "bytes": lambda tokens: plain([spelt(f" {t[1:]}" if t[0] == "^" else t) for t in tokens]),
+    "pieces": lambda tokens: pieces_tokenizer([t.replace("^", "▁") for t in tokens]),
+    "words": lambda tokens: words_tokenizer([t[1:] if t[0] == "^" else f"##{t}" for t in tokens]),
+}
+SETS = st.lists(st.from_regex(r"\A\^?[abAB\u00e9\u043a]{1,2}\Z"), min_size=1, max_size=12, unique=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SETS, SETS, st.sampled_from(list(FORMS)), st.sampled_from(list(FORMS)))
+def test_tokens_are_shared_both_ways(
+    tmp_path_factory: pytest.TempPathFactory, one: list[str], other: list[str], form: str, another: str
+) -> None:
+    """Whatever the form, the tokens of the same text and word start are shared, each with one; and so backwards."""
+    place = tmp_path_factory.mktemp("pair")
+    a = read(write(place / "a", FORMS[form](one)))
+    b = read(write(place / "b", FORMS[another](other)))
+    found = overlap(a, b)
+    # The one for what is unknown is in two of the forms, and no text.
+    shared = {_text(a, n) for n in found.pairs}
+    assert shared - {"<unk>", "^[UNK]"} == set(one) & set(other)
+    assert len(set(found.pairs.values())) == len(found.pairs)
+    assert all(_text(a, n) == _text(b, m) for n, m in found.pairs.items())
+    assert {m: n for n, m in overlap(b, a).pairs.items()} == found.pairs
+    missed = {_text(a, m.one) for m in near_misses(a, b, found)}
+    folded = {t.removeprefix("^").casefold() for t in other}
+    assert missed - {"<unk>", "^[UNK]"} == {
+        t for t in set(one) - set(other) if t.removeprefix("^").casefold() in folded
+    }
+
+
+def _text(vocabulary: Vocabulary, number: int) -> str:
+    key = vocabulary.key(number)
+    return "^" * key.starts + key.content.decode()
 
 
 def test_near_misses(tmp_path: Path) -> None:

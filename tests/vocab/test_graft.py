@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import suture
 from suture.cli.vocab.graft import graft as command
 from suture.surgery.vocab_graft import graft, planned
+from suture.surgery.vocab_plans import apply, undo
 from suture.vocab.rowplan import CLASSES
 
 from ..support.checkpoints import Raw, encode, read_checkpoint, write_checkpoint, write_json
@@ -269,6 +270,16 @@ def test_mistakes(family: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(suture.SutureError, match=r"has rows of 4, those of .*task are 8 wide"):
         graft(task, narrow, out, trunk="ignore")
     assert not out.exists()
+
+
+def test_a_kept_plan_is_good_for_siblings(family: dict[str, Path], tmp_path: Path) -> None:
+    """The same rows on another trunk of the same tokens; not the reverse, as the model's own rows are gone."""
+    graft(family["task"], family["german"], tmp_path / "out", base=family["base"], keep=tmp_path / "plan.json")
+    other = make(tmp_path / "other", TOKENS, trunk(9), 90)
+    apply(tmp_path / "plan.json", other, tmp_path / "again")
+    assert parts(tmp_path / "again") == (parts(family["german"])[0], parts(other)[1])
+    with pytest.raises(suture.SutureError, match="it cannot be undone"):
+        undo(tmp_path / "out", tmp_path / "back")
 
 
 def test_the_verb(family: dict[str, Path], tmp_path: Path) -> None:
