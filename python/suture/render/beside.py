@@ -18,8 +18,29 @@ def show_beside(beside: Mapping[str, Any]) -> None:
     for data in beside.values():
         if "routes" in data:
             _show_routing(data)
+        elif "counts" in data:
+            _show_rows(data)
         else:
             _show_all_of(data)
+
+
+def _show_rows(data: Mapping[str, Any]) -> None:
+    """What became of the rows of a vocabulary: how long the new ones are beside the old."""
+    audit = data.get("audit")
+    if audit is None or not audit["new"]["rows"]:
+        return
+    say(f"new rows of {audit['table']}", bold=True)
+    sides = [(name, audit[name]) for name in ("old", "new") if audit[name]["rows"]]
+    quantiles = {"0": ("shortest", 1), "0.01": ("1 % below", 2), "0.5": ("median", 0), "0.99": ("1 % above", 2),
+                 "1": ("longest", 1)}  # fmt: skip
+    show([
+        names("rows", [name for name, _ in sides]),
+        Column("looked at", [f"{own['rows']:,}" for _, own in sides]),
+        *(Column(title, [figure(own[q]) for _, own in sides], rank) for q, (title, rank) in quantiles.items()),
+    ], room())  # fmt: skip
+    odd = {"loud": "much longer than old ones", "zero": "zeros", "duplicates": "equal to another new one"}
+    if told := ", ".join(f"{audit[key]:,} {what}" for key, what in odd.items() if audit[key]):
+        say(f"  {told}")
 
 
 def _show_all_of(data: AllOf) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from suture.results import compat, proposal, reading, recipes, surgery, tables
+from suture.results import compat, proposal, reading, recipes, surgery, tables, vocabulary
 
 Schema = dict[str, Any]
 
@@ -27,6 +27,9 @@ SHAPES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "inspect": ("what `suture inspect --json` prints", (reading.Inspection,)),
     "compat": ("what `suture compat --json` prints", (compat.Compatibility,)),
     "verify": ("what `suture verify --json` prints", (reading.Verification,)),
+    "vocab_inspect": ("what `suture vocab inspect --json` prints", (vocabulary.VocabInspection,)),
+    "vocab_compare": ("what `suture vocab compare --json` prints", (vocabulary.VocabComparison,)),
+    "vocab_words": ("what `suture vocab words --json` prints", (vocabulary.WordVectors,)),
     "proposal": ("what `suture.propose` returns", (proposal.Proposal,)),
 }
 #: Keys that only some plans and reports have.
