@@ -2,7 +2,7 @@
 //!
 //! LoRA: Hu et al., arXiv 2106.09685; rsLoRA: Kalajdzievski, arXiv 2312.03732; DoRA: Liu et al., arXiv 2402.09353.
 
-use regex::Regex;
+use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 /// What an adapter's config says of the meaning of its factors.

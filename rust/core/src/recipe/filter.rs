@@ -1,7 +1,7 @@
 //! Filters on tensor names: part of the name, as mergekit has it, or a glob or regular expression; `!` turns one round.
 
-use globset::{GlobBuilder, GlobMatcher};
-use regex::Regex;
+use globset::GlobBuilder;
+use regex_lite::Regex;
 use serde_json::Value;
 
 use super::fields::wrong;
@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 enum Pattern {
     All,
     Part(String),
-    Glob(GlobMatcher),
     Regex(Regex),
 }
 
@@ -34,8 +33,8 @@ impl Filter {
         let pattern = if rest == "*" {
             Pattern::All
         } else if let Some(glob) = rest.strip_prefix("glob:") {
-            let glob = GlobBuilder::new(glob).literal_separator(false).build();
-            Pattern::Glob(glob.map_err(|e| fail(e.to_string()))?.compile_matcher())
+            let glob = GlobBuilder::new(glob).literal_separator(false).build().map_err(|e| fail(e.to_string()))?;
+            Pattern::Regex(Regex::new(&of_text(glob.regex())).map_err(|e| fail(e.to_string()))?)
         } else if let Some(regex) = rest.strip_prefix("regex:") {
             Pattern::Regex(Regex::new(regex).map_err(|e| fail(e.to_string()))?)
         } else {
@@ -71,7 +70,6 @@ impl Filter {
             != match &self.pattern {
                 Pattern::All => true,
                 Pattern::Part(part) => name.contains(part.as_str()),
-                Pattern::Glob(glob) => glob.is_match(name),
                 Pattern::Regex(regex) => regex.is_match(name),
             }
     }
@@ -80,6 +78,24 @@ impl Filter {
     pub fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// An expression over text, of one over bytes that `globset` makes, which writes characters beyond ASCII byte by byte: `\xc3\xa9`.
+fn of_text(expression: &str) -> String {
+    let (mut bytes, mut rest) = (b"(?s)".to_vec(), expression.trim_start_matches("(?-u)"));
+    while let Some(next) = rest.chars().next() {
+        let escaped = rest.strip_prefix("\\x").and_then(|hex| u8::from_str_radix(hex.get(..2)?, 16).ok());
+        if let Some(byte) = escaped.filter(|b| !b.is_ascii()) {
+            bytes.push(byte);
+            rest = &rest[4..];
+            continue;
+        }
+        // What follows a backslash is no escape of its own.
+        let len = if next == '\\' { 1 + rest[1..].chars().next().map_or(0, char::len_utf8) } else { next.len_utf8() };
+        bytes.extend_from_slice(&rest.as_bytes()[..len]);
+        rest = &rest[len..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -96,12 +112,16 @@ mod tests {
             ("!mlp", false),
             ("glob:*.mlp.*", true),
             ("glob:mlp", false),
+            ("glob:model.layers.{9,10}.*", true),
+            ("glob:model.layers.[0-9].*", false),
+            ("glob:model.layers.[!a]?.*", true),
             (r"regex:layers\.1\.", false),
             (r"regex:layers\.1\d\.", true),
             (r"!regex:attn", true),
         ] {
             assert_eq!(Filter::parse("", text).unwrap().matches(name), want, "{text}");
         }
+        assert!(Filter::parse("", "glob:*.é\\*.[üé].?").unwrap().matches("层\n.é*.ü.层"));
         assert!(Filter::parse("", "regex:(").is_err());
         assert!(Filter::parse("", "glob:[").is_err());
     }
