@@ -70,6 +70,15 @@ def test_bytes_and_word_starts_are_compared(tmp_path: Path) -> None:
     assert not problems("vocab_compare", json.loads(json.dumps(found)))
 
 
+def test_one_token_of_two_roles(tmp_path: Path) -> None:
+    """It is the same as one token of the other vocabulary, not two."""
+    a = write(tmp_path / "a", plain(letters(3), ["<a>", "<b>"]), {"bos": "<a>", "eos": "<b>"})
+    b = write(tmp_path / "b", plain(letters(3), ["<s>"]), {"bos": "<s>", "eos": "<s>"})
+    for one, other in ((a, b), (b, a)):
+        found = compare(one, other)
+        assert (found["shared"]["tokens"], found["shared"]["special"]) == (4, 1)
+
+
 FORMS = {
     "bytes": lambda tokens: plain([spelt(f" {t[1:]}" if t[0] == "^" else t) for t in tokens]),
     "pieces": lambda tokens: pieces_tokenizer([t.replace("^", "▁") for t in tokens]),

@@ -130,6 +130,16 @@ def test_the_tokenizer_and_numbers_go_with_the_rows(family: dict[str, Path], tmp
         assert left == right or json.loads(left) == json.loads(right), name
 
 
+def test_the_tokenizer_is_the_others_if_it_cuts_otherwise(family: dict[str, Path], tmp_path: Path) -> None:
+    """The same tokens and numbers, but lower case first: rows go with the tokenizer they were tuned by."""
+    data = json.loads((family["tuned"] / "tokenizer.json").read_text())
+    data["normalizer"] = {"type": "Lowercase"}
+    (family["tuned"] / "tokenizer.json").write_text(json.dumps(data))
+    report = graft(family["task"], family["tuned"], tmp_path / "out", base=family["base"])
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (family["tuned"] / "tokenizer.json").read_bytes()
+    assert report.beside["vocabulary"]["figures"]["same"] is False
+
+
 def test_numbers_of_tokens_that_are_gone_go_by_role(family: dict[str, Path], tmp_path: Path) -> None:
     """A padding token that the other vocabulary has not becomes the one its config names."""
     write_json(family["task"] / "config.json",
@@ -176,6 +186,25 @@ def test_trunks_are_checked(family: dict[str, Path], tmp_path: Path) -> None:
     report = graft(task, moved, out, trunk="ignore")
     assert report.beside["vocabulary"]["figures"]["trunk"] is None
     assert parts(out) == (parts(moved)[0], parts(task)[1])
+
+
+def test_what_a_trunk_is(family: dict[str, Path], tmp_path: Path) -> None:
+    """The same bytes in another dtype are another tensor; a tensor in a layer that the base lacks is one too, one
+    outside of the layers could not be checked and is told."""
+    norm = "model.norm.weight"
+    for folder, dtype in ((family["base"], "BF16"), (family["tuned"], "F16")):
+        stored = {**read_checkpoint(folder), norm: encode(np.zeros(WIDTH), dtype)}
+        write_checkpoint(folder, stored, config=json.loads((folder / "config.json").read_text()))
+    with pytest.raises(suture.SutureError, match=r"1 of 5 tensors of the trunk differ from .*: `model\.norm\.weight`"):
+        planned(family["task"], family["tuned"], base=family["base"])
+    more = {**trunk(0), "model.layers.1.self_attn.k_norm.weight": np.ones(4), "model.extra.weight": np.ones(3)}
+    grown = make(tmp_path / "grown", TOKENS, more, 20)
+    base = make(tmp_path / "first", TOKENS, trunk(0), 0)
+    with pytest.raises(suture.SutureError, match=r"1 of 6 tensors .*`model\.layers\.1\.self_attn\.k_norm\.weight`"):
+        planned(family["task"], grown, base=base)
+    del more["model.layers.1.self_attn.k_norm.weight"]
+    plan = planned(family["task"], make(tmp_path / "other", TOKENS, more, 20), base=base)
+    assert any("`model.extra.weight` outside the layers is not in" in told for told in plan.told)
 
 
 def test_one_bit_is_seen_in_any_block(family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,3 +318,7 @@ def test_the_verb(family: dict[str, Path], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (tmp_path / "plan.json").is_file()
     assert parts(tmp_path / "out") == (parts(family["german"])[0], parts(family["task"])[1])
+    done = CliRunner().invoke(command, [*call, "--overwrite"])
+    assert done.exit_code == 0, done.output
+    assert "12: 9 donor, 3 padding" in done.output
+    assert f"new rows of {TABLE}" in done.output

@@ -14,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import suture
+from suture.analysis.stored import tables
 from suture.analysis.vocab_inspect import inspect
 from suture.cli.vocab import vocab
 from suture.results.vocabulary import Cut, VocabInspection
 from suture.vocab.fertility import measure
 from suture.vocab.segmenter import segmenter
 from suture.vocab.tokens import read
+from suture.vocab.unused import known_unused
 
+from ..support.checkpoints import encode, write_checkpoint
 from ..support.vocab_models import (
     HEAD,
     TABLE,
@@ -193,6 +196,55 @@ def test_planted_rows_are_found(tmp_path: Path) -> None:
     assert first["equal"] == 1
     assert second["zero"] == 1
     assert [r["id"] for r in second["undertrained"] if r["low"]] == [30]
+
+
+def test_rows_that_are_no_numbers(tmp_path: Path) -> None:
+    """NaN and infinities are counted, and change nothing of the rest."""
+    tokenizer = bytes_tokenizer([("t", "h")])
+    table = rows(270)
+    table[5] *= 0.1
+    clean = inspect(model(tmp_path / "a", tokenizer, table))["tables"][0]
+    table[[7, 262]] = np.inf
+    table[8, 3] = np.nan
+    found = inspect(model(tmp_path / "b", tokenizer, table))["tables"][0]
+    assert (clean["nonfinite"], found["nonfinite"]) == (0, 3)
+    assert found["norms"]["median"] == pytest.approx(clean["norms"]["median"])
+    assert [r["id"] for r in found["undertrained"]] == [r["id"] for r in clean["undertrained"]] == [5]
+
+
+def test_reserved_tokens_are_known_to_be_unused(tmp_path: Path) -> None:
+    """By the names that models give them; no other name with a number is taken for one."""
+    kept = ["[unused1]", "<unused_12>", "<|reserved_special_token_7|>", "<SPECIAL_9>", "<|unused3|>", "<reserved-4>"]
+    others = ["<extra_id_1>", "unused1", "<|im_start|>", "[CLS]", "<0xC0>", "<pad>", "<2de>"]
+    folder = write(tmp_path / "m", words_tokenizer([*kept, *others]))
+    assert {read(folder).names[n]: why for n, why in known_unused(read(folder), 14).items()} == dict.fromkeys(
+        kept, "reserved"
+    )
+
+
+ROWS = 19
+#: Names, shapes, and what each is: as row plans take them.
+TENSORS: dict[str, tuple[tuple[int, ...], str | None]] = {
+    "lm_head.weight": ((ROWS, 8), "head"),
+    "lm_head.bias": ((ROWS,), "beside"),
+    "final_logits_bias": ((1, ROWS), "beside"),
+    "something.nobody.knows": ((ROWS, 3), "beside"),
+    "embeddings.position_embeddings.weight": ((ROWS, 8), None),
+    "model.norm.weight": ((8,), None),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_has_a_row_for_each_token(inside: bool, tmp_path: Path) -> None:
+    """By names; by length where nothing in a layer is as long."""
+    layer = {"model.layers.0.mlp.up_proj.weight": np.ones((ROWS if inside else 4, 8))}
+    stored = {TABLE: np.ones((ROWS, 8)), **{n: np.ones(shape) for n, (shape, _) in TENSORS.items()}, **layer}
+    write_checkpoint(tmp_path / "m", {n: encode(t, "F32") for n, t in stored.items()})
+    found = {t.name: (t.role, t.rows) for t in tables(suture.open(tmp_path / "m"))}
+    expected = {TABLE: ("embedding", ROWS)} | {n: (role, ROWS) for n, (_, role) in TENSORS.items() if role}
+    if inside:
+        del expected["something.nobody.knows"]
+    assert found == expected
 
 
 def test_a_sound_table_has_none(tmp_path: Path) -> None:
