@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from suture import _core
 from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
 from suture.recipe import as_json
@@ -74,6 +75,9 @@ def rewrite(
     shapes = [json.loads(model.info_json(name))["shape"] for name in model.tables()]
     if not shapes or not shapes[0]:
         raise SutureError(f"{model.path}: has no table of tokens, whose rows could be changed", model.path)
+    if plan.head is not None and not any(_core.is_vocabulary(n) and n not in model.tables() for n in model.names()):
+        message = "ties its head to its table, and the plan has other rows for heads; write the head out first"
+        raise SutureError(f"{model.path}: {message}", model.path)
     text = kept(plan, own, int(shapes[0][0]))
     ids, told = moved_in(model.path, plan.moved, plan.rows, plan.roles)
     given = {name for name, _ in plan.written} | {name for name, _ in plan.copied}
