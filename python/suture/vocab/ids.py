@@ -17,7 +17,7 @@ from suture.vocab.align import Aligned
 from suture.vocab.tokens import read
 
 FILES = ("config.json", "generation_config.json")
-_KEY = re.compile(r"(\w+_)?token_(id|ids|index)|(begin_)?suppress_tokens|bad_words_ids|forced_decoder_ids")
+KEY = re.compile(r"(\w+_)?token_(id|ids|index)|(begin_)?suppress_tokens|bad_words_ids|forced_decoder_ids")
 _ROLE = re.compile(r"(\w+)_token_(id|index)")
 
 
@@ -107,7 +107,7 @@ class _Moves:
             if key in INNER and isinstance(value, dict):
                 inner = theirs.get(key)
                 new: Any = self.of(value, inner if isinstance(inner, dict) else {}) or value
-            elif _KEY.fullmatch(key):
+            elif KEY.fullmatch(key):
                 new = self.moved(key, value, theirs.get(key))
             else:
                 continue

@@ -117,3 +117,13 @@ def _tests_itself(proto: Any) -> bool:
 
     fields: Any = UnknownFieldSet(proto)
     return any(field.field_number == _SAMPLES for field in fields)
+
+
+def apart(path: Path) -> set[str]:
+    """The pieces of a SentencePiece file that are no parts of words: the unknown one, control ones, the user's.
+
+    Raises:
+        UsageError: if the extra ``vocab`` is not installed.
+        SutureError: if the file is none.
+    """
+    return {piece.piece for piece in parsed(path).pieces if piece.type not in (_NORMAL, _UNUSED, _BYTE)}
