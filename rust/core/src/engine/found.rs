@@ -1,7 +1,9 @@
 //! What the scans over groups have found: the second phase, `settle`, of a run.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::measure::Scales;
 use super::statistics::{Partial, join};
 use crate::error::{Error, Result};
 use crate::methods::{Kernel, Wants};
@@ -13,6 +15,8 @@ pub struct Found {
     groups: HashMap<usize, Group>,
     /// For a tensor and each of its spans: the running ranks before it.
     before: HashMap<usize, Vec<Vec<u64>>>,
+    /// How changes are scaled before all else.
+    scales: Scales,
 }
 
 struct Group {
@@ -21,6 +25,16 @@ struct Group {
 }
 
 impl Found {
+    /// Nothing yet, of changes that are scaled so.
+    pub fn new(scales: Scales) -> Self {
+        Self { scales, ..Self::default() }
+    }
+
+    /// The scale of each model's change of a tensor, if they are scaled.
+    pub fn scales(&self, tensor: usize) -> Option<&Arc<[f64]>> {
+        self.scales.get(&tensor)
+    }
+
     /// Starts a group with the kernel that scans it.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Method, Params, Scope, Value as Param, bind, registry};
+use crate::methods::{Method, Params, Scope, Value as Param, cost, registry};
 use crate::model::names::split_layer;
 use crate::view::{Place, View};
 
@@ -228,7 +228,7 @@ impl Draft {
         let promoted = dtypes.iter().copied().reduce(Dtype::promote).unwrap_or(Dtype::F32);
         let shape = &self.models.tensor(first).shape;
         let wrong = |p| Error::recipe("", format!("tensor `{}`: {p}", c.name));
-        let cost = bind(c.method, &c.params, shape).map_err(wrong)?.cost();
+        let cost = cost(c.method, &c.params, shape).map_err(wrong)?;
         let mut from: Vec<usize> = Vec::new();
         for place in models {
             if !from.contains(&place.model) {

@@ -94,6 +94,8 @@ pub struct Stack<'a> {
     columns: usize,
     /// The weight of each model's change.
     weights: &'a [f64],
+    /// The scale of each model's change, before all else; none if they are as they are.
+    scales: Vec<f64>,
     /// The changes of a matrix that is wider than tall, each without its weight.
     kept: Vec<Vec<f32>>,
     /// Whether this is no matrix, but all elements of a tensor in one row or column.
@@ -117,7 +119,8 @@ impl<'a> Stack<'a> {
         weights: &'a [f64],
         vector: bool,
     ) -> Result<Self, Halt> {
-        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new(), vector };
+        let scales = read.scales().to_vec();
+        let mut stack = Self { read, start, rows, columns, weights, scales, kept: Vec::new(), vector };
         if !stack.is_tall() {
             let mut kept = vec![Vec::with_capacity(rows * columns); weights.len()];
             stack.read.each(stack.elements(), &mut |tile| {
@@ -204,11 +207,17 @@ impl<'a> Stack<'a> {
     }
 
     fn weighted(&self, of: &[Of]) -> Vec<Of> {
-        of.iter().map(|c| c.iter().zip(self.weights).map(|(c, w)| c * w).collect()).collect()
+        times(of, self.weights)
+    }
+
+    /// The same of changes as they are read.
+    fn scaled(&self, of: &[Of]) -> Vec<Of> {
+        if self.scales.is_empty() { of.to_vec() } else { times(of, &self.scales) }
     }
 
     /// Blocks of rows as they are stored, each with the base's.
     fn each_tall(&mut self, of: &[Of], f: EachRows) -> Result<(), Halt> {
+        let of = &self.scaled(of);
         let (short, most) = (self.columns, block_rows(self.columns).min(self.rows));
         let mut blocks = vec![vec![0.0; most * short]; of.len()];
         let mut bases: Vec<f32> = Vec::with_capacity(most * short);
@@ -242,6 +251,7 @@ impl<'a> Stack<'a> {
 
     /// Blocks of columns of what is kept, transposed.
     fn each_wide(&mut self, of: &[Of], f: EachColumns) -> Result<(), Halt> {
+        let of = &self.scaled(of);
         let (long, short) = (self.columns, self.rows);
         let most = block_rows(short).min(long);
         let mut blocks = vec![vec![0.0; most * short]; of.len()];
@@ -379,6 +389,11 @@ impl<'a> Stack<'a> {
         }
         self.add_first(write)
     }
+}
+
+/// Combinations of changes, each of which counts so much.
+fn times(of: &[Of], factors: &[f64]) -> Vec<Of> {
+    of.iter().map(|c| c.iter().zip(factors).map(|(c, f)| c * f).collect()).collect()
 }
 
 /// Blocks as matrices of `rows x columns`, by rows or by columns.
