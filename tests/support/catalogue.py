@@ -149,6 +149,8 @@ def cases() -> Iterator[Case]:
 
 
 CASES = list(cases())
+#: Those that models in memory are merged by too: layers are measured of files.
+RESIDENT = [case for case in CASES if case.set("larv") in (None, "none")]
 DEFAULTS = [case for case in CASES if not case.parameters]
 HOMOGENEOUS = [case for case in CASES if case.spec["homogeneous"]]
 

@@ -11,7 +11,12 @@ static SPEC: Spec = Spec {
     formula: "base + lambda * w_k d_k, k = argmax_i |w_i d_i|, the later model of equal ones",
     paper: "Marczak et al., MagMax, arXiv 2407.06322",
     departs: "not in mergekit",
-    parameters: &[Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)), SVC, LARV, LAMBDA],
+    parameters: &[
+        Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)),
+        SVC,
+        LARV,
+        LAMBDA,
+    ],
     base: Base::Required,
     inputs: (1, usize::MAX),
     class: Class::Element,

@@ -21,7 +21,9 @@ mod spec;
 mod tall;
 mod varm;
 
-pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, LARV, POSITIVE, Parameter, Params, SHARE, SVC, Spec, Value, WEIGHT};
+pub use spec::{
+    ANY, Base, Class, Default, Kind, LAMBDA, LARV, POSITIVE, Parameter, Params, SHARE, SVC, Spec, Value, WEIGHT,
+};
 
 use crate::dtype::Dtype;
 use crate::kernels::arith;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, LARV, Method, Parameter, Params, SHARE, Scope, Spec, Stats, Tile,
-    Totals, Wants, elements, of_tile,
+    ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, LARV, Method, Parameter, Params, SHARE, Scope, Spec, Stats,
+    Tile, Totals, Wants, elements, of_tile,
 };
 use crate::kernels::arith::moved;
 use crate::kernels::isa::vectorised;

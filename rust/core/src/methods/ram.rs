@@ -2,8 +2,8 @@
 //! elements that are a model's own, for what averaging took from its shared ones.
 
 use super::{
-    Base, Class, Cost, Default, Element, Kernel, LARV, Method, POSITIVE, Parameter, Params, SVC, Spec, Stats, Tile, Totals,
-    Wants,
+    Base, Class, Cost, Default, Element, Kernel, LARV, Method, POSITIVE, Parameter, Params, SVC, Spec, Stats, Tile,
+    Totals, Wants,
 };
 use crate::kernels::arith::{moved, of_changes};
 

@@ -2,8 +2,8 @@
 //! signs.
 
 use super::{
-    Base, Class, Cost, Default, Kernel, Kind, LARV, Method, Parameter, Params, SHARE, SVC, Spec, Stats, Tile, Totals, Wants,
-    elements, of_tile,
+    Base, Class, Cost, Default, Kernel, Kind, LARV, Method, Parameter, Params, SHARE, SVC, Spec, Stats, Tile, Totals,
+    Wants, elements, of_tile,
 };
 use crate::kernels::arith::moved;
 use crate::kernels::isa::vectorised;

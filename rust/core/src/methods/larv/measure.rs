@@ -125,13 +125,7 @@ mod tests {
         fn each(&mut self, range: Range<u64>, f: EachTile) -> Result<(), Halt> {
             let own = range.start as usize..range.end as usize;
             let of = self.0.len() as u64;
-            f(&Tile {
-                base: Some(&self.0[own.clone()]),
-                inputs: &[&self.1[own]],
-                keys: &[],
-                start: range.start,
-                of,
-            })
+            f(&Tile { base: Some(&self.0[own.clone()]), inputs: &[&self.1[own]], keys: &[], start: range.start, of })
         }
     }
 

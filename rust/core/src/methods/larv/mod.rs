@@ -37,6 +37,11 @@ pub fn bytes(params: &Params, shape: &[u64]) -> u64 {
     measured(params, shape).map_or(0, |(_, rows, columns)| measure::bytes(rows, columns))
 }
 
+/// What the scale of the model with this index is called among what was found of a tensor.
+pub fn told(model: usize) -> String {
+    format!("larv_{}", model + 1)
+}
+
 /// What a method costs with what is before it.
 pub(super) fn cost(method: &dyn Method, params: &Params, shape: &[u64], own: Cost) -> Result<Cost, String> {
     if params.word("larv") != "none" && method.dtype(params).is_some() {

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::told;
 use crate::kernels::arith::{moved, scaled};
 use crate::kernels::scratch;
 use crate::methods::{Cost, EachPiece, EachTile, Halt, Kernel, Operands, Params, Results, Stats, Tile, Totals, Wants};
@@ -67,7 +68,7 @@ impl Kernel for Scaled {
     }
 
     fn found(&self) -> Vec<(String, f64)> {
-        let own = self.scales.iter().enumerate().map(|(i, scale)| (format!("larv_{}", i + 1), *scale));
+        let own = self.scales.iter().enumerate().map(|(i, scale)| (told(i), *scale));
         self.kernel.found().into_iter().chain(own).collect()
     }
 
