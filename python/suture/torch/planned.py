@@ -151,9 +151,7 @@ def _made(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict
         warnings = tuple(_plain(w, folder) for w in made.warnings)
         works = _works(told)
         if scaled := next((work.name for work in works if work.params.scaled), None):
-            message = (
-                f"larv: measures layers first (`{scaled}` is in one), of checkpoints and not of models that torch "
-            )
+            message = f"larv: measures layers first (`{scaled}` is in one), of checkpoints, not of models that torch "
             raise UsageError(message + "holds; merge the files (`suture.merge`)", at="larv")
         return Planned(works, _groups(told, paths), made.hash, warnings)
 

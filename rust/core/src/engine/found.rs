@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::measure::Scales;
 use super::statistics::{Partial, join};
 use crate::error::{Error, Result};
 use crate::methods::{Kernel, Wants};
 use crate::plan::{Action, Plan};
+
+/// The scale of each model's change, of every tensor whose changes are scaled.
+pub type Scales = HashMap<usize, Arc<[f64]>>;
 
 /// What is found of groups of tensors, for the kernels that apply it.
 #[derive(Default)]

@@ -1,11 +1,11 @@
 //! Measures of layers, before all scans: by how much each model's changes of a layer are scaled before they are merged.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::Means;
+use super::found::Scales;
 use super::threads;
 use super::tiles::{Inputs, Scratch};
 use super::whole::{Crew, Reading};
@@ -14,9 +14,6 @@ use crate::methods::Cost;
 use crate::methods::larv::{self, Measure, READS};
 use crate::plan::layers::Layers;
 use crate::plan::{Action, TensorPlan};
-
-/// The scale of each model's change, of every tensor whose changes are scaled.
-pub type Scales = HashMap<usize, Arc<[f64]>>;
 
 /// What a model's matrices show, by layer.
 type Measured = BTreeMap<usize, BTreeMap<usize, Vec<Measure>>>;

@@ -34,7 +34,6 @@ struct Report<'a> {
     /// Digests of those beside the tensors, but for the index and this report.
     beside: BTreeMap<String, String>,
     /// By how much the changes of each layer are scaled, by layer and model.
-    #[serde(skip_serializing_if = "Scales::is_empty")]
     scales: Scales<'a>,
     tensors: Tensors<'a>,
 }
@@ -61,10 +60,6 @@ impl<'a> Scales<'a> {
             }
         }
         Self(all)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

@@ -10,8 +10,7 @@ use parking_lot::Mutex;
 
 use super::Means;
 use super::ahead::Ahead;
-use super::found::Found;
-use super::measure::Scales;
+use super::found::{Found, Scales};
 use super::statistics::{OfTensor, Ordered, Partial};
 use super::threads;
 use super::tiles::{Inputs, Pass, Scratch};

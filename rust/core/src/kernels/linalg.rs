@@ -94,7 +94,7 @@ impl Eigen {
         Ok(Self { values, vectors })
     }
 
-    /// The eigenvalues alone of such a matrix, largest first: in a third of the time.
+    /// The eigenvalues alone of such a matrix, largest first, in less time and memory than with the vectors.
     ///
     /// # Errors
     /// As [`Self::of`].

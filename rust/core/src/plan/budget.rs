@@ -85,7 +85,7 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
             let smallest = (fixed + largest).div_ceil(1 << 20);
             let tensors = plans.iter().flat_map(|plan| plan.tensors.iter());
             let is_whole = |t: &TensorPlan| matches!(t.action.cost().span, Span::Whole { .. });
-            let is_measured = |t: &TensorPlan, n: u64| n == measuring(t) && n > 0;
+            let is_measured = |t: &TensorPlan, n: u64| n == measuring(t) && n >> 20 > 0;
             let decides = |t: &TensorPlan, n: u64| n == largest && (n > fixed || is_whole(t) || is_measured(t, n));
             let named = tensors.zip(needs.iter().flatten()).find(|(t, n)| decides(t, **n));
             let whole = named.is_some_and(|(t, _)| is_whole(t));

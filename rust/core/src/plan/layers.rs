@@ -56,7 +56,7 @@ pub(super) fn settle(draft: &mut Draft) -> Result<()> {
     let (layers, matrices) = (counted(layers.len() as u64, "layer", "layers"), counted(matrices, "matrix", "matrices"));
     if tensors > 0 {
         let told =
-            format!("{matrices} of {layers} are measured before anything is merged, the base's and each model's");
+            format!("{matrices} of {layers} are measured before anything is merged; what is in no layer is not scaled");
         draft.notes.push(("larv".to_owned(), told));
     } else if set {
         draft.warnings.push("`larv` scales by layer, and no tensor that is merged is in one: nothing is scaled".into());
