@@ -25,6 +25,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "knots, ties inside": ("knots", {"inner": "ties", "density": 0.5}),
     "svc after ties": ("ties", {"weight": 1.0, "density": 0.5, "svc": 0.1}),
     "svc after tsvm": ("tsvm", {"svc": 1.0}),
+    "larv before ties": ("ties", {"weight": 1.0, "density": 0.5, "larv": True}),
+    "larv before tsvm": ("tsvm", {"larv": True}),
 }
 #: Tall, as an embedding is; wide; square.
 SHAPES = {

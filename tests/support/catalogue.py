@@ -49,9 +49,11 @@ TOGETHER: dict[str, list[dict[str, Any]]] = {
     "pcb": [{"clip": 0, "ratio": 1}],
     "ram": [{"epsilon": 0}],
     "ramplus_tl": [{"epsilon": 0}],
+    "magmax": [{"larv": "tiered"}],
+    "metagpt": [{"larv": "continuous"}],
     "sce": [{"svc": 0.1}, {"select_topk": 1}],
-    "tsvm": [{"svc": 1.0}],
-    "iso_c": [{"svc": 0.1}],
+    "tsvm": [{"svc": 1.0}, {"larv": "continuous"}],
+    "iso_c": [{"svc": 0.1}, {"svc": 0.1, "larv": "continuous"}],
     "knots": [{"inner": "ties", "density": 0.5}],
     "nuslerp": [{"nuslerp_flatten": False, "nuslerp_row_wise": True}],
     "ties": [
@@ -59,6 +61,8 @@ TOGETHER: dict[str, list[dict[str, Any]]] = {
         {"sparsify": "breadcrumbs", "scope": "model", "rescale": "l1"},
         {"scope": "model", "rescale": "l2", "reduce": "sum"},
         {"svc": 0.1},
+        {"larv": "continuous"},
+        {"scope": "model", "larv": "continuous"},
         {"sparsify": "cabs", "rescale": "l1", "reduce": "mean"},
         {"sparsify": "della", "rescale": "l2"},
     ],
@@ -118,6 +122,8 @@ def variants(spec: Spec) -> Iterator[tuple[str, dict[str, Any]]]:
         kind, name = parameter["kind"], parameter["name"]
         if spec["name"] == "emr" and name == "masks":
             continue  # What it writes is no model; test_emr_masks_give_the_model_back.
+        if name == "larv":
+            continue  # A modifier: TOGETHER has it on some methods of each kind, test_larv.py on all.
         if kind["kind"] == "switch":
             yield f"{name}={not parameter['default']}", {name: not parameter["default"]}
         elif kind["kind"] == "choice":
@@ -143,6 +149,8 @@ def cases() -> Iterator[Case]:
 
 
 CASES = list(cases())
+#: Those that models in memory are merged by too: layers are measured of files.
+RESIDENT = [case for case in CASES if case.set("larv") in (None, "none")]
 DEFAULTS = [case for case in CASES if not case.parameters]
 HOMOGENEOUS = [case for case in CASES if case.spec["homogeneous"]]
 

@@ -15,7 +15,7 @@ import suture
 import suture.torch
 from suture.torch import merge, merge_
 from suture.torch.registry import FORMS
-from tests.support.catalogue import CASES, DEFAULTS, SPECS, Case
+from tests.support.catalogue import DEFAULTS, RESIDENT, SPECS, Case
 from tests.support.resident import Tensors, call, differing, empty_like, family, module_of
 
 TIES: dict[str, Any] = {"weight": 0.5, "density": 0.5}
@@ -37,7 +37,7 @@ def split(case: Case, models: list[Tensors]) -> tuple[dict[str, Any], Any, dict[
     return arguments, model, {"others": dict(others), **rest}
 
 
-IN_PLACE = [*((case, "BF16") for case in CASES), *((case, "F32") for case in DEFAULTS)]
+IN_PLACE = [*((case, "BF16") for case in RESIDENT), *((case, "F32") for case in DEFAULTS)]
 
 
 @pytest.mark.parametrize(("case", "dtype"), IN_PLACE, ids=str)
@@ -78,7 +78,7 @@ def test_the_first_model_may_be_written_into_beside_a_base(case: Case) -> None:
     assert differing(first, wanted) == []
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.spec["class"] in ("element", "order")], ids=str)
+@pytest.mark.parametrize("case", [c for c in RESIDENT if c.spec["class"] in ("element", "order")], ids=str)
 def test_blocks_of_any_size_give_the_same_bits(case: Case) -> None:
     # Where norms are taken (`rescale`), these values are coarse enough for sums to be exact in any order.
     shapes = {"model.layers.0.w": (97, 33), "model.layers.1.w": (40, 64), "model.layers.1.b": (1100,), "z": ()}
@@ -331,7 +331,7 @@ def test_every_method_has_a_form() -> None:
     assert set(FORMS) == set(SPECS)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", RESIDENT, ids=str)
 def test_the_default_dtype_does_not_matter(case: Case) -> None:
     models = family("F32")
     expected = merge(**call(case, models))

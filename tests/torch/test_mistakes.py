@@ -139,3 +139,18 @@ def test_mistakes_are_said_in_the_words_of_arguments() -> None:
     layers = {f"model.layers.{i}.mlp.up_proj.weight": torch.ones(2, 2) for i in range(3)}
     with pytest.raises(suture.UsageError, match="give `bottom`, `top` or `layers`"):
         suture.torch.swap_(layers, {name: tensor.clone() for name, tensor in layers.items()})
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "tsvm"])
+def test_layers_are_not_measured_in_memory(method: str) -> None:
+    """Refused before anything is written, with what to do; outside layers it does nothing, as for files."""
+    own = [{"model.layers.0.w": torch.full((3, 2), float(i))} for i in range(3)]
+    parameters = {"weight": 0.5, "larv": True}
+    with pytest.raises(suture.UsageError, match=r"larv: .*`model.layers.0.w`.*suture\.merge"):
+        suture.torch.merge(own[1:], method, base=own[0], parameters=parameters)
+    with pytest.raises(suture.UsageError, match="larv"):
+        suture.torch.merge_(own[1], own[2:], method, base=own[0], parameters=parameters)
+    with pytest.raises(suture.UsageError, match="larv"):
+        suture.torch.prepare(own[1:], method, base=own[0], parameters=parameters)
+    base, *others = ({"w": torch.full((3, 2), float(i))} for i in range(3))
+    suture.torch.merge(others, method, base=base, parameters=parameters)

@@ -13,13 +13,13 @@ import torch
 import suture
 import suture.torch
 from suture.torch.serving import iter_merged
-from tests.support.catalogue import CASES, Case
+from tests.support.catalogue import RESIDENT, Case
 from tests.support.resident import Tensors, call, differing, family
 
 ties = {"weight": [0.5, 0.3, 0.4], "density": 0.5}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", RESIDENT, ids=str)
 def test_a_stream_is_the_merge(case: Case) -> None:
     arguments = call(case, family("BF16"))
     wanted = suture.torch.merge(**arguments)

@@ -14,7 +14,7 @@ import suture.torch
 import suture.torch.resident
 from suture.torch.registry import FORMS
 from suture.torch.sessions import coefficients, prepare
-from tests.support.catalogue import CASES, DEFAULTS, Case
+from tests.support.catalogue import DEFAULTS, RESIDENT, Case
 from tests.support.resident import call, differing, empty_like, family
 
 
@@ -54,7 +54,7 @@ def merged(arguments: dict[str, Any], changed: dict[str, Any], out: dict[str, to
     return suture.torch.merge(**{**arguments, "parameters": shared, "each": each}, out=out)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", RESIDENT, ids=str)
 def test_a_session_gives_what_merge_gives(case: Case) -> None:
     models = family("BF16")
     arguments = call(case, models)

@@ -198,6 +198,20 @@ def _backends(data: Mapping[str, Any]) -> str:
     return "" if first == "cpu" else ", ".join(f"{name}: {n:,}" for name, n in many.items())
 
 
+def _scales(data: Surgery) -> list[str]:
+    """By how much each model's changes were scaled: the least layer and the most."""
+    by_model: dict[str, dict[str, float]] = {}
+    for layer, scales in data.get("scales", {}).items():
+        for model, scale in scales.items():
+            by_model.setdefault(model, {})[layer] = scale
+    lines = []
+    for model, by_layer in by_model.items():
+        least, most = min(by_layer, key=by_layer.__getitem__), max(by_layer, key=by_layer.__getitem__)
+        ends = f"from {by_layer[least]:.3f} ({least}) to {by_layer[most]:.3f} ({most})"
+        lines.append(f"  changes of {model} scaled by layer: {ends}")
+    return lines
+
+
 def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
     actions = Counter(report.actions.values())
@@ -210,6 +224,7 @@ def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
         lines += proposal_lines(report.proposal, room(err=True))
         lines += _command(report, report.proposal, options, room(err=True))
     lines.append(f"  {plural(len(report.actions), 'tensor')}: {', '.join(parts) or 'none'}")
+    lines += _scales(data)
     if by := _backends(data):
         lines.append(f"  computed on {by}")
     if data["unused"]:

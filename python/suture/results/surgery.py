@@ -188,6 +188,8 @@ class Done(TypedDict, total=False):
     files: list[str]
     #: Digests of the files beside the tensors.
     beside: dict[str, str]
+    #: With `larv`: by how much the changes of a layer (``model.layers.3``) are scaled, by layer and model.
+    scales: dict[str, dict[str, float]]
 
 
 class Outputs(TypedDict, total=False):

@@ -53,6 +53,11 @@ class Params:
         """The shared switch `name`; false if the method has none of that name."""
         return self.shared.get(name) is True
 
+    @property
+    def scaled(self) -> bool:
+        """Whether changes are scaled by layer before they are merged."""
+        return self.layered and self.word("larv") not in ("", "none")
+
     def numbers(self, name: str) -> list[float]:
         """The number `name` of every input; empty if the method has none of that name."""
         return [float(value) for value in self.per_input.get(name, ())]

@@ -112,7 +112,7 @@ def plan(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict[
     """The plan of a recipe; `recipe` is given the path by which each model, by its label, is to be named.
 
     Raises:
-        UsageError: if the recipe is wrong.
+        UsageError: if the recipe is wrong, or asks for what is not done in memory.
         SutureError: if the models do not go together.
     """
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
@@ -149,7 +149,11 @@ def _made(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict
             raise _without(e, folder) from None
         told = json.loads(made.to_json())
         warnings = tuple(_plain(w, folder) for w in made.warnings)
-        return Planned(_works(told), _groups(told, paths), made.hash, warnings)
+        works = _works(told)
+        if scaled := next((work.name for work in works if work.params.scaled), None):
+            message = f"larv: measures layers first (`{scaled}` is in one), of checkpoints, not of models that torch "
+            raise UsageError(message + "holds; merge the files (`suture.merge`)", at="larv")
+        return Planned(works, _groups(told, paths), made.hash, warnings)
 
 
 def describe(model: Resident, folder: Path) -> Path:

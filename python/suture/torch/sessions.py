@@ -49,7 +49,7 @@ _COEFFICIENTS: dict[str, frozenset[str]] = {
 
 
 #: What decides who computes, and so cannot change.
-_MODIFIERS = frozenset({"svc"})
+_MODIFIERS = frozenset({"svc", "larv"})
 
 
 def coefficients(method: str) -> frozenset[str]:

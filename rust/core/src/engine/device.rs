@@ -18,6 +18,7 @@ use crate::digest::{self, Leaves};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::kernels::cast::{Element, Widen, first_nonfinite, narrow};
+use crate::methods::larv;
 use crate::plan::budget::{self, whole};
 use crate::plan::{Action, TensorPlan};
 use crate::sizes::{ALIGN, TILE};
@@ -92,8 +93,8 @@ pub trait Slot {
 /// Whether a device may be asked for a tensor: it is computed, has elements, and what its method finds concerns it alone.
 pub fn may_take(t: &TensorPlan) -> bool {
     let Action::Compute { method, params, apart, group, .. } = &t.action else { return false };
-    // What has a shape of its own does not go over.
-    let plain = apart.is_empty() && group.is_none();
+    // What has a shape of its own does not go over, nor what is found of other tensors.
+    let plain = apart.is_empty() && group.is_none() && larv::gate(params).is_none();
     plain && t.elements() > 0 && method.bind(params, &t.shape).is_ok_and(|kernel| !kernel.casts())
 }
 

@@ -1,11 +1,15 @@
 //! What the scans over groups have found: the second phase, `settle`, of a run.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::statistics::{Partial, join};
 use crate::error::{Error, Result};
 use crate::methods::{Kernel, Wants};
 use crate::plan::{Action, Plan};
+
+/// The scale of each model's change, of every tensor whose changes are scaled.
+pub type Scales = HashMap<usize, Arc<[f64]>>;
 
 /// What is found of groups of tensors, for the kernels that apply it.
 #[derive(Default)]
@@ -13,6 +17,8 @@ pub struct Found {
     groups: HashMap<usize, Group>,
     /// For a tensor and each of its spans: the running ranks before it.
     before: HashMap<usize, Vec<Vec<u64>>>,
+    /// How changes are scaled before all else.
+    scales: Scales,
 }
 
 struct Group {
@@ -21,6 +27,16 @@ struct Group {
 }
 
 impl Found {
+    /// Nothing yet, of changes that are scaled so.
+    pub fn new(scales: Scales) -> Self {
+        Self { scales, ..Self::default() }
+    }
+
+    /// The scale of each model's change of a tensor, if they are scaled.
+    pub fn scales(&self, tensor: usize) -> Option<&Arc<[f64]>> {
+        self.scales.get(&tensor)
+    }
+
     /// Starts a group with the kernel that scans it.
     ///
     /// # Errors

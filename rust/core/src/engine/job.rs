@@ -9,6 +9,7 @@ use crate::digest::{self, BLOCK};
 use crate::error::{Error, Result};
 use crate::kernels::search::{LIST, gather};
 use crate::kernels::select::BINS;
+use crate::methods::larv::Scaled;
 use crate::methods::{Kernel, Stats, Totals, bind};
 use crate::plan::{Action, Plan};
 
@@ -80,6 +81,10 @@ impl Job {
                 let wrong = |p| Error::recipe("", format!("tensor `{}`: {p}", t.name));
                 (Some(bind(*method, params, &t.shape).map_err(wrong)?), 0)
             }
+        };
+        let kernel = match found.scales(index) {
+            Some(scales) => kernel.map(|k| Box::new(Scaled::new(k, scales.clone())) as Box<dyn Kernel>),
+            None => kernel,
         };
         let views = t.action.views();
         let bits = std::iter::once(t.dtype.bits()).chain(views.iter().map(|v| v.bits(&plan.models)));

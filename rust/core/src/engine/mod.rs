@@ -1,7 +1,8 @@
 //! Runs a plan: threads, buffers, journal, the disk. It knows no method by name.
 //!
 //! A run has four phases: `scan` and settle ([`found`]), which find out what is known only from more than one tensor, [`make`]
-//! and [`publish`]. The first three work on any part of the tensors. What a [`device`] computes is made before all else.
+//! and [`publish`]. The first three work on any part of the tensors. What a [`device`] computes is made before all else. Where changes
+//! are scaled by layer, [`measure`] comes before them all.
 
 mod ahead;
 pub mod backend;
@@ -11,6 +12,7 @@ pub mod found;
 mod job;
 pub mod journal;
 pub mod make;
+pub mod measure;
 pub mod observer;
 mod output;
 pub mod publish;
@@ -128,7 +130,8 @@ pub fn run(works: &[Work], options: &Options, means: &Means) -> Result<Vec<Strin
             progress: &progress,
         };
         let shared = reflink::share(plan, sources, staging)?;
-        let found = scan::all(&inputs, means, |t| !done.contains_key(&t))?;
+        let left = |t: usize| !done.contains_key(&t);
+        let found = scan::all(&inputs, means, measure::scales(&inputs, means, left)?, left)?;
         let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
         lanes.push(Lane { inputs, found, place: Place { staging, shared, journal }, left });
     }

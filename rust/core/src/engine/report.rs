@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::journal::Done;
 use crate::digest;
 use crate::dtype::Dtype;
+use crate::methods::larv;
 use crate::plan::{Action, Plan, Unused};
 use crate::source::ReadMode;
 use crate::view::{Sources, View};
@@ -32,7 +33,40 @@ struct Report<'a> {
     files: Vec<String>,
     /// Digests of those beside the tensors, but for the index and this report.
     beside: BTreeMap<String, String>,
+    /// By how much the changes of each layer are scaled, by layer and model.
+    scales: Scales<'a>,
     tensors: Tensors<'a>,
+}
+
+/// A factor for each layer and model, in the order of the layers.
+struct Scales<'a>(Vec<(String, BTreeMap<&'a str, f64>)>);
+
+impl<'a> Scales<'a> {
+    fn of(plan: &'a Plan, done: &HashMap<usize, Done>) -> Self {
+        let mut all = Vec::new();
+        for (name, stack) in plan.scaled() {
+            for (layer, tensors) in stack.scaled {
+                let mut own = BTreeMap::new();
+                for t in tensors {
+                    let Action::Compute { params, inputs, .. } = &plan.tensors[t].action else { continue };
+                    for (i, view) in inputs[..params.inputs].iter().enumerate() {
+                        let scale = done.get(&t).and_then(|d| d.found.get(&larv::told(i)));
+                        if let Some(scale) = scale {
+                            own.entry(&*plan.labels[view.like().model]).or_insert(*scale);
+                        }
+                    }
+                }
+                all.push((format!("{name}{layer}"), own));
+            }
+        }
+        Self(all)
+    }
+}
+
+impl Serialize for Scales<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_map(self.0.iter().map(|(layer, own)| (layer, own)))
+    }
 }
 
 /// Every output tensor by name; made into text one at a time.
@@ -144,6 +178,7 @@ pub(super) fn render(
         files: shards.chain(beside.iter().map(|f| f.to_string_lossy().into_owned())).collect(),
         beside: digests,
         backend: how.device.unwrap_or(CPU),
+        scales: Scales::of(plan, done),
         tensors: Tensors { plan, device: how.device, done },
     };
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();

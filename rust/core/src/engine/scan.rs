@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::Means;
 use super::ahead::Ahead;
-use super::found::Found;
+use super::found::{Found, Scales};
 use super::statistics::{OfTensor, Ordered, Partial};
 use super::threads;
 use super::tiles::{Inputs, Pass, Scratch};
@@ -20,14 +20,15 @@ use crate::kernels::cast::Widen;
 use crate::kernels::search::sampled;
 use crate::kernels::search::{LIST, gather};
 use crate::kernels::select::BINS;
-use crate::methods::Stats;
+use crate::methods::larv::Seen;
+use crate::methods::{Kernel, Stats};
 
-/// Finds what there is to find of every group that has a tensor left to make.
+/// Finds what there is to find of every group that has a tensor left to make, of changes that are scaled so.
 ///
 /// # Errors
 /// Input that cannot be read, data that do not allow what was asked, [`crate::error::Error::Interrupted`].
-pub fn all(inputs: &Inputs, means: &Means, left: impl Fn(usize) -> bool) -> Result<Found> {
-    let mut found = Found::default();
+pub fn all(inputs: &Inputs, means: &Means, scales: Scales, left: impl Fn(usize) -> bool) -> Result<Found> {
+    let mut found = Found::new(scales);
     for (group, tensors) in inputs.plan.groups.iter().map(|g| &g.tensors).enumerate() {
         if tensors.iter().any(|t| left(*t)) {
             found.begin(inputs.plan, group)?;
@@ -41,7 +42,7 @@ pub fn all(inputs: &Inputs, means: &Means, left: impl Fn(usize) -> bool) -> Resu
 }
 
 /// The sums and the ranks of each span, by tensor.
-type Seen = HashMap<usize, (Ordered, Vec<Vec<u64>>)>;
+type Spans = HashMap<usize, (Ordered, Vec<Vec<u64>>)>;
 
 /// One pass over some tensors of a group.
 ///
@@ -60,7 +61,7 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
     let counts = Mutex::new(vec![vec![0u64; BINS]; wants.histograms]);
     let lists = Mutex::new(vec![Vec::new(); wants.lists]);
     let each = |t: &usize| (*t, (Ordered::new(wants.sums), vec![Vec::new(); tensors[*t].spans() as usize]));
-    let seen: Mutex<Seen> = Mutex::new(part.iter().map(each).collect());
+    let seen: Mutex<Spans> = Mutex::new(part.iter().map(each).collect());
     threads::each(tasks.len(), means.threads, inputs.progress, means.observer, |i, _: &mut ()| {
         let kept = pool.lock().pop();
         let (mut stats, mut scratch) = kept.unwrap_or_else(|| {
@@ -74,6 +75,8 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
         stats.before = found.before(tensor).get(span as usize).cloned().unwrap_or_default();
         let own = t.elements_of(span);
         let check = pass == 0 && !wants.sample;
+        let scaled = found.scales(tensor).map(|scales| Seen { kernel, scales });
+        let kernel = scaled.as_ref().map_or(kernel, |s| s as &dyn Kernel);
         let pass = |own| Pass { tensor: t, own, release: Some(true), check, digest: false, how: Widen::ToCompute };
         for own in if wants.sample { sampled(&own) } else { vec![own] } {
             begun(inputs, means.backend, &pass(own), kernel, &mut stats, (&mut scratch.buffers, &mut scratch.wide))?;

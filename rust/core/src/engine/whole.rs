@@ -30,7 +30,11 @@ impl Crew {
         Self { threads, pool: OnceLock::new() }
     }
 
-    fn pool(&self) -> Result<&ThreadPool> {
+    /// Where they work.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if they do not start.
+    pub fn pool(&self) -> Result<&ThreadPool> {
         if self.pool.get().is_none() {
             let made = ThreadPoolBuilder::new().num_threads(self.threads).build();
             let pool = made.map_err(|e| Error::recipe("threads", format!("{} do not start: {e}", self.threads)))?;
@@ -42,10 +46,12 @@ impl Crew {
 }
 
 /// What a kernel reads, and the error that ended it.
-struct Reading<'a> {
+pub struct Reading<'a> {
     inputs: Inputs<'a>,
     tensor: &'a TensorPlan,
     scratch: (&'a mut Buffers, &'a mut Vec<Vec<f32>>),
+    /// Whether what is read is checked for NaN.
+    check: bool,
     wrong: Option<Error>,
     /// Elements gone over.
     seen: u64,
@@ -59,7 +65,7 @@ impl Operands for Reading<'_> {
     fn each(&mut self, elements: Range<u64>, f: EachTile) -> std::result::Result<(), Halt> {
         let (mut halt, inputs) = (None, self.inputs);
         self.seen += elements.end - elements.start;
-        let pass = pass(self.tensor, elements, false);
+        let pass = Pass { check: self.check, ..pass(self.tensor, elements, false) };
         let (buffers, wide) = (&mut *self.scratch.0, &mut *self.scratch.1);
         let read = inputs.tiles(&pass, (buffers, wide), |tile, _| {
             f(tile).map_err(|h| {
@@ -94,6 +100,20 @@ impl Operands for Reading<'_> {
 }
 
 impl<'a> Reading<'a> {
+    /// Of a tensor that is computed; with `check` everything that is read is checked for NaN.
+    pub fn of(inputs: Inputs<'a>, tensor: &'a TensorPlan, scratch: &'a mut Scratch, check: bool) -> Self {
+        let scratch = (&mut scratch.buffers, &mut scratch.wide);
+        Self { inputs, tensor, scratch, check, wrong: None, seen: 0 }
+    }
+
+    /// What came of the work, with what ended it as an error that names the tensor.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub fn ended<T>(self, made: std::result::Result<T, Halt>) -> Result<T> {
+        made.map_err(|halt| halted(halt, self.tensor, self.wrong))
+    }
+
     /// The operand with this number among those that have a shape of their own.
     fn operand(&self, which: usize) -> Result<&'a View> {
         let tensor = self.tensor;
@@ -154,6 +174,14 @@ fn pass(tensor: &TensorPlan, own: Range<u64>, first: bool) -> Pass<'_> {
     Pass { tensor, own, release: None, check: first, digest: first, how: Widen::ToCompute }
 }
 
+/// What ended the work on a tensor.
+fn halted(halt: Halt, t: &TensorPlan, wrong: Option<Error>) -> Error {
+    match halt {
+        Halt::Failed(problem) => Error::data(&t.name, problem),
+        Halt::Stopped => wrong.unwrap_or(Error::Interrupted),
+    }
+}
+
 struct Writing<'a> {
     rounded: Rounded<'a>,
     wrong: Option<Error>,
@@ -190,18 +218,14 @@ pub fn make(
         let all = 0..view.like().tensor(&inputs.plan.models).elements();
         digests.push(apart(inputs, view, all, true, buffers, |_| Ok(()))?);
     }
-    let mut read = Reading { inputs, tensor: t, scratch: (buffers, wide), wrong: None, seen: 0 };
+    let mut read = Reading { inputs, tensor: t, scratch: (buffers, wide), check: false, wrong: None, seen: 0 };
     let none = 0..0;
     let out = Output::new(pool, inputs.progress, &task.job, t, &none, 0);
     let mut write = Writing { rounded: Rounded::new(inputs, t, element, out, 0), wrong: None };
     let made = crew.pool()?.install(|| kernel.whole(&mut read, &mut write));
     let passes = read.seen.div_ceil(t.elements().max(1));
-    let found = match (made, read.wrong, write.wrong) {
-        (Ok(found), ..) => found,
-        (Err(Halt::Failed(problem)), ..) => return Err(Error::data(&t.name, problem)),
-        (Err(Halt::Stopped), Some(e), _) | (Err(Halt::Stopped), None, Some(e)) => return Err(e),
-        (Err(Halt::Stopped), None, None) => return Err(Error::Interrupted),
-    };
+    let wrong = read.wrong.or(write.wrong);
+    let found = made.map_err(|halt| halted(halt, t, wrong))?;
     task.job.tell(found, passes as usize);
     for (i, leaves) in digests.iter().enumerate() {
         task.job.digested(i + 1, task.span, leaves);

@@ -35,6 +35,12 @@ pub fn moved(base: f32, change: f64) -> f32 {
     if change == 0.0 { base } else { (f64::from(base) + change) as f32 }
 }
 
+/// A scaled change.
+#[inline(always)]
+pub fn scaled(scale: f64, x: f32, base: f32) -> f32 {
+    (scale * (f64::from(x) - f64::from(base))) as f32
+}
+
 /// The sum of changes, each times its weight.
 #[inline(always)]
 pub fn weighted(weights: &[f64], changes: &[f64]) -> f64 {

@@ -1,6 +1,6 @@
 //! Small methods of one element at a time.
 
-use super::{ANY, Base, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile};
+use super::{ANY, Base, Default, Element, Kernel, Kind, LARV, Method, POSITIVE, Parameter, Params, Spec, Tile};
 use crate::kernels::arith::moved;
 
 const SPEC: Spec = Spec { inputs: (1, 1), homogeneous: false, ..Spec::COMMON };
@@ -13,7 +13,10 @@ static EXPO: Spec = Spec {
     formula: "x + alpha (x - base), x the aligned model, base the model before alignment",
     paper: "Zheng et al., Model extrapolation expedites alignment, arXiv 2404.16792",
     departs: "not in mergekit",
-    parameters: &[Parameter::shared("alpha", "how far to go on; the paper has 0.1 to 0.5", ANY, Default::Required)],
+    parameters: &[
+        Parameter::shared("alpha", "how far to go on; the paper has 0.1 to 0.5", ANY, Default::Required),
+        LARV,
+    ],
     homogeneous: true,
     ..SPEC
 };
@@ -85,6 +88,7 @@ static MASK: Spec = Spec {
             Kind::Checkpoint,
             Default::Required,
         ),
+        LARV,
     ],
     base: Base::Required,
     inputs: (1, usize::MAX),

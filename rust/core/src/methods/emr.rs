@@ -1,7 +1,8 @@
 //! EMR: elect one change for all models; masks and scales give each model back.
 
 use super::{
-    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SVC, Scope, Spec, Stats, Tile, Totals, Wants,
+    Base, Class, Cost, Default, Kernel, Kind, LARV, Method, Parameter, Params, SVC, Scope, Spec, Stats, Tile, Totals,
+    Wants,
 };
 use crate::dtype::Dtype;
 use crate::kernels::arith::{moved, of_changes, of_one, one};
@@ -19,6 +20,7 @@ static SPEC: Spec = Spec {
     departs: "not in mergekit",
     parameters: &[
         SVC,
+        LARV,
         Parameter::shared(
             "task",
             "0: the unified model; from 1: the model that the masks and scale of this one give back",

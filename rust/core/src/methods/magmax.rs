@@ -1,6 +1,6 @@
 //! MagMax: of each element the largest change.
 
-use super::{ANY, Base, Class, Default, Element, Kernel, LAMBDA, Method, Parameter, Params, SVC, Spec, Tile};
+use super::{ANY, Base, Class, Default, Element, Kernel, LAMBDA, LARV, Method, Parameter, Params, SVC, Spec, Tile};
 use crate::kernels::arith::{moved, of_changes};
 
 pub(super) struct Magmax;
@@ -11,7 +11,12 @@ static SPEC: Spec = Spec {
     formula: "base + lambda * w_k d_k, k = argmax_i |w_i d_i|, the later model of equal ones",
     paper: "Marczak et al., MagMax, arXiv 2407.06322",
     departs: "not in mergekit",
-    parameters: &[Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)), SVC, LAMBDA],
+    parameters: &[
+        Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0)),
+        SVC,
+        LARV,
+        LAMBDA,
+    ],
     base: Base::Required,
     inputs: (1, usize::MAX),
     class: Class::Element,

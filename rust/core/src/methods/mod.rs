@@ -7,6 +7,7 @@ mod element;
 mod emr;
 mod fisher;
 mod gram;
+pub mod larv;
 mod linear;
 mod magmax;
 mod matrix;
@@ -20,7 +21,9 @@ mod spec;
 mod tall;
 mod varm;
 
-pub use spec::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, Params, SHARE, SVC, Spec, Value, WEIGHT};
+pub use spec::{
+    ANY, Base, Class, Default, Kind, LAMBDA, LARV, POSITIVE, Parameter, Params, SHARE, SVC, Spec, Value, WEIGHT,
+};
 
 use crate::dtype::Dtype;
 use crate::kernels::arith;
@@ -136,6 +139,11 @@ pub type EachPiece<'f> = &'f mut dyn FnMut(&[f64]) -> Result<(), Halt>;
 pub trait Operands: Send {
     /// A random key for every input, as [`Tile::keys`].
     fn keys(&self) -> Vec<u64>;
+
+    /// A factor on the change of each model, by which the kernel forms changes; none where they are as they are. See [`larv`].
+    fn scales(&self) -> &[f64] {
+        &[]
+    }
 
     /// Calls `f` with tiles of whole units, in order, that cover these elements.
     ///
@@ -288,6 +296,14 @@ pub fn bind(method: &'static dyn Method, params: &Params, shape: &[u64]) -> Resu
         return Ok(kernel);
     }
     method.bind(params, shape)
+}
+
+/// What a method takes of a tensor with these parameters, its modifiers included.
+///
+/// # Errors
+/// As [`bind`]; modifiers that do not go with it.
+pub fn cost(method: &'static dyn Method, params: &Params, shape: &[u64]) -> Result<Cost, String> {
+    larv::cost(method, params, shape, bind(method, params, shape)?.cost())
 }
 
 /// [`Cost::scratch`] of a kernel that keeps `bytes` for each element of a unit, or of a block where that is one element.

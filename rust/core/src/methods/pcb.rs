@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, Scope, Spec, Stats, Tile,
-    Totals, Wants, elements, of_tile,
+    ANY, Base, Class, Cost, Default, Kernel, Kind, LAMBDA, LARV, Method, Parameter, Params, SHARE, Scope, Spec, Stats,
+    Tile, Totals, Wants, elements, of_tile,
 };
 use crate::kernels::arith::moved;
 use crate::kernels::isa::vectorised;
@@ -30,6 +30,7 @@ static SPEC: Spec = Spec {
             Kind::Number { min: 0.0, max: 0.49 },
             Default::Number(1e-4),
         ),
+        LARV,
         LAMBDA,
         Parameter::shared(
             "scope",

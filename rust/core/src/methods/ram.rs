@@ -2,8 +2,8 @@
 //! elements that are a model's own, for what averaging took from its shared ones.
 
 use super::{
-    Base, Class, Cost, Default, Element, Kernel, Method, POSITIVE, Parameter, Params, SVC, Spec, Stats, Tile, Totals,
-    Wants,
+    Base, Class, Cost, Default, Element, Kernel, LARV, Method, POSITIVE, Parameter, Params, SVC, Spec, Stats, Tile,
+    Totals, Wants,
 };
 use crate::kernels::arith::{moved, of_changes};
 
@@ -16,7 +16,7 @@ const SPEC: Spec = Spec {
     formula: "base + sum of the changes larger than epsilon / their number",
     paper: "RAM, arXiv 2601.13572",
     departs: "computes in f64 and rounds once",
-    parameters: &[EPSILON, SVC],
+    parameters: &[EPSILON, SVC, LARV],
     base: Base::Required,
     inputs: (1, usize::MAX),
     class: Class::Element,
@@ -69,6 +69,7 @@ static PLUS: Spec = Spec {
     parameters: &[
         EPSILON,
         SVC,
+        LARV,
         Parameter::shared("r", "strength of the raise", POSITIVE, Default::Number(0.1)),
         Parameter::shared("alpha", "largest ratio of shared to own that counts", POSITIVE, Default::Number(0.2)),
     ],

@@ -2,8 +2,8 @@
 //! signs.
 
 use super::{
-    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, SHARE, SVC, Spec, Stats, Tile, Totals, Wants,
-    elements, of_tile,
+    Base, Class, Cost, Default, Kernel, Kind, LARV, Method, Parameter, Params, SHARE, SVC, Spec, Stats, Tile, Totals,
+    Wants, elements, of_tile,
 };
 use crate::kernels::arith::moved;
 use crate::kernels::isa::vectorised;
@@ -23,6 +23,7 @@ static SPEC: Spec = Spec {
               for most fine-tunes; here only when they are all zero. `mask: weights` is what FuseChat's own code does",
     parameters: &[
         SVC,
+        LARV,
         Parameter::shared(
             "select_topk",
             "share of the elements with a variance that is selected, above 0; at 1 `mask: deltas` leaves out none, as in mergekit",

@@ -75,6 +75,16 @@ pub const SVC: Parameter = Parameter::shared(
 )
 .late();
 
+/// Whether the changes of a layer are scaled before they are merged.
+pub const LARV: Parameter = Parameter::shared(
+    "larv",
+    "scale each layer's changes by the rank they have beside the base's, their conflict with it and their depth (LARV, arXiv \
+     2602.09413), before all else: continuously (true), or in three tiers",
+    Kind::Choice { words: &["continuous", "tiered", "none"] },
+    Default::Word("none"),
+)
+.late();
+
 /// A parameter's default.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]

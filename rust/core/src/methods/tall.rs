@@ -1,6 +1,6 @@
 //! TALL masks: which elements of the summed change a task needs, and the consensus of these masks.
 
-use super::{ANY, Base, Class, Default, Element, Kernel, Kind, Method, POSITIVE, Parameter, Params, Spec, Tile};
+use super::{ANY, Base, Class, Default, Element, Kernel, Kind, LARV, Method, POSITIVE, Parameter, Params, Spec, Tile};
 use crate::kernels::arith::{moved, of_changes, of_one, one};
 
 const THRESHOLD: Parameter = Parameter::each(
@@ -21,6 +21,7 @@ const SPEC: Spec = Spec {
         Parameter::shared("task", "which model, from 1", Kind::Integer { min: 1, max: 1 << 20 }, Default::Required),
         THRESHOLD,
         ALPHA,
+        LARV,
     ],
     base: Base::Required,
     inputs: (1, usize::MAX),
@@ -74,6 +75,7 @@ static CONSENSUS: Spec = Spec {
         Parameter::shared("lambda", "factor on the merged change", ANY, Default::Number(0.4)),
         THRESHOLD,
         ALPHA,
+        LARV,
     ],
     ..SPEC
 };

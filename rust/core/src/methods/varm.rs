@@ -1,7 +1,7 @@
 //! VaRM: weigh models by how much they changed, at a chosen granularity.
 
 use super::{
-    Base, Class, Cost, Default, Kernel, Kind, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
+    Base, Class, Cost, Default, Kernel, Kind, LARV, Method, Parameter, Params, Scope, Spec, Stats, Tile, Totals, Wants,
     of_tile,
 };
 use crate::kernels::arith::{moved, of_changes, weighted};
@@ -17,12 +17,15 @@ static SPEC: Spec = Spec {
     paper: "Wan et al., FuseChat (VaRM), arXiv 2402.16107",
     departs: "not in mergekit; a model that changed nothing has weight 0, and only if none changed anything are weights even \
               (the published code: even as soon as one did not change)",
-    parameters: &[Parameter::shared(
-        "granularity",
-        "what a weight is for; outside the layers `module` goes by tensor and `layer` has even weights",
-        Kind::Choice { words: &["param", "item", "module", "layer", "model"] },
-        Default::Word("param"),
-    )],
+    parameters: &[
+        Parameter::shared(
+            "granularity",
+            "what a weight is for; outside the layers `module` goes by tensor and `layer` has even weights",
+            Kind::Choice { words: &["param", "item", "module", "layer", "model"] },
+            Default::Word("param"),
+        ),
+        LARV,
+    ],
     base: Base::Required,
     inputs: (1, usize::MAX),
     class: Class::Model,

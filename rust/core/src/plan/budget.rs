@@ -7,7 +7,7 @@ use super::{Action, Plan, TensorPlan};
 use crate::error::{Error, Result};
 use crate::kernels::search::{LIST, SPAN_LIST};
 use crate::kernels::select::BINS;
-use crate::methods::{Cost, Span};
+use crate::methods::{Cost, Span, larv};
 use crate::sizes::{ALIGN, CHUNK, MIN_CHUNK, SPAN, TILE, WRITERS};
 
 /// What the interpreter and the program take before any tensor is touched: 26 MiB measured for the CLI, rounded up.
@@ -85,11 +85,14 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
             let smallest = (fixed + largest).div_ceil(1 << 20);
             let tensors = plans.iter().flat_map(|plan| plan.tensors.iter());
             let is_whole = |t: &TensorPlan| matches!(t.action.cost().span, Span::Whole { .. });
-            let decides = |t: &TensorPlan, n: u64| n == largest && (n > fixed || is_whole(t));
+            let is_measured = |t: &TensorPlan, n: u64| n == measuring(t) && n >> 20 > 0;
+            let decides = |t: &TensorPlan, n: u64| n == largest && (n > fixed || is_whole(t) || is_measured(t, n));
             let named = tensors.zip(needs.iter().flatten()).find(|(t, n)| decides(t, **n));
             let whole = named.is_some_and(|(t, _)| is_whole(t));
+            let measured = named.is_some_and(|(t, n)| is_measured(t, *n));
             let named = named.map_or(String::new(), |(t, n)| format!(" (`{}` alone takes {} MiB)", t.name, n >> 20));
             let fewer = match (whole, threads > 1) {
+                _ if measured => "; without `larv` it takes less",
                 (true, _) => "; methods that take no whole matrix, such as task_arithmetic or ties, take less",
                 (false, true) => "; fewer threads take less",
                 (false, false) => "",
@@ -175,5 +178,11 @@ fn need(plan: &Plan, t: &TensorPlan, threads: usize, chunk: u64) -> u64 {
     let models = &plan.models;
     let read: u64 = views.iter().map(|v| bytes(v.bits(models) + v.inner_bits(models)) + v.resident(models)).sum();
     let keeps = if let Span::Whole { keeps } = cost.span { keeps } else { 0 };
-    leaves + statistics + rows + workers * read + keeps
+    // Layers are measured before anything is made.
+    (leaves + statistics + rows + workers * read + keeps).max(measuring(t))
+}
+
+/// Bytes that measuring a tensor takes.
+fn measuring(t: &TensorPlan) -> u64 {
+    if let Action::Compute { params, .. } = &t.action { larv::bytes(params, &t.shape) } else { 0 }
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::layers::Scaled;
 use super::metadata::About;
 use super::{Action, Counted, Group, Models, OutputConfig, Plan, TensorPlan, same_shape, unused};
 use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Method, Params, Scope, Value as Param, bind, registry};
+use crate::methods::{Method, Params, Scope, Value as Param, cost, registry};
 use crate::model::names::split_layer;
 use crate::view::{Place, View};
 
@@ -84,6 +85,7 @@ pub struct Draft {
     /// Indices of the groups of each name.
     by_name: HashMap<String, Vec<usize>>,
     rounded: bool,
+    pub(super) scaled: Scaled,
     /// Casts that nobody asked for: from which dtype to which, how often, and the first tensor.
     casts: BTreeMap<(&'static str, &'static str), (usize, String)>,
     /// Tensors that some models lack, by which models.
@@ -110,6 +112,7 @@ impl Draft {
             groups: Vec::new(),
             by_name: HashMap::new(),
             rounded: false,
+            scaled: Scaled::default(),
             casts: BTreeMap::new(),
             lacking: BTreeMap::new(),
             buffers: Vec::new(),
@@ -228,13 +231,14 @@ impl Draft {
         let promoted = dtypes.iter().copied().reduce(Dtype::promote).unwrap_or(Dtype::F32);
         let shape = &self.models.tensor(first).shape;
         let wrong = |p| Error::recipe("", format!("tensor `{}`: {p}", c.name));
-        let cost = bind(c.method, &c.params, shape).map_err(wrong)?.cost();
+        let cost = cost(c.method, &c.params, shape).map_err(wrong)?;
         let mut from: Vec<usize> = Vec::new();
         for place in models {
             if !from.contains(&place.model) {
                 from.push(place.model);
             }
         }
+        self.scaled.note(&c, &from);
         let group = self.group(&c, from)?;
         let dtype = c.method.dtype(&c.params).or(c.dtype).unwrap_or(promoted);
         let Computation { name, method, params, base, inputs, apart, .. } = c;

@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::modules::ByModule;
 use super::stage::{Source, Stage, stage};
-use super::{Draft, Models, OutputConfig, Relaid, Vocabulary, gram, idle, notes};
+use super::{Draft, Models, OutputConfig, Relaid, Vocabulary, gram, idle, layers, notes};
 use crate::checkpoint::Reference;
 use crate::error::{Error, Result};
 use crate::methods::{Base, Spec};
@@ -77,6 +77,7 @@ pub fn build(merge: &Merge, seed: u64, vocabulary: Option<&Vocabulary>) -> Resul
     let named = merge.parts.iter().map(|p| p.name.as_deref()).collect::<Vec<_>>();
     draft.notes.extend(notes::notes(&draft, spec, &stages));
     draft.notes.extend(notes::modules(&draft, &named, &by_module));
+    layers::settle(&mut draft)?;
     gram::tell(&mut draft)?;
     draft.settle_head()?;
     draft.warnings.extend(routers_averaged(&draft));

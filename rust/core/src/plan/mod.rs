@@ -6,6 +6,7 @@ mod draft;
 mod gram;
 mod idle;
 mod json;
+pub mod layers;
 pub mod merge;
 mod metadata;
 pub mod models;

@@ -3,7 +3,7 @@
 use super::SPEC;
 use super::blend::{combine, parts, with_changes};
 use crate::kernels::reduce;
-use crate::methods::{Class, Cost, Kernel, Method, Params, Scope, Spec, Stats, Tile, Totals, Wants, of_tile};
+use crate::methods::{Class, Cost, Kernel, LARV, Method, Params, Scope, Spec, Stats, Tile, Totals, Wants, of_tile};
 
 pub(in crate::methods) struct Metagpt;
 
@@ -13,6 +13,7 @@ static METAGPT: Spec = Spec {
     formula: "base + sum_i l_i d_i, l_i = |d_i|^2 / sum_j |d_j|^2 over all tensors",
     paper: "Zhou et al., MetaGPT, arXiv 2406.11385",
     departs: "not in mergekit",
+    parameters: &[LARV],
     class: Class::Model,
     homogeneous: true,
     ..SPEC

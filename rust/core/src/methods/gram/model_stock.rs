@@ -1,7 +1,7 @@
 //! Model Stock: the average of fine-tunes, pulled to the base.
 
 use super::{Blend, Gram, SPEC, Vectors};
-use crate::methods::{Default, Kernel, Kind, Method, Parameter, Params, Spec, row};
+use crate::methods::{Default, Kernel, Kind, LARV, Method, Parameter, Params, Spec, row};
 
 pub(in crate::methods) struct ModelStock;
 
@@ -11,12 +11,15 @@ static STOCK: Spec = Spec {
     formula: "t mean(x) + (1-t) base, t = N c / (1 + (N-1) c), c = mean cosine of the changes",
     paper: "Jang et al., Model Stock, arXiv 2403.19522",
     departs: "cosines of small changes are exact (mergekit bounds the product of norms from below by 1e-6)",
-    parameters: &[Parameter::shared(
-        "filter_wise",
-        "take each row by itself instead of the tensor",
-        Kind::Switch,
-        Default::Switch(false),
-    )],
+    parameters: &[
+        Parameter::shared(
+            "filter_wise",
+            "take each row by itself instead of the tensor",
+            Kind::Switch,
+            Default::Switch(false),
+        ),
+        LARV,
+    ],
     inputs: (2, usize::MAX),
     homogeneous: true,
     ..SPEC

@@ -19,12 +19,13 @@ mod wudi;
 
 pub(super) use registry::*;
 pub(super) use regmean::Regmean;
+pub(super) use stack::{Stack, block_rows};
 pub(super) use svc::calibrated;
 
 use super::{Cost, Element, Halt, Kernel, Method, Operands, Params, Results, Span, Spec, Tile};
 use crate::kernels::arith::{moved, of_changes, weighted};
 use crate::kernels::linalg::eigen_bytes;
-use stack::{Mix, Stack, block_rows};
+use stack::Mix;
 
 /// What a method found of a tensor, each with its name.
 type Found = Vec<(String, f64)>;
@@ -65,7 +66,7 @@ enum Vectors {
 }
 
 /// The matrices that a tensor is: their number, rows and columns; none for what has no two sides.
-fn matrices(shape: &[u64]) -> Option<(u64, u64, u64)> {
+pub(super) fn matrices(shape: &[u64]) -> Option<(u64, u64, u64)> {
     match *shape {
         [rows, columns] => Some((1, rows, columns)),
         [count, rows, columns] => Some((count, rows, columns)),

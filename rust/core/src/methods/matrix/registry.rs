@@ -1,7 +1,7 @@
 //! What the matrix methods say of themselves.
 
 use super::{Matrix, Vectors, aligned, dc_merge, inner, iso, opcm, resmerge, spectrum, tsvm, wudi};
-use crate::methods::{ANY, Base, Class, Default, Kind, LAMBDA, POSITIVE, Parameter, SHARE, SVC, Spec};
+use crate::methods::{ANY, Base, Class, Default, Kind, LAMBDA, LARV, POSITIVE, Parameter, SHARE, SVC, Spec};
 
 const WEIGHT: Parameter = Parameter::each("weight", "weight of the model's change", ANY, Default::Number(1.0));
 
@@ -39,6 +39,7 @@ pub(in crate::methods) static TSVM: Matrix = Matrix {
             ),
             outside("matrix"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -62,6 +63,7 @@ pub(in crate::methods) static TSVM_REWEIGHTED: Matrix = Matrix {
             number("small", "share of the root mean square below which a change is small", POSITIVE, 0.1),
             outside("matrix"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -78,7 +80,7 @@ pub(in crate::methods) static ISO_C: Matrix = Matrix {
         summary: "sum the changes and make all singular values of the sum the same",
         formula: "base + lambda mean(S) U V^T, U S V^T = sum_i weight_i d_i",
         paper: "Marczak et al., No task left behind: isotropic model merging, arXiv 2502.04959",
-        parameters: &[WEIGHT, outside("matrix"), SVC, LAMBDA],
+        parameters: &[WEIGHT, outside("matrix"), SVC, LARV, LAMBDA],
         ..SPEC
     },
     make: iso::iso_c,
@@ -99,6 +101,7 @@ pub(in crate::methods) static ISO_CTS: Matrix = Matrix {
             number("common_space_fraction", "share of the directions that are the sum's", SHARE, 0.8),
             outside("matrix"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -132,6 +135,7 @@ pub(in crate::methods) static STAR: Matrix = Matrix {
             ),
             outside("matrix"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -154,6 +158,7 @@ pub(in crate::methods) static CART: Matrix = Matrix {
             number("scale", "factor on the differences", ANY, 1.0),
             outside("mean"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -170,7 +175,7 @@ pub(in crate::methods) static WUDI: Matrix = Matrix {
         summary: "the change that interferes least with every task's, in closed form",
         formula: "base + lambda X, X = (sum_i t_i C_i)(sum_i C_i)^+, C_i = t_i^T t_i / |t_i|^2, t_i = weight_i d_i",
         paper: "Cheng et al., Whoever started the interference should end it, arXiv 2503.08099, solved without its optimiser",
-        parameters: &[WEIGHT, outside("mean"), SVC, LAMBDA],
+        parameters: &[WEIGHT, outside("mean"), SVC, LARV, LAMBDA],
         ..SPEC
     },
     make: wudi::wudi,
@@ -199,6 +204,7 @@ pub(in crate::methods) static SWUDI: Matrix = Matrix {
             ),
             outside("mean"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -221,6 +227,7 @@ pub(in crate::methods) static OPCM: Matrix = Matrix {
             number("alpha", "share of the singular values whose block is cleared", SHARE, 0.5),
             outside("mean"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -245,6 +252,7 @@ pub(in crate::methods) static RESMERGE: Matrix = Matrix {
             number("head_ratio", "size of the first directions, of that of the rest", POSITIVE, 0.2),
             outside("mean"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -267,6 +275,7 @@ pub(in crate::methods) static DC_MERGE: Matrix = Matrix {
             number("k_frac", "share of the entries that is kept of each task", SHARE, 1e-3),
             outside("matrix"),
             SVC,
+            LARV,
             LAMBDA,
         ],
         ..SPEC
@@ -278,7 +287,7 @@ pub(in crate::methods) static DC_MERGE: Matrix = Matrix {
 };
 
 /// Those of the methods that merge in another basis.
-const ALIGNED: [Parameter; 8] = [
+const ALIGNED: [Parameter; 9] = [
     WEIGHT,
     Parameter::shared(
         "inner",
@@ -296,6 +305,7 @@ const ALIGNED: [Parameter; 8] = [
     ),
     outside("matrix"),
     SVC,
+    LARV,
     LAMBDA,
 ];
 

@@ -94,6 +94,8 @@ pub struct Stack<'a> {
     columns: usize,
     /// The weight of each model's change.
     weights: &'a [f64],
+    /// The scale of each model's change, before all else.
+    scales: Vec<f64>,
     /// The changes of a matrix that is wider than tall, each without its weight.
     kept: Vec<Vec<f32>>,
     /// Whether this is no matrix, but all elements of a tensor in one row or column.
@@ -117,7 +119,9 @@ impl<'a> Stack<'a> {
         weights: &'a [f64],
         vector: bool,
     ) -> Result<Self, Halt> {
-        let mut stack = Self { read, start, rows, columns, weights, kept: Vec::new(), vector };
+        let none = vec![1.0; weights.len()];
+        let (scales, kept) = (if read.scales().is_empty() { none } else { read.scales().to_vec() }, Vec::new());
+        let mut stack = Self { read, start, rows, columns, weights, scales, kept, vector };
         if !stack.is_tall() {
             let mut kept = vec![Vec::with_capacity(rows * columns); weights.len()];
             stack.read.each(stack.elements(), &mut |tile| {
@@ -190,7 +194,7 @@ impl<'a> Stack<'a> {
 
     /// Calls `f` with blocks of these combinations, in order, each `b x short`.
     pub fn each(&mut self, of: &[Of], f: EachBlock) -> Result<(), Halt> {
-        let of = self.weighted(of);
+        let of = times(of, self.weights);
         self.each_plain(&of, f)
     }
 
@@ -203,12 +207,9 @@ impl<'a> Stack<'a> {
         }
     }
 
-    fn weighted(&self, of: &[Of]) -> Vec<Of> {
-        of.iter().map(|c| c.iter().zip(self.weights).map(|(c, w)| c * w).collect()).collect()
-    }
-
     /// Blocks of rows as they are stored, each with the base's.
     fn each_tall(&mut self, of: &[Of], f: EachRows) -> Result<(), Halt> {
+        let of = &times(of, &self.scales);
         let (short, most) = (self.columns, block_rows(self.columns).min(self.rows));
         let mut blocks = vec![vec![0.0; most * short]; of.len()];
         let mut bases: Vec<f32> = Vec::with_capacity(most * short);
@@ -242,6 +243,7 @@ impl<'a> Stack<'a> {
 
     /// Blocks of columns of what is kept, transposed.
     fn each_wide(&mut self, of: &[Of], f: EachColumns) -> Result<(), Halt> {
+        let of = &times(of, &self.scales);
         let (long, short) = (self.columns, self.rows);
         let most = block_rows(short).min(long);
         let mut blocks = vec![vec![0.0; most * short]; of.len()];
@@ -323,7 +325,7 @@ impl<'a> Stack<'a> {
                 None => once,
             }
         };
-        let of = self.weighted(&needed.of);
+        let of = times(&needed.of, self.weights);
         let mut out = Vec::new();
         if self.is_tall() {
             return self.each_tall(&of, &mut |blocks, bases| {
@@ -379,6 +381,11 @@ impl<'a> Stack<'a> {
         }
         self.add_first(write)
     }
+}
+
+/// Combinations of changes, each of which counts so much.
+fn times(of: &[Of], factors: &[f64]) -> Vec<Of> {
+    of.iter().map(|c| c.iter().zip(factors).map(|(c, f)| c * f).collect()).collect()
 }
 
 /// Blocks as matrices of `rows x columns`, by rows or by columns.

@@ -7,7 +7,7 @@ use super::inner::{Held, run};
 use super::stack::{Mix, Of, Stack, Term};
 use super::tsvm::Leading;
 use super::{CUT, Found, block_rows, eigen_bytes, matrices};
-use crate::kernels::arith::moved;
+use crate::kernels::arith::{moved, scaled};
 use crate::kernels::linalg::{Eigen, product, trace};
 use crate::methods::{Cost, Halt, Kernel, Method, Operands, Params, Results, Scope, Span, Tile};
 
@@ -57,10 +57,14 @@ impl Kernel for Calibrated {
         };
         let of = count * rows * columns;
         let (mut changes, keys) = (vec![Vec::with_capacity(of as usize); self.params.inputs], read.keys());
+        let scales = read.scales().to_vec();
         read.each(0..of, &mut |tile| {
             let base = tile.base.unwrap_or_default();
-            for (own, x) in changes.iter_mut().zip(tile.inputs) {
-                own.extend(x.iter().zip(base).map(|(x, b)| x - b));
+            for (i, (own, x)) in changes.iter_mut().zip(tile.inputs).enumerate() {
+                match scales.get(i) {
+                    Some(s) => own.extend(x.iter().zip(base).map(|(x, b)| scaled(*s, *x, *b))),
+                    None => own.extend(x.iter().zip(base).map(|(x, b)| x - b)),
+                }
             }
             Ok(())
         })?;

@@ -9,7 +9,7 @@ mod pipeline;
 mod presets;
 mod sparsify;
 
-use super::{ANY, Default, Kernel, Kind, LAMBDA, Method, Parameter, Params, SHARE, SVC, Scope, Spec, WEIGHT};
+use super::{ANY, Default, Kernel, Kind, LAMBDA, LARV, Method, Parameter, Params, SHARE, SVC, Scope, Spec, WEIGHT};
 use pipeline::Pipeline;
 pub(super) use presets::*;
 
@@ -93,7 +93,7 @@ const fn choice(
     Parameter::shared(name, summary, Kind::Choice { words }, Default::Word(word))
 }
 
-const fn parameters(stages: Stages) -> [Parameter; 16] {
+const fn parameters(stages: Stages) -> [Parameter; 17] {
     [
         WEIGHT,
         Parameter::each("density", "share of the change that is kept, above 0", SHARE, Default::Number(1.0)),
@@ -116,6 +116,7 @@ const fn parameters(stages: Stages) -> [Parameter; 16] {
             Default::Number(256.0),
         ),
         SVC,
+        LARV,
         LAMBDA,
         Parameter::shared(
             "normalize",
