@@ -139,7 +139,7 @@ def apply(
 
     settings = settings or Settings()
     scales = weights_of(weights, deltas, "delta")
-    own = model_of(base)
+    own = _whole(model_of(base), "BASE DELTA... OUT")
     given = own if isinstance(own, Reference) else Reference(own)
     applied = tuple((_place(d), weight) for d, weight in zip(deltas, scales, strict=True))
     whole = Reference(given.path, (*given.adapters, *applied), given.name)
@@ -172,10 +172,10 @@ def revert(
         SutureError: if the delta does not lead to the model, or holds too little to be taken out.
     """
     settings = settings or Settings()
+    own = _whole(model_of(tuned), "TUNED DELTA OUT")
     place = _place(delta)
-    if not (Path(place) / "delta.json").is_file():
+    if not _is_delta(place):
         raise SutureError(f"{place}: is no delta; expected a folder with delta.json", place)
-    own = model_of(tuned)
     model = (own if isinstance(own, Reference) else Reference(own)).data()
     model["adapters"] = [*model["adapters"], {"path": place, "weight": 1.0, "revert": True}]
     recipe = copy_of("", "delta revert", settings.dtype)
@@ -263,10 +263,27 @@ def info(delta: str | PathLike[str]) -> DeltaInfo:
         SutureError: if it is none, or damaged.
     """
     place = _place(delta)
-    if not (Path(place) / "delta.json").is_file():
+    if not _is_delta(place):
         raise SutureError(f"{place}: is no delta; expected a folder with delta.json", place)
     said = json.loads(_core.delta_json(place))
     return cast(DeltaInfo, {"schema": 1, "path": place, **said})
+
+
+def _is_delta(place: str) -> bool:
+    return (Path(place) / "delta.json").is_file()
+
+
+def _whole(model: str | Reference, order: str) -> str | Reference:
+    """The model that a delta is put into or taken out of, as it was named.
+
+    Raises:
+        UsageError: if it is a delta itself: the paths were given the other way round.
+    """
+    place = model.path if isinstance(model, Reference) else model
+    if _is_delta(place):
+        base = json.loads(_core.delta_json(place))["base"]["name"]
+        raise UsageError(f"`{place}` is a delta of `{base}`, and a model is expected first: {order}")
+    return model
 
 
 def _place(delta: str | PathLike[str]) -> str:

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::delta::Part;
+use crate::checkpoint::delta::{ADAPTER, Part};
 use crate::checkpoint::header::{self, Entry};
 use crate::digest::{self, Leaves};
 use crate::dtype::Dtype;
@@ -171,7 +171,7 @@ impl Files {
 /// The file of a part: an adapter is one.
 fn file_of(lora: bool, part: Part) -> &'static str {
     match part {
-        Part::Left | Part::Right | Part::Whole if lora => "adapter_model.safetensors",
+        Part::Left | Part::Right | Part::Whole if lora => ADAPTER,
         _ => part.file(),
     }
 }
