@@ -36,7 +36,12 @@ def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """The command line in a folder."""
     environment = {**os.environ, "COLUMNS": "400"}
     return subprocess.run(
-        [sys.executable, "-m", "suture", *args], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "suture", *args],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -82,7 +87,7 @@ def test_paths_the_wrong_way_round(world: Path) -> None:
 
 
 def test_an_adapter_stays_an_adapter(world: Path) -> None:
-    """Law: a delta of the form `lora` is an adapter wherever one is read, though it holds more; and a change of its base."""
+    """Law: a delta of the form `lora` is an adapter wherever one is read, though it holds more, and a change too."""
     assert all(".lora_" in t["name"] or "model." in t["name"] for t in suture.inspect(world / "adapter")["tensors"])
     assert not any(".forward" in t["name"] for t in suture.inspect(world / "adapter")["tensors"])
     suture.convert(f"{world / 'base'}+{world / 'adapter'}", world / "given")
@@ -111,7 +116,8 @@ def test_deltas_are_verified(tmp_path: Path, form: str, options: dict[str, Any],
     place = tmp_path / "delta"
     suture.delta.extract(base, tuned, place, form=form, **options)
     found = suture.verify(place, progress=lambda done, total: None)
-    assert not found["differing"] and not found["files"]
+    assert not found["differing"]
+    assert not found["files"]
     assert found["tensors"] == sum(len(parse_file(f.read_bytes())) for f in place.glob("*.safetensors"))
     name = flip(place / file)
     assert len(suture.verify(place)["differing"]) == 1
@@ -124,7 +130,8 @@ def test_twins_are_verified(tmp_path: Path) -> None:
     place = tmp_path / "twin"
     suture.twin.make(base, [tuned], place, shared="task_arithmetic")
     whole = suture.verify(place)
-    assert not whole["differing"] and not whole["files"]
+    assert not whole["differing"]
+    assert not whole["files"]
     shared, own = suture.verify(place / "shared"), suture.verify(place / "experts/tuned")
     assert whole["tensors"] == shared["tensors"] + own["tensors"]
     flip(next((place / "shared").glob("*.safetensors")))

@@ -35,8 +35,8 @@ class DeltaEntry(TypedDict, total=False):
     base: StoredTensor | None
     #: Nothing where it is the base's.
     tuned: StoredTensor | None
-    #: ``changed`` elements, ``norm`` of the change, ``rank``, relative ``error`` of what is kept, its ``energy``,
-    #: ``scale``.
+    #: ``changed`` elements, ``norm`` of the change, ``rank``, relative ``error`` of what is kept, its ``energy`` (of
+    #: random elements there is none), ``scale``.
     figures: dict[str, float]
 
 
@@ -54,5 +54,5 @@ class DeltaInfo(TypedDict):
     files: list[str]
     figures: dict[str, float]
     tensors: list[DeltaEntry]
-    #: Bytes of its tensors.
+    #: Bytes of its files of tensors.
     bytes: int

@@ -35,6 +35,8 @@ def extract(
     embed: bool = False,
     exact_svd: bool = False,
     rank_share: float | None = None,
+    by_tensor: bool = False,
+    random: int | None = None,
     left: Sequence[str] = (),
     whole: Sequence[str] = (),
     settings: Settings | None = None,
@@ -59,10 +61,13 @@ def extract(
             signs are.
         exact_svd: decompose by the Gram matrix in f64, not by random projections.
         rank_share: the rank of each matrix as a share of its smaller side, rounded down, at least 1.
+        by_tensor: of each matrix its own int(density * elements) largest changes, at least one, for ``sparse``; all
+            else is kept whole, and so is what that would not make smaller.
+        random: elements drawn with this seed, each with the chance `density` and times 1 / `density`, not the largest.
         left: tensors, by name, whose change is not kept.
-        whole: tensors that are kept whole where others are kept as factors or signs.
+        whole: tensors that are kept whole, not element by element, as factors or signs.
         settings: how to do the work; `dtype` is that of factors, float32 if not given.
-        dry_run: return what would be kept how, from headers.
+        dry_run: return what would be kept how, and the bytes that it takes at most, from headers.
         progress: called with the bytes done and the bytes in all, a few times a second.
 
     Raises:
@@ -83,6 +88,8 @@ def extract(
         "embed": embed,
         "full": exact_svd,
         "rank_share": rank_share,
+        "by_tensor": by_tensor,
+        "random": random,
         "left": [*left],
         "whole": [*whole],
         "dtype": settings.dtype,
@@ -305,7 +312,8 @@ def _planned(looked: dict[str, Any], models: Sequence[_core.Checkpoint], asked: 
     def planned(tensor: dict[str, Any]) -> dict[str, Any]:
         inputs = [[label, tensor["name"]] for label in labels]
         own = {key: tensor[key] for key in ("name", "dtype", "shape", "parts")}
-        return {**own, "shard": 0, "offset": 0, "action": f"kept {tensor['kept']}", "inputs": inputs}
+        size = {key: tensor[key] for key in ("bytes", "rank") if tensor[key] is not None}
+        return {**own, **size, "shard": 0, "offset": 0, "action": f"kept {tensor['kept']}", "inputs": inputs}
 
     return {
         "schema": 1,
@@ -313,12 +321,12 @@ def _planned(looked: dict[str, Any], models: Sequence[_core.Checkpoint], asked: 
         "title": f"delta extract {looked['form']}",
         "recipe": {"delta": {key: value for key, value in asked.items() if value not in (None, False, [])}},
         "models": [{"label": label} for label in labels],
-        "notes": [],
+        "notes": looked["notes"],
         "warnings": [],
         "unused": [],
         "read_bytes": looked["read_bytes"],
-        "write_bytes": 0,
-        "shards": [],
+        "write_bytes": looked["write_bytes"],
+        "shards": looked["files"],
         "hash": "",
         "budget": {"chunk_elements": 0, "peak_bytes": looked["peak_bytes"]},
         "tensors": [planned(tensor) for tensor in looked["tensors"]],

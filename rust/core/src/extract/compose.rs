@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::Files;
 use super::pieces::write as write_numbers;
+use super::report::action;
 use super::{How, publish};
 use crate::checkpoint::Tensor;
 use crate::checkpoint::delta::{Delta, Entry, Kept, Model, Part, Said, said};
@@ -157,7 +158,7 @@ pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
             let from: Vec<Value> = labels.iter().map(|l| json!([l, said.tensors[k.of].name, null])).collect();
             (
                 k.name.clone(),
-                json!({"dtype": k.dtype, "shape": k.shape, "action": said.form, "digest": k.digest, "from": from}),
+                json!({"dtype": k.dtype, "shape": k.shape, "action": action(said.tensors[k.of].kept), "digest": k.digest, "from": from}),
             )
         })
         .collect();

@@ -15,7 +15,7 @@ const THREAD: u64 = 2 << 20;
 /// What is packed of a piece may wait for its turn: so many pieces a thread.
 const WAITING: u64 = 3;
 
-/// Bytes that an extraction takes at most, and the tensor that takes the most of them.
+/// Bytes that an extraction takes at most, and the tensor that decides it, if one does.
 pub fn most(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Options, threads: usize) -> (u64, String) {
     let names = (base.tensors.len() + tuned.tensors.len()) as u64 * 2500;
     let (mut most, mut whose) = (0, String::new());
@@ -42,7 +42,10 @@ pub fn most(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Opt
     }
     let histograms = if options.density.or(options.keep.map(|_| 1.0)).is_some() { 8 * BINS as u64 } else { 0 };
     let threads = threads as u64;
-    (PROCESS + names + threads * (THREAD + histograms + most), whose)
+    // What is there for any tensor may be more than what one takes: then none decides.
+    let fixed = PROCESS + names + threads * (THREAD + histograms);
+    let whose = if threads * most > fixed { whose } else { String::new() };
+    (fixed + threads * most, whose)
 }
 
 /// Refuses a budget that an extraction cannot keep.
@@ -55,8 +58,9 @@ pub fn check(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Op
     let least = most(base, tuned, items, options, 1).0.div_ceil(1 << 20);
     let others = if options.form.factors() { "; the forms sparse, bits and xor take less" } else { "" };
     let fewer = if threads > 1 { format!("; on one thread {least} MiB") } else { String::new() };
+    let named = if whose.is_empty() { String::new() } else { format!(" (`{whose}`)") };
     let problem = format!(
-        "{} MiB is too little for this delta on {threads} threads; the smallest that works is {} MiB (`{whose}`){fewer}{others}",
+        "{} MiB is too little for this delta on {threads} threads; the smallest that works is {} MiB{named}{fewer}{others}",
         memory >> 20,
         need.div_ceil(1 << 20)
     );

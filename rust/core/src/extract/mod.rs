@@ -13,6 +13,7 @@ mod ordered;
 mod pieces;
 mod report;
 mod select;
+mod sizes;
 mod taker;
 pub mod tensors;
 
@@ -237,19 +238,23 @@ fn limits(models: &Models, tasks: &[Task], how: &How, progress: &Progress) -> Re
     let chosen: Vec<usize> = (0..tasks.len())
         .filter(|i| models.items[tasks[*i].item].kept == Kept::Sparse && !tasks[*i].range.is_empty())
         .collect();
-    let elements: u64 = chosen.iter().map(|i| tasks[*i].range.end - tasks[*i].range.start).sum();
-    let keep = match (models.options.density, models.options.keep) {
-        (Some(density), _) => (density * elements as f64).round() as u64,
-        (_, Some(keep)) => keep,
-        _ => return Ok(vec![]),
-    };
-    if keep >= elements {
+    // Of random elements none is larger than another.
+    if models.options.random.is_some() {
         return Ok(vec![]);
     }
-    let own: Vec<Task> = chosen.iter().map(|i| tasks[*i].clone()).collect();
-    let found = select::largest(models, &own, keep.max(1), how.threads, progress, how.observer)?;
+    let of_item = |a: &usize, b: &usize| tasks[*a].item == tasks[*b].item;
+    let groups: Vec<&[usize]> = match models.options.by_tensor {
+        true => chosen.chunk_by(of_item).collect(),
+        false => vec![&chosen],
+    };
     let mut limits = vec![Limit { least: 1, ties: u64::MAX }; tasks.len()];
-    chosen.into_iter().zip(found).for_each(|(i, limit)| limits[i] = limit);
+    for group in groups {
+        let elements: u64 = group.iter().map(|i| tasks[*i].range.end - tasks[*i].range.start).sum();
+        let Some(keep) = models.options.kept_of(elements).filter(|keep| *keep < elements) else { continue };
+        let own: Vec<Task> = group.iter().map(|i| tasks[*i].clone()).collect();
+        let found = select::largest(models, &own, keep.max(1), how.threads, progress, how.observer)?;
+        group.iter().zip(found).for_each(|(i, limit)| limits[*i] = limit);
+    }
     Ok(limits)
 }
 

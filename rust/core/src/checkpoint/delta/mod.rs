@@ -148,9 +148,9 @@ impl Delta {
         Err(Error::tensor(&self.path, orphan, problem))
     }
 
-    /// Bytes of its tensors.
+    /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(|t| t.nbytes).sum()
+        self.files.iter().map(|f| f.identity.size).sum()
     }
 
     /// A tensor that keeps the change of another.
