@@ -73,7 +73,8 @@ pub fn about(models: &Models, said: &Said, kept: &[files::Kept]) -> Value {
         let from = [(&labels[0], &entry.base), (&labels[1], &entry.tuned)];
         let from = from.iter().filter_map(|(label, s)| Some(json!([label, entry.name, s.as_ref()?.digest])));
         let from: Vec<Value> = from.collect();
-        let told = json!({"dtype": k.dtype, "shape": k.shape, "action": action(entry.kept), "digest": k.digest, "from": from});
+        let told =
+            json!({"dtype": k.dtype, "shape": k.shape, "action": action(entry.kept), "digest": k.digest, "from": from});
         (k.name.clone(), told)
     };
     let tensors: Map<String, Value> = kept.iter().map(one).collect();
@@ -200,7 +201,10 @@ fn notes(said: &Said, more: &Value) -> Vec<(String, String)> {
     }
     match (figure("energy"), figure("error")) {
         (Some(energy), Some(error)) => {
-            notes.push(("energy".to_owned(), format!("{:.2} % of the squares; relative error {error:.4}", 100.0 * energy)));
+            notes.push((
+                "energy".to_owned(),
+                format!("{:.2} % of the squares; relative error {error:.4}", 100.0 * energy),
+            ));
         }
         (None, Some(error)) => notes.push(("error".to_owned(), format!("{error:.4} of the change's norm"))),
         _ => {}

@@ -48,7 +48,9 @@ impl Sizes {
         }
         // The largest of the whole model are so many in all, wherever they lie.
         if let (Some(kept), false) = (kept, options.by_tensor) {
-            for (part, width) in [(Part::Index, index_width(items, base)), (Part::Values, values_width(items, base, tuned))] {
+            for (part, width) in
+                [(Part::Index, index_width(items, base)), (Part::Values, values_width(items, base, tuned))]
+            {
                 if let Some(bytes) = files.get_mut(part.file()) {
                     *bytes = (*bytes).min(kept * width);
                 }

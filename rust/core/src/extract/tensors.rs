@@ -126,7 +126,8 @@ fn refuse_rank(items: &[Item], options: &Options) -> Result<()> {
     let sides = items.iter().filter_map(|item| Some((item.side?, &item.name)));
     match sides.max_by_key(|(side, _)| *side).filter(|(side, _)| *side < rank) {
         Some((most, name)) => {
-            let problem = format!("{rank} is above every matrix: the most that one has is {most}, `{name}`; give at most that");
+            let problem =
+                format!("{rank} is above every matrix: the most that one has is {most}, `{name}`; give at most that");
             Err(Error::recipe("rank", problem))
         }
         None => Ok(()),
