@@ -90,6 +90,7 @@ def compose_deltas(
     out: str,
     overwrite: bool,
     threads: int,
+    memory: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> str: ...
 def delta_json(path: str) -> str: ...

@@ -40,11 +40,9 @@ class DeltaEntry(TypedDict, total=False):
     figures: dict[str, float]
 
 
-class DeltaInfo(TypedDict):
-    """What a delta is."""
+class DeltaRecord(TypedDict):
+    """What a delta says of itself (delta.json)."""
 
-    schema: int
-    path: str
     format: str
     version: int
     form: str
@@ -54,5 +52,12 @@ class DeltaInfo(TypedDict):
     files: list[str]
     figures: dict[str, float]
     tensors: list[DeltaEntry]
+
+
+class DeltaInfo(DeltaRecord):
+    """What a delta is."""
+
+    schema: int
+    path: str
     #: Bytes of its files of tensors.
     bytes: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from suture.reference import Reference, model_of
 from suture.results.delta import DeltaInfo
 from suture.results.report import Report
 from suture.settings import Progress, Settings
+from suture.surgery.as_written import as_written
 from suture.surgery.run import carry_out, copy_of, for_output, prepare
 
 FORMS = ("sparse", "lowrank", "lora", "bits", "xor")
@@ -46,7 +48,8 @@ def extract(
     """Take what leads from `base` to `tuned` out of them, and write it to the folder `out`.
 
     Args:
-        base: the model.
+        base: the model. One that is made of others (``base+adapter``) is written beside `out` first, and removed again:
+            the delta belongs to what `suture lora fold` or `apply` write of it.
         tuned: its fine-tune, of the same names and shapes; what it has otherwise is kept whole.
         out: the output folder. Of the form ``lora`` it is an adapter that PEFT loads, too.
         form: ``sparse`` (the largest changes of the whole model, one by one, or all), ``lowrank`` (U, S and V of every
@@ -102,16 +105,18 @@ def extract(
     if dry_run:
         return Report(json.dumps(_planned(looked, models, asked)), Path(out), dry=True)
     total = int(looked["read_bytes"])
-    text = _core.extract_delta(
-        *models,
-        options,
-        fspath(out),
-        settings.overwrite,
-        [],
-        settings.io,
-        settings.thread_count,
-        None if progress is None else lambda done: progress(min(done, total), total),
-    )
+    with as_written((base, tuned), Path(out), replace(settings, dtype=None)) as (own, other):
+        text = _core.extract_delta(
+            own,
+            other,
+            options,
+            fspath(out),
+            settings.overwrite,
+            [],
+            settings.io,
+            settings.thread_count,
+            None if progress is None else lambda done: progress(min(done, total), total),
+        )
     return Report(text, Path(out))
 
 
@@ -219,7 +224,8 @@ def compose(
     settings.refuse_those_of_merges()
     scales = weights_of(weights, deltas, "delta")
     listed = [(info(delta)["path"], weight) for delta, weight in zip(deltas, scales, strict=True)]
-    return Report(_core.compose_deltas(listed, fspath(out), settings.overwrite, settings.thread_count), Path(out))
+    text = _core.compose_deltas(listed, fspath(out), settings.overwrite, settings.thread_count, settings.memory_bytes)
+    return Report(text, Path(out))
 
 
 def read_diff(

@@ -69,8 +69,11 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
     check_target(base, tuned, how)?;
     let alike = crate::delta::alike(tuned, base)?;
     let tuned = alike.as_ref().unwrap_or(tuned);
+    stored_alone(base)?;
+    stored_alone(tuned)?;
     let items = items(base, tuned, options)?;
-    memory::check(base, tuned, &items, options, how.threads)?;
+    let threads = memory::fitting(base, tuned, &items, options, how.threads)?;
+    let how = &How { threads, ..*how };
     let names = items.iter().flat_map(|item| item.parts().into_iter().map(move |p| (p, item)));
     let names: Vec<(Part, String)> = names.map(|(p, item)| (p, name_of(options.form, p, &item.name))).collect();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(how.threads).build();
@@ -101,6 +104,14 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
         report::adapter(&models, &said).into_iter().chain(how.beside.to_vec()).collect();
     let about = report::about(&models, &said, &files.kept);
     publish(staging, &said, &beside, about, how)
+}
+
+/// Refuses a model that holds what is made when it is read: who asks has it written first.
+fn stored_alone(model: &Checkpoint) -> Result<()> {
+    let Some(t) = model.tensors.iter().find(|t| !t.moves()) else { return Ok(()) };
+    let problem = "is computed when it is read, and deltas are taken of stored tensors; write the model first \
+                   (`suture lora fold`)";
+    Err(Error::tensor(&model.written(), &t.name, problem))
 }
 
 /// The folder that a delta is made in.

@@ -23,7 +23,7 @@ pub fn look(base: &Checkpoint, tuned: &Checkpoint, options: &Options, threads: u
     let alike = crate::delta::alike(tuned, base)?;
     let tuned = alike.as_ref().unwrap_or(tuned);
     let items = items(base, tuned, options)?;
-    super::memory::check(base, tuned, &items, options, threads)?;
+    let threads = super::memory::fitting(base, tuned, &items, options, threads)?;
     let (peak, _) = super::memory::most(base, tuned, &items, options, threads);
     let sizes = Sizes::of(base, tuned, &items, options);
     let all = tuned.total_bytes();

@@ -57,13 +57,6 @@ pub fn task(t: &Tensor) -> u64 {
 /// # Errors
 /// [`Error::Tensor`] for what no delta is taken of.
 pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result<Vec<Item>> {
-    for model in [base, tuned] {
-        if let Some(t) = model.tensors.iter().find(|t| !t.moves()) {
-            let problem = "is computed when it is read, and deltas are taken of stored tensors; write the model first \
-                           (`suture lora fold`)";
-            return Err(Error::tensor(&model.written(), &t.name, problem));
-        }
-    }
     // Only adapters are of matrices as [out, in]: factors are of the tensor as it lies.
     let turned =
         options.form == Form::Lora && base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));

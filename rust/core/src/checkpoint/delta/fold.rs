@@ -97,6 +97,10 @@ impl Checkpoint {
             }
             out.push(match self.known(&mut sampled, own, stored)? {
                 Some(stands) => stands,
+                None if own.made.is_some() => {
+                    let found = format!("is made of several when {here} is read, and the delta is not one of what it is made of");
+                    return Err(other(delta, entry, back, &found));
+                }
                 None => {
                     let whose = if back { "the model that the delta leads to" } else { "the delta's base" };
                     return Err(other(delta, entry, back, &format!("holds other bytes in {here} than in {whose}")));
