@@ -429,6 +429,19 @@ def test_a_record_that_is_none(tmp_path: Path, change: dict[str, Any], message: 
         suture.twin.info(made)
 
 
+def test_a_parameter_is_said_once(tmp_path: Path) -> None:
+    """Law 8: one of two values would be dropped unsaid."""
+    world(tmp_path)
+    words = ["twin", "make", "base", "math", "twin", "--shared", "ties"]
+    words += ["--parameter", "density=0.2", "--parameter", "density=0.3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "suture", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--parameter: `density` is given twice; values for each expert go in one: density=0.6,0.4" in done.stderr
+    assert not (tmp_path / "twin").exists()
+
+
 def test_the_command_line(tmp_path: Path) -> None:
     """The verbs do what the functions do; a user's mistake is a sentence and exit code 2."""
     world(tmp_path, experts=2)

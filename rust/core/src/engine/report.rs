@@ -143,7 +143,13 @@ pub(super) fn render(
             "files_pread": read(ReadMode::Pread),
             "cold_reads": cold_reads(sources),
         }),
-        warnings: plan.warnings.iter().chain(how.warnings).map(|w| local.text(w)).chain(ill_conditioned(plan, done)).collect(),
+        warnings: plan
+            .warnings
+            .iter()
+            .chain(how.warnings)
+            .map(|w| local.text(w))
+            .chain(ill_conditioned(plan, done))
+            .collect(),
         notes: &plan.notes,
         unused: &plan.unused,
         files: shards.chain(beside.iter().map(|f| f.to_string_lossy().into_owned())).collect(),

@@ -191,7 +191,11 @@ fn check<'a>(memory: u64, all: &[Of], entries: impl Iterator<Item = &'a Vec<(usi
             for part in entry.parts.keys() {
                 let t = all[*i].delta.part(entry, *part)?;
                 // Numbers are widened to f64, and what is made of them stands beside them until it is written.
-                let wide = if matches!(part, Part::Xor | Part::Whole | Part::Signs) { 1 } else { 24 * t.elements() / t.nbytes.max(1) + 1 };
+                let wide = if matches!(part, Part::Xor | Part::Whole | Part::Signs) {
+                    1
+                } else {
+                    24 * t.elements() / t.nbytes.max(1) + 1
+                };
                 read += t.nbytes * wide;
                 largest = largest.max(t.nbytes);
             }
@@ -202,7 +206,11 @@ fn check<'a>(memory: u64, all: &[Of], entries: impl Iterator<Item = &'a Vec<(usi
     }
     let fixed = PROCESS + names * 4000 + (4 << 20);
     let whose = if most > fixed { whose } else { "" };
-    if fixed + most <= memory { Ok(()) } else { Err(too_little(memory, fixed + most, whose, "the sum of these deltas", "")) }
+    if fixed + most <= memory {
+        Ok(())
+    } else {
+        Err(too_little(memory, fixed + most, whose, "the sum of these deltas", ""))
+    }
 }
 
 /// Every part there is.

@@ -73,9 +73,7 @@ pub fn fitting(
 pub fn too_little(memory: u64, need: u64, whose: &str, what: &str, others: &str) -> Error {
     let named = if whose.is_empty() { String::new() } else { format!(" (`{whose}`)") };
     let least = need.div_ceil(1 << 20);
-    let problem = format!(
-        "{} MiB is too little for {what}; the smallest that works is {least} MiB{named}{others}",
-        memory >> 20
-    );
+    let problem =
+        format!("{} MiB is too little for {what}; the smallest that works is {least} MiB{named}{others}", memory >> 20);
     Error::recipe("memory", problem)
 }

@@ -98,7 +98,7 @@ impl Checkpoint {
             out.push(match self.known(&mut sampled, own, stored)? {
                 Some(stands) => stands,
                 None if own.made.is_some() => {
-                    let found = format!("is made of several when {here} is read, and the delta is not one of what it is made of");
+                    let found = format!("is made when {here} is read; if the delta is of what is written of it, write it first (`suture lora fold`)");
                     return Err(other(delta, entry, back, &found));
                 }
                 None => {
