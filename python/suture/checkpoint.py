@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -67,6 +68,17 @@ class Checkpoint:
     def __init__(self, path: str | PathLike[str]) -> None:
         self._core = opened(path)
         self.path = Path(path)
+
+    @classmethod
+    def stored(cls, delta: str | PathLike[str]) -> Checkpoint:
+        """The tensors that a delta keeps its changes in, such as ``model.norm.weight.index``.
+
+        Raises:
+            SutureError: if a file cannot be read or is not sound.
+        """
+        found = cls.__new__(cls)
+        found._core, found.path = _core.Checkpoint.stored(os.fspath(delta)), Path(delta)
+        return found
 
     def __repr__(self) -> str:
         """Where it lies and how many tensors it has."""

@@ -267,8 +267,12 @@ def test_the_same_bytes_on_any_threads(tmp_path: Path) -> None:
         ({"parameters": {"weight": [1, 2]}}, "weight: expected one value for each of 3 experts, found 2"),
         ({"rank_share": 0}, "rank_share: expected a share above 0"),
         ({"rank_share": 1.5}, "rank_share: expected a share above 0"),
-        ({"form": "magnitude"}, "not made here; expected svd"),
-        ({"form": "sdv"}, "form: expected svd, found `sdv`"),
+        ({"form": "sdv"}, "form: expected svd, magnitude or random, found `sdv`"),
+        ({"form": "magnitude", "rank_share": 0.1}, "rank_share: is of the form svd, and `magnitude` takes none"),
+        ({"form": "random", "exact_svd": True}, "exact_svd: is of the form svd, and `random` takes none"),
+        ({"form": "random", "settings": Settings(dtype="bfloat16")}, "dtype: is of the form svd"),
+        ({"density": 0.1}, "density: is of the form magnitude and random, and `svd` takes none"),
+        ({"form": "magnitude", "density": 1.5}, "density: expected a share above 0, at most 1; found 1.5"),
         ({"heads": "own"}, "heads: expected shared or whole"),
         ({"out": "base/twin"}, "overlaps with the input"),
         ({"out": "nowhere/twin"}, "does not exist"),
@@ -423,6 +427,19 @@ def test_a_record_that_is_none(tmp_path: Path, change: dict[str, Any], message: 
     (made / "twin.json").write_text(json.dumps(record | change))
     with pytest.raises(SutureError, match=message):
         suture.twin.info(made)
+
+
+def test_a_parameter_is_said_once(tmp_path: Path) -> None:
+    """Law 8: one of two values would be dropped unsaid."""
+    world(tmp_path)
+    words = ["twin", "make", "base", "math", "twin", "--shared", "ties"]
+    words += ["--parameter", "density=0.2", "--parameter", "density=0.3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "suture", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--parameter: `density` is given twice; values for each expert go in one: density=0.6,0.4" in done.stderr
+    assert not (tmp_path / "twin").exists()
 
 
 def test_the_command_line(tmp_path: Path) -> None:

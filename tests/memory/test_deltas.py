@@ -54,3 +54,19 @@ def test_a_delta_stays_within_its_memory(
         done = run(*command, "--memory", size, "--threads", "2", "--io", "pread", "--quiet")
         assert done.code == 0, done.stderr
         assert done.peak < BUDGET * MIB, f"{command[1]}: {done.peak / MIB:.0f} MiB"
+
+
+@pytest.mark.parametrize("form", [["sparse", "--density", "0.1"], ["lowrank", "--rank", "256"], ["xor"]])
+def test_a_sum_stays_within_its_memory(tmp_path: Path, models: tuple[Path, Path], form: list[str]) -> None:
+    """Compose: what the smallest budget that works says is true of the peak."""
+    base, fine = models
+    for name, two in (("d", (base, fine)), ("e", (base, fine) if form[0] != "xor" else (fine, base))):
+        assert run("delta", "extract", *two, tmp_path / name, "--form", *form, "--quiet").code == 0
+    command: list[str | Path] = ["delta", "compose", tmp_path / "d", tmp_path / "e", tmp_path / "sum", "--quiet"]
+    refused = run(*command, "--memory", "1MiB")
+    assert refused.code == 2, refused.stderr
+    least = int(refused.stderr.split("smallest that works is ")[1].split(" ")[0])
+    done = run(*command, "--memory", f"{least}MiB")
+    assert done.code == 0, done.stderr
+    assert done.peak < least * MIB, f"{done.peak / MIB:.0f} of {least} MiB"
+    assert done.peak > 0.3 * least * MIB, f"{done.peak / MIB:.0f} of {least} MiB"

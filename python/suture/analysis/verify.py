@@ -13,6 +13,7 @@ from suture.checkpoint import Checkpoint
 from suture.errors import SutureError
 from suture.recipe.config import OUTPUTS
 from suture.results import Verification
+from suture.results.twin import EXPERTS, RECORD, SHARED, read_twin
 from suture.settings import Progress, Settings
 
 
@@ -23,22 +24,30 @@ def verify(
 
     The result has ``tensors`` and ``bytes`` compared, ``differing``, the names of tensors that differ, and ``files``,
     those of files beside them that differ or are gone. Of a folder of several outputs, which outputs.json lists, all
-    are read; what differs is named with its output in front, ``a/model.norm.weight``.
+    are read, and of a twin the shared expert and every difference; what differs is named with its output in front,
+    ``a/model.norm.weight``. Of a delta the tensors are those that it keeps its changes in.
 
     Raises:
         SutureError: if there are no digests, if they list other tensors than the checkpoint holds, or if an output is
             gone.
     """
     settings = settings or Settings()
-    if (names := _outputs(Path(out))) is not None:
+    if (names := _parts(Path(out))) is not None:
         found = [verify(Path(out) / name, settings=settings) for name in names]
         differing = [f"{n}/{t}" for n, one in zip(names, found, strict=True) for t in one["differing"]]
         files = [f"{n}/{f}" for n, one in zip(names, found, strict=True) for f in one["files"]]
         counted = {"tensors": sum(f["tensors"] for f in found), "bytes": sum(f["bytes"] for f in found)}
         return cast(Verification, {"schema": 1, **counted, "differing": differing, "files": files})
-    total = sum(t["nbytes"] for t in Checkpoint(out).describe()["tensors"]) if progress else 0
+    total = sum(t["nbytes"] for t in Checkpoint.stored(out).describe()["tensors"]) if progress else 0
     told = _core.verify_json(fspath(out), settings.io, settings.thread_count, scaled(progress, total))
     return cast(Verification, {"schema": 1, **json.loads(told)})
+
+
+def _parts(folder: Path) -> list[str] | None:
+    """The outputs that a folder of several is made of, as folders in it; None if it is one output."""
+    if (folder / RECORD).is_file() and not (folder / "suture.json").exists():
+        return [SHARED, *(f"{EXPERTS}/{expert['name']}" for expert in read_twin(folder)["experts"])]
+    return _outputs(folder)
 
 
 def _outputs(folder: Path) -> list[str] | None:

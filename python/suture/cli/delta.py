@@ -181,6 +181,7 @@ def revert(
 @click.argument("deltas", type=click.Path(), nargs=-1, required=True)
 @click.argument("out", type=click.Path())
 @WEIGHTS
+@click.option("--memory", metavar="SIZE", help="Most memory to use, such as 256MiB")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output")
 @click.option("-v", "--verbose", is_flag=True, help="Say what happens to every tensor")
 @reading

@@ -35,14 +35,16 @@ def twin() -> None:
     help="A parameter of it; values with commas between are one for each expert",
 )
 @click.option(
-    "--rank-share",
-    type=float,
-    metavar="S",
-    default=0.1,
+    "--form",
+    type=click.Choice(run.FORMS),
+    default="svd",
     show_default=True,
-    help="Rank of each matrix as a share of its smaller side",
+    help="How differences are compressed: factors, the largest elements, random ones",
 )
-@click.option("--form", metavar="FORM", default="svd", show_default=True, help="How differences are compressed: svd")
+@click.option(
+    "--rank-share", type=float, metavar="S", help="svd: rank of a matrix, of its smaller side  [default: 0.1]"
+)
+@click.option("--density", type=float, metavar="D", help="magnitude, random: share of its elements  [default: 0.1]")
 @click.option(
     "--heads",
     type=click.Choice(run.HEADS),
@@ -50,11 +52,11 @@ def twin() -> None:
     show_default=True,
     help="Output heads, biases: the shared expert's, or each expert's own",
 )
-@click.option("--exact-svd", is_flag=True, help="Decompose in f64, not by a block Krylov space")
-@click.option("--dtype", metavar="DTYPE", help="Dtype of the factors  [default: float32]")
+@click.option("--exact-svd", is_flag=True, help="svd: decompose in f64, not by a block Krylov space")
+@click.option("--dtype", metavar="DTYPE", help="svd: dtype of the factors  [default: float32]")
 @click.option("--memory", metavar="SIZE", help="Most memory to use, such as 256MiB")
 @click.option("--shard-size", metavar="SIZE", help="Most bytes in a shard of the shared expert, such as 5GB")
-@click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
+@click.option("--seed", type=int, metavar="N", help="Seed of random methods and of --form random  [default: 0]")
 @click.option(
     "--nan",
     type=click.Choice(["error", "allow"]),
@@ -63,6 +65,7 @@ def twin() -> None:
     help="What to do on NaN and infinities",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing twin")
+@click.option("--dry-run", is_flag=True, help="Show sizes and ranks; write nothing")
 @click.option("-v", "--verbose", is_flag=True, help="Say what happens to every tensor")
 @computing
 @reading
@@ -72,10 +75,12 @@ def make(
     out: str,
     shared: str,
     parameters: tuple[str, ...],
-    rank_share: float,
     form: str,
+    rank_share: float | None,
+    density: float | None,
     heads: str,
     exact_svd: bool,
+    dry_run: bool,
     quiet: bool,
     verbose: bool,
     as_json: bool,
@@ -93,18 +98,20 @@ def make(
     if options["seed"] is None:
         del options["seed"]
     how = settings(options)
-    with bar("making", quiet) as progress:
+    with bar("making", quiet or dry_run) as progress:
         report = run.make(
             base,
             experts,
             out,
             shared=shared,
-            parameters=dict(_parameter(text) for text in parameters),
+            parameters=_parameters(parameters),
             rank_share=rank_share,
+            density=density,
             form=form,
             heads=heads,
             exact_svd=exact_svd,
             settings=how,
+            dry_run=dry_run,
             progress=progress,
         )
     present(report, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -158,6 +165,17 @@ def info(twin: str, as_json: bool) -> None:
         return
     for line in lines(found):
         say(line)
+
+
+def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters of a method, each said once."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = _parameter(text)
+        if name in found:
+            raise UsageError(f"--parameter: `{name}` is given twice; values for each expert go in one: {name}=0.6,0.4")
+        found[name] = value
+    return found
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -18,7 +18,10 @@ from suture.render.units import size
 @click.argument("out", type=click.Path())
 @reading
 def verify(out: str, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Read OUT again and compare every tensor, and the small files beside them, with the digests in its suture.json."""
+    """Read OUT again and compare every tensor, and the small files beside them, with the digests in its suture.json.
+
+    OUT may be a delta, a twin, or a folder of several outputs, too.
+    """
     with bar("verifying", quiet) as progress:
         found = run(out, settings=settings(options), progress=progress)
     if as_json:

@@ -28,6 +28,8 @@ _WITH = {
     "epsilon": {"della"},
     "block": {"cabs"},
 }
+#: Methods that drop elements where they stand inside another.
+_CUTTING = ("ties", "dare", "della", "breadcrumbs", "cabs")
 #: Keys of documents that a set has not, and what to do instead.
 _REFUSED = {
     "merge_method": "a set is merged by every method; list some under `methods`, or leave --all-of out",
@@ -98,7 +100,7 @@ def _read(document: Config, lenient: bool) -> Set:
     if not lenient:
         refuse_unknown(document.recipe, known | set(_core.unread_keys()), known)
     folder = document.source.parent if document.source else None
-    shared = resolved({k: v for k, v in document.recipe.items() if k != "methods"}, folder)
+    shared = resolved(_mappings({k: v for k, v in document.recipe.items() if k != "methods"}), folder)
     refuse_moved(shared)
     base = shared.get("base_model")
     experts = _experts(shared, base)
@@ -121,6 +123,16 @@ def _read(document: Config, lenient: bool) -> Set:
         lines = document.lines | ({} if one.at is None else document.under(one.at))
         configs.append(Config(recipe, document.source, lines, one.name, listed=True))
     return Set(configs, {one.name: one for one in chosen}, base, experts, left_out, [*warnings, *told])
+
+
+def _mappings(node: dict[str, Any]) -> dict[str, Any]:
+    """A set with models that are plain names as mappings with nothing else in them."""
+    made = dict(node)
+    if isinstance(models := node.get("models"), list):
+        made["models"] = [{"model": m} if isinstance(m, str) else m for m in models]
+    if isinstance(modules := node.get("modules"), dict):
+        made["modules"] = {k: _mappings(part) if isinstance(part, dict) else part for k, part in modules.items()}
+    return made
 
 
 def _twelve(specs: Mapping[str, Any], *, has_base: bool, fewest: int) -> tuple[list[Method], dict[str, str]]:
@@ -221,16 +233,24 @@ def _needs_weight(spec: Mapping[str, Any]) -> bool:
 
 
 def _cuts(one: Method, shared: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
-    """Whether the method keeps a share of the elements."""
+    """Whether the method keeps a share of the elements, or the one inside it does."""
+    inner = _word(one, shared, spec, "inner")
+    if isinstance(inner, str) and any(p["name"] == "density" for p in spec["parameters"]):
+        return inner.startswith(_CUTTING)
     return _sparsify(one, shared, spec) in _WITH["density"]
 
 
 def _sparsify(one: Method, shared: Mapping[str, Any], spec: Mapping[str, Any]) -> Any:
     """What the method cuts by; None of one that is no preset of the pipeline."""
-    default = next((p["default"] for p in spec["parameters"] if p["name"] == "sparsify"), None)
+    return _word(one, shared, spec, "sparsify")
+
+
+def _word(one: Method, shared: Mapping[str, Any], spec: Mapping[str, Any], name: str) -> Any:
+    """What the method has for a parameter of words; None if it has no such parameter."""
+    default = next((p["default"] for p in spec["parameters"] if p["name"] == name), None)
     if default is None:
         return None
-    return one.own.get("sparsify", (shared.get("parameters") or {}).get("sparsify", default))
+    return one.own.get(name, (shared.get("parameters") or {}).get(name, default))
 
 
 def _for(one: Method, shared: dict[str, Any], spec: Mapping[str, Any], base: Any) -> dict[str, Any]:

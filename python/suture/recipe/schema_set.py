@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from suture import _core
 from suture.recipe.grammar import NAME, PARAMETERS, Schema, at
 from suture.recipe.schema import DIALECT, config_schema, everywhere, given
 from suture.recipe.twelve import TWELVE
+
+
+def _named(node: Any, bare: Schema) -> Any:
+    """A schema of configs whose lists of models may hold models by their names alone."""
+    if isinstance(node, list):
+        return [_named(item, bare) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made = {key: _named(value, bare) for key, value in node.items()}
+    models = made.get("models")
+    if isinstance(models, dict) and models.get("items") == {"$ref": at("source")}:
+        made["models"] = {**models, "items": bare}
+    return made
 
 
 def set_schema() -> Schema:
@@ -22,6 +36,9 @@ def set_schema() -> Schema:
             listed = parameters.setdefault(key, {"anyOf": []})["anyOf"]
             if value not in listed:
                 listed.append(value)
+    # A model with nothing else to it is its name.
+    bare: Schema = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": at("source")}]}
+    defs = _named(defs, bare)
     any_of_them = {**PARAMETERS, "properties": parameters, "additionalProperties": False}
     names = [spec["name"] for spec in specs]
     own = {

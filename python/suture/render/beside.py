@@ -54,6 +54,8 @@ def _show_all_of(data: AllOf) -> None:
         label, towards = printable(expert), [o["towards"][i] for o in outputs]
         columns.append(Column(f"distance to {label}", [figure(t["distance"]) for t in towards]))
         if data["base"] is not None:
+            relative = [figure(t["relative_distance"]) for t in towards]
+            columns.append(Column(f"relative to its change, {label}", relative, 3))
             shown = ["-" if t["cosine"] is None else f"{float(t['cosine']):.4f}" for t in towards]
             columns.append(Column(f"cosine of changes, {label}", shown, 2))
     show(columns, room(), more="all_of.json and --json have all")

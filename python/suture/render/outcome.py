@@ -88,11 +88,14 @@ def _plan(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
         lines += [f"  left out: {u['model']}:{u['tensor']} ({u['reason']})" for u in data["unused"]]
     elif data["unused"]:
         lines.append(f"  {_unused(report)} (listed with --verbose)")
+    # How much a delta takes is known when it is made.
+    deltas = any(n.startswith("kept ") for n in actions)
+    most, noun = ("at most ", "file") if deltas or "twin" in data else ("", "shard")
     lines += [
-        f"read at most {size(data['read_bytes'])}, write {size(data['write_bytes'])} in "
-        f"{plural(len(data['shards']), 'shard')}",
+        f"read at most {size(data['read_bytes'])}, write {most}{size(data['write_bytes'])} in "
+        f"{plural(len(data['shards']), noun)}",
         f"peak memory {size(data['budget']['peak_bytes'])} at most",
-        f"plan {data['hash'] or 'is known when the models it uses are made'}",
+        *([f"plan {data['hash'] or 'is known when the models it uses are made'}"] if not deltas else []),
     ]
     return lines
 
@@ -161,6 +164,12 @@ _MOVED = {"copy": "copied bit for bit", "move": "moved bit for bit"}
 
 
 def _action(name: str) -> str:
+    """What is done with a tensor: moved, computed, or of a delta how it keeps a change."""
+    if name.startswith("kept "):
+        from suture.render.delta import KEPT
+
+        kept = KEPT[name.removeprefix("kept ")]
+        return kept if kept.startswith(("kept", "not", "un", "removed")) else f"kept {kept}"
     return _MOVED.get(name, f"computed by {name}")
 
 
@@ -216,7 +225,7 @@ def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
     actions = Counter(report.actions.values())
     moved = [f"{n:,} {text}" for action, text in _MOVED.items() if (n := actions.pop(action, 0))]
-    parts = [*moved, *(f"{n:,} computed by {name}" for name, n in sorted(actions.items()))]
+    parts = [*moved, *(f"{n:,} {_action(name)}" for name, n in sorted(actions.items()))]
     if data["run"]["tensors_resumed"]:
         parts.append(f"{data['run']['tensors_resumed']:,} of them by an earlier run, checked")
     lines = [f"{data['title']} -> {report.out}", *_notes(data)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from suture.render.units import plural, size
-from suture.results.twin import TwinInfo
+from suture.render.units import plural
+from suture.results.twin import TwinInfo, compressed
 
 
 def lines(said: TwinInfo) -> list[str]:
@@ -13,11 +13,10 @@ def lines(said: TwinInfo) -> list[str]:
     width = max(len("shared"), *(len(expert["name"]) for expert in said["experts"]))
     share = f"{100 * said['bytes'] / max(said['own_bytes'], 1):.1f} %"
     told = [
-        f"twin of {plural(len(said['experts']), 'expert')} of {said['base']}: "
-        f"{said['form']}, rank share {said['rank_share']}",
-        f"  {'shared':<{width}}  {method}, {size(said['shared']['bytes'])}",
-        *(f"  {e['name']:<{width}}  {size(e['bytes'])} of {size(e['own_bytes'])}" for e in said["experts"]),
-        f"  {'all':<{width}}  {size(said['bytes'])}, {share} of the experts as they were",
+        f"twin of {plural(len(said['experts']), 'expert')} of {said['base']}: {compressed(said)}",
+        f"  {'shared':<{width}}  {method}, {said['shared']['bytes']:,} bytes",
+        *(f"  {e['name']:<{width}}  {e['bytes']:,} bytes of {e['own_bytes']:,}" for e in said["experts"]),
+        f"  {'all':<{width}}  {said['bytes']:,} bytes, {share} of the experts as they were",
     ]
     if said["excluded"]:
         told.append(f"  {plural(len(said['excluded']), 'tensor')} excluded: as the shared expert has them")

@@ -35,16 +35,14 @@ class DeltaEntry(TypedDict, total=False):
     base: StoredTensor | None
     #: Nothing where it is the base's.
     tuned: StoredTensor | None
-    #: ``changed`` elements, ``norm`` of the change, ``rank``, relative ``error`` of what is kept, its ``energy``,
-    #: ``scale``.
+    #: ``changed`` elements, ``norm`` of the change, ``rank``, relative ``error`` of what is kept, its ``energy`` (of
+    #: random elements there is none), ``scale``.
     figures: dict[str, float]
 
 
-class DeltaInfo(TypedDict):
-    """What a delta is."""
+class DeltaRecord(TypedDict):
+    """What a delta says of itself (delta.json)."""
 
-    schema: int
-    path: str
     format: str
     version: int
     form: str
@@ -54,5 +52,12 @@ class DeltaInfo(TypedDict):
     files: list[str]
     figures: dict[str, float]
     tensors: list[DeltaEntry]
-    #: Bytes of its tensors.
+
+
+class DeltaInfo(DeltaRecord):
+    """What a delta is."""
+
+    schema: int
+    path: str
+    #: Bytes of its files of tensors.
     bytes: int

@@ -22,7 +22,7 @@ class TensorReport:
         name: its name.
         dtype: its element type.
         shape: its dimensions.
-        action: ``copy``, ``move``, or the method that computes it.
+        action: ``copy``, ``move``, or the method that computes it; of a delta how it keeps the change, ``kept sparse``.
         inputs: model and tensor of every input, the base first.
         digest: its digest, once it is made.
     """

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from suture.results import compat, proposal, reading, recipes, surgery, tables, vocabulary
+from suture.results import compat, delta, proposal, reading, recipes, surgery, tables, twin, vocabulary
 
 Schema = dict[str, Any]
 
@@ -22,6 +22,8 @@ SHAPES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "outputs": ("outputs.json, of a config with several outputs", (surgery.Told, surgery.Outputs)),
     "routing": ("routing.json, of a plan of groups", (tables.Routing,)),
     "all_of": ("all_of.json, of a set that several methods merged", (tables.AllOf,)),
+    "delta": ("delta.json, of a delta", (delta.DeltaRecord,)),
+    "twin": ("twin.json, of a twin", (twin.TwinInfo,)),
     "diff": ("what `suture diff --json` prints", (reading.Comparison,)),
     "recipes": ("what `suture diff --recipes --json` prints", (recipes.RecipeComparison,)),
     "inspect": ("what `suture inspect --json` prints", (reading.Inspection,)),

@@ -37,14 +37,17 @@ class TwinShared(TypedDict):
 class TwinInfo(TypedDict):
     """What a twin is.
 
-    `excluded` are tensors that every model has as the shared one has them, `whole` those kept whole on demand,
-    `bytes` those of all its weights, `files` all that it holds beside its record.
+    `rank_share` is of the form svd, `density` of the others, and `seed` of random elements; `excluded` are tensors that
+    every model has as the shared one has them, `whole` those kept whole on demand, `bytes` those of all its weights,
+    `files` all that it holds beside its record.
     """
 
     schema: int
     suture: str
     form: str
-    rank_share: float
+    rank_share: float | None
+    density: float | None
+    seed: int | None
     base: str
     shared: TwinShared
     experts: list[TwinExpert]
@@ -83,10 +86,18 @@ def read_twin(twin: str | PathLike[str]) -> TwinInfo:
         sound = False
     if not sound:
         raise SutureError(f"{file}: is not as a twin has it; make the twin again", str(file))
-    return cast(TwinInfo, said)
+    return cast(TwinInfo, {"density": None, "seed": None, **said})
 
 
 _KINDS = {"form": str, "shared": dict, "experts": list, "excluded": list, "whole": list, "files": list}
+
+
+def compressed(said: TwinInfo) -> str:
+    """How the differences of a twin are compressed, in a few words."""
+    if said["form"] == "svd":
+        return f"svd, rank share {said['rank_share']}"
+    seed = "" if said["seed"] is None else f", seed {said['seed']}"
+    return f"{said['form']}, density {said['density']}{seed}"
 
 
 def _plain(name: Any) -> bool:

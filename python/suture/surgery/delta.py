@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from suture.reference import Reference, model_of
 from suture.results.delta import DeltaInfo
 from suture.results.report import Report
 from suture.settings import Progress, Settings
+from suture.surgery.as_written import as_written
 from suture.surgery.run import carry_out, copy_of, for_output, prepare
 
 FORMS = ("sparse", "lowrank", "lora", "bits", "xor")
@@ -35,6 +37,8 @@ def extract(
     embed: bool = False,
     exact_svd: bool = False,
     rank_share: float | None = None,
+    by_tensor: bool = False,
+    random: int | None = None,
     left: Sequence[str] = (),
     whole: Sequence[str] = (),
     settings: Settings | None = None,
@@ -44,7 +48,8 @@ def extract(
     """Take what leads from `base` to `tuned` out of them, and write it to the folder `out`.
 
     Args:
-        base: the model.
+        base: the model. One that is made of others (``base+adapter``) is written beside `out` first, and removed again:
+            the delta belongs to what `suture lora fold` or `apply` write of it.
         tuned: its fine-tune, of the same names and shapes; what it has otherwise is kept whole.
         out: the output folder. Of the form ``lora`` it is an adapter that PEFT loads, too.
         form: ``sparse`` (the largest changes of the whole model, one by one, or all), ``lowrank`` (U, S and V of every
@@ -59,10 +64,13 @@ def extract(
             signs are.
         exact_svd: decompose by the Gram matrix in f64, not by random projections.
         rank_share: the rank of each matrix as a share of its smaller side, rounded down, at least 1.
+        by_tensor: of each matrix its own int(density * elements) largest changes, at least one, for ``sparse``; all
+            else is kept whole, and so is what that would not make smaller.
+        random: elements drawn with this seed, each with the chance `density` and times 1 / `density`, not the largest.
         left: tensors, by name, whose change is not kept.
-        whole: tensors that are kept whole where others are kept as factors or signs.
+        whole: tensors that are kept whole, not element by element, as factors or signs.
         settings: how to do the work; `dtype` is that of factors, float32 if not given.
-        dry_run: return what would be kept how, from headers.
+        dry_run: return what would be kept how, and the bytes that it takes at most, from headers.
         progress: called with the bytes done and the bytes in all, a few times a second.
 
     Raises:
@@ -83,6 +91,8 @@ def extract(
         "embed": embed,
         "full": exact_svd,
         "rank_share": rank_share,
+        "by_tensor": by_tensor,
+        "random": random,
         "left": [*left],
         "whole": [*whole],
         "dtype": settings.dtype,
@@ -95,16 +105,18 @@ def extract(
     if dry_run:
         return Report(json.dumps(_planned(looked, models, asked)), Path(out), dry=True)
     total = int(looked["read_bytes"])
-    text = _core.extract_delta(
-        *models,
-        options,
-        fspath(out),
-        settings.overwrite,
-        [],
-        settings.io,
-        settings.thread_count,
-        None if progress is None else lambda done: progress(min(done, total), total),
-    )
+    with as_written((base, tuned), Path(out), replace(settings, dtype=None)) as (own, other):
+        text = _core.extract_delta(
+            own,
+            other,
+            options,
+            fspath(out),
+            settings.overwrite,
+            [],
+            settings.io,
+            settings.thread_count,
+            None if progress is None else lambda done: progress(min(done, total), total),
+        )
     return Report(text, Path(out))
 
 
@@ -139,7 +151,7 @@ def apply(
 
     settings = settings or Settings()
     scales = weights_of(weights, deltas, "delta")
-    own = model_of(base)
+    own = _whole(model_of(base), "BASE DELTA... OUT")
     given = own if isinstance(own, Reference) else Reference(own)
     applied = tuple((_place(d), weight) for d, weight in zip(deltas, scales, strict=True))
     whole = Reference(given.path, (*given.adapters, *applied), given.name)
@@ -172,10 +184,10 @@ def revert(
         SutureError: if the delta does not lead to the model, or holds too little to be taken out.
     """
     settings = settings or Settings()
+    own = _whole(model_of(tuned), "TUNED DELTA OUT")
     place = _place(delta)
-    if not (Path(place) / "delta.json").is_file():
+    if not _is_delta(place):
         raise SutureError(f"{place}: is no delta; expected a folder with delta.json", place)
-    own = model_of(tuned)
     model = (own if isinstance(own, Reference) else Reference(own)).data()
     model["adapters"] = [*model["adapters"], {"path": place, "weight": 1.0, "revert": True}]
     recipe = copy_of("", "delta revert", settings.dtype)
@@ -212,7 +224,8 @@ def compose(
     settings.refuse_those_of_merges()
     scales = weights_of(weights, deltas, "delta")
     listed = [(info(delta)["path"], weight) for delta, weight in zip(deltas, scales, strict=True)]
-    return Report(_core.compose_deltas(listed, fspath(out), settings.overwrite, settings.thread_count), Path(out))
+    text = _core.compose_deltas(listed, fspath(out), settings.overwrite, settings.thread_count, settings.memory_bytes)
+    return Report(text, Path(out))
 
 
 def read_diff(
@@ -263,10 +276,27 @@ def info(delta: str | PathLike[str]) -> DeltaInfo:
         SutureError: if it is none, or damaged.
     """
     place = _place(delta)
-    if not (Path(place) / "delta.json").is_file():
+    if not _is_delta(place):
         raise SutureError(f"{place}: is no delta; expected a folder with delta.json", place)
     said = json.loads(_core.delta_json(place))
     return cast(DeltaInfo, {"schema": 1, "path": place, **said})
+
+
+def _is_delta(place: str) -> bool:
+    return (Path(place) / "delta.json").is_file()
+
+
+def _whole(model: str | Reference, order: str) -> str | Reference:
+    """The model that a delta is put into or taken out of, as it was named.
+
+    Raises:
+        UsageError: if it is a delta itself: the paths were given the other way round.
+    """
+    place = model.path if isinstance(model, Reference) else model
+    if _is_delta(place):
+        base = json.loads(_core.delta_json(place))["base"]["name"]
+        raise UsageError(f"`{place}` is a delta of `{base}`, and a model is expected first: {order}")
+    return model
 
 
 def _place(delta: str | PathLike[str]) -> str:
@@ -288,7 +318,8 @@ def _planned(looked: dict[str, Any], models: Sequence[_core.Checkpoint], asked: 
     def planned(tensor: dict[str, Any]) -> dict[str, Any]:
         inputs = [[label, tensor["name"]] for label in labels]
         own = {key: tensor[key] for key in ("name", "dtype", "shape", "parts")}
-        return {**own, "shard": 0, "offset": 0, "action": f"kept {tensor['kept']}", "inputs": inputs}
+        size = {key: tensor[key] for key in ("bytes", "rank") if tensor[key] is not None}
+        return {**own, **size, "shard": 0, "offset": 0, "action": f"kept {tensor['kept']}", "inputs": inputs}
 
     return {
         "schema": 1,
@@ -296,12 +327,12 @@ def _planned(looked: dict[str, Any], models: Sequence[_core.Checkpoint], asked: 
         "title": f"delta extract {looked['form']}",
         "recipe": {"delta": {key: value for key, value in asked.items() if value not in (None, False, [])}},
         "models": [{"label": label} for label in labels],
-        "notes": [],
+        "notes": looked["notes"],
         "warnings": [],
         "unused": [],
         "read_bytes": looked["read_bytes"],
-        "write_bytes": 0,
-        "shards": [],
+        "write_bytes": looked["write_bytes"],
+        "shards": looked["files"],
         "hash": "",
         "budget": {"chunk_elements": 0, "peak_bytes": looked["peak_bytes"]},
         "tensors": [planned(tensor) for tensor in looked["tensors"]],

@@ -115,7 +115,7 @@ def changes(delta: str, entries: Iterable[Mapping[str, Any]]) -> Iterable[tuple[
     Raises:
         SutureError: if a change is kept otherwise.
     """
-    held = Checkpoint(delta)
+    held = Checkpoint.stored(delta)
     for entry in entries:
         if entry["kept"] != "sparse":
             if entry["kept"] not in ("same", "left", "whole"):
@@ -139,7 +139,7 @@ def write(delta: str, entries: Iterable[Mapping[str, Any]], out: Path, overwrite
             "index_steps": torch.from_numpy(steps),
             "values": torch.from_numpy(values[order]),
         }
-    held = Checkpoint(delta)
+    held = Checkpoint.stored(delta)
     whole = {e["name"]: torch.from_numpy(held[e["parts"]["whole"]].copy()) for e in entries if e["kept"] == "whole"}
     put(out, overwrite, lambda file: torch.save({"diffs": diffs, "abs": whole}, file))
 

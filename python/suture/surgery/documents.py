@@ -11,11 +11,13 @@ from typing import Any
 
 from suture.errors import SutureError, UsageError
 from suture.recipe import OUTPUTS, Config, made_names, with_made, with_models
-from suture.reference import existing, model_of
+from suture.recipe.all_of import TABLE
+from suture.recipe.groups import ROUTING
+from suture.reference import Reference, existing, model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.hollow import write_hollow
-from suture.surgery.ledger import Ledger, remove_output, write_whole
+from suture.surgery.ledger import Ledger, remove_marked, remove_output, stale, write_whole
 from suture.surgery.room import check_inputs, check_room, temporary_folder
 from suture.surgery.run import Job, prepare, run_together, together, with_warnings
 
@@ -106,8 +108,11 @@ def merge_documents(
         problems += [p for p in more if str(p) not in map(str, problems)]
     # What can be known of it now is: it may find a mistake, and before anything is made.
     held = None if beside is None else beside.make(looks, None)
+    told = [] if beside is None else [*beside.warnings]
+    old = _old(out, steps, settings) if final is None else []
     if dry_run:
-        report = _planned(steps, looks, problems, out, [] if beside is None else beside.warnings)
+        told += [f"{place}: is of an earlier run of several merges, and will be removed" for place in old]
+        report = _planned(steps, looks, problems, out, told)
         return report if beside is None or held is None else replace(report, beside={beside.name: held})
     if problems:
         raise problems[0]
@@ -130,7 +135,12 @@ def merge_documents(
             found = run_together([(job, step.place) for step, job in made], progress)
             reports |= {step.name: report for (step, _), report in zip(made, found, strict=True)}
     if final is None:
-        text = _outputs(steps, reports, [] if beside is None else beside.warnings)
+        # Before the list that knows of them is replaced. What is no file of theirs stays.
+        told += [f"{p}: is none of ours, and was left there" for place in old for p in remove_output(place)]
+        for name, mark in _MARKS.items():
+            if beside is None or name != beside.name:
+                remove_marked(out / name, mark)
+        text = _outputs(steps, reports, told)
         if beside is not None:
             held = held if held is not None else beside.make(looks, reports)
             # First: where outputs.json stands all is done.
@@ -142,6 +152,28 @@ def merge_documents(
     left = [p for s in steps if s.name for p in remove_output(s.place)]
     ledger.close()
     return reports[""] if not left else with_warnings(reports[""], [f"{left[0]}: is none of ours, and was left there"])
+
+
+#: Files beside outputs.json, and a key that only such a file has.
+_MARKS = {TABLE: "left_out", ROUTING: "routes"}
+
+
+def _old(out: Path, steps: list[Step], settings: Settings) -> list[Path]:
+    """Outputs of an earlier config in the same place, which this one replaces; not those that it reads."""
+    if not settings.overwrite:
+        return []
+    read: set[Path] = set()
+
+    def note(model: Any, _: str) -> Any:
+        for place in (model.path, *(path for path, _ in model.adapters)) if isinstance(model, Reference) else (model,):
+            if isinstance(place, str | os.PathLike):
+                read.add(Path(place).resolve())
+        return model
+
+    for step in steps:
+        with_models(step.recipe, note)
+    found = [place.resolve() for place in stale(out, OUTPUTS, {s.name for s in steps})]
+    return [place for place in found if not any(place == r or place in r.parents for r in read)]
 
 
 def _steps(configs: list[Config], out: Path, folder: Path, settings: Settings) -> list[Step]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -107,6 +108,24 @@ def remove_output(place: Path) -> list[Path]:
     for folder, _, _ in os.walk(place, topdown=False):
         _remove_empty(Path(folder))
     return [place] if place.exists() else []
+
+
+def stale(folder: Path, listed: str, made: Collection[str]) -> list[Path]:
+    """Outputs that an earlier config has made in a folder, by its list of them, but for those `made` now.
+
+    Only a folder that says itself that suture wrote it is one.
+    """
+    found = _read(folder / listed)
+    names = found.get("outputs") if isinstance(found, dict) else None
+    places = [folder / name for name in names if Path(name).name == name not in made] if isinstance(names, dict) else []
+    return [p for p in places if not p.is_symlink() and isinstance(_read(p / _REPORT), dict)]
+
+
+def remove_marked(path: Path, mark: str) -> None:
+    """Remove a file of ours, known by a key that it has."""
+    found = _read(path)
+    if isinstance(found, dict) and mark in found:
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -24,8 +24,10 @@ from suture.surgery.merge import merge
 from suture.surgery.run import carry_out, copy_of, for_output, prepare
 from suture.surgery.twin_folder import begun, bytes_of, free, listed_in, publish, weights_in, write_record
 
-FORMS = ("svd",)
+FORMS = ("svd", "magnitude", "random")
 HEADS = ("shared", "whole")
+SHARE = 0.1
+"""What is kept if nothing is said: of ranks, or of elements (the paper masks 0.9)."""
 LAMBDA = 0.3
 """The factor of task arithmetic in the paper (of Qwen-14B; 0.29 of RoBERTa)."""
 
@@ -37,18 +39,22 @@ def make(
     *,
     shared: str,
     parameters: Mapping[str, Any] | None = None,
-    rank_share: float = 0.1,
+    rank_share: float | None = None,
+    density: float | None = None,
     form: str = "svd",
     heads: str = "shared",
     exact_svd: bool = False,
     settings: Settings | None = None,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Merge experts into a shared one, and write it with what each expert has beyond it to the folder `out`.
 
-    What an expert has beyond the shared one is kept as U S V' of each matrix, of the rank int(share * min(m, n)), at
-    least 1; norms, and matrices that factors would not make smaller, are kept whole. Output heads and biases are those
-    of the shared expert, as in the paper, unless `heads` is ``whole``. `out` is complete or not there.
+    What an expert has beyond the shared one is kept, of each matrix, as U S V' of the rank int(share * min(m, n)), at
+    least 1 (``svd``); as the int(density * m * n) largest elements (``magnitude``); or as elements drawn at random,
+    each with the chance `density`, times 1 / `density` (``random``, as DARE). Norms, and matrices that this would not
+    make smaller, are kept whole. Output heads and biases are those of the shared expert, as in the paper, unless
+    `heads` is ``whole``. `out` is complete or not there.
 
     Args:
         base: the model that the experts were tuned from.
@@ -57,12 +63,14 @@ def make(
         shared: the merge method, one of :func:`suture.methods`.
         parameters: its parameters; a list is one value for each expert. Of ``task_arithmetic`` `weight` is 1 and
             `lambda` 0.3 if not given, as in the paper.
-        rank_share: the rank of each matrix as a share of its smaller side.
-        form: how differences are compressed: ``svd``.
+        rank_share: the rank of each matrix as a share of its smaller side, for ``svd``; 0.1 if not given.
+        density: the share of each matrix's elements that is kept, for ``magnitude`` and ``random``; 0.1 if not given.
+        form: how differences are compressed: ``svd``, ``magnitude`` or ``random``.
         heads: output heads, biases: ``shared`` (all have the shared expert's) or ``whole`` (each expert's are kept).
         exact_svd: decompose by the Gram matrix in f64, not by a block Krylov space.
         settings: how to do the work; `overwrite` replaces a twin that is there, `dtype` is that of factors, float32 if
-            not given.
+            not given; `seed` is that of the merge and of ``random``.
+        dry_run: return the plan of the shared expert, and what the differences take at most, from headers.
         progress: called with the bytes done and the bytes in all of each step, a few times a second.
 
     Raises:
@@ -71,25 +79,27 @@ def make(
     """
     settings = settings or Settings()
     names = _names(experts)
-    _check(form, rank_share, heads)
+    how = _how(form, rank_share, density, heads, exact_svd, settings)
     given = _parameters(shared, parameters or {}, len(names))
-    target = free(out, [base, *experts], settings.overwrite)
+    in_the_way = []
+    try:
+        target = free(out, [base, *experts], settings.overwrite)
+    except SutureError as e:
+        if not dry_run or isinstance(e, UsageError):
+            raise
+        target, in_the_way = Path(out).absolute(), [str(e)]
     own = {name: getattr(settings, name) for name in ("memory", "threads", "io", "nan", "dtype")}
-    asked: dict[str, Any] = {
-        "form": "lowrank",
-        "rank_share": rank_share,
-        "embed": True,
-        "exact_svd": exact_svd,
-        "settings": Settings(**own),
-    }
+    asked: dict[str, Any] = {**how, "settings": Settings(**own)}
     which = "left" if heads == "shared" else "whole"
     config = _config(shared, base, experts, given)
     quick = replace(settings, overwrite=False, dtype=None)
     # What headers can show is told before the merge, not behind it.
-    merge(config, target / SHARED, settings=quick, dry_run=True)
+    plan = merge(config, target / SHARED, settings=quick, dry_run=True)
     asked[which] = excluded(opened(model_of(base)))
-    for expert in experts:
-        delta.extract(base, expert, target, dry_run=True, **asked)
+    looks = [delta.extract(base, expert, target, dry_run=True, **asked) for expert in experts]
+    if dry_run:
+        record = _record(base, experts, names, shared, given, form, how, which, asked[which])
+        return _planned(plan, looks, record, Path(out), in_the_way)
     made = begun(target)
     try:
         (made / EXPERTS).mkdir()
@@ -99,26 +109,9 @@ def make(
             delta.extract(made / SHARED, expert, made / EXPERTS / name, progress=progress, **asked)
             for name, expert in zip(names, experts, strict=True)
         ]
-        merged = TwinShared(method=shared, parameters=given, bytes=weights_in(made / SHARED))
-        models = [opened(model_of(expert)) for expert in experts]
-        kept = [
-            TwinExpert(name=n, bytes=weights_in(made / EXPERTS / n), own_bytes=bytes_of(model))
-            for n, model in zip(names, models, strict=True)
-        ]
-        record = TwinInfo(
-            schema=1,
-            suture=_core.__version__,
-            form=form,
-            rank_share=rank_share,
-            base=_name(base),
-            shared=merged,
-            experts=kept,
-            excluded=apart if which == "left" else [],
-            whole=apart if which == "whole" else [],
-            bytes=merged["bytes"] + sum(e["bytes"] for e in kept),
-            own_bytes=sum(e["own_bytes"] for e in kept),
-            files=listed_in(made),
-        )
+        record = _record(base, experts, names, shared, given, form, how, which, apart)
+        _count(record, weights_in(made / SHARED), [weights_in(made / EXPERTS / n) for n in names])
+        record["files"] = listed_in(made)
         write_record(made, record)
         publish(made, target)
     except BaseException:
@@ -178,16 +171,100 @@ def info(twin: str | PathLike[str]) -> TwinInfo:
     return read_twin(twin)
 
 
-def _check(form: str, rank_share: float, heads: str) -> None:
-    """Refuses options that are wrong."""
-    if form in ("magnitude", "random"):
-        raise UsageError(f"form: `{form}` is the paper's too, and not made here; expected svd", at="form")
+def _how(
+    form: str, rank_share: float | None, density: float | None, heads: str, exact_svd: bool, settings: Settings
+) -> dict[str, Any]:
+    """How differences are taken, as :func:`suture.delta.extract` is asked for it.
+
+    Raises:
+        UsageError: if an option is wrong, or of another form.
+    """
     if form not in FORMS:
-        raise UsageError(f"form: expected svd, found `{form}`", at="form")
-    if not 0 < rank_share <= 1:
-        raise UsageError(f"rank_share: expected a share above 0, at most 1; found {rank_share}", at="rank_share")
+        raise UsageError(f"form: expected {', '.join(FORMS[:-1])} or {FORMS[-1]}, found `{form}`", at="form")
     if heads not in HEADS:
         raise UsageError(f"heads: expected shared or whole, found `{heads}`", at="heads")
+    factors = {"rank_share": rank_share, "exact_svd": exact_svd or None, "dtype": settings.dtype}
+    for name, value in {"density": density}.items() if form == "svd" else factors.items():
+        if value is not None:
+            whose = "magnitude and random" if name == "density" else "svd"
+            raise UsageError(f"{name}: is of the form {whose}, and `{form}` takes none", at=name)
+    name, share = ("rank_share", rank_share) if form == "svd" else ("density", density)
+    share = SHARE if share is None else share
+    if not 0 < share <= 1:
+        raise UsageError(f"{name}: expected a share above 0, at most 1; found {share}", at=name)
+    if form == "svd":
+        return {"form": "lowrank", "rank_share": share, "embed": True, "exact_svd": exact_svd}
+    drawn = {"random": settings.seed} if form == "random" else {}
+    return {"form": "sparse", "density": share, "by_tensor": True, **drawn}
+
+
+def _record(
+    base: str | PathLike[str],
+    experts: Sequence[str | PathLike[str]],
+    names: Sequence[str],
+    method: str,
+    given: dict[str, Any],
+    form: str,
+    how: Mapping[str, Any],
+    which: str,
+    apart: list[str],
+) -> TwinInfo:
+    """What a twin says of itself, but for the bytes that it takes and its files."""
+    models = [opened(model_of(expert)) for expert in experts]
+    kept = [TwinExpert(name=n, bytes=0, own_bytes=bytes_of(m)) for n, m in zip(names, models, strict=True)]
+    return TwinInfo(
+        schema=1,
+        suture=_core.__version__,
+        form=form,
+        rank_share=how.get("rank_share"),
+        density=how.get("density"),
+        seed=how.get("random"),
+        base=_name(base),
+        shared=TwinShared(method=method, parameters=given, bytes=0),
+        experts=kept,
+        excluded=apart if which == "left" else [],
+        whole=apart if which == "whole" else [],
+        bytes=0,
+        own_bytes=sum(e["own_bytes"] for e in kept),
+        files=[],
+    )
+
+
+def _count(record: TwinInfo, shared: int, experts: Sequence[int]) -> None:
+    """Enter the bytes of the shared expert and of every difference."""
+    record["shared"]["bytes"], record["bytes"] = shared, shared + sum(experts)
+    for expert, own in zip(record["experts"], experts, strict=True):
+        expert["bytes"] = own
+
+
+def _planned(plan: Report, looks: Sequence[Report], record: TwinInfo, out: Path, warnings: Sequence[str]) -> Report:
+    """The plan of the shared expert, and what the differences take at most: they are looked at beside the base."""
+    written = [look.data["write_bytes"] for look in looks]
+    _count(record, plan.data["write_bytes"], written)
+    notes = [[title, f"at most {text}" if title != "shared" else text] for title, text in _sized(record)]
+    names = [expert["name"] for expert in record["experts"]]
+    ranks = [(n, text) for n, look in zip(names, looks, strict=True) for t, text in look.data["notes"] if t == "ranks"]
+    notes += (
+        [["ranks", ranks[0][1]]]
+        if len({text for _, text in ranks}) == 1
+        else [["ranks", f"{n}: {t}"] for n, t in ranks]
+    )
+    folders = [(SHARED, plan), *((f"{EXPERTS}/{n}", look) for n, look in zip(names, looks, strict=True))]
+    budgets = [one.data["budget"] for _, one in folders]
+    data = {
+        **plan.data,
+        "title": "twin make",
+        "notes": [*notes, *_left_out(record)],
+        "warnings": [*plan.warnings, *warnings],
+        "read_bytes": sum(one.data["read_bytes"] for _, one in folders),
+        "write_bytes": record["bytes"],
+        "shards": [
+            {**shard, "file": f"{folder}/{shard['file']}"} for folder, one in folders for shard in one.data["shards"]
+        ],
+        "budget": max(budgets, key=lambda budget: budget["peak_bytes"]),
+        "twin": record,
+    }
+    return Report(json.dumps(data), out, dry=True)
 
 
 def _names(experts: Sequence[str | PathLike[str]]) -> list[str]:
@@ -254,15 +331,28 @@ def _config(
 
 def _notes(said: TwinInfo) -> list[list[str]]:
     """What it came to, for people."""
+    return [*_sized(said), *_left_out(said)]
+
+
+def _sized(said: TwinInfo) -> list[list[str]]:
+    """The bytes of the shared expert, of every difference, and of all."""
 
     def share(part: int, of: int) -> str:
         return f"{part:,} bytes, {100 * part / max(of, 1):.1f} % of"
 
-    notes = [["shared", f"{said['shared']['method']}, {said['shared']['bytes']:,} bytes"]]
-    for e in said["experts"]:
-        notes.append([e["name"], f"{share(e['bytes'], e['own_bytes'])} its {e['own_bytes']:,} as it was"])
-    notes.append(["all", f"{share(said['bytes'], said['own_bytes'])} the experts' {said['own_bytes']:,}"])
-    if said["excluded"]:
-        many = f"{len(said['excluded'])} tensor" + ("" if len(said["excluded"]) == 1 else "s")
-        notes.append(["excluded", f"{many} (heads, biases, what has no arithmetic): as the shared expert has them"])
-    return notes
+    return [
+        ["shared", f"{said['shared']['method']}, {said['shared']['bytes']:,} bytes"],
+        *(
+            [e["name"], f"{share(e['bytes'], e['own_bytes'])} its {e['own_bytes']:,} as it was"]
+            for e in said["experts"]
+        ),
+        ["all", f"{share(said['bytes'], said['own_bytes'])} the experts' {said['own_bytes']:,}"],
+    ]
+
+
+def _left_out(said: TwinInfo) -> list[list[str]]:
+    """What is excluded."""
+    if not said["excluded"]:
+        return []
+    many = f"{len(said['excluded'])} tensor" + ("" if len(said["excluded"]) == 1 else "s")
+    return [["excluded", f"{many} (heads, biases, what has no arithmetic): as the shared expert has them"]]

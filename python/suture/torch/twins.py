@@ -32,17 +32,21 @@ class _Factors:
 
 @dataclass
 class _Held:
-    """A tensor of the shared expert and what each expert has beyond it: factors, or its own tensor whole."""
+    """A tensor of the shared expert and what each expert has beyond it: factors, single elements (their places in the
+    flat tensor, and their changes), or its own tensor whole.
+    """
 
     shared: Tensor
     factors: dict[str, _Factors] = field(default_factory=dict)
+    elements: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     whole: dict[str, Tensor] = field(default_factory=dict)
 
     def mixed(self, weights: Mapping[str, float]) -> Tensor:
         """theta* + sum_t w_t v_t: in float32; where an expert's is kept whole, and of float64, in float64."""
         own = {name: factors for name, factors in self.factors.items() if weights[name] != 0}
         whole = {name: tensor for name, tensor in self.whole.items() if weights[name] != 0}
-        if not own and not whole:
+        single = {name: found for name, found in self.elements.items() if weights[name] != 0}
+        if not own and not whole and not single:
             return self.shared
         wide = torch.float64 if whole or self.shared.dtype == torch.float64 else torch.float32
         out = self.shared.to(wide, copy=True)
@@ -56,6 +60,10 @@ class _Held:
                 out.view(left.shape[0], -1).addmm_(left, right)
             else:
                 out.baddbmm_(left, right)
+        flat = out.view(-1)
+        for name, (places, changes) in single.items():
+            # Places differ from each other: nothing is added twice, in no order.
+            flat.index_add_(0, places, changes.to(wide), alpha=weights[name])
         return out
 
 
@@ -171,11 +179,20 @@ def _read(folder: Path, experts: Sequence[str], device: torch.device) -> dict[st
             if kept == "lowrank":
                 left, middle, right = (parts[f"{name}.{part}"].to(torch.float32) for part in ("U", "S", "Vt"))
                 held[name].factors[expert] = _Factors(left, middle, right)
+            elif kept == "sparse":
+                places = parts[f"{name}.index"]
+                if places.dtype == torch.int32 and held[name].shared.numel() > 2**31:
+                    places = places.to(torch.int64) & 0xFFFF_FFFF
+                held[name].elements[expert] = (places, parts[f"{name}.values"])
             elif kept == "whole" and name in held:
                 held[name].whole[expert] = parts[f"{name}.whole"]
             elif kept not in ("same", "left"):
                 raise SutureError(f"{place}, tensor `{name}`: is kept as {kept}; no twin does that", str(place))
     return held
+
+
+#: What places are read as: their bytes are those of these dtypes, up to 2^31 elements the numbers, too.
+_PLACES = {"U32": torch.int32, "U64": torch.int64}
 
 
 def _tensors(places: Sequence[Path], device: torch.device) -> dict[str, Tensor]:
@@ -185,9 +202,10 @@ def _tensors(places: Sequence[Path], device: torch.device) -> dict[str, Tensor]:
         core = _core.Checkpoint(str(place))
         for info in json.loads(core.to_json())["tensors"]:
             name, dtype = info["name"], info["dtype"]
-            if dtype not in TORCH:
+            dtypes = TORCH | _PLACES
+            if dtype not in dtypes:
                 raise SutureError(f"{place}: tensor `{name}`: torch has no {dtype}", tensor=name)
             data = bytearray(core.read(name))
-            flat = torch.frombuffer(data, dtype=TORCH[dtype]) if data else torch.empty(0, dtype=TORCH[dtype])
+            flat = torch.frombuffer(data, dtype=dtypes[dtype]) if data else torch.empty(0, dtype=dtypes[dtype])
             out[name] = flat.reshape(info["shape"]).to(device)
     return out

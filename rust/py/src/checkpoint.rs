@@ -39,6 +39,12 @@ impl Checkpoint {
         long(py, None, |_| core::Checkpoint::of(&reference)).map(|c| Self(Arc::new(c)))
     }
 
+    /// The tensors that a delta keeps its changes in; of any other folder what the constructor opens.
+    #[staticmethod]
+    fn stored(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        long(py, None, |_| core::Checkpoint::stored(&path)).map(|c| Self(Arc::new(c)))
+    }
+
     fn to_json(&self) -> String {
         let c = &self.0;
         let files: Vec<_> =

@@ -73,18 +73,19 @@ pub fn delta_json(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 
 /// Writes the sum or the chain of deltas; the report as JSON.
 #[pyfunction]
-#[pyo3(signature = (deltas, out, overwrite, threads, progress=None))]
+#[pyo3(signature = (deltas, out, overwrite, threads, memory=None, progress=None))]
 pub fn compose_deltas(
     py: Python<'_>,
     deltas: Vec<(PathBuf, f64)>,
     out: PathBuf,
     overwrite: bool,
     threads: usize,
+    memory: Option<u64>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     let target = Target::resolve(&out).map_err(|e| to_py(py, &e))?;
     long(py, progress, |observer| {
         let how = How { target: &target, overwrite, beside: &[], io: IoMode::Pread, threads, observer };
-        extract::compose::compose(&deltas, &how)
+        extract::compose::compose(&deltas, memory, &how)
     })
 }

@@ -20,7 +20,10 @@ NOTHING = 1e-7
 CUT = 1e-5
 
 #: Whatever is wrong with a matrix, in the words of the core.
-NOT_FINITE = "holds NaN or infinite values, of which no singular vectors can be had"
+NOT_FINITE = (
+    "holds NaN or infinite values, or changes that their weights make too large to be squared; "
+    "no singular vectors can be had"
+)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::delta::ADAPTER as FILE;
 use super::{Checkpoint, Tensor, index, read_json};
 use crate::error::{Error, Result};
 use crate::model::lora::{Key, LoraConfig, Role};
 
 /// The file that says what an adapter's factors mean.
 pub(super) const CONFIG: &str = "adapter_config.json";
-
-/// The file of its factors, where they are one.
-const FILE: &str = "adapter_model.safetensors";
 
 /// Tensors of an adapter that belong to one module, by what they are.
 pub(super) type Parts = BTreeMap<Role, Tensor>;

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// Longest index accepted, in bytes.
 const MAX_INDEX: u64 = 100_000_000;
 
+/// The file that says what a twin is.
+const TWIN: &str = "twin.json";
+
 pub(super) struct Listing {
     pub files: Vec<PathBuf>,
     /// Which of the files each tensor is in, by the index.
@@ -27,7 +30,7 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
     if !meta.is_dir() {
         return Ok(Listing { files: vec![path.to_owned()], weight_map: None, warning: None });
     }
-    if let Some(files) = Delta::files(path)? {
+    if let Some(files) = Delta::as_adapter(path)? {
         return Ok(Listing { files, weight_map: None, warning: None });
     }
     let names = folder_names(path)?;
@@ -35,6 +38,11 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
         if let Some(listing) = of_kind(path, &names, kind)? {
             return Ok(listing);
         }
+    }
+    if path.join(TWIN).is_file() {
+        let problem = "is a twin, not a model; `suture twin materialise TWIN OUT` makes a model of it, and its shared expert is \
+                       one: TWIN/shared";
+        return Err(Error::checkpoint(path, problem));
     }
     let advice = "expected model.safetensors, pytorch_model.bin, or shards with their index";
     Err(Error::checkpoint(path, format!("no safetensors file in this folder, and none of torch.save; {advice}")))

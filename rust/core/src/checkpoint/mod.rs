@@ -166,12 +166,34 @@ impl Checkpoint {
     /// (`pytorch_model.bin`, ...) count where there is no safetensors file, by the same rules. Of a repository in a
     /// hub's cache its snapshot is opened, and is the checkpoint's path.
     ///
+    /// Of a delta of the form `lora` the adapter is opened; another delta, and a twin, is no model.
+    ///
     /// # Errors
-    /// [`Error::Checkpoint`] if a header or the index is not sound, [`Error::Io`] if something cannot be read.
+    /// [`Error::Checkpoint`] if a header or the index is not sound, or the folder is a delta's or a twin's, [`Error::Io`] if
+    /// something cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let reference = Reference::from(path);
-        let path = &*index::resolve(path)?;
-        let listing = index::list(path)?;
+        let resolved = index::resolve(path)?;
+        let listing = index::list(&resolved)?;
+        Self::listed(path, &resolved, listing)
+    }
+
+    /// The tensors that a delta keeps its changes in, those of all its files; of any other folder as [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn stored(path: &Path) -> Result<Self> {
+        let resolved = index::resolve(path)?;
+        match delta::Delta::is(&resolved) {
+            true => {
+                let files = delta::Delta::files(&resolved)?;
+                Self::listed(path, &resolved, index::Listing { files, weight_map: None, warning: None })
+            }
+            false => Self::open(path),
+        }
+    }
+
+    fn listed(named: &Path, path: &Path, listing: index::Listing) -> Result<Self> {
+        let reference = Reference::from(named);
         let mut out = Self {
             path: path.to_owned(),
             files: Vec::new(),

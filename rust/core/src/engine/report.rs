@@ -92,6 +92,11 @@ struct Tensor<'a> {
     backend: Option<&'a str>,
 }
 
+/// The method that inverts what layers' inputs are as it finds it, and the condition (of squares of singular values) above which
+/// that is worth a word: half of the digits of an f64 are gone.
+const UNFILTERED: &str = "wudi";
+const CONDITION: f64 = 1e8;
+
 /// What computes where no device does.
 const CPU: &str = "cpu";
 
@@ -172,7 +177,13 @@ pub(super) fn render(
             "files_pread": read(ReadMode::Pread),
             "cold_reads": cold_reads(sources),
         }),
-        warnings: plan.warnings.iter().chain(how.warnings).map(|w| local.text(w)).collect(),
+        warnings: plan
+            .warnings
+            .iter()
+            .chain(how.warnings)
+            .map(|w| local.text(w))
+            .chain(ill_conditioned(plan, done))
+            .collect(),
         notes: &plan.notes,
         unused: &plan.unused,
         files: shards.chain(beside.iter().map(|f| f.to_string_lossy().into_owned())).collect(),
@@ -184,6 +195,29 @@ pub(super) fn render(
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// A caution, if a method had to invert what is nearly singular: then directions that the inputs hardly have decide.
+fn ill_conditioned(plan: &Plan, done: &HashMap<usize, Done>) -> Option<String> {
+    let own = |i: usize| {
+        let found = done.get(&i)?.found.iter().filter(|(name, _)| *name == "condition" || name.ends_with(".condition"));
+        found.map(|(_, value)| *value).filter(|c| *c > CONDITION).reduce(f64::max)
+    };
+    let all: Vec<(&str, f64)> = plan
+        .tensors
+        .iter()
+        .enumerate()
+        .filter_map(|(i, t)| match &t.action {
+            Action::Compute { method, .. } if method.spec().name == UNFILTERED => Some((t.name.as_str(), own(i)?)),
+            _ => None,
+        })
+        .collect();
+    let (name, condition) = all.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let count = if all.len() == 1 { "1 tensor is".to_owned() } else { format!("{} tensors are", all.len()) };
+    Some(format!(
+        "{UNFILTERED}: {count} ill-conditioned (worst: `{name}`, condition {condition:.1e}): directions that the changes hardly \
+         have decide much of the result; compare it by `suture diff`, or take `swudi`, which filters them"
+    ))
 }
 
 /// What was measured of each device that cold files were read from, in bytes a second: why they were read as they were.

@@ -70,7 +70,7 @@ pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) 
     let text = match std::fs::read(&record) {
         // What suture did not write has no digests; whether it is a checkpoint is another question.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Checkpoint::open(path)?;
+            Checkpoint::stored(path)?;
             let problem = format!(
                 "was not written by suture, or its {} is gone: there are no digests to compare with",
                 record.display()
@@ -84,7 +84,7 @@ pub fn verify(path: &Path, io: IoMode, threads: usize, observer: &dyn Observer) 
     let Some(listed) = value["tensors"].as_object().filter(|_| value["digest"] == digest::SCHEME) else {
         return Err(Error::checkpoint(&record, format!("holds no {} digests", digest::SCHEME)));
     };
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = Checkpoint::stored(path)?;
     if let Some(name) = listed.keys().find(|n| checkpoint.find(n).is_none()) {
         return Err(Error::tensor(path, name, "is listed in suture.json and missing from the checkpoint"));
     }

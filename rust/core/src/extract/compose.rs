@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::files::Files;
+use super::memory::{PROCESS, too_little};
 use super::pieces::write as write_numbers;
+use super::report::action;
 use super::{How, publish};
 use crate::checkpoint::Tensor;
 use crate::checkpoint::delta::{Delta, Entry, Kept, Model, Part, Said, said};
@@ -54,7 +56,7 @@ impl Of {
 ///
 /// # Errors
 /// [`Error::Checkpoint`], [`Error::Tensor`] if they are not of one base nor a chain, or of forms that do not add up.
-pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
+pub fn compose(paths: &[(PathBuf, f64)], memory: Option<u64>, how: &How) -> Result<String> {
     let mut all = Vec::new();
     for (path, weight) in paths {
         let delta = Delta::open(path)?;
@@ -97,6 +99,9 @@ pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
             }
             list.push((i, entry));
         }
+    }
+    if let Some(memory) = memory {
+        check(memory, &all, known.values())?;
     }
     let staging = super::stage(how)?;
     let folder = staging.folder().to_owned();
@@ -157,7 +162,7 @@ pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
             let from: Vec<Value> = labels.iter().map(|l| json!([l, said.tensors[k.of].name, null])).collect();
             (
                 k.name.clone(),
-                json!({"dtype": k.dtype, "shape": k.shape, "action": said.form, "digest": k.digest, "from": from}),
+                json!({"dtype": k.dtype, "shape": k.shape, "action": action(said.tensors[k.of].kept), "digest": k.digest, "from": from}),
             )
         })
         .collect();
@@ -171,6 +176,41 @@ pub fn compose(paths: &[(PathBuf, f64)], how: &How) -> Result<String> {
         "tensors": tensors,
     });
     publish(staging, &said, &[], about, how)
+}
+
+/// Refuses a budget that the largest sum does not keep: each tensor is composed by itself, on one thread.
+///
+/// # Errors
+/// [`Error::Recipe`] with the smallest that works.
+fn check<'a>(memory: u64, all: &[Of], entries: impl Iterator<Item = &'a Vec<(usize, &'a Entry)>>) -> Result<()> {
+    let (mut most, mut whose, mut names) = (0, "", 0);
+    for of in entries {
+        let (mut read, mut largest) = (0, 0);
+        for (i, entry) in of {
+            names += 1;
+            for part in entry.parts.keys() {
+                let t = all[*i].delta.part(entry, *part)?;
+                // Numbers are widened to f64, and what is made of them stands beside them until it is written.
+                let wide = if matches!(part, Part::Xor | Part::Whole | Part::Signs) {
+                    1
+                } else {
+                    24 * t.elements() / t.nbytes.max(1) + 1
+                };
+                read += t.nbytes * wide;
+                largest = largest.max(t.nbytes);
+            }
+        }
+        if read + largest > most {
+            (most, whose) = (read + largest, of[0].1.name.as_str());
+        }
+    }
+    let fixed = PROCESS + names * 4000 + (4 << 20);
+    let whose = if most > fixed { whose } else { "" };
+    if fixed + most <= memory {
+        Ok(())
+    } else {
+        Err(too_little(memory, fixed + most, whose, "the sum of these deltas", ""))
+    }
 }
 
 /// Every part there is.
@@ -248,29 +288,35 @@ impl Composed<'_> {
     }
 
     fn sparse(&mut self, of: &[(&Of, &Entry)]) -> Result<()> {
-        let mut sum: BTreeMap<u64, f64> = BTreeMap::new();
+        let mut every: Vec<(u64, f64)> = Vec::new();
         let mut dtype = Dtype::F32;
         for (of, entry) in of.iter().filter(|(_, e)| e.kept == Kept::Sparse) {
             let (values, t) = of.numbers(entry, Part::Values)?;
             if t.dtype == Dtype::F64 {
                 dtype = Dtype::F64;
             }
-            for (place, value) in of.places(entry)?.into_iter().zip(values) {
-                let own = sum.entry(place).or_default();
-                *own = of.weight.mul_add(value, *own);
-            }
+            every.reserve_exact(values.len());
+            every.extend(of.places(entry)?.into_iter().zip(values).map(|(place, value)| (place, of.weight * value)));
         }
+        // Of one place in the order of the deltas.
+        every.sort_by_key(|(place, _)| *place);
+        every.dedup_by(|next, sum| {
+            let same = next.0 == sum.0;
+            sum.1 += if same { next.1 } else { 0.0 };
+            same
+        });
+        let sum = every;
         let elements: u64 = self.entry.base.as_ref().map_or(0, |b| b.shape.iter().product());
         let wide = elements > u64::from(u32::MAX);
         let mut index = Vec::new();
-        for place in sum.keys() {
+        for (place, _) in &sum {
             match wide {
                 true => index.extend_from_slice(&place.to_le_bytes()),
                 false => index.extend_from_slice(&(*place as u32).to_le_bytes()),
             }
         }
         let mut values = Vec::new();
-        write_numbers(dtype, sum.values().copied(), &mut values);
+        write_numbers(dtype, sum.iter().map(|(_, value)| *value), &mut values);
         self.entry.kept = Kept::Sparse;
         self.put(Part::Index, &index)?;
         self.close(Part::Index, if wide { Dtype::U64 } else { Dtype::U32 }, vec![sum.len() as u64])?;

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::delta::Part;
+use crate::checkpoint::delta::{ADAPTER, Part};
 use crate::checkpoint::header::{self, Entry};
 use crate::digest::{self, Leaves};
 use crate::dtype::Dtype;
@@ -65,11 +65,7 @@ pub struct Files {
 impl Files {
     /// Files in a folder, of which the headers hold at most these parts of tensors of these names.
     pub fn new<'a>(folder: &Path, lora: bool, names: impl Iterator<Item = (Part, &'a str)>) -> Self {
-        let mut room: HashMap<&'static str, u64> = HashMap::new();
-        for (part, name) in names {
-            let quoted = serde_json::to_string(name).map_or(0, |q| q.len() as u64);
-            *room.entry(file_of(lora, part)).or_insert(ENTRY) += quoted + ENTRY;
-        }
+        let room = header_bytes(lora, names);
         let (out, open, kept) = Default::default();
         Self { folder: folder.to_owned(), room, out, open, kept, lora }
     }
@@ -81,7 +77,7 @@ impl Files {
     pub fn append(&mut self, part: Part, bytes: &[u8]) -> Result<()> {
         let name = file_of(self.lora, part);
         if !self.out.contains_key(name) {
-            let header = (8 + self.room.get(name).copied().unwrap_or(ENTRY)).next_multiple_of(64);
+            let header = self.room.get(name).copied().unwrap_or(ENTRY);
             let path = self.folder.join(name);
             let fail = |e| Error::io(&path, "make the file", e);
             let file =
@@ -168,10 +164,21 @@ impl Files {
     }
 }
 
+/// Bytes of the header of each file that holds at most these parts of tensors of these names.
+pub fn header_bytes<'a>(lora: bool, names: impl Iterator<Item = (Part, &'a str)>) -> HashMap<&'static str, u64> {
+    let mut room: HashMap<&'static str, u64> = HashMap::new();
+    for (part, name) in names {
+        let quoted = serde_json::to_string(name).map_or(0, |q| q.len() as u64);
+        *room.entry(file_of(lora, part)).or_insert(ENTRY) += quoted + ENTRY;
+    }
+    room.values_mut().for_each(|bytes| *bytes = (8 + *bytes).next_multiple_of(64));
+    room
+}
+
 /// The file of a part: an adapter is one.
-fn file_of(lora: bool, part: Part) -> &'static str {
+pub fn file_of(lora: bool, part: Part) -> &'static str {
     match part {
-        Part::Left | Part::Right | Part::Whole if lora => "adapter_model.safetensors",
+        Part::Left | Part::Right | Part::Whole if lora => ADAPTER,
         _ => part.file(),
     }
 }

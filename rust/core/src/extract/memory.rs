@@ -9,13 +9,13 @@ use crate::kernels::leading;
 use crate::kernels::select::BINS;
 
 /// What the interpreter and the program take before any tensor is touched.
-const PROCESS: u64 = 40 << 20;
+pub const PROCESS: u64 = 40 << 20;
 /// Stack and arenas of a thread.
 const THREAD: u64 = 2 << 20;
 /// What is packed of a piece may wait for its turn: so many pieces a thread.
 const WAITING: u64 = 3;
 
-/// Bytes that an extraction takes at most, and the tensor that takes the most of them.
+/// Bytes that an extraction takes at most, and the tensor that decides it, if one does.
 pub fn most(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Options, threads: usize) -> (u64, String) {
     let names = (base.tensors.len() + tuned.tensors.len()) as u64 * 2500;
     let (mut most, mut whose) = (0, String::new());
@@ -42,23 +42,38 @@ pub fn most(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Opt
     }
     let histograms = if options.density.or(options.keep.map(|_| 1.0)).is_some() { 8 * BINS as u64 } else { 0 };
     let threads = threads as u64;
-    (PROCESS + names + threads * (THREAD + histograms + most), whose)
+    // What is there for any tensor may be more than what one takes: then none decides.
+    let fixed = PROCESS + names + threads * (THREAD + histograms);
+    let whose = if threads * most > fixed { whose } else { String::new() };
+    (fixed + threads * most, whose)
 }
 
-/// Refuses a budget that an extraction cannot keep.
+/// How many of so many threads keep the budget.
 ///
 /// # Errors
-/// [`Error::Recipe`] with the smallest that works, and the tensor that decides it.
-pub fn check(base: &Checkpoint, tuned: &Checkpoint, items: &[Item], options: &Options, threads: usize) -> Result<()> {
-    let (need, whose) = most(base, tuned, items, options, threads);
-    let Some(memory) = options.memory.filter(|m| *m < need) else { return Ok(()) };
-    let least = most(base, tuned, items, options, 1).0.div_ceil(1 << 20);
+/// [`Error::Recipe`] if one does not, with the smallest that works, and the tensor that decides it.
+pub fn fitting(
+    base: &Checkpoint,
+    tuned: &Checkpoint,
+    items: &[Item],
+    options: &Options,
+    threads: usize,
+) -> Result<usize> {
+    let Some(memory) = options.memory else { return Ok(threads) };
+    let need = |threads: usize| most(base, tuned, items, options, threads);
+    if let Some(threads) = (1..=threads).rev().find(|n| need(*n).0 <= memory) {
+        return Ok(threads);
+    }
+    let (need, whose) = need(1);
     let others = if options.form.factors() { "; the forms sparse, bits and xor take less" } else { "" };
-    let fewer = if threads > 1 { format!("; on one thread {least} MiB") } else { String::new() };
-    let problem = format!(
-        "{} MiB is too little for this delta on {threads} threads; the smallest that works is {} MiB (`{whose}`){fewer}{others}",
-        memory >> 20,
-        need.div_ceil(1 << 20)
-    );
-    Err(Error::recipe("memory", problem))
+    Err(too_little(memory, need, &whose, "this delta", others))
+}
+
+/// The error of a budget that is not enough.
+pub fn too_little(memory: u64, need: u64, whose: &str, what: &str, others: &str) -> Error {
+    let named = if whose.is_empty() { String::new() } else { format!(" (`{whose}`)") };
+    let least = need.div_ceil(1 << 20);
+    let problem =
+        format!("{} MiB is too little for {what}; the smallest that works is {least} MiB{named}{others}", memory >> 20);
+    Error::recipe("memory", problem)
 }

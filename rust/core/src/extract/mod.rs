@@ -13,6 +13,7 @@ mod ordered;
 mod pieces;
 mod report;
 mod select;
+mod sizes;
 mod taker;
 pub mod tensors;
 
@@ -68,8 +69,11 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
     check_target(base, tuned, how)?;
     let alike = crate::delta::alike(tuned, base)?;
     let tuned = alike.as_ref().unwrap_or(tuned);
+    stored_alone(base)?;
+    stored_alone(tuned)?;
     let items = items(base, tuned, options)?;
-    memory::check(base, tuned, &items, options, how.threads)?;
+    let threads = memory::fitting(base, tuned, &items, options, how.threads)?;
+    let how = &How { threads, ..*how };
     let names = items.iter().flat_map(|item| item.parts().into_iter().map(move |p| (p, item)));
     let names: Vec<(Part, String)> = names.map(|(p, item)| (p, name_of(options.form, p, &item.name))).collect();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(how.threads).build();
@@ -100,6 +104,14 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
         report::adapter(&models, &said).into_iter().chain(how.beside.to_vec()).collect();
     let about = report::about(&models, &said, &files.kept);
     publish(staging, &said, &beside, about, how)
+}
+
+/// Refuses a model that holds what is made when it is read: who asks has it written first.
+fn stored_alone(model: &Checkpoint) -> Result<()> {
+    let Some(t) = model.tensors.iter().find(|t| !t.moves()) else { return Ok(()) };
+    let problem = "is computed when it is read, and deltas are taken of stored tensors; write the model first \
+                   (`suture lora fold`)";
+    Err(Error::tensor(&model.written(), &t.name, problem))
 }
 
 /// The folder that a delta is made in.
@@ -237,19 +249,23 @@ fn limits(models: &Models, tasks: &[Task], how: &How, progress: &Progress) -> Re
     let chosen: Vec<usize> = (0..tasks.len())
         .filter(|i| models.items[tasks[*i].item].kept == Kept::Sparse && !tasks[*i].range.is_empty())
         .collect();
-    let elements: u64 = chosen.iter().map(|i| tasks[*i].range.end - tasks[*i].range.start).sum();
-    let keep = match (models.options.density, models.options.keep) {
-        (Some(density), _) => (density * elements as f64).round() as u64,
-        (_, Some(keep)) => keep,
-        _ => return Ok(vec![]),
-    };
-    if keep >= elements {
+    // Of random elements none is larger than another.
+    if models.options.random.is_some() {
         return Ok(vec![]);
     }
-    let own: Vec<Task> = chosen.iter().map(|i| tasks[*i].clone()).collect();
-    let found = select::largest(models, &own, keep.max(1), how.threads, progress, how.observer)?;
+    let of_item = |a: &usize, b: &usize| tasks[*a].item == tasks[*b].item;
+    let groups: Vec<&[usize]> = match models.options.by_tensor {
+        true => chosen.chunk_by(of_item).collect(),
+        false => vec![&chosen],
+    };
     let mut limits = vec![Limit { least: 1, ties: u64::MAX }; tasks.len()];
-    chosen.into_iter().zip(found).for_each(|(i, limit)| limits[i] = limit);
+    for group in groups {
+        let elements: u64 = group.iter().map(|i| tasks[*i].range.end - tasks[*i].range.start).sum();
+        let Some(keep) = models.options.kept_of(elements).filter(|keep| *keep < elements) else { continue };
+        let own: Vec<Task> = group.iter().map(|i| tasks[*i].clone()).collect();
+        let found = select::largest(models, &own, keep.max(1), how.threads, progress, how.observer)?;
+        group.iter().zip(found).for_each(|(i, limit)| limits[*i] = limit);
+    }
     Ok(limits)
 }
 

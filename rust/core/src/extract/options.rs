@@ -57,6 +57,11 @@ pub struct Options {
     pub density: Option<f64>,
     /// The same as their number.
     pub keep: Option<u64>,
+    /// Of each matrix so many of its own elements, at least one, and all else whole, and what that would not make smaller.
+    #[serde(default)]
+    pub by_tensor: bool,
+    /// Elements drawn at random with this seed, each with the chance `density`, times 1 / `density`; not the largest.
+    pub random: Option<u64>,
     /// Keep besides what makes applying and reverting exact.
     #[serde(default)]
     pub exact: bool,
@@ -104,6 +109,12 @@ impl Options {
         only(options.dtype.is_some(), "dtype", &factors)?;
         only(options.density.is_some(), "density", &[Form::Sparse])?;
         only(options.keep.is_some(), "keep", &[Form::Sparse])?;
+        only(options.by_tensor, "by_tensor", &[Form::Sparse])?;
+        only(options.random.is_some(), "random", &[Form::Sparse])?;
+        if (options.by_tensor || options.random.is_some()) && options.density.is_none() {
+            let at = if options.by_tensor { "by_tensor" } else { "random" };
+            return Err(Error::recipe(at, "goes with a `density`, and there is none"));
+        }
         only(
             options.exact && options.form == Form::Xor,
             "exact",
@@ -144,6 +155,21 @@ impl Options {
     /// Whether nothing is said of ranks.
     fn ranks_open(&self) -> bool {
         self.rank.is_none() && self.rank_share.is_none()
+    }
+
+    /// How many of so many elements are kept one by one; nothing if all that changed are.
+    pub fn kept_of(&self, elements: u64) -> Option<u64> {
+        match (self.density, self.keep) {
+            // As in the paper of twins, which keeps int(density * n) of a tensor; of a whole model the nearest number.
+            (Some(density), _) if self.by_tensor => Some(((density * elements as f64) as u64).max(1)),
+            (Some(density), _) => Some((density * elements as f64).round() as u64),
+            (_, keep) => keep,
+        }
+    }
+
+    /// Whether a rank is asked for that no energy may make smaller.
+    pub fn rank_alone(&self) -> Option<u64> {
+        self.rank.filter(|_| self.energy.is_none())
     }
 
     /// Most ranks of a matrix of so many rows and columns.

@@ -112,6 +112,33 @@ pub struct Sums {
     pub held: f64,
 }
 
+/// Which elements of a piece are drawn, as DARE draws them, and what their changes are multiplied by.
+struct Drawn {
+    key: u64,
+    start: u64,
+    high: Vec<u8>,
+    /// A draw below it is kept.
+    below: u64,
+    times: f64,
+}
+
+impl Drawn {
+    /// Of random elements, as the seed, the model's name and the tensor's have it; `None` where it is not asked for.
+    fn of(options: &Options, model: &str, tensor: &str, range: &Range<u64>) -> Option<Self> {
+        let (seed, density) = (options.random?, options.density?);
+        let key = rng::key(seed, model, tensor);
+        // Pieces begin at whole tasks.
+        let mut high = vec![0; (range.end - range.start) as usize];
+        rng::high(key, range.start, &mut high);
+        Some(Self { key, start: range.start, high, below: (density * 2f64.powi(32)) as u64, times: 1.0 / density })
+    }
+
+    fn has(&self, i: usize) -> bool {
+        let (high, limit) = (u64::from(self.high[i]), self.below >> 24);
+        high < limit || (high == limit && u64::from(rng::low(self.key, self.start + i as u64)) < self.below & 0xff_ffff)
+    }
+}
+
 impl std::ops::AddAssign for Sums {
     fn add_assign(&mut self, other: Self) {
         self.changed += other.changed;
@@ -219,9 +246,10 @@ impl Models<'_> {
                 let limit = limit.unwrap_or(Limit { least: 1, ties: u64::MAX });
                 let (mut index, mut values) = (Vec::new(), Vec::new());
                 let mut left = limit.ties;
+                let drawn = Drawn::of(self.options, &self.tuned.name(), &item.name, range);
                 for (i, x) in change.iter().enumerate() {
                     let m = magnitude(*x);
-                    if m < limit.least || (m == limit.least && left == 0) {
+                    if m < limit.least || (m == limit.least && left == 0) || drawn.as_ref().is_some_and(|d| !d.has(i)) {
                         continue;
                     }
                     left -= u64::from(m == limit.least);
@@ -231,18 +259,22 @@ impl Models<'_> {
                     } else {
                         index.extend_from_slice(&(place as u32).to_le_bytes());
                     }
+                    let times = drawn.as_ref().map_or(1.0, |d| d.times);
+                    let value = (f64::from(*x) * times) as f32;
                     if f64s {
                         let exact = |v: &dyn Decode, raw: &[u8]| -> Result<f64> {
                             let mut value = [0f64];
                             v.decode_exactly(raw, range, &(place..place + 1), &mut value)?;
                             Ok(value[0])
                         };
-                        values.extend_from_slice(&(exact(&*vb, tuned)? - exact(&*va, base)?).to_le_bytes());
+                        values.extend_from_slice(&((exact(&*vb, tuned)? - exact(&*va, base)?) * times).to_le_bytes());
                     } else {
-                        values.extend_from_slice(&x.to_le_bytes());
+                        values.extend_from_slice(&value.to_le_bytes());
                     }
                     piece.sums.kept += 1;
-                    piece.sums.held += f64::from(*x) * f64::from(*x);
+                    // |x|^2 less |x - value|^2: all of it where the value is x.
+                    let (x, value) = (f64::from(*x), f64::from(value));
+                    piece.sums.held += value * (2.0 * x - value);
                 }
                 piece.bytes.extend([(Part::Index, index), (Part::Values, values)]);
             }

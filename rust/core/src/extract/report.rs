@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::files;
 use super::options::{Form, Options};
 use super::pieces::Models;
-use super::tensors::items;
+use super::sizes::Sizes;
+use super::tensors::{Item, items};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::delta::{Kept, Part, Said};
 use crate::digest;
@@ -22,9 +23,17 @@ pub fn look(base: &Checkpoint, tuned: &Checkpoint, options: &Options, threads: u
     let alike = crate::delta::alike(tuned, base)?;
     let tuned = alike.as_ref().unwrap_or(tuned);
     let items = items(base, tuned, options)?;
-    super::memory::check(base, tuned, &items, options, threads)?;
+    let threads = super::memory::fitting(base, tuned, &items, options, threads)?;
     let (peak, _) = super::memory::most(base, tuned, &items, options, threads);
-    let tensors = items.iter().map(|item| {
+    let sizes = Sizes::of(base, tuned, &items, options);
+    let all = tuned.total_bytes();
+    let less = if sizes.certain { "" } else { ", and what is compressed or chosen by its size mostly takes less" };
+    let mut notes =
+        vec![("size", format!("at most {}; what did not change takes none{less}", share_of(sizes.total(), all)))];
+    let ranks = items.iter().filter(|i| i.kept == Kept::LowRank).filter_map(|i| i.matrix);
+    let ranks = ranks.map(|m| options.rank_of(m.rows, m.columns)).collect::<Vec<u64>>();
+    notes.extend(ranks_of(&ranks, &items, options, if options.energy.is_some() { "at most " } else { "" }));
+    let tensors = items.iter().zip(&sizes.tensors).map(|(item, bytes)| {
         let t = item.base.map(|i| &base.tensors[i]).or(item.tuned.map(|i| &tuned.tensors[i]));
         let parts: Vec<&str> = item.parts().iter().map(|p| p.suffix()).collect();
         json!({
@@ -33,12 +42,17 @@ pub fn look(base: &Checkpoint, tuned: &Checkpoint, options: &Options, threads: u
             "shape": t.map(|t| &t.shape),
             "kept": item.kept,
             "parts": parts,
+            "bytes": bytes,
+            "rank": item.matrix.filter(|_| item.kept == Kept::LowRank).map(|m| options.rank_of(m.rows, m.columns)),
         })
     });
     Ok(json!({
         "form": options.form.name(),
         "exact": options.exact || options.form == Form::Xor,
         "read_bytes": super::work_bytes(base, tuned, options),
+        "write_bytes": sizes.total(),
+        "files": sizes.files.iter().map(|(file, bytes)| json!({"file": file, "bytes": bytes})).collect::<Vec<_>>(),
+        "notes": notes,
         "peak_bytes": peak,
         "tensors": tensors.collect::<Vec<_>>(),
     }))
@@ -59,11 +73,14 @@ pub fn about(models: &Models, said: &Said, kept: &[files::Kept]) -> Value {
         let from = [(&labels[0], &entry.base), (&labels[1], &entry.tuned)];
         let from = from.iter().filter_map(|(label, s)| Some(json!([label, entry.name, s.as_ref()?.digest])));
         let from: Vec<Value> = from.collect();
-        let told = json!({"dtype": k.dtype, "shape": k.shape, "action": said.form, "digest": k.digest, "from": from});
+        let told =
+            json!({"dtype": k.dtype, "shape": k.shape, "action": action(entry.kept), "digest": k.digest, "from": from});
         (k.name.clone(), told)
     };
     let tensors: Map<String, Value> = kept.iter().map(one).collect();
     let o = models.options;
+    let factored = said.tensors.iter().filter(|e| e.kept == Kept::LowRank);
+    let ranks: Vec<u64> = factored.filter_map(|e| e.figures.get("rank")).map(|r| *r as u64).collect();
     json!({
         "title": format!("delta extract {}", said.form),
         "recipe": {"delta": {
@@ -77,9 +94,12 @@ pub fn about(models: &Models, said: &Said, kept: &[files::Kept]) -> Value {
             "keep": o.keep,
             "exact": said.exact,
             "embed": o.embed,
+            "by_tensor": o.by_tensor,
+            "random": o.random,
         }},
         "models": [model((models.base, &labels[0])), model((models.tuned, &labels[1]))],
         "warnings": warnings(models, said),
+        "notes": ranks_of(&ranks, &models.items, o, ""),
         "tensors": tensors,
     })
 }
@@ -107,7 +127,7 @@ pub fn render(said: &Said, about: Value, beside: &[(String, Vec<u8>)]) -> String
         },
         "backend": "cpu",
         "warnings": about["warnings"],
-        "notes": notes(said),
+        "notes": notes(said, &about["notes"]),
         "unused": [],
         "files": files.chain([crate::checkpoint::REPORT.to_owned()]).collect::<Vec<_>>(),
         "beside": digests,
@@ -119,13 +139,51 @@ pub fn render(said: &Said, about: Value, beside: &[(String, Vec<u8>)]) -> String
     text
 }
 
-/// What it came to, for people.
-fn notes(said: &Said) -> Vec<(String, String)> {
+/// What is done with a tensor whose change is kept so.
+pub fn action(kept: Kept) -> String {
+    format!("kept {}", json!(kept).as_str().unwrap_or_default())
+}
+
+/// Bytes of files, as a share of a model's.
+fn share_of(bytes: u64, all: u64) -> String {
+    let share = 100.0 * bytes as f64 / all.max(1) as f64;
+    format!("{} bytes, {share:.1} % of the model's {}", grouped(bytes), grouped(all))
+}
+
+/// A number in groups of three digits.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(|g| String::from_utf8_lossy(g).into_owned());
+    groups.collect::<Vec<_>>().join(",")
+}
+
+/// The ranks of factors, and of which matrices one was asked for that they do not have.
+fn ranks_of(ranks: &[u64], items: &[Item], options: &Options, most: &str) -> Option<(&'static str, String)> {
+    let plural = |n: usize| if n == 1 { "matrix" } else { "matrices" };
+    let mut told = match (ranks.iter().min(), ranks.iter().max()) {
+        (Some(low), Some(high)) if low == high => format!("{most}{low}, of {} {}", ranks.len(), plural(ranks.len())),
+        (Some(low), Some(high)) => format!("{most}{low} to {high}, of {} {}", ranks.len(), plural(ranks.len())),
+        _ => String::new(),
+    };
+    if let Some(rank) = options.rank_alone() {
+        let mut above = items.iter().filter(|item| item.side.is_some_and(|side| side < rank));
+        if let Some(first) = above.next() {
+            let n = 1 + above.count();
+            let how = if options.form == Form::Lora { "is of full rank" } else { "is kept whole" };
+            let side = first.side.unwrap_or(0);
+            told += if told.is_empty() { "" } else { "; " };
+            told += &format!("{rank} is above {n} {}, which {how} (first: `{}`, {side})", plural(n), first.name);
+        }
+    }
+    (!told.is_empty()).then_some(("ranks", told))
+}
+
+/// What it came to, for people; `more` is what else is told.
+fn notes(said: &Said, more: &Value) -> Vec<(String, String)> {
     let figure = |key: &str| said.figures.get(key).copied();
     let mut notes = Vec::new();
-    let bytes = figure("bytes").unwrap_or(0.0);
-    let share = 100.0 * bytes / said.tuned.bytes.max(1) as f64;
-    notes.push(("size".to_owned(), format!("{bytes:.0} bytes, {share:.1} % of the model's {}", said.tuned.bytes)));
+    let bytes = figure("bytes").unwrap_or(0.0) as u64;
+    notes.push(("size".to_owned(), share_of(bytes, said.tuned.bytes)));
     let count = |key: &str| figure(key).unwrap_or(0.0);
     let unchanged = format!("{} of {} tensors unchanged", count("tensors_same"), count("tensors"));
     let whole = match count("tensors_whole") {
@@ -133,15 +191,29 @@ fn notes(said: &Said) -> Vec<(String, String)> {
         n => format!(", {n} kept whole"),
     };
     notes.push(("tensors".to_owned(), unchanged + &whole));
+    // A title and a text, if there is something.
+    if let (Some(title), Some(text)) = (more[0].as_str(), more[1].as_str()) {
+        notes.push((title.to_owned(), text.to_owned()));
+    }
     if let Some(kept) = figure("kept") {
-        notes.push(("kept".to_owned(), format!("{kept:.0} changes of {:.0}", count("changed"))));
+        let of = grouped(count("changed") as u64);
+        notes.push(("kept".to_owned(), format!("{} changes of {of}", grouped(kept as u64))));
     }
-    if let Some(energy) = figure("energy") {
-        let error = (1.0 - energy).max(0.0).sqrt();
-        notes.push(("energy".to_owned(), format!("{:.2} % of the squares; relative error {error:.4}", 100.0 * energy)));
+    match (figure("energy"), figure("error")) {
+        (Some(energy), Some(error)) => {
+            notes.push((
+                "energy".to_owned(),
+                format!("{:.2} % of the squares; relative error {error:.4}", 100.0 * energy),
+            ));
+        }
+        (None, Some(error)) => notes.push(("error".to_owned(), format!("{error:.4} of the change's norm"))),
+        _ => {}
     }
-    let way = if said.exact { "gives the tuned model's bytes, and takes them back" } else { "is an approximation" };
-    notes.push(("exact".to_owned(), format!("applying it {way}")));
+    notes.push(if said.exact {
+        ("exact".to_owned(), "applying it gives the tuned model's bytes, and reverting it the base's".to_owned())
+    } else {
+        ("lossy".to_owned(), "applying it comes near the tuned model, and does not give its bytes".to_owned())
+    });
     notes
 }
 

@@ -92,7 +92,9 @@ impl<'a> Taker<'a> {
             // Of signs: |x - m s|^2 summed is the squares less n m^2.
             let held = if item.kept == Kept::Bits { elements * mean * mean } else { sums.held };
             entry.figures.insert("norm".into(), sums.squares.sqrt());
-            entry.figures.insert("energy".into(), (held / sums.squares).min(1.0));
+            if options.random.is_none() {
+                entry.figures.insert("energy".into(), (held / sums.squares).min(1.0));
+            }
             entry.figures.insert("error".into(), (1.0 - held / sums.squares).max(0.0).sqrt());
             if item.kept == Kept::Bits {
                 entry.figures.insert("scale".into(), mean);
@@ -219,7 +221,12 @@ impl<'a> Taker<'a> {
         figures.insert("changed".into(), self.total.changed as f64);
         if self.total.squares > 0.0 {
             figures.insert("norm".into(), self.total.squares.sqrt());
-            figures.insert("energy".into(), (self.total.held / self.total.squares).min(1.0));
+            let held = self.total.held / self.total.squares;
+            figures.insert("error".into(), (1.0 - held).max(0.0).sqrt());
+            // Of random elements, which are made larger, what is lost may be more than there was.
+            if models.options.random.is_none() {
+                figures.insert("energy".into(), held.min(1.0));
+            }
         }
         if self.total.kept > 0 {
             figures.insert("kept".into(), self.total.kept as f64);

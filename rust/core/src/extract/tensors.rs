@@ -3,6 +3,7 @@
 use super::options::{Form, Options};
 use crate::checkpoint::delta::{Kept, Part};
 use crate::checkpoint::{Checkpoint, Tensor};
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::model::attention::Attention;
 use crate::model::names::split_layer;
@@ -29,6 +30,8 @@ pub struct Item {
     pub exact: bool,
     /// Of a change that is kept as factors: how the matrix lies.
     pub matrix: Option<Matrix>,
+    /// The smaller side of a matrix that is to be kept as factors.
+    pub side: Option<u64>,
 }
 
 /// How a tensor is a matrix, or several.
@@ -54,13 +57,6 @@ pub fn task(t: &Tensor) -> u64 {
 /// # Errors
 /// [`Error::Tensor`] for what no delta is taken of.
 pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result<Vec<Item>> {
-    for model in [base, tuned] {
-        if let Some(t) = model.tensors.iter().find(|t| !t.moves()) {
-            let problem = "is computed when it is read, and deltas are taken of stored tensors; write the model first \
-                           (`suture lora fold`)";
-            return Err(Error::tensor(&model.written(), &t.name, problem));
-        }
-    }
     // Only adapters are of matrices as [out, in]: factors are of the tensor as it lies.
     let turned =
         options.form == Form::Lora && base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));
@@ -77,6 +73,7 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
             old: both,
             exact: false,
             matrix: None,
+            side: None,
         };
         if let Some(j) = mate {
             met[j] = true;
@@ -87,6 +84,9 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
                 m.turned = true;
             }
             item.kept = kept(own, other, matrix, options);
+            let adapts = options.form != Form::Lora || own.name.ends_with(".weight");
+            let factored = matrix.filter(|_| options.form.factors() && adapts && is_kept_apart(own, other, options));
+            item.side = factored.map(|m| m.rows.min(m.columns));
             item.old = both && item.kept == Kept::Whole;
             item.exact = options.exact && matches!(item.kept, Kept::Sparse | Kept::Bits | Kept::LowRank);
             item.matrix = matrix.filter(|_| item.kept == Kept::LowRank);
@@ -106,9 +106,32 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
             old: false,
             exact: false,
             matrix: None,
+            side: None,
         });
     }
+    refuse_rank(&out, options)?;
     Ok(out)
+}
+
+/// Refuses a rank that no matrix has.
+fn refuse_rank(items: &[Item], options: &Options) -> Result<()> {
+    let Some(rank) = options.rank_alone() else { return Ok(()) };
+    let sides = items.iter().filter_map(|item| Some((item.side?, &item.name)));
+    match sides.max_by_key(|(side, _)| *side).filter(|(side, _)| *side < rank) {
+        Some((most, name)) => {
+            let problem =
+                format!("{rank} is above every matrix: the most that one has is {most}, `{name}`; give at most that");
+            Err(Error::recipe("rank", problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether the change of a tensor that is a matrix is to be kept as factors or signs, if that pays.
+fn is_kept_apart(own: &Tensor, other: &Tensor, options: &Options) -> bool {
+    let number = own.dtype.computes() && other.dtype.computes() && own.shape == other.shape;
+    let lossy = own.dtype == other.dtype || !options.exact;
+    number && lossy && apart(own, options) && !options.left.contains(&own.name) && !options.whole.contains(&own.name)
 }
 
 /// How a change is kept.
@@ -122,8 +145,9 @@ fn kept(own: &Tensor, other: &Tensor, matrix: Option<Matrix>, options: &Options)
         Form::Lora if !number => Kept::Whole,
         Form::Xor => Kept::Xor,
         _ if !number => Kept::Xor,
-        Form::Sparse => Kept::Sparse,
         _ if options.whole.contains(&own.name) => Kept::Whole,
+        Form::Sparse if options.by_tensor && !matrix.is_some_and(|_| fewer(own, options)) => Kept::Whole,
+        Form::Sparse => Kept::Sparse,
         Form::Bits if matrix.is_some() && apart(own, options) => Kept::Bits,
         Form::Lora if matrix.is_some() && apart(own, options) && own.name.ends_with(".weight") => Kept::LowRank,
         Form::LowRank if apart(own, options) && matrix.is_some_and(|m| pays(own, m, options)) => Kept::LowRank,
@@ -145,6 +169,14 @@ fn pays(t: &Tensor, m: Matrix, options: &Options) -> bool {
     let rank = if by_energy { 1 } else { options.rank_of(m.rows, m.columns) };
     let factors = m.count.saturating_mul(rank).saturating_mul(m.rows + m.columns + 1);
     factors.saturating_mul(options.factor_dtype().bits()) < t.elements().saturating_mul(t.dtype.bits())
+}
+
+/// Whether places and values take less than the tensor.
+fn fewer(t: &Tensor, options: &Options) -> bool {
+    let place = if t.elements() > u64::from(u32::MAX) { 64 } else { 32 };
+    let value = if t.dtype == Dtype::F64 { 64 } else { 32 };
+    let kept = options.kept_of(t.elements()).unwrap_or(t.elements());
+    kept.saturating_mul(place + value) < t.elements().saturating_mul(t.dtype.bits())
 }
 
 /// The matrix that a tensor is, if it is one: linear layers, convolutions by their outputs, stacked experts.

@@ -22,7 +22,8 @@ const SMALL: usize = 192;
 pub const NOTHING: f64 = 1e-7;
 
 /// The complaint about values that are not finite.
-pub const NOT_FINITE: &str = "holds NaN or infinite values, of which no singular vectors can be had";
+pub const NOT_FINITE: &str = "holds NaN or infinite values, or changes that their weights make too large to be \
+                              squared; no singular vectors can be had";
 
 /// How work on matrices of this size is cut.
 pub fn cut(size: usize) -> Par {

@@ -58,6 +58,11 @@ impl Packer {
     }
 }
 
+/// Bytes that a difference of so many bytes takes at most.
+pub fn bound(bytes: u64) -> u64 {
+    zstd::zstd_safe::compress_bound(bytes as usize) as u64
+}
+
 fn failed(e: std::io::Error) -> Error {
     Error::bug(format!("zstd: {e}"))
 }

@@ -86,8 +86,9 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
             let tensors = plans.iter().flat_map(|plan| plan.tensors.iter());
             let is_whole = |t: &TensorPlan| matches!(t.action.cost().span, Span::Whole { .. });
             let is_measured = |t: &TensorPlan, n: u64| n == measuring(t) && n >> 20 > 0;
-            let decides = |t: &TensorPlan, n: u64| n == largest && (n > fixed || is_whole(t) || is_measured(t, n));
-            let named = tensors.zip(needs.iter().flatten()).find(|(t, n)| decides(t, **n));
+            // Where no tensor fits there is none to blame, but for one that takes more than all that is there for any.
+            let decides = |n: u64| n == largest && (n > fixed || fixed <= memory);
+            let named = tensors.zip(needs.iter().flatten()).find(|(_, n)| decides(**n));
             let whole = named.is_some_and(|(t, _)| is_whole(t));
             let measured = named.is_some_and(|(t, n)| is_measured(t, *n));
             let named = named.map_or(String::new(), |(t, n)| format!(" (`{}` alone takes {} MiB)", t.name, n >> 20));

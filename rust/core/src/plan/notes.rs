@@ -32,6 +32,7 @@ pub fn notes(draft: &Draft, spec: &Spec, parts: &[(bool, Vec<Stage>)]) -> Vec<(S
     if !shared.is_empty() {
         out.push(("parameters".to_owned(), said(&shared)));
     }
+    out.extend(cuts_nothing(draft, spec));
     for (_, stages) in parts.iter().filter(|(whole, _)| !whole) {
         let count: usize = stages.iter().map(|s| s.count).sum();
         let pieces = stages.iter().map(|s| piece(s, &labels)).collect();
@@ -48,6 +49,19 @@ pub fn notes(draft: &Draft, spec: &Spec, parts: &[(bool, Vec<Stage>)]) -> Vec<(S
     }
     out.push(("config".to_owned(), format!("that of {}", labels[draft.config.from])));
     out
+}
+
+/// Of a method with another inside that keeps a share of the elements: that it keeps all, if nothing is said.
+fn cuts_nothing(draft: &Draft, spec: &Spec) -> Option<(String, String)> {
+    spec.parameter("inner").and(spec.parameter("density"))?;
+    let word = draft.items.iter().find_map(|item| match &item.action {
+        Action::Compute { method, params, .. } if method.spec().name == spec.name => {
+            let all = !params.from.contains_key("density") && !method.idle(params, "density");
+            all.then(|| params.word("inner").to_owned())
+        }
+        _ => None,
+    })?;
+    Some(("density".to_owned(), format!("none is given, so it is 1, and `{word}` drops nothing")))
 }
 
 /// What each module of a recipe that has several holds.

@@ -72,7 +72,6 @@ impl Checkpoint {
     /// How its tensors relate to those that the delta was taken from; or, taken `back`, leads to.
     fn stands(&self, delta: &Delta, back: bool) -> Result<Vec<Stands>> {
         let mut sampled = Sampled::new(self);
-        let model = if back { &delta.said.tuned } else { &delta.said.base };
         let mut out = Vec::with_capacity(delta.said.tensors.len());
         for entry in &delta.said.tensors {
             // What a sum of deltas leads to is not known.
@@ -85,18 +84,27 @@ impl Checkpoint {
                 out.push(Stands::There);
                 continue;
             };
+            let here = self.written();
+            let here = here.display();
             let Some(own) = self.find_alike(&entry.name).map(|i| &self.tensors[i]) else {
-                return Err(self.other(delta, entry, model, "is not in it".into()));
+                return Err(other(delta, entry, back, &format!("is not in {here}")));
             };
             if (own.dtype, &own.shape) != (stored.dtype, &stored.shape) {
                 let (found, shape) = (own.dtype.name(), &own.shape);
-                let was =
-                    format!("is {found} of shape {shape:?}, and was {} of {:?}", stored.dtype.name(), stored.shape);
-                return Err(self.other(delta, entry, model, was));
+                let expected = format!("expected {} of {:?}", stored.dtype.name(), stored.shape);
+                let found = format!("is {found} of shape {shape:?} in {here}, {expected}");
+                return Err(other(delta, entry, back, &found));
             }
             out.push(match self.known(&mut sampled, own, stored)? {
                 Some(stands) => stands,
-                None => return Err(self.other(delta, entry, model, "holds other bytes than it did".into())),
+                None if own.made.is_some() => {
+                    let found = format!("is made when {here} is read; if the delta is of what is written of it, write it first (`suture lora fold`)");
+                    return Err(other(delta, entry, back, &found));
+                }
+                None => {
+                    let whose = if back { "the model that the delta leads to" } else { "the delta's base" };
+                    return Err(other(delta, entry, back, &format!("holds other bytes in {here} than in {whose}")));
+                }
             });
         }
         Ok(out)
@@ -117,15 +125,6 @@ impl Checkpoint {
         Ok(same.then_some(stands))
     }
 
-    fn other(&self, delta: &Delta, entry: &Entry, model: &super::Model, why: String) -> Error {
-        let problem = format!(
-            "{why} in {}: the delta belongs to another model, `{}`; name that one",
-            self.written().display(),
-            model.name
-        );
-        delta.wrong(entry, problem)
-    }
-
     /// Puts the changes in; returns how many tensors they reach.
     fn change(&mut self, delta: &Delta, how: How, stands: &[Stands], inexact: bool) -> Result<usize> {
         let first = self.files.len();
@@ -142,6 +141,12 @@ impl Checkpoint {
         }
         Ok(changed)
     }
+}
+
+/// The error of a tensor that is not as the delta's own model has it.
+fn other(delta: &Delta, entry: &Entry, back: bool, found: &str) -> Error {
+    let model = if back { &delta.said.tuned } else { &delta.said.base };
+    delta.wrong(entry, format!("{found}: the delta belongs to another model, `{}`; name that one", model.name))
 }
 
 /// The stored tensor that one was before anything changed it.

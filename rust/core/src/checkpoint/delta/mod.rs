@@ -10,12 +10,16 @@ use std::path::{Component, Path, PathBuf};
 pub use said::{Entry, Kept, Model, Part, Said, Stored};
 pub use sample::Sampled;
 
+use super::reference::called;
 use super::{ShardFile, Tensor, file};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
 /// The file that says what a delta is.
 pub const FILE: &str = "delta.json";
+
+/// The file of the factors of a delta of the form `lora`.
+pub(crate) const ADAPTER: &str = "adapter_model.safetensors";
 
 /// Longest `delta.json` accepted, in bytes.
 const MAX: u64 = 512 << 20;
@@ -45,14 +49,35 @@ impl Delta {
         path.join(FILE).is_file()
     }
 
-    /// The files of a delta, where a folder is one.
-    pub(super) fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    /// The files of a delta, whatever they keep.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
+        let said = Self::said(path)?;
+        Ok(said.files.iter().filter(|name| inside(name)).map(|name| path.join(name)).collect())
+    }
+
+    /// Of a delta of the form `lora` the file that makes it an adapter; nothing where a folder is no delta.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] of any other delta: its tensors are those of no model.
+    pub(super) fn as_adapter(path: &Path) -> Result<Option<Vec<PathBuf>>> {
         if !Self::is(path) {
             return Ok(None);
         }
         let said = Self::said(path)?;
-        let inner = |name: &&String| inside(name);
-        Ok(Some(said.files.iter().filter(inner).map(|name| path.join(name)).collect()))
+        let file = path.join(ADAPTER);
+        if said.form == "lora" && file.is_file() {
+            return Ok(Some(vec![file]));
+        }
+        let base = &said.base.name;
+        let problem = format!(
+            "is a delta of `{base}`, not a model; name it BASE+DELTA (`{base}+{}`), which is one; `suture delta info` shows what it \
+             holds",
+            called(path)
+        );
+        Err(Error::checkpoint(path, problem))
     }
 
     /// Opens a delta: its headers are read and checked against what it says.
@@ -123,9 +148,9 @@ impl Delta {
         Err(Error::tensor(&self.path, orphan, problem))
     }
 
-    /// Bytes of its tensors.
+    /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(|t| t.nbytes).sum()
+        self.files.iter().map(|f| f.identity.size).sum()
     }
 
     /// A tensor that keeps the change of another.

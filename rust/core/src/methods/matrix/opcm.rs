@@ -32,7 +32,7 @@ pub fn opcm(stack: &mut Stack, params: &Params) -> Made {
         }
         merged.parts.push((of, None));
     }
-    let norm = trace(&stack.joint(from_ref(&merged))?).sqrt();
+    let norm = trace(&joint(stack, &merged)?).sqrt();
     if norm == 0.0 {
         return Ok((Mix::nothing(), found));
     }
@@ -42,10 +42,21 @@ pub fn opcm(stack: &mut Stack, params: &Params) -> Made {
     Ok((Mix::sum(merged.parts), found))
 }
 
+/// The Gram matrix of the merge so far. The tasks are known to be finite, each by itself.
+fn joint(stack: &mut Stack, merged: &Term) -> Result<Mat<f64>, Halt> {
+    let gram = stack.joint(from_ref(merged))?;
+    if stack.is_vector() || trace(&gram).is_finite() {
+        return Ok(gram);
+    }
+    let problem = "every change is finite, and their merge is not: what the tasks share, with their weights, becomes too large; \
+                   merge fewer of them, or with smaller weights";
+    Err(Halt::Failed(problem.into()))
+}
+
 /// How the columns of the merge so far are mixed, so that with the next task added it holds of that one what it does not share; and
 /// how many leading directions are shared as a block. `None` if nothing is merged so far.
 fn beside(stack: &mut Stack, merged: &Term, of: &Of, alpha: f64) -> Result<Option<(Mat<f64>, usize)>, Halt> {
-    let eigen = Eigen::of(stack.joint(from_ref(merged))?.as_ref())?;
+    let eigen = Eigen::of(joint(stack, merged)?.as_ref())?;
     let own = Leading::of(&eigen, stack.short(), eigen.largest() * CUT);
     let there = own.values.len();
     if there == 0 {
