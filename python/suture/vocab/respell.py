@@ -1,0 +1,103 @@
+"""A token's text as the tokens of another vocabulary: the pieces whose rows may stand for it.
+
+The mean of the pieces' rows is "FVT", fast vocabulary transfer (Gee et al., arXiv 2402.09977).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from suture.errors import SutureError, UsageError
+from suture.vocab.keys import SPACE, byte_characters
+from suture.vocab.tokens import Vocabulary
+
+_CHARACTERS = {byte: char for char, byte in byte_characters().items()}
+
+
+def tokenizer_of(vocabulary: Vocabulary) -> Any:
+    """The tokenizer of a folder, as the library has it.
+
+    Raises:
+        UsageError: if the extra ``vocab`` is not installed, or the folder has no tokenizer.json.
+        SutureError: if the library cannot read it.
+    """
+    try:
+        import tokenizers
+    except ImportError:
+        raise UsageError("segmenting text needs the package tokenizers: pip install 'suture[vocab]'") from None
+    path = vocabulary.folder / "tokenizer.json"
+    if not path.is_file():
+        raise UsageError(
+            f"{vocabulary.folder}: has no tokenizer.json, which segmenting text needs; load its tokenizer with "
+            "transformers once and save it, which writes that file"
+        )
+    return _opened(tokenizers, path)
+
+
+def _opened(tokenizers: Any, path: Path) -> Any:
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as e:  # The library raises nothing narrower.
+        raise SutureError(f"{path}: the package tokenizers cannot read it: {e}", path) from None
+
+
+def speller(old: Vocabulary) -> Callable[[bool, bytes], list[int]]:
+    """A function that gives the pieces of ``(whether a word begins there, bytes)``: numbers of `old`; none at worst.
+
+    The model of the tokenizer is asked alone, without what cuts text into words before it: a token is one part of a
+    word already. Bytes that are no text are tokens of single bytes, where the vocabulary has them.
+
+    Raises:
+        UsageError, SutureError: as `tokenizer_of` does.
+    """
+    whole = tokenizer_of(old)
+    model, normal = whole.model, whole.normalizer
+    unknown = _unknown(old)
+    byte = {key.content[0]: n for n in old.names if (key := old.key(n)).byte}
+
+    def pieces(starts: bool, content: bytes) -> list[int]:
+        if old.marks == "bytes":
+            return _known(model, "".join(_CHARACTERS[b] for b in (b" " if starts else b"") + content))
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            return [byte[b] for b in content if b in byte]
+        if old.marks == "words":
+            return _greedy(old, text, starts) or _greedy(old, _normalised(normal, text), starts)
+        mark = {"pieces": SPACE, "plain": " "}[old.marks] if starts else ""
+        written = mark + (text.replace(" ", SPACE) if old.marks == "pieces" else text)
+        return _known(model, written) or _known(model, _normalised(normal, text))
+
+    def _known(model: Any, text: str) -> list[int]:
+        try:
+            return [token.id for token in model.tokenize(text) if token.id not in unknown] if text else []
+        except Exception:  # Models without a token for the unknown raise.
+            return []
+
+    return pieces
+
+
+def _unknown(old: Vocabulary) -> set[int]:
+    """The numbers of what stands for the unknown."""
+    model: Any = (old.whole or {}).get("model") or {}
+    found = {old.ids[text] for text in (model.get("unk_token"), old.roles.get("unk")) if text in old.ids}
+    return found | ({model["unk_id"]} if isinstance(model.get("unk_id"), int) else set())
+
+
+def _normalised(normal: Any, text: str) -> str:
+    return text if normal is None else str(normal.normalize_str(text))
+
+
+def _greedy(old: Vocabulary, text: str, starts: bool) -> list[int]:
+    """The longest tokens one after the other, as WordPiece has them; none where a part is unknown."""
+    found, at = [], 0
+    while at < len(text):
+        mark = "" if at == 0 and starts else "##"
+        stop = next((end for end in range(len(text), at, -1) if mark + text[at:end] in old.ids), None)
+        if stop is None:
+            return []
+        found.append(old.ids[mark + text[at:stop]])
+        at = stop
+    return found
