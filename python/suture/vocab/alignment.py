@@ -179,7 +179,8 @@ def smooth(counts: Mapping[int, Mapping[int, float]], spellings: Mapping[int, Sp
 
 def _parts(text: Spelling, lending: Mapping[Spelling, object], longest: int) -> list[Spelling]:
     """The longest parts of a text that are known, none inside another, each once."""
-    found, reached = {}, 0
+    found: dict[Spelling, None] = {}
+    reached = 0
     for start in range(len(text)):
         for stop in range(min(len(text), start + longest), max(reached, start), -1):
             if (part := text[start:stop]) in lending:

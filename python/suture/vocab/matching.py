@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from suture.vocab.tokens import Vocabulary
 KIND = {name: at for at, name in enumerate(CLASSES)}
 #: Where one token has several roles it is matched by the first of these: an answer must end.
 ROLES = ("eos", "bos", "cls", "sep", "unk", "mask", "pad")
+#: Notes a match of a new number: with an old one, or none, and of which class; says whether it is one.
+Put: TypeAlias = Callable[[int, "int | None", str], bool]
 #: What stands for a role that the other vocabulary does not have: beginnings, ends.
 STANDS_FOR = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos"}
 
@@ -54,8 +57,9 @@ class Matches:
         return dict(sorted(moved.items()))
 
 
-_RANK = np.array([("special", "kept", "exact", "byte").index(n) if n in ("special", "kept", "exact", "byte") else 9
-                  for n in CLASSES])  # fmt: skip
+#: By how well a match is one.
+_ORDER = ("special", "kept", "exact", "byte")
+_RANK = np.array([_ORDER.index(name) if name in _ORDER else len(_ORDER) for name in CLASSES])
 
 
 def roles_of(vocabulary: Vocabulary) -> dict[str, int]:
@@ -146,8 +150,7 @@ class _Known:
         return cls({**later, **exact}, {**single, **byte}, folded)
 
 
-def _by_bytes(number: int, key: Key, known: _Known, put: object) -> None:
-    assert callable(put)
+def _by_bytes(number: int, key: Key, known: _Known, put: Put) -> None:
     if key.byte:
         put(number, known.byte.get(key.content[0]), "byte")
         return

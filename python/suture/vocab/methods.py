@@ -84,10 +84,10 @@ class Clp:
         theirs = self.helper.vocabulary.ids
         other = next((t for t, n in ask.donor.vocabulary.ids.items() if theirs.get(t) != n), None)
         if other is not None:
-            found = "no such token" if other not in theirs else f"number {theirs[other]}"
+            here = "no such token" if other not in theirs else f"number {theirs[other]}"
             raise UsageError(
                 f"helper: {self.helper.folder} has another tokenizer than {ask.donor.folder}: `{other:.40}` is "
-                f"number {ask.donor.vocabulary.ids[other]} there, here {found}",
+                f"number {ask.donor.vocabulary.ids[other]} there, here {here}",
                 at="helper",
             )
         _needs_anchors(ask, "clp")
@@ -173,7 +173,7 @@ class Alignment:
 
         old, new = ask.model.vocabulary, ask.donor.vocabulary
         if self.units == "words":
-            both = alignment.words_in(speller(old)), alignment.words_in(speller(new))
+            both = alignment.words_in(speller(old, whole_only=True)), alignment.words_in(speller(new, whole_only=True))
         else:
             both = alignment.tokens_in(old, self.table), alignment.tokens_in(new, self.table)
         found = alignment.read_table(self.table, *both, min_count=self.min_count)

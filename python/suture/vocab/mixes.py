@@ -41,7 +41,9 @@ class Mixes:
         made = []
         for rows, weights in parts:
             own, inverse = np.unique(rows, return_inverse=True)
-            made.append((own, np.bincount(inverse.ravel(), weights=weights, minlength=len(own))))
+            total = np.zeros(len(own))
+            np.add.at(total, inverse.ravel(), weights)
+            made.append((own, total))
         return cls.joined(at, made)
 
     @classmethod
@@ -105,8 +107,9 @@ class Mixes:
 
 def summed(values: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sums over the entries of each mix, in their order; 0 for one without entries."""
-    counts = np.diff(starts)
-    return np.bincount(np.repeat(np.arange(len(counts)), counts), weights=values, minlength=len(counts))
+    made = np.zeros(len(starts) - 1)
+    np.add.at(made, np.repeat(np.arange(len(made)), np.diff(starts)), values)
+    return made
 
 
 def products(mixes: Mixes, table: Table) -> Iterator[tuple[slice, NDArray[np.float64]]]:

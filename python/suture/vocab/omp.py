@@ -19,6 +19,8 @@ from suture.vocab.stored import Table, blocks, directions
 _CLOSE = 4e-6
 #: An atom that the rows chosen before explain but for this share of its length is dropped.
 DEPENDENT = 1e-3
+#: A sum is finished when so many atoms were dropped.
+_PASSED = 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def pursue(
     """Write rows of a table as sums of at most k others of it.
 
     Atoms are looked for in f32 and compared in f64 where they are close; all else is f64. A sum is finished with k
-    atoms, or when what is left of the target is below `tolerance`, or nothing is left that any atom explains.
+    atoms, or when what is left of the target is below `tolerance`, or no atom stands at an angle of a cosine above
+    `dependent` to it. Atoms that are sums of those before them, as equal rows are, are thus never taken: their
+    coefficients would have no bound.
 
     Args:
         donor: the table.
@@ -131,6 +135,9 @@ class _Batch:
         self.along = np.zeros((count, k))
         self.taken = np.zeros(count, dtype=np.int64)
         self.chosen = np.full((count, k), -1, dtype=np.int64)
+        # What stands at an angle of this cosine to what is left has at least that share of its length left by the atoms
+        # before it. Below it, by angles, all atoms may be their sums; by products it is where f32 ends.
+        self._least = max(dependent, 1e-7) if pool.normalised else 1e-7
         self.passed: list[set[int]] = [set() for _ in range(count)]
         self.dropped = 0
         self._space = np.empty((count, len(pool.anchors)), dtype=np.float32)
@@ -140,12 +147,12 @@ class _Batch:
         going = np.flatnonzero((self.size > self.tolerance) & (self.taken < self.k))
         while len(going):
             places, best = self._best(going)
-            # No atom explains anything of it that f32 could tell from nothing.
-            live = best > 1e-7
+            live = best > self._least
             going, places = going[live], places[live]
             if len(going):
                 self._take(going, places)
-            going = going[(self.size[going] > self.tolerance) & (self.taken[going] < self.k)]
+            tired = np.array([len(self.passed[i]) >= _PASSED for i in going.tolist()], dtype=bool)
+            going = going[(self.size[going] > self.tolerance) & (self.taken[going] < self.k) & ~tired]
 
     def _best(self, going: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """For each target the atom that explains most of what is left, and how much, of 1; the first of equal ones."""
@@ -154,30 +161,28 @@ class _Batch:
         self.pool.correlations(unit.astype(np.float32), found)
         rows, columns = np.nonzero(self.chosen[going] >= 0)
         found[rows, self.chosen[going][rows, columns]] = 0
-        for i, target in enumerate(going):
+        for i, target in enumerate(going.tolist()):
             if self.passed[target]:
                 found[i, list(self.passed[target])] = 0
         places = found.argmax(axis=1)
         top = found[np.arange(len(going)), places].astype(np.float64)
-        for i in self._ties(found, top):
-            near = np.flatnonzero(found[i] >= top[i] - _CLOSE)
-            exact = np.abs(np.einsum("ij,j->i", self.pool.atoms(near), unit[i])) * self.pool.scale[near]
+        slack = (_CLOSE * self.pool.scale).astype(np.float32)
+        edge = (top - slack[places]).astype(np.float32)
+        for i in np.flatnonzero((top > self._least) & ((found + slack >= edge[:, None]).sum(axis=1) > 1)).tolist():
+            near = np.flatnonzero((found[i] + slack >= edge[i]) & (found[i] > 0))
+            parts = [self.pool.atoms(part) for _, part in blocks(near, self.basis.shape[2])]
+            exact = np.concatenate([np.abs(np.einsum("ij,j->i", part, unit[i])) for part in parts])
+            exact *= self.pool.scale[near]
             # Equal atoms may differ by the last bits of their sums.
             places[i] = near[np.flatnonzero(exact >= exact.max() * (1 - 1e-13))[0]]
         return places, top
 
-    @staticmethod
-    def _ties(found: NDArray[np.float32], top: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The targets that several atoms are about as close to."""
-        edge = (top - _CLOSE).astype(np.float32)
-        return np.flatnonzero(((found >= edge[:, None]).sum(axis=1) > 1) & (top > 1e-7))
-
     def _take(self, going: NDArray[np.int64], places: NDArray[np.int64]) -> None:
         """Add an atom to each sum: Gram-Schmidt, once more where most of the atom went away."""
         atoms = self.pool.atoms(places)
-        most = int(self.taken[going].max())
+        most: int = self.taken[going].max().item()
         parts = np.zeros((len(going), most))
-        for i, target in enumerate(going):
+        for i, target in enumerate(going.tolist()):
             basis = self.basis[target, : self.taken[target]]
             for _ in range(2):
                 own = np.einsum("kd,d->k", basis, atoms[i])
@@ -187,8 +192,8 @@ class _Batch:
                     break
         left = np.sqrt(np.einsum("ij,ij->i", atoms, atoms))
         good = left >= self.dependent
-        for i in np.flatnonzero(~good):
-            self.passed[going[i]].add(int(places[i]))
+        for i in np.flatnonzero(~good).tolist():
+            self.passed[int(going[i])].add(int(places[i]))
             self.dropped += 1
         going, places, parts, left = going[good], places[good], parts[good], left[good]
         atoms = atoms[good] / left[:, None]
@@ -212,7 +217,7 @@ class _Batch:
             own = self.upper[:, j, j]
             weight[:, j] = np.where(own > 0, (self.along[:, j] - known) / np.where(own > 0, own, 1), 0)
         made = []
-        for i, count in enumerate(self.taken):
+        for i, count in enumerate(self.taken.tolist()):
             places = self.chosen[i, :count]
             made.append((places, weight[i, :count] * self.norm[i] / self.pool.lengths[places]))
         return made

@@ -43,8 +43,10 @@ def _opened(tokenizers: Any, path: Path) -> Any:
         raise SutureError(f"{path}: the package tokenizers cannot read it: {e}", path) from None
 
 
-def speller(old: Vocabulary) -> Callable[[bool, bytes], list[int]]:
+def speller(old: Vocabulary, *, whole_only: bool = False) -> Callable[[bool, bytes], list[int]]:
     """A function that gives the pieces of ``(whether a word begins there, bytes)``: numbers of `old`; none at worst.
+
+    What the vocabulary cannot say of a text is left out of its pieces; with `whole_only` such a text has none.
 
     The model of the tokenizer is asked alone, without what cuts text into words before it: a token is one part of a
     word already. Bytes that are no text are tokens of single bytes, where the vocabulary has them.
@@ -70,19 +72,26 @@ def speller(old: Vocabulary) -> Callable[[bool, bytes], list[int]]:
         written = mark + (text.replace(" ", SPACE) if old.marks == "pieces" else text)
         return _known(model, written) or _known(model, _normalised(normal, text))
 
+    def wholly(starts: bool, content: bytes) -> list[int]:
+        found = pieces(starts, content)
+        spelt = b"".join(old.key(n).content for n in found)
+        lacks = spelt not in (content, _normalised(normal, content.decode("utf-8", "replace")).encode().strip())
+        return [] if lacks else found
+
     def _known(model: Any, text: str) -> list[int]:
         try:
             return [token.id for token in model.tokenize(text) if token.id not in unknown] if text else []
         except Exception:  # Models without a token for the unknown raise.
             return []
 
-    return pieces
+    return wholly if whole_only else pieces
 
 
 def _unknown(old: Vocabulary) -> set[int]:
     """The numbers of what stands for the unknown."""
     model: Any = (old.whole or {}).get("model") or {}
-    found = {old.ids[text] for text in (model.get("unk_token"), old.roles.get("unk")) if text in old.ids}
+    texts = {str(text) for text in (model.get("unk_token"), old.roles.get("unk")) if text is not None}
+    found = {old.ids[text] for text in texts if text in old.ids}
     return found | ({model["unk_id"]} if isinstance(model.get("unk_id"), int) else set())
 
 

@@ -179,7 +179,7 @@ class _Layout:
         new = ask.donor.vocabulary
         total = -(-new.size // multiple) * multiple
         self.ask, self.fallback, self.found, self.last = ask, fallback, found, last
-        self.total = total
+        self.total, self.named = total, len(new.names)
         self.kind = np.full(total, KIND["padding"], dtype=np.int8)
         self.why = np.zeros(total, dtype=np.int32)
         self.reasons: list[str] = ["no token has this number"]
@@ -210,14 +210,12 @@ class _Layout:
         source[copies.at], row[copies.at] = 0, copies.index
         source[mixed.at], row[mixed.at] = MIX, np.arange(len(mixed))
         index, weight, starts = mixed.index, mixed.weight, mixed.starts
-        if len(bare):
-            # One mix for all of them: the mean of the model's tokens.
+        if len(bare) == self.named and len(bare):
+            # Nothing else is there to take a mean of.
             every = np.array(sorted(ask.model.vocabulary.names), dtype=np.int64)
             source[bare], row[bare] = MIX, len(mixed)
-            index, weight = (
-                np.concatenate([index, every]),
-                np.concatenate([weight, np.full(len(every), 1 / len(every))]),
-            )
+            index = np.concatenate([index, every])
+            weight = np.concatenate([weight, np.full(len(every), 1 / len(every))])
             starts = np.append(starts, len(index))
         if told:
             self._name(mixes, copies, spelt, bare)
@@ -242,7 +240,7 @@ class _Layout:
             self.why[at] = self._reason(f"{what} in the model's tokenizer")
         self.kind[bare] = KIND["fallback"]
         if len(bare):
-            self.why[bare] = self._reason("the mean of all the model's tokens")
+            self.why[bare] = self._reason("the mean of all other tokens' rows")
 
     def _fallen(self, rest: NDArray[np.int64]) -> tuple[Mixes, NDArray[np.int64]]:
         """Means of pieces for tokens that nothing else is known of, and the tokens that have no pieces either."""
@@ -278,6 +276,7 @@ _REASONS = {
     "exact": "a token of the same bytes",
     "byte": "the same byte",
     "fuzzy": "a token that differs by case or word start alone",
+    "copied": "the nearest token of the map",
 }
 
 
@@ -298,27 +297,38 @@ def _checked(model: Model, donor: Model, max_gain: float | None) -> int:
         SutureError: if a table has fewer rows than there are tokens.
     """
     for one in (model, donor):
-        form = one.vocabulary.form
-        if form == "none":
-            raise UsageError(f"{one.folder}: has no tokenizer")
-        if form == "slow":
-            raise UsageError(
-                f"{one.folder}: has no tokenizer.json, and its tokens cannot be told from what it has; load its "
-                "tokenizer with transformers once and save it, which writes that file"
-            )
-        for what, table in (("table of tokens", one.embed), ("head", one.head)):
-            if table is not None and table.count < one.vocabulary.size:
-                raise SutureError(
-                    f"{one.folder}: its {what} has {table.count:,} rows, its tokenizer numbers tokens up to "
-                    f"{one.vocabulary.size - 1:,}; give the tokenizer that belongs to the model",
-                    one.folder,
-                )
+        known(one)
     if model.embed is not None and model.head is not None and model.embed.count != model.head.count:
         message = f"its table has {model.embed.count:,} rows and its head {model.head.count:,}; expected as many"
         raise SutureError(f"{model.folder}: {message}", model.folder)
     if max_gain is not None and donor.embed is None:
         raise UsageError(f"max_gain: {donor.folder} is a tokenizer alone; gains need a donor's rows", at="max_gain")
     return _count(model)
+
+
+def known(one: Model) -> Model:
+    """A model whose tokens are known, and have rows if it has any.
+
+    Raises:
+        UsageError: if its tokenizer is missing or cannot be read.
+        SutureError: if a table has fewer rows than there are tokens.
+    """
+    form = one.vocabulary.form
+    if form == "none":
+        raise UsageError(f"{one.folder}: has no tokenizer")
+    if form == "slow":
+        raise UsageError(
+            f"{one.folder}: has no tokenizer.json, and its tokens cannot be told from what it has; load its "
+            "tokenizer with transformers once and save it, which writes that file"
+        )
+    for what, table in (("table of tokens", one.embed), ("head", one.head)):
+        if table is not None and table.count < one.vocabulary.size:
+            raise SutureError(
+                f"{one.folder}: its {what} has {table.count:,} rows, its tokenizer numbers tokens up to "
+                f"{one.vocabulary.size - 1:,}; give the tokenizer that belongs to the model",
+                one.folder,
+            )
+    return one
 
 
 def _told_of(ask: Ask) -> list[str]:
