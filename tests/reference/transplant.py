@@ -16,8 +16,8 @@ def omp(target: Matrix, atoms: Matrix, k: int, tolerance: float = 1e-12) -> tupl
     """Orthogonal matching pursuit by the textbook: the best angle, then least squares over all that were chosen."""
     unit = atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
     chosen: list[int] = []
-    weights = np.zeros(0)
-    rest = target.copy()
+    weights: Any = np.zeros(0)
+    rest: Matrix = target.copy()
     while len(chosen) < k and np.linalg.norm(rest) > tolerance * np.linalg.norm(target):
         angles = np.abs(unit @ rest)
         angles[chosen] = -1
@@ -51,7 +51,8 @@ def sparsemax(z: Matrix) -> Matrix:
     for _ in range(200):
         tau = (low + high) / 2
         low, high = (tau, high) if np.maximum(z - tau, 0).sum() > 1 else (low, tau)
-    return np.maximum(z - high, 0)
+    made: Matrix = np.maximum(z - high, 0)
+    return made
 
 
 def focus(target: Matrix, overlap: Matrix, rows: Matrix) -> Matrix:

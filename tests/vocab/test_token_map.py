@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from suture.errors import SutureError, UsageError
 from suture.surgery.vocab_align import aligned_plan, vocab_align
+from suture.vocab.columns import plain_text, written_text
 from suture.vocab.rowplan import CLASSES
-from suture.vocab.tables import plain_text, written_text
 from suture.vocab.tokenmap import by_counts, by_distance
 from suture.vocab.tokens import read
 from suture.vocab.warping import counted, path_of

@@ -12,6 +12,7 @@ from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
 from suture.reference import Model as Named
 from suture.reference import Reference, model_of
+from suture.vocab.tables import Table
 from suture.vocab.tokens import read
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from suture.vocab.transplant import Model
 
-#: What each dtype that can be mixed is stored as.
-_STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
 
 
@@ -67,60 +66,28 @@ def tables_of(core: _core.Checkpoint) -> tuple[str, str | None]:
     return embed, None if core.tied or not heads else heads[0]
 
 
-class StoredTable:
-    """A matrix of a checkpoint, whose rows are read where they lie; a `suture.vocab.stored.Table`.
+class StoredTable(Table):
+    """A table of a checkpoint as planners take it, a `suture.vocab.stored.Table`: nothing of it is held."""
 
-    Of a safetensors file nothing is held; a table of another is read once and kept as it is stored.
-    """
-
-    def __init__(self, core: _core.Checkpoint, name: str) -> None:
-        info = json.loads(core.info_json(name))
-        self.name, self.folder, self.dtype = name, core.path, info["dtype"]
-        if self.dtype not in _STORED:
-            message = f"{core.path}: tensor `{name}`: expected a table of floats, found {self.dtype}; dequantise it"
-            raise SutureError(message, core.path, name)
-        self.count, self.width = info["shape"]
-        self._values = self._mapped(core.path / info["shard"])
-        if self._values is None:
-            import numpy as np
-
-            self._values = np.frombuffer(core.read(name), dtype=_STORED[self.dtype]).reshape(info["shape"])
-
-    def _mapped(self, file: Path) -> NDArray[Any] | None:
-        """The table in its file; None where the file is of another form."""
-        import numpy as np
-
-        try:
-            with file.open("rb") as opened_file:
-                size = int.from_bytes(opened_file.read(8), "little")
-                header = json.loads(opened_file.read(size)) if size < 2**28 else {}
-            at = 8 + size + header[self.name]["data_offsets"][0]
-            shape = (self.count, self.width)
-            return np.memmap(file, dtype=_STORED[self.dtype], mode="r", offset=at, shape=shape)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    @property
+    def count(self) -> int:
+        """How many rows it has."""
+        return int(self.rows)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """Some of the rows, f32 [rows, width]; f64 of a table of f64.
+        """Some of the rows, f64 [rows, width].
 
         Raises:
-            SutureError: if a row has NaN or infinities.
+            SutureError: if a row has NaN or infinities, or cannot be read.
         """
         import numpy as np
 
-        assert self._values is not None
-        found = np.asarray(self._values[rows])
-        if self.dtype == "BF16":
-            wide: NDArray[np.uint32] = found.astype(np.uint32) << np.uint32(16)
-            made: NDArray[np.floating[Any]] = wide.view(np.float32)
-        else:
-            made = found if self.dtype == "F64" else found.astype(np.float32)
-        odd = ~np.isfinite(made).all(axis=1)
+        found = self.take(rows)
+        odd = ~np.isfinite(found).all(axis=1)
         if odd.any():
-            row = int(rows[odd.argmax()])
-            raise SutureError(f"{self.folder}: tensor `{self.name}`: row {row:,} has NaN or infinities", self.folder,
-                              self.name)  # fmt: skip
-        return made
+            folder, row = self._model.path, int(rows[odd.argmax()])
+            raise SutureError(f"{folder}: tensor `{self.name}`: row {row:,} has NaN or infinities", folder, self.name)
+        return found
 
 
 def file_at(place: str | PathLike[str] | None, option: str, method: str) -> Path:

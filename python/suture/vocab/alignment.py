@@ -15,7 +15,7 @@ from math import lcm
 from pathlib import Path
 
 from suture.errors import SutureError, near
-from suture.vocab.tables import columns_of, plain_text
+from suture.vocab.columns import columns_of, plain_text
 from suture.vocab.tokens import Vocabulary
 
 Counts = dict[int, dict[int, float]]

@@ -37,20 +37,21 @@ class Gains:
     gain: NDArray[np.float64] = field(repr=False)
     norm: NDArray[np.float64] = field(repr=False)
 
-    def figures(self, names: Sequence[str | None], mixes: Mixes) -> dict[str, Any]:
+    def figures(self, where: str, names: Sequence[str | None], mixes: Mixes) -> dict[str, Any]:
         """As JSON: quantiles, and the loudest tokens."""
         order = np.argsort(np.nan_to_num(-self.gain, nan=0.0), kind="stable")[:_NAMED]
         loudest = [{"token": names[mixes.at[i]], "gain": float(self.gain[i])} for i in order if self.gain[i] > 0]
-        return {"scale": self.scale, **quantiles(self.gain), "loudest": loudest}
+        name = f"{where}_gain"
+        return {f"{name}_scale": self.scale, **quantiles(name, self.gain), f"{name}_loudest": loudest}
 
 
-def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
-    """Median, 99 % and largest of numbers, without NaN; nothing of none."""
+def quantiles(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    """Median, 99 % and largest of numbers, without NaN, by names that begin with `name`; nothing of none."""
     known = values[~np.isnan(values)]
     if not len(known):
         return {}
     median, high, most = np.quantile(known, [0.5, 0.99, 1.0])
-    return {"median": float(median), "p99": float(high), "max": float(most)}
+    return {f"{name}_median": float(median), f"{name}_p99": float(high), f"{name}_max": float(most)}
 
 
 def gains_of(mixes: Mixes, base: Table, donor: Table, common: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Gains:
@@ -89,12 +90,12 @@ def limited(mixes: Mixes, gains: Gains, most: float, how: str) -> tuple[Mixes, G
     return mixes.scaled(factors), capped, count
 
 
-def told_of(figures: Mapping[str, Any], where: str, loud: float = 10.0) -> list[str]:
+def told_of(figures: Mapping[str, Any], where: str, what: str, loud: float = 10.0) -> list[str]:
     """A warning of rows that are far louder than the models' scales explain."""
-    if figures.get("max", 0.0) <= loud:
+    if figures.get(f"{where}_gain_max", 0.0) <= loud:
         return []
-    first = figures["loudest"][0]
+    first = figures[f"{where}_gain_loudest"][0]
     return [
-        f"{where}: `{first['token']}` is {first['gain']:.3g} times as long as the donor's row explains; rows that are "
+        f"{what}: `{first['token']}` is {first['gain']:.3g} times as long as the donor's row explains; rows that are "
         "inert in a donor and loud in a model are an attack that is known: --max-gain caps them"
     ]

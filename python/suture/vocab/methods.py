@@ -46,13 +46,12 @@ class Omp:
             )  # fmt: skip
             names = ask.donor.vocabulary.names
             worst = np.argsort(-found.residual, kind="stable")[:_NAMED]
+            fits = [{"token": names[targets[i]], "residual": float(found.residual[i])} for i in worst]
             figures = {
-                f"{where}_residual": {
-                    **quantiles(found.residual),
-                    "worst": [{"token": names[targets[i]], "residual": float(found.residual[i])} for i in worst],
-                },
-                f"{where}_l1": quantiles(found.mixes.sizes()),
+                **quantiles(f"{where}_residual", found.residual),
+                **quantiles(f"{where}_l1", found.mixes.sizes()),
                 f"{where}_dropped": found.dropped,
+                f"{where}_residual_worst": fits,
             }
             return found.mixes.renamed(targets, ask.places), figures
 
@@ -94,7 +93,7 @@ class Clp:
         found = weigh(
             self.helper.embed, ask.missing, ask.anchors, top_k=self.top_k, reference=self.reference, budget=ask.budget
         )
-        figures = {"table_l1": quantiles(found.sizes()), "entries": len(found.index)}
+        figures = {**quantiles("table_l1", found.sizes()), "entries": len(found.index)}
         return Found(found.renamed(ask.missing, ask.places), None, [_of("cosines in the helper")], figures=figures)
 
 
@@ -153,7 +152,7 @@ class Sparsemax:
             raise UsageError(f"{self.vectors}: has no vector of a token that both models have", at="vectors")
         found = sparse(vectors.table, rows[targets], rows[ask.anchors[have]])
         found = found.renamed(targets, ask.places[have])
-        figures = {**_covered(ask.missing, targets), "table_support": quantiles(found.counts.astype(np.float64))}
+        figures = {**_covered(ask.missing, targets), **quantiles("support", found.counts.astype(np.float64))}
         return Found(found, None, [_of("vectors of common tokens (sparsemax)")], figures=figures)
 
 

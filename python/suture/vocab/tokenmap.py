@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.errors import UsageError
+from suture.vocab.columns import written_text
 from suture.vocab.keys import SPACE, Key
 from suture.vocab.matching import KIND, Matches, matches_of
 from suture.vocab.rowplan import CLASSES
-from suture.vocab.tables import written_text
 from suture.vocab.tokens import Vocabulary
 
 METHODS = ("exact", "bytes", "mined", "stats")

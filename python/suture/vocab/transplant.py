@@ -149,8 +149,8 @@ def plan_of(
             if max_gain is not None:
                 made[name], gains, count = limited(mixes, gains, max_gain, over_gain)
                 figures[f"{name}_gain_over"] = count
-            figures[f"{name}_gain"] = gains.figures(_names(new), made[name])
-            told += told_of(figures[f"{name}_gain"], f"{donor.folder}: {'embeddings' if name == 'table' else name}")
+            figures |= gains.figures(name, _names(new), made[name])
+            told += told_of(figures, name, f"{donor.folder}: {'embeddings' if name == 'table' else name}")
     layout = _Layout(ask, fallback, multiple, found, last=method is not None)
     table = layout.rows(made["table"], told=True)
     return RowPlan(

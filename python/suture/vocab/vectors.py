@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.errors import SutureError
+from suture.vocab.columns import lines_of_text, plain_text
 from suture.vocab.stored import Held
-from suture.vocab.tables import lines_of_text, plain_text
 from suture.vocab.tokens import Vocabulary
 
 

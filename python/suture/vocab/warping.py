@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.errors import SutureError
+from suture.vocab.columns import lines_of_text
 from suture.vocab.respell import tokenizer_of
-from suture.vocab.tables import lines_of_text
 from suture.vocab.tokenmap import fuzz, shown
 from suture.vocab.tokens import Vocabulary
 
