@@ -121,13 +121,22 @@ from suture.vocab.stored import Held
 rng = np.random.default_rng(5)
 values = rng.normal(size=(460, 48)).astype(np.float32)
 values[100:150] = values[:50]
-found = pursue(Held(values), np.arange(400, 460), np.arange(400), 16, budget=BUDGET)
-print(hashlib.sha256(found.mixes.index.tobytes() + found.mixes.weight.tobytes()).hexdigest())
+from suture.vocab.clp import weigh
+from suture.vocab.neighbours import nearest, sparse
+table, targets, anchors = Held(values), np.arange(400, 460), np.arange(400)
+all_of = [
+    pursue(table, targets, anchors, 16, budget=BUDGET).mixes,
+    weigh(table, targets, anchors),
+    weigh(table, targets, anchors, top_k=7),
+    nearest(table, targets, table, anchors),
+    sparse(table, targets, anchors),
+]
+print([hashlib.sha256(m.index.tobytes() + m.weight.tobytes()).hexdigest() for m in all_of])
 """
 
 
 def test_the_plan_is_the_same_whatever_the_threads() -> None:
-    """Bit for bit, with one thread of BLAS and with two, and with all held or nothing."""
+    """Of every method, bit for bit, with one thread of BLAS and with two; OMP with all anchors held or none."""
     digests = set()
     for threads, budget in (("1", 2**30), ("2", 2**30), ("2", 8)):
         env = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}

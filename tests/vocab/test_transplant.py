@@ -16,6 +16,7 @@ from suture.errors import SutureError, UsageError
 from suture.surgery.vocab_models import model_at
 from suture.surgery.vocab_transplant import transplant_plan
 from suture.vocab.matching import KIND, matches_of
+from suture.vocab.respell import speller
 from suture.vocab.rowplan import CLASSES, MIX, RowPlan
 from suture.vocab.tokens import read
 
@@ -24,7 +25,7 @@ from ..support.checkpoints import read_checkpoint, write_checkpoint
 from ..support.pickles import ordered, saved, storage
 from ..support.pickles import tensor as torch_tensor
 from ..support.transplants import EMBED, HEAD, Matrix, carried_out, model, sound, tokenizer
-from ..support.vocabularies import FORMS, added, whole, write
+from ..support.vocabularies import FORMS, added, whole, wordpiece, write
 
 pytest.importorskip("tokenizers")
 
@@ -331,7 +332,7 @@ def test_tokens_match_across_forms(form: str, tmp_path: Path) -> None:
 
 
 def tokenizer_of_texts(folder: Path, form: str, texts: list[str]) -> dict[str, int]:
-    from ..support.vocabularies import bpe, unigram, wordpiece
+    from ..support.vocabularies import bpe, unigram
 
     made = {
         "Unigram": lambda: unigram({"<unk>": 0.0, **{t: -1.0 - i for i, t in enumerate(texts)}}),
@@ -464,6 +465,28 @@ def test_pytorch_files_are_read_too(tmp_path: Path) -> None:
     assert found.embed is not None
     order = np.array([2, 1])
     np.testing.assert_array_equal(found.embed.read(order), tables[EMBED][order])
+
+
+def test_bytes_that_are_no_text_are_pieces_too(tmp_path: Path) -> None:
+    """A token cut within a character: the space, what is text, and single bytes, where the vocabulary has them."""
+    tokenizer_of_texts(tmp_path / "old", "pieces", ["<0xC3>", "<0xA9>", "a", "b", "▁", "▁a", "ab", "é"])
+    old = read(tmp_path / "old")
+    pieces = speller(old)
+
+    def spelt(starts: bool, content: bytes) -> list[str]:
+        return [old.names[n] for n in pieces(starts, content)]
+
+    assert spelt(True, b"\xc3") == ["▁", "<0xC3>"]
+    assert spelt(False, b"a\xc3") == ["a", "<0xC3>"]
+    assert spelt(False, b"\xa9a") == ["<0xA9>", "a"]
+    assert spelt(False, "é".encode()) == ["é"]
+    assert spelt(False, b"\xff") == []
+    assert speller(old, whole_only=True)(False, b"ab\xff") == []
+    words = read(write(tmp_path / "words", whole("WordPiece", wordpiece(["[UNK]", "a", "ab", "##b", "##ba"]))))
+    found = speller(words)
+    assert [words.names[n] for n in found(True, b"abba")] == ["ab", "##ba"]
+    assert [words.names[n] for n in found(False, b"bba")] == ["##b", "##ba"]
+    assert found(True, b"abc") == []
 
 
 def test_holes_in_the_donors_numbers_are_padding(tmp_path: Path) -> None:

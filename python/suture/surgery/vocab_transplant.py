@@ -184,7 +184,10 @@ def _method(name: str, given: dict[str, Any], donor: Any) -> Method | None:
     if name == "omp":
         return methods.Omp(**own)
     if name == "clp":
-        return methods.Clp(model_at(given["helper"]) if "helper" in given else donor, **own)
+        from suture.surgery.rows import MOST_ENTRIES
+
+        helper = model_at(given["helper"]) if "helper" in given else donor
+        return methods.Clp(helper, **own, most=MOST_ENTRIES)
     if name == "nearest":
         second = Path(given["source_vectors"]) if "source_vectors" in given else None
         return methods.Nearest(file_at(given.get("vectors"), "vectors", name), second, **own)

@@ -23,14 +23,14 @@ MOST = 2**28
 _HELD = 64 * 2**20
 
 
-def check_entries(targets: int, anchors: int, top_k: int | None, budget: int | None = None) -> int:
-    """How many entries a plan may have, and refuse it where they would not fit, before anything is computed.
+def check_entries(targets: int, anchors: int, top_k: int | None, most: int) -> int:
+    """How many entries a plan may have, and refuse it where they are too many, before anything is computed.
 
     Raises:
-        UsageError: if they are more than 2**28, or than the bytes of `budget` hold.
+        UsageError: if they are more than `most` or 2**28.
     """
     each = anchors if top_k is None else min(top_k, anchors)
-    most = MOST if budget is None else min(MOST, budget // 16)
+    most = min(MOST, most)
     if targets * each > most:
         fits = max(most // targets, 1)
         raise UsageError(
@@ -48,7 +48,7 @@ def weigh(
     *,
     top_k: int | None = None,
     reference: bool = False,
-    budget: int | None = None,
+    most: int = MOST,
 ) -> Mixes:
     """Mixes of anchors, by their places, one for each target that is like any.
 
@@ -58,13 +58,13 @@ def weigh(
         anchors: rows of the tokens that both vocabularies have.
         top_k: how many of the most similar are kept; None for all.
         reference: whether negative cosines keep their sign, as in the published code.
-        budget: bytes that the mixes may take.
+        most: how many entries all mixes may have.
 
     Raises:
-        UsageError: if there would be more than 2**28 entries, or than fit.
+        UsageError: if there would be more entries than that, or than 2**28.
     """
     # Pages of it that are not written to are not held.
-    capacity = check_entries(len(targets), len(anchors), top_k, budget)
+    capacity = check_entries(len(targets), len(anchors), top_k, most)
     index, weight = np.empty(capacity, dtype=np.int64), np.empty(capacity)
     at, starts = [], [0]
     for start, found in cosines(helper, targets, helper, anchors):

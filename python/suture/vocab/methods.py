@@ -70,6 +70,7 @@ class Clp:
     helper: Model
     top_k: int | None = None
     reference: bool = False
+    most: int = 2**28
 
     def __call__(self, ask: Ask) -> Found:
         """Rows of all missing tokens that are like any other."""
@@ -90,8 +91,10 @@ class Clp:
                 at="helper",
             )
         _needs_anchors(ask, "clp")
+        # An entry takes 16 bytes.
+        most = min(self.most, ask.budget // 16)
         found = weigh(
-            self.helper.embed, ask.missing, ask.anchors, top_k=self.top_k, reference=self.reference, budget=ask.budget
+            self.helper.embed, ask.missing, ask.anchors, top_k=self.top_k, reference=self.reference, most=most
         )
         figures = {**quantiles("table_l1", found.sizes()), "entries": len(found.index)}
         return Found(found.renamed(ask.missing, ask.places), None, [_of("cosines in the helper")], figures=figures)
@@ -203,9 +206,13 @@ class Alignment:
         reasons = [_of("counts of the table"), _of("counts of tokens that hold it or are in it"), "a role like its own"]
         why = np.array([0 if n in counts else 1 if n in lent else 2 for n in mixes.at.tolist()], dtype=np.int64)
         figures = {
-            "pairs": found.pairs, "rare": found.rare, "unknown": found.unknown, "from_table": tabled,
-            "smoothed": len(lent), "rest": len(new.names) - len(every) - len(kept - last.keys()),
-        }  # fmt: skip
+            "pairs": found.pairs,
+            "rare": found.rare,
+            "unknown": found.unknown,
+            "from_table": tabled,
+            "smoothed": len(lent),
+            "rest": len(new.names) - len(kept | set(mixes.at.tolist())),
+        }
         return Found(mixes, None, reasons, why, figures)
 
 

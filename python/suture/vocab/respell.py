@@ -5,6 +5,7 @@ The mean of the pieces' rows is "FVT", fast vocabulary transfer (Gee et al., arX
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from suture.errors import SutureError, UsageError
 from suture.vocab.keys import SPACE, byte_characters
 from suture.vocab.tokens import Vocabulary
 
+#: Runs of bytes that are no text, as Python decodes them, and of text.
+_RUNS = re.compile("[\udc80-\udcff]+|[^\udc80-\udcff]+")
 _CHARACTERS = {byte: char for char, byte in byte_characters().items()}
 
 
@@ -65,12 +68,25 @@ def speller(old: Vocabulary, *, whole_only: bool = False) -> Callable[[bool, byt
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
-            return [byte[b] for b in content if b in byte]
+            return broken(starts, content)
         if old.marks == "words":
             return _greedy(old, text, starts) or _greedy(old, _normalised(normal, text), starts)
         mark = {"pieces": SPACE, "plain": " "}[old.marks] if starts else ""
         written = mark + (text.replace(" ", SPACE) if old.marks == "pieces" else text)
         return _known(model, written) or _known(model, _normalised(normal, text))
+
+    def broken(starts: bool, content: bytes) -> list[int]:
+        """Parts that are text, and bytes that are none."""
+        found: list[int] = []
+        for part in _RUNS.findall(content.decode("utf-8", "surrogateescape")):
+            raw = part.encode("utf-8", "surrogateescape")
+            if "\udc80" <= part[0] <= "\udcff":
+                found += pieces(True, b"") if starts else []
+                found += [byte[b] for b in raw if b in byte]
+            else:
+                found += pieces(starts, raw)
+            starts = False
+        return found
 
     def wholly(starts: bool, content: bytes) -> list[int]:
         found = pieces(starts, content)
