@@ -181,7 +181,7 @@ def test_a_map_is_a_row_plan(tmp_path: Path) -> None:
 def test_what_is_wrong_is_refused(both: tuple[Path, Path], tmp_path: Path) -> None:
     """Texts that are none, or belong to another method."""
     (tmp_path / "t.txt").write_bytes(b"ok\n\xff\n")
-    with pytest.raises(SutureError, match=r"t\.txt:2: expected UTF-8"):
+    with pytest.raises(SutureError, match=r"t\.txt: line 2 is not UTF-8"):
         vocab_align(*both, method="stats", texts=[tmp_path / "t.txt"])
     (tmp_path / "e.txt").write_bytes(b"\n\n")
     with pytest.raises(SutureError, match="no text in it"):

@@ -569,7 +569,7 @@ BAD_TABLES: dict[str, tuple[str | bytes, str]] = {
     "nan": ("a\tb\tnan\n", "expected a count"),
     "nothing": ("", "has no line that counts"),
     "rare": ("a\tb\t0.5\n", "has no line that counts; 1 count less than 1"),
-    "no text": (b"a\tb\t1\n\xff\tb\t1\n", r"t\.tsv:2: expected UTF-8, found the byte 0xff"),
+    "no text": (b"a\tb\t1\n\xff\tb\t1\n", r"t\.tsv: line 2 is not UTF-8"),
 }
 
 
@@ -579,7 +579,7 @@ def test_tables_that_are_none_are_refused(case: str, pair: Any, tmp_path: Path) 
     content, pattern = BAD_TABLES[case]
     (tmp_path / "t.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
     refused(pattern, SutureError, *pair[::2], "alignment", {"table": tmp_path / "t.tsv"})
-    refused("cannot be read", SutureError, *pair[::2], "alignment", {"table": tmp_path / "none.tsv"})
+    refused("no such file", UsageError, *pair[::2], "alignment", {"table": tmp_path / "none.tsv"})
 
 
 BAD_VECTORS = {

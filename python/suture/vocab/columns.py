@@ -1,4 +1,4 @@
-"""Small text files that users bring and get: lines, and columns between tabs, with tokens written so that they fit."""
+"""Tables that users bring and get: columns between tabs, with tokens written so that they fit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from suture.errors import SutureError
+from suture.vocab.segmenter import lines_of
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _PLAIN = {written: char for char, written in _ESCAPES.items()}
@@ -22,26 +22,13 @@ def plain_text(text: str) -> str:
     return re.sub(r"\\[\\tnr]", lambda found: _PLAIN[found[0]], text) if "\\" in text else text
 
 
-def lines_of_text(path: Path) -> Iterator[str]:
-    r"""The lines of a text, without their ends (``\n`` or ``\r\n``, no other character), read as they are asked for.
+def columns_of(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The columns of each line that is not empty, with its number from 1.
 
     Raises:
-        SutureError: if it cannot be read, or is no UTF-8.
+        UsageError: if there is no such file.
+        SutureError: if a line is not UTF-8.
     """
-    try:
-        with path.open("rb") as file:
-            for i, raw in enumerate(file):
-                try:
-                    yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-                except UnicodeDecodeError as e:
-                    message = f"{path}:{i + 1}: expected UTF-8, found the byte 0x{raw[e.start]:02x}; convert the file"
-                    raise SutureError(message, path) from None
-    except OSError as e:
-        raise SutureError(f"{path}: cannot be read: {e.strerror}", path) from None
-
-
-def columns_of(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The columns of each line that is not empty, with its number from 1."""
-    for i, line in enumerate(lines_of_text(path)):
+    for i, line in enumerate(lines_of([path])):
         if line:
             yield i + 1, line.split("\t")

@@ -7,43 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from suture.errors import SutureError, UsageError
-from suture.vocab.keys import SPACE, byte_characters
+from suture.vocab.keys import SPACE, spelled_bytes
+from suture.vocab.segmenter import segmenter
 from suture.vocab.tokens import Vocabulary
 
 #: Runs of bytes that are no text, as Python decodes them, and of text.
 _RUNS = re.compile("[\udc80-\udcff]+|[^\udc80-\udcff]+")
-_CHARACTERS = {byte: char for char, byte in byte_characters().items()}
-
-
-def tokenizer_of(vocabulary: Vocabulary) -> Any:
-    """The tokenizer of a folder, as the library has it.
-
-    Raises:
-        UsageError: if the extra ``vocab`` is not installed, or the folder has no tokenizer.json.
-        SutureError: if the library cannot read it.
-    """
-    try:
-        import tokenizers
-    except ImportError:
-        raise UsageError("segmenting text needs the package tokenizers: pip install 'suture[vocab]'") from None
-    path = vocabulary.folder / "tokenizer.json"
-    if not path.is_file():
-        raise UsageError(
-            f"{vocabulary.folder}: has no tokenizer.json, which segmenting text needs; load its tokenizer with "
-            "transformers once and save it, which writes that file"
-        )
-    return _opened(tokenizers, path)
-
-
-def _opened(tokenizers: Any, path: Path) -> Any:
-    try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as e:  # The library raises nothing narrower.
-        raise SutureError(f"{path}: the package tokenizers cannot read it: {e}", path) from None
 
 
 def speller(old: Vocabulary, *, whole_only: bool = False) -> Callable[[bool, bytes], list[int]]:
@@ -55,16 +26,16 @@ def speller(old: Vocabulary, *, whole_only: bool = False) -> Callable[[bool, byt
     word already. Bytes that are no text are tokens of single bytes, where the vocabulary has them.
 
     Raises:
-        UsageError, SutureError: as `tokenizer_of` does.
+        UsageError, SutureError: as `suture.vocab.segmenter.segmenter` does.
     """
-    whole = tokenizer_of(old)
+    whole = segmenter(old.folder)
     model, normal = whole.model, whole.normalizer
     unknown = _unknown(old)
     byte = {key.content[0]: n for n in old.names if (key := old.key(n)).byte}
 
     def pieces(starts: bool, content: bytes) -> list[int]:
         if old.marks == "bytes":
-            return _known(model, "".join(_CHARACTERS[b] for b in (b" " if starts else b"") + content))
+            return _known(model, spelled_bytes((b" " if starts else b"") + content))
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:

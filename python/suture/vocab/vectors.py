@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.errors import SutureError
-from suture.vocab.columns import lines_of_text, plain_text
+from suture.vocab.columns import plain_text
+from suture.vocab.segmenter import lines_of
 from suture.vocab.stored import Held
 from suture.vocab.tokens import Vocabulary
 
@@ -111,7 +112,7 @@ def _listed(beside: Path, path: Path, *, needed: bool) -> dict[str, int] | None:
             raise SutureError(f"{path}: expected its tokens, one a line, in {beside.name} beside it", path)
         return None
     rows: dict[str, int] = {}
-    for i, line in enumerate(lines_of_text(beside)):
+    for i, line in enumerate(lines_of([beside])):
         if rows.setdefault(plain_text(line), i) != i:
             raise SutureError(f"{beside}:{i + 1}: `{line:.40}` a second time", beside)
     return rows
@@ -122,7 +123,7 @@ def _words(path: Path) -> tuple[NDArray[np.float32], dict[str, int]]:
     rows: dict[str, int] = {}
     values: list[NDArray[np.float32]] = []
     width = 0
-    for i, line in enumerate(lines_of_text(path)):
+    for i, line in enumerate(lines_of([path])):
         token, *numbers = line.rstrip(" ").split(" ")
         if i == 0 and len(numbers) == 1 and token.isdecimal() and numbers[0].isdecimal():
             continue

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suture.errors import SutureError
-from suture.vocab.columns import lines_of_text
-from suture.vocab.respell import tokenizer_of
+from suture.vocab.segmenter import batches, lines_of, segmenter
 from suture.vocab.tokenmap import fuzz, shown
 from suture.vocab.tokens import Vocabulary
 
@@ -32,13 +30,13 @@ def counted(of: Vocabulary, to: Vocabulary, texts: Iterable[Path]) -> dict[int, 
         UsageError: if the extra ``vocab`` is not installed, or a folder has no tokenizer.json.
         SutureError: if a text cannot be read or is no UTF-8, or there is nothing in any.
     """
-    own, theirs = tokenizer_of(of), tokenizer_of(to)
+    own, theirs = segmenter(of.folder), segmenter(to.folder)
     distances, levenshtein = fuzz()
     shapes = [_Shown(of), _Shown(to)]
     found: dict[int, dict[int, int]] = {}
     paths = list(texts)
-    for lines in _batches(line for path in paths for line in _lines(path)):
-        both = [t.encode_batch(lines, add_special_tokens=False) for t in (own, theirs)]
+    for lines in batches(_parts(lines_of(paths)), _TOGETHER):
+        both = [t.encode_batch(list(lines), add_special_tokens=False) for t in (own, theirs)]
         for left, right in zip(*both, strict=True):
             if left.ids and right.ids:
                 costs = distances(
@@ -91,9 +89,9 @@ class _Shown(dict[int, str]):
         return self[number]
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text, long ones in parts."""
-    for line in lines_of_text(path):
+def _parts(lines: Iterator[str]) -> Iterator[str]:
+    """Lines that are not empty, long ones in parts."""
+    for line in lines:
         while len(line) > _LONGEST:
             cut = line.rfind(" ", 1, _LONGEST)
             cut = cut if cut > 0 else _LONGEST
@@ -101,14 +99,3 @@ def _lines(path: Path) -> Iterator[str]:
             line = line[cut:]
         if line:
             yield line
-
-
-def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
-    held: list[Any] = []
-    for line in lines:
-        held.append(line)
-        if len(held) == _TOGETHER:
-            yield held
-            held = []
-    if held:
-        yield held
