@@ -133,13 +133,19 @@ def products(mixes: Mixes, table: Table) -> Iterator[tuple[slice, NDArray[np.flo
 
 
 def _sparse(mixes: Mixes, part: slice, table: Table, most: int) -> NDArray[np.float64]:
-    """Row by row, in the order of the entries."""
+    """Mix by mix, in the order of the entries; the rows of many are read together."""
     made = np.zeros((part.stop - part.start, table.width))
-    for i in range(part.start, part.stop):
-        for first in range(mixes.starts[i], mixes.starts[i + 1], most):
-            last = min(first + most, mixes.starts[i + 1])
-            rows = table.read(mixes.index[first:last]).astype(np.float64)
-            made[i - part.start] += np.einsum("i,ij->j", mixes.weight[first:last], rows)
+    first, last = int(mixes.starts[part.start]), int(mixes.starts[part.stop])
+    # More than once around for a single mix alone.
+    for start in range(first, last, most):
+        stop = min(start + most, last)
+        rows, place = np.unique(mixes.index[start:stop], return_inverse=True)
+        values = table.read(rows).astype(np.float64)
+        for i in range(part.start, part.stop):
+            own = slice(max(int(mixes.starts[i]), start), min(int(mixes.starts[i + 1]), stop))
+            if own.start < own.stop:
+                entries = place[own.start - start : own.stop - start]
+                made[i - part.start] += np.einsum("i,ij->j", mixes.weight[own], values[entries])
     return made
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.vocab.mixes import Mixes
-from suture.vocab.stored import Table, blocks, directions
+from suture.vocab.stored import Table, blocks
 
 #: Correlations in f32 this close together are computed once more, in f64: which is largest goes by no rounding.
 _CLOSE = 4e-6
@@ -93,15 +93,24 @@ class _Pool:
         self.donor, self.anchors, self.normalised = donor, anchors, normalised
         self.held = 4 * len(anchors) * donor.width
         self._values: NDArray[np.float32] | None = None
+        #: Whether what is held are the rows themselves: they are, where they are stored as f32 or narrower.
+        self._exact = True
+        self.lengths = np.empty(len(anchors))
         if self.held <= most:
-            self._values, self.lengths = directions(donor, anchors)
+            self._values = np.empty((len(anchors), donor.width), dtype=np.float32)
         else:
             self.held = 0
-            self.lengths = np.concatenate([directions(donor, part)[1] for _, part in blocks(anchors, donor.width)])
-        #: What correlations with atoms of length 1 are multiplied by; atoms of zeros are never chosen.
-        self.scale = np.where(
-            self.lengths > 0, 1.0 if normalised else self.lengths / max(self.lengths.max(), 1e-300), 0
-        )
+        for start, part in blocks(anchors, donor.width):
+            rows = donor.read(part).astype(np.float64)
+            stop = start + len(part)
+            self.lengths[start:stop] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+            if self._values is not None:
+                self._values[start:stop] = rows
+                self._exact = self._exact and bool((self._values[start:stop] == rows).all())
+        # What correlations with atoms of length 1 are multiplied by; atoms of zeros are never chosen.
+        share = 1.0 if normalised else self.lengths / max(self.lengths.max(), 1e-300)
+        self.scale = np.where(self.lengths > 0, share, 0)
+        self._factor = (self.scale / np.where(self.lengths > 0, self.lengths, 1)).astype(np.float32)
 
     def correlations(self, wanted: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Absolute products of targets of length 1 with all anchors, f32 [targets, anchors]."""
@@ -109,15 +118,15 @@ class _Pool:
             np.matmul(wanted, self._values.T, out=out)
         else:
             for start, part in blocks(self.anchors, self.donor.width):
-                out[:, start : start + len(part)] = wanted @ directions(self.donor, part)[0].T
+                out[:, start : start + len(part)] = wanted @ self.donor.read(part).astype(np.float32).T
         np.abs(out, out=out)
-        if not self.normalised or (self.lengths == 0).any():
-            out *= self.scale.astype(np.float32)
+        out *= self._factor
 
     def atoms(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Anchors at length 1, in f64."""
-        values = self.donor.read(self.anchors[places]).astype(np.float64)
-        return values / self.lengths[places][:, None]
+        held = self._values is not None and self._exact
+        values = self._values[places] if held and self._values is not None else self.donor.read(self.anchors[places])
+        return values.astype(np.float64) / self.lengths[places][:, None]
 
 
 class _Batch:
