@@ -107,7 +107,9 @@ def test_scores_do_not_depend_on_the_padding() -> None:
     np.testing.assert_allclose(model.scores(ids), model.scores(longer)[:, :6], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*NAMES[1:], "average", "ties", "swap", "auto", "edges", "reset", "reverse", "report.html"])
+@pytest.mark.parametrize(
+    "name", [*NAMES[1:], "average", "ties", "swap", "auto", "edges", "reset", "reverse", "report.html"]
+)
 def test_what_is_there_is_kept(name: str, tmp_path: Path) -> None:
     """Law 6: whatever is called as what the demo makes is refused before anything is made, if it is another's."""
     place = tmp_path / "out" / name

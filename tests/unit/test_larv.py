@@ -403,7 +403,7 @@ def test_it_is_told(paths: list[Path], tmp_path: Path) -> None:
     """A plan says what is measured, and is the plan again; a report has the scales by layer and model, in order."""
     merge = config("magmax", paths, {"larv": True})
     dry = suture.merge(merge, tmp_path / "out", dry_run=True)
-    notes: dict[str, str] = dict(dry.data["notes"])  # type: ignore[arg-type]
+    notes: dict[str, str] = dict(dry.data["notes"])
     # Two experts and three matrices in each layer.
     assert notes["larv"].startswith(f"{5 * LAYERS} matrices of {LAYERS} layers are measured")
     plain = suture.merge(config("magmax", paths, {}), tmp_path / "out", dry_run=True)

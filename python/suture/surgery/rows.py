@@ -86,7 +86,9 @@ def rewrite(
     files = Files(list(plan.written), copied)
     counts = ", ".join(f"{n:,} {name}" for name, n in plan.counts().items())
     notes = [("rows", f"{plan.rows:,}: {counts}"), *_figures(plan)]
-    found = Alignment(text=_text(plan, int(plan.options.get("seed", 0))), files=files, ids=ids, told=[*plan.told, *told], notes=notes)
+    found = Alignment(
+        text=_text(plan, int(plan.options.get("seed", 0))), files=files, ids=ids, told=[*plan.told, *told], notes=notes
+    )
     recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype)
     job = prepare(recipe, settings, vocabulary=found, beside=[(NAME, text)])
     report = carry_out(job, out, dry_run, progress)

@@ -1,8 +1,8 @@
 """Row plans as files: everything that is needed to carry one out again, on this model or one of the same vocabulary.
 
 A plan is a JSON object. Rows stand as runs (see `suture.vocab.segments`), mixes as their entries, classes and reasons
-as runs of ``[count, class, reason]``, files with their content. `before` has the vocabulary that the rewritten model must
-have, by its digest and number of rows, and, where the plan can be undone, the files that it had.
+as runs of ``[count, class, reason]``, files with their content. `before` has the vocabulary that the rewritten model
+must have, by its digest and number of rows, and, where the plan can be undone, the files that it had.
 """
 
 from __future__ import annotations
