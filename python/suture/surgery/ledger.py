@@ -80,13 +80,21 @@ def write_whole(path: Path, text: str) -> None:
         raise SutureError(f"{path}: cannot write: {e.strerror}", path) from None
 
 
+def _called(model: Any) -> Any:
+    """A model of a recipe by its name, with those of its adapters."""
+    if not isinstance(model, dict):
+        return PurePath(str(model)).name
+    adapters = [{**a, "path": _called(a.get("path"))} for a in model.get("adapters", ()) if isinstance(a, dict)]
+    return {**model, "path": _called(model.get("path")), "adapters": adapters}
+
+
 def made_alike(place: Path, plan: Report) -> bool:
     """Whether the output at `place` was made by the recipe of `plan`, from models of the same headers."""
     report = _read(place / _REPORT)
     if not isinstance(report, dict):
         return False
     # A report calls models by names, one of an earlier version by paths.
-    recipes = [with_models(r, lambda m, _: PurePath(str(m)).name) for r in (report.get("recipe"), plan.data["recipe"])]
+    recipes = [with_models(r, lambda m, _: _called(m)) for r in (report.get("recipe"), plan.data["recipe"])]
     return recipes[0] == recipes[1] and _headers(report.get("models")) == _headers(plan.data["models"])
 
 
