@@ -40,7 +40,7 @@ def test_the_models_are_one_family(shown: tuple[dict[str, Any], Path, float]) ->
     family = [read_checkpoint(shown[1] / name) for name in NAMES]
     assert family[0].keys() == family[1].keys() == family[2].keys()
     assert {raw.dtype for model in family for raw in model.values()} == {"BF16"}
-    assert sum(p.stat().st_size for p in MODELS.rglob("*") if p.is_file()) < 2_000_000
+    assert sum(p.stat().st_size for p in MODELS.rglob("*") if p.is_file()) < 2_200_000
     found = suture.diff(*(shown[1] / name for name in NAMES))
     assert [m["ancestry"]["verdict"] for m in found["models"]] == ["related", "related"]
 
