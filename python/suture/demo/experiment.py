@@ -68,10 +68,10 @@ class Experiment:
         Raises:
             SutureError: naming the folder that somebody else made.
         """
-        there = all([self._ours(step) for step in self._given()])
+        ours = [self._ours(step) for step in self._given()]
         for step in self._steps():
             # A merge of models that are not there yet is none of ours.
-            if not self._free(step) and not (there and self._ours(step)):
+            if not self._free(step) and not (all(ours) and self._ours(step)):
                 self._refuse(step)
 
     def prepare(self) -> None:
