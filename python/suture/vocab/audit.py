@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from suture.vocab.rowplan import CLASSES, RowPlan
 from suture.vocab.tables import BLOCK, Table
 
-#: Old rows that are looked at, at most, evenly spread.
-SAMPLE = 20_000
+#: Elements of old rows, and of new ones, that are looked at, at most: in rows that are evenly spread.
+OLD, NEW = 2**23, 2**26
 _QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
 #: A new row is loud if it is longer than this many times the longest but one in a hundred of the old.
 _LOUD = 2.0
@@ -38,7 +38,7 @@ def audited(plan: RowPlan, out: Path) -> dict[str, Any]:
     stays = own & (plan.table.source == 0)
     old = np.flatnonzero(stays)
     new = np.flatnonzero(~stays & (plan.kind != padding))
-    old = old[np.linspace(0, len(old) - 1, SAMPLE).astype(np.int64)] if len(old) > SAMPLE else old
+    old, new = _some(old, OLD // table.width), _some(new, NEW // table.width)
     lengths, others = _norms(table, old), _norms(table, new)
     limit = _LOUD * float(np.quantile(lengths, 0.99)) if len(lengths) else np.inf
     return {
@@ -49,6 +49,11 @@ def audited(plan: RowPlan, out: Path) -> dict[str, Any]:
         "zero": int((others == 0).sum()),
         "duplicates": _duplicates(table, new),
     }
+
+
+def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """So many rows at most, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, max(1, most)).astype(np.int64)]
 
 
 def _quantiles(norms: NDArray[np.float64]) -> dict[str, Any]:

@@ -165,6 +165,8 @@ impl<'a> Opened<'a> {
             let raw = table.read(&elements, slot)?;
             table.decode_exactly(raw, &elements, &elements, &mut values)?;
             sum.iter_mut().zip(&values).for_each(|(s, v)| *s += weight * v);
+            // They lie anywhere: of a mapped file all would stay.
+            table.release(&elements);
         }
         let noise = mixes.noise.get(mix).copied().unwrap_or(0.0);
         if noise > 0.0 {
