@@ -76,13 +76,14 @@ REMAP = $(shell printf -- '--remap-path-prefix=%s=%s\037' '$(CURDIR)' suture \
 	"$${CARGO_HOME:-$$HOME/.cargo}" cargo "$$(rustc --print sysroot)" rust | sed 's/.$$//')
 
 $(VENV)/.wheel-tools: $(BIN)/maturin
-	$(BIN)/pip install --quiet --disable-pip-version-check 'auditwheel>=6.8,<7' 'ziglang>=0.15,<0.18'
+	$(BIN)/pip install --quiet --disable-pip-version-check 'auditwheel>=6.8,<7' 'ziglang>=0.15,<0.18' 'zopfli>=0.4,<0.5'
 	@touch $@
 
 wheel: $(if $(LINUX),$(VENV)/.wheel-tools,$(BIN)/maturin)  ## Build the release wheel into dist/ and audit it
 	@rm -f $(DIST)/suture-*.whl
 	@. $(BIN)/activate && CARGO_ENCODED_RUSTFLAGS="$(REMAP)" SUTURE_COMMIT="$(COMMIT)" \
 		maturin build --release --locked $(PORTABLE) --out $(DIST)
+	$(if $(LINUX),@$(BIN)/python tests/packaging/pack.py $(DIST)/suture-*.whl)
 	@$(BIN)/python tests/packaging/audit.py $(DIST)/suture-*.whl
 
 sdist: $(BIN)/maturin  ## Pack the sources into dist/

@@ -56,7 +56,7 @@ def test_the_build_says_how_it_was_optimised() -> None:
     lto = re.search(r'^\[profile\.release\][^\[]*^lto = "(\w+)"', (ROOT / "Cargo.toml").read_text(), re.M | re.S)
     assert lto
     if built["profile"] == "release":
-        assert (built["opt_level"], built["lto"]) == ("2", lto[1])
+        assert (built["opt_level"], built["lto"]) == ("3", lto[1])
     assert str(ROOT) not in build_json()
 
 

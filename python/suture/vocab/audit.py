@@ -14,7 +14,9 @@ from suture.vocab.rowplan import CLASSES, RowPlan
 from suture.vocab.tables import BLOCK, Table
 
 #: Elements of old rows, and of new ones, that are looked at, at most: in rows that are evenly spread.
-OLD, NEW = 2**23, 2**26
+OLD, NEW = 2**21, 2**26
+#: Rows that are looked at, however long they are.
+_LEAST = 200
 _QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
 #: A new row is loud if it is longer than this many times the longest but one in a hundred of the old.
 _LOUD = 2.0
@@ -53,7 +55,8 @@ def audited(plan: RowPlan, out: Path) -> dict[str, Any]:
 
 def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """So many rows at most, evenly spread."""
-    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, max(1, most)).astype(np.int64)]
+    most = max(most, _LEAST)
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
 def _quantiles(norms: NDArray[np.float64]) -> dict[str, Any]:
