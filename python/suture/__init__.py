@@ -10,7 +10,9 @@ Functions that write: :func:`swap`, :func:`revert`, :func:`merge`, :func:`conver
 :func:`merge_adapters`; they return a :class:`Report`.
 Of deltas, what leads from a model to a fine-tune, the functions are in the module ``suture.delta``: ``extract``,
 ``apply``, ``revert``, ``compose``, ``info``, ``read_diff``, ``write_diff``; of twins, a shared model and what each of
-several experts has beyond it, in ``suture.twin``: ``make``, ``materialise``, ``info``.
+several experts has beyond it, in ``suture.twin``: ``make``, ``materialise``, ``info``; of vocabularies, in
+``suture.vocabulary``: ``inspect``, ``compare``, ``trim``, ``add``, ``clone``, ``transliterate``, ``transplant``,
+``align``, ``graft``, ``words``, ``apply``, ``undo``, and of packs ``add_pack`` and so on.
 
 Every function takes paths and a :class:`Settings`; the same functions are behind the command line.
 """
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from suture.render.command import command_of
     from suture.results.report import Report
     from suture.settings import Settings
-    from suture.surgery import delta, twin
+    from suture.surgery import delta, twin, vocabulary
     from suture.surgery.convert import convert
     from suture.surgery.lora import fold, merge_adapters
     from suture.surgery.merge import merge
@@ -70,6 +72,7 @@ __all__ = [
     "swap",
     "twin",
     "verify",
+    "vocabulary",
 ]
 
 #: Where a public name lives: a verb in the module of its own name.
@@ -102,7 +105,7 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use: `suture --help` needs none of them."""
     import importlib
 
-    if name in ("delta", "twin"):
+    if name in ("delta", "twin", "vocabulary"):
         return importlib.import_module(f"suture.surgery.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'suture' has no attribute {name!r}")

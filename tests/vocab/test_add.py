@@ -169,3 +169,10 @@ def test_transformers_loads_codes(tmp_path: Path) -> None:
     ids = loaded("glg_Latn ab", add_special_tokens=False)["input_ids"]
     assert ids[0] == 9
     assert loaded.decode(ids, skip_special_tokens=True).strip() == "ab"
+
+
+@pytest.mark.parametrize("named", ["tokz.txt", "./missing/file", "/nowhere/list.tsv"])
+def test_a_file_that_is_not_there_is_no_token(named: str) -> None:
+    """A misspelt name of a file is refused, and does not become a token that is called so."""
+    with pytest.raises(UsageError, match="looks like a file, and there is none"):
+        asked_in(named, "mean")

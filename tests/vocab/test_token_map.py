@@ -186,9 +186,9 @@ def test_what_is_wrong_is_refused(both: tuple[Path, Path], tmp_path: Path) -> No
     (tmp_path / "e.txt").write_bytes(b"\n\n")
     with pytest.raises(SutureError, match="no text in it"):
         vocab_align(*both, method="stats", texts=[tmp_path / "e.txt"])
-    with pytest.raises(UsageError, match="found none; give --text"):
+    with pytest.raises(UsageError, match="are missing; give --text"):
         vocab_align(*both, method="stats")
-    with pytest.raises(UsageError, match="belongs to stats, not to mined"):
+    with pytest.raises(UsageError, match="are of the method stats, not of mined"):
         vocab_align(*both, method="mined", texts=[tmp_path / "t.txt"])
     with pytest.raises(UsageError, match="fuzzy: belongs to method bytes"):
         vocab_align(*both, method="exact", fuzzy=True)

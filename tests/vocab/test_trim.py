@@ -302,7 +302,7 @@ def test_what_is_no_text_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(UsageError, match="empty: has no text"):
         trimmed(folder, [tmp_path / "empty"])
-    with pytest.raises(UsageError, match="none: expected a file of text, which is read twice"):
+    with pytest.raises(UsageError, match="none: no such file of text"):
         trimmed(folder, [tmp_path / "none"])
     with pytest.raises(UsageError, match="text: expected at least one file"):
         trimmed(folder, [])

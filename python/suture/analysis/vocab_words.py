@@ -73,7 +73,7 @@ def words(
     rows = [own for own in cut if own is not None]
     written: list[str] = []
     if out is not None:
-        word_files.check(out, known, overwrite)
+        word_files.check(out, known, overwrite, None if words is None else Path(words))
     found = None if pairs is None else _looked_up(space, space if other is None else _space(other), pairs, neighbours)
     if out is not None:
         written = word_files.write(out, known, space.table.width, space.vectors(rows))

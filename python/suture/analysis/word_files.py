@@ -21,7 +21,7 @@ Blocks = Iterable[NDArray[np.float32]]
 SUFFIXES = (".vec", ".txt", ".npy", ".safetensors")
 
 
-def check(out: str | PathLike[str], words: list[str], overwrite: bool) -> None:
+def check(out: str | PathLike[str], words: list[str], overwrite: bool, read: Path | None = None) -> None:
     """Look whether word vectors can be written.
 
     Raises:
@@ -32,6 +32,8 @@ def check(out: str | PathLike[str], words: list[str], overwrite: bool) -> None:
         listed = ", ".join(f"`{suffix}`" for suffix in SUFFIXES)
         raise UsageError(f"`{fspath(out)}`: expected a name that ends in one of {listed}", at="out")
     for one in files_of(path):
+        if read is not None and one.exists() and one.samefile(read):
+            raise UsageError(f"{one}: the list of words is read from it; choose another name", at="out")
         if one.exists() and not overwrite:
             raise UsageError(f"{one}: exists already; choose another name, or replace it with overwrite (--overwrite)")
     if path.suffix in (".vec", ".txt"):

@@ -8,6 +8,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from suture import _core
 from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
@@ -28,6 +30,8 @@ from suture.vocab.write import Files
 
 #: Entries of mixes that are carried out; more would take longer to hand over than to compute.
 MOST_ENTRIES = 2**25
+#: Reasons that are told.
+_TOLD = 6
 #: Stay as they are unless a plan has others.
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
@@ -79,17 +83,20 @@ def rewrite(
         message = "ties its head to its table, and the plan has other rows for heads; write the head out first"
         raise SutureError(f"{model.path}: {message}", model.path)
     text = kept(plan, own, int(shapes[0][0]))
+    if keep is not None and not settings.overwrite and Path(keep).exists() and Path(keep).read_bytes() != text:
+        raise UsageError(f"{fspath(keep)}: is there already, with another plan; choose another name, or --overwrite")
     ids, told = moved_in(model.path, plan.moved, plan.rows, plan.roles)
     given = {name for name, _ in plan.written} | {name for name, _ in plan.copied}
     templates = [n for n in _TEMPLATES if (model.path / n).is_file() and not given & {*_TEMPLATES}]
     copied = [*plan.copied, *((name, str(model.path / name)) for name in templates)]
     files = Files(list(plan.written), copied)
     counts = ", ".join(f"{n:,} {name}" for name, n in plan.counts().items())
-    notes = [("rows", f"{plan.rows:,}: {counts}"), *_figures(plan)]
+    notes = [("rows", f"{plan.rows:,}: {counts}"), *_reasons(plan), *_figures(plan)]
     found = Alignment(
         text=_text(plan, int(plan.options.get("seed", 0))), files=files, ids=ids, told=[*plan.told, *told], notes=notes
     )
-    recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype)
+    asked = json.dumps(plan.options, sort_keys=True)
+    recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype, of=[asked])
     job = prepare(recipe, settings, vocabulary=found, beside=[(NAME, text)])
     report = carry_out(job, out, dry_run, progress)
     if keep is not None and not dry_run:
@@ -98,6 +105,14 @@ def rewrite(
     if not dry_run:
         told_of["audit"] = audited(plan, Path(out))
     return replace(report, beside={"vocabulary": told_of})
+
+
+def _reasons(plan: RowPlan) -> list[tuple[str, str]]:
+    """Why rows are what they are, where there are several reasons, the commonest first."""
+    found = np.bincount(plan.why, minlength=len(plan.reasons))
+    some = [int(i) for i in np.argsort(-found, kind="stable") if found[i]][:_TOLD]
+    told = "; ".join(f"{found[i]:,} {plan.reasons[i]}" for i in some)
+    return [("because", told)] if len(some) > 1 else []
 
 
 def _figures(plan: RowPlan) -> list[tuple[str, str]]:

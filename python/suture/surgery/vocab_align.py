@@ -57,8 +57,8 @@ def vocab_align(
     if method not in METHODS:
         raise UsageError(f"method: expected {', '.join(METHODS)}, found `{method}`{near(method, METHODS)}", at="method")
     if (method == "stats") != bool(texts):
-        found = "none" if not texts else f"one, which belongs to stats, not to {method}"
-        raise UsageError(f"texts: expected texts for stats alone, found {found}; give --text", at="texts")
+        what = f"are of the method stats, not of {method}; leave --text out" if texts else "are missing; give --text"
+        raise UsageError(f"texts: {what}", at="texts")
     for name, asked, only in (("fuzzy", fuzzy, "bytes"), ("reference", reference, "stats")):
         if asked and method != only:
             raise UsageError(f"{name}: belongs to method {only}, not to {method}", at=name)

@@ -272,7 +272,7 @@ def _same_trunk(one: Any, other: Any, folder: Path, base: Path) -> None:
     if apart := differing(dict(one), other):
         named = ", ".join(f"`{name}`" for name in apart[:_NAMED])
         more = f" and {len(apart) - _NAMED:,} more" if len(apart) > _NAMED else ""
-        message = f"is not on the trunk of {base}: {len(apart):,} of {len(one):,} tensors differ ({named}{more})"
+        message = f"is not on the trunk of {base}: {len(apart):,} tensors differ or are in one alone ({named}{more})"
         raise SutureError(f"{folder}: {message}; only models that share all but their tables are packs", folder)
 
 

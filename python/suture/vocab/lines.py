@@ -20,7 +20,7 @@ def checked(path: Path) -> Path:
         UsageError: if it is no file, or is empty.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: expected a file of text, which is read twice", at=str(path))
+        raise UsageError(f"{path}: no such file of text; it is read more than once, so a pipe is none", at=str(path))
     if not path.stat().st_size:
         raise UsageError(f"{path}: has no text", at=str(path))
     return path

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 from pathlib import Path
 
 from suture.errors import SutureError, UsageError
+
+#: What is a file by its name and not a token.
+_PATH = re.compile(r"^[.~]{0,2}/|\.(txt|tsv|json)$")
 
 
 def lines_in(path: Path) -> list[str]:
@@ -73,6 +77,8 @@ def asked_in(text: str | PathLike[str], how: str) -> dict[str, str]:
         lines = [line.partition("\t") for line in lines_in(Path(text)) if line]
         pairs = [(token, own or how) for token, _, own in lines]
     else:
+        if _PATH.search(text):
+            raise UsageError(f"tokens: `{text:.80}` looks like a file, and there is none of that name", at="tokens")
         pairs = [(token, how) for token in (part.strip() for part in text.split(",")) if token]
     found: dict[str, str] = {}
     for token, own in pairs:

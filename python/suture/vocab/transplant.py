@@ -166,7 +166,7 @@ def plan_of(
         written=[],
         copied=[(name, str(donor.folder / name)) for name in TOKENIZER_FILES if (donor.folder / name).is_file()],
         head=layout.rows(made["head"]) if "head" in made else None,
-        roles=roles_of(new),
+        roles=_padded(roles_of(new)),
         told=told,
         figures=figures,
     )
@@ -354,3 +354,8 @@ def _digits(vocabulary: Vocabulary) -> int:
     """The most digits that a token of digits alone has."""
     keys = (vocabulary.key(number) for number in vocabulary.names)
     return max((len(key.content) for key in keys if not key.role and not key.byte and key.content.isdigit()), default=0)
+
+
+def _padded(roles: Mapping[str, int]) -> dict[str, int]:
+    """The numbers by role; what ends text pads it where nothing else does: some families cannot be without padding."""
+    return {**({"pad": roles["eos"]} if "eos" in roles else {}), **roles}
