@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -72,9 +73,9 @@ def rewrite(
     if entries > MOST_ENTRIES:
         message = f"the plan mixes {entries:,} rows in all, and at most {MOST_ENTRIES:,} are carried out"
         raise UsageError(f"{message}; let fewer rows stand for one (--top-k)")
-    if keep is not None and not Path(keep).absolute().parent.is_dir():
-        raise UsageError(f"{fspath(keep)}: its folder does not exist; make it first")
     model = opened(model_of(plan.models[0]))
+    if keep is not None:
+        _check(Path(keep), [model.path, *plan.models[1:]])
     own = read(model.path)
     shapes = [json.loads(model.info_json(name))["shape"] for name in model.tables()]
     if not shapes or not shapes[0]:
@@ -105,6 +106,22 @@ def rewrite(
     if not dry_run:
         told_of["audit"] = audited(plan, Path(out))
     return replace(report, beside={"vocabulary": told_of})
+
+
+def _check(keep: Path, models: Sequence[Path]) -> None:
+    """Refuse a place for a plan that cannot be written, or is a model's.
+
+    Raises:
+        UsageError: if it is so.
+    """
+    folder = keep.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{keep}: its folder does not exist; make it first")
+    if keep.is_dir():
+        raise UsageError(f"{keep}: is a folder; expected a file for the plan")
+    inside = {folder.resolve(), *folder.resolve().parents}
+    if (model := next((m for m in models if m.resolve() in inside), None)) is not None:
+        raise UsageError(f"{keep}: lies in the model {model}, which is read; choose another place for the plan")
 
 
 def _reasons(plan: RowPlan) -> list[tuple[str, str]]:

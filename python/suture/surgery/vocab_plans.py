@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
-from suture.reference import model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
+from suture.sidecars.files import as_bytes, read_config
 from suture.sidecars.tokenizer import TOKENIZER_FILES
 from suture.surgery.rows import rewrite
+from suture.surgery.vocab_model import VocabModel, vocab_model
+from suture.vocab.entries import CONFIG
 from suture.vocab.kept import NAME, Kept, digest_of, load
 from suture.vocab.rowplan import CLASSES, RowPlan, Rows
 from suture.vocab.tokens import read
@@ -45,9 +48,19 @@ def apply(
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
     found = _load(plan)
-    _fits(found, Path(model))
-    own = replace(found.plan, models=[Path(model), *found.plan.models[1:]])
-    return rewrite(own, out, settings=settings, dry_run=dry_run, progress=progress)
+    own = vocab_model(model)
+    _fits(found, own)
+    files, told = siblings(found, own.folder)
+    made = replace(
+        found.plan,
+        models=[own.folder, *found.plan.models[1:]],
+        written=files,
+        told=[f"{found.path}: what follows was told when the plan was made", *found.plan.told]
+        if found.plan.told
+        else [],
+    )
+    made = replace(made, told=[*made.told, *told])
+    return rewrite(made, out, settings=settings, dry_run=dry_run, progress=progress)
 
 
 def undo(
@@ -76,10 +89,15 @@ def undo(
     """
     found = _load(Path(model) if plan is None else plan)
     rows = _inverse(found)
-    folder, have = _rows_of(Path(model))
-    if have != found.plan.rows:
-        message = f"has {have:,} rows of tokens, and the plan {found.path} made {found.plan.rows:,}"
+    own = vocab_model(model)
+    folder = own.folder
+    if own.rows != found.plan.rows:
+        message = f"has {own.rows:,} rows of tokens, and the plan {found.path} made {found.plan.rows:,}"
         raise SutureError(f"{folder}: {message}; it is of another model", folder)
+    wanted = {number: name for number, name in enumerate(found.plan.names) if name is not None}
+    if read(folder).names != wanted:
+        message = f"its tokens are not those that the plan {found.path} made"
+        raise SutureError(f"{folder}: {message}; undo what was done since first", folder)
     written = [(name, content) for name, content in found.before if name in TOKENIZER_FILES]
     moved = {new: old for old, new in sorted(found.plan.moved.items(), reverse=True)}
     names = _names(found.plan)
@@ -88,7 +106,7 @@ def undo(
     back = RowPlan(
         verb="undo",
         options={"plan": found.plan.verb},
-        models=[Path(model)],
+        models=[folder],
         names=names,
         table=rows,
         kind=kinds,
@@ -119,19 +137,47 @@ def _load(plan: str | PathLike[str]) -> Kept:
     return load(path)
 
 
-def _rows_of(model: Path) -> tuple[Path, int]:
-    found = opened(model_of(model))
-    shapes = [json.loads(found.info_json(name))["shape"] for name in found.tables()]
-    return found.path, int(shapes[0][0]) if shapes and shapes[0] else 0
+def siblings(found: Kept, folder: Path) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """The tokenizer's files of a sibling's output, and what to tell.
+
+    Of files that the plan leaves as they were the sibling's own are taken. Of files that the plan made anew, and that
+    the sibling has otherwise than the model that the plan was made for, the plan's are, but for its chat template.
+    """
+    files, apart = [], []
+    for name, content in found.plan.written:
+        path = folder / name
+        own = path.read_bytes() if path.is_file() else None
+        if own is not None and found.digests.get(name) == sha256(content).hexdigest():
+            files.append((name, own))
+            continue
+        if own is not None and sha256(own).hexdigest() != found.digests.get(name):
+            apart.append(name)
+            if name == CONFIG:
+                content = _with_template(content, read_config(folder, CONFIG) or {})
+        files.append((name, content))
+    if not apart:
+        return files, []
+    kept = "; its chat template stays" if CONFIG in apart else ""
+    listed = ", ".join(apart)
+    return files, [
+        f"{folder}: has {listed} otherwise than the plan's model; the plan's are written{kept}: look at them"
+    ]
 
 
-def _fits(found: Kept, model: Path) -> None:
+def _with_template(content: bytes, own: dict[str, Any]) -> bytes:
+    """A tokenizer_config.json with the chat template of another."""
+    data = json.loads(content)
+    changed = {key: own[key] for key in ("chat_template",) if key in own}
+    return content if data | changed == data else as_bytes(data | changed)
+
+
+def _fits(found: Kept, model: VocabModel) -> None:
     """See to it that a model has the vocabulary that a plan was made for.
 
     Raises:
         SutureError: if it has not.
     """
-    folder, rows = _rows_of(model)
+    folder, rows = model.folder, model.rows
     if rows != found.rows:
         raise SutureError(
             f"{folder}: has {rows:,} rows of tokens, expected {found.rows:,}, as {found.path} says", folder

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-from suture.checkpoint import opened
-from suture.errors import SutureError
-from suture.reference import model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.rows import rewrite
+from suture.surgery.vocab_model import vocab_model
 from suture.vocab.tokens import read
 from suture.vocab.trim import Asked, plan
 
@@ -63,7 +59,7 @@ def trim(
             sound.
         KeyboardInterrupt: on Ctrl-C; the same call then resumes.
     """
-    found = opened(model_of(model))
+    found = vocab_model(model)
     texts = _texts(text)
     asked = Asked(texts, min_share, mode, characters, pad_to)
     total = 21 * sum(path.stat().st_size for files in texts.values() for path in files if path.is_file()) // 10
@@ -75,16 +71,8 @@ def trim(
         if progress is not None:
             progress(done, total)
 
-    made = plan(read(found.path), _rows(found), asked, step=step)
+    made = plan(read(found.folder), found.rows, asked, step=step)
     return rewrite(made, out, settings=settings, dry_run=dry_run, progress=progress, keep=keep)
-
-
-def _rows(found: Any) -> int:
-    """The rows of a model's first table of tokens."""
-    shapes = [json.loads(found.info_json(name))["shape"] for name in found.tables()]
-    if not shapes or not shapes[0]:
-        raise SutureError(f"{found.path}: has no table of tokens, whose rows could be left out", found.path)
-    return int(shapes[0][0])
 
 
 def _texts(text: Paths | Mapping[str, Paths]) -> dict[str, list[Path]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from suture.errors import SutureError
 from suture.sidecars.tokenizer import TOKENIZER_FILES
 from suture.vocab.ids import FILES
 from suture.vocab.rowplan import CLASSES, RowPlan, Rows
-from suture.vocab.segments import rows_of, runs_of
+from suture.vocab.segments import MOST, rows_of, runs_of
 from suture.vocab.tokens import Vocabulary
 
 #: The name of the plan in an output's folder.
@@ -40,6 +41,7 @@ class Kept:
         digest: that of the vocabulary that the rewritten model must have.
         rows: how many rows its table must have.
         before: the files it had; empty where the plan cannot be undone.
+        digests: those of the tokenizer's files that it had (SHA-256), by their names.
     """
 
     plan: RowPlan
@@ -47,6 +49,7 @@ class Kept:
     digest: str
     rows: int
     before: Sequence[tuple[str, bytes]]
+    digests: Mapping[str, str]
 
 
 def digest_of(own: Vocabulary) -> str:
@@ -68,6 +71,8 @@ def kept(plan: RowPlan, own: Vocabulary, rows: int) -> bytes:
     """
     written = [*plan.written, *((name, _read(Path(source))) for name, source in plan.copied)]
     before = []
+    had = [name for name in TOKENIZER_FILES if (own.folder / name).is_file()]
+    digests = {name: hashlib.sha256(_read(own.folder / name)).hexdigest() for name in had}
     if plan.undo:
         names = [name for name in (*TOKENIZER_FILES, *FILES) if (own.folder / name).is_file()]
         before = [(name, _read(own.folder / name)) for name in names]
@@ -81,7 +86,7 @@ def kept(plan: RowPlan, own: Vocabulary, rows: int) -> bytes:
         "undo": plan.undo,
         "told": list(plan.told),
         "figures": plan.figures,
-        "before": {"tokens": digest_of(own), "rows": rows, "files": _files(before)},
+        "before": {"tokens": digest_of(own), "rows": rows, "digests": digests, "files": _files(before)},
         "roles": plan.roles,
         "moved": _moved_runs(plan.moved),
         "names": list(plan.names),
@@ -126,6 +131,11 @@ def load(path: Path) -> Kept:
 
 def _kept(data: Mapping[str, Any], path: Path) -> Kept:
     kind, why = _classes_read(data["classes"])
+    if not re.fullmatch(r"[a-z]+", data["verb"]):
+        raise ValueError(f"verb {data['verb']!r:.20}")
+    if any(not isinstance(name, str | None) for name in data["names"]) or data["rows"] != len(kind):
+        raise ValueError("names or rows")
+    digests = {str(name): str(digest) for name, digest in data["before"].get("digests", {}).items()}
     plan = RowPlan(
         verb=str(data["verb"]),
         options=dict(data["options"]),
@@ -138,14 +148,15 @@ def _kept(data: Mapping[str, Any], path: Path) -> Kept:
         why=why,
         moved=_moved_read(data["moved"]),
         roles={str(role): int(number) for role, number in data["roles"].items()},
-        written=_contents(data["files"]),
+        written=_contents(data["files"], TOKENIZER_FILES),
         copied=[],
         undo=bool(data["undo"]),
         told=[str(line) for line in data["told"]],
         figures=dict(data["figures"]),
     )
     before = data["before"]
-    return Kept(plan, path, str(before["tokens"]), int(before["rows"]), _contents(before["files"]))
+    files = _contents(before["files"], (*TOKENIZER_FILES, *FILES))
+    return Kept(plan, path, str(before["tokens"]), int(before["rows"]), files, digests)
 
 
 def _rows_told(rows: Rows) -> dict[str, Any]:
@@ -174,6 +185,8 @@ def _classes_told(kind: NDArray[np.int8], why: NDArray[np.int32]) -> list[list[A
 def _classes_read(runs: Sequence[Any]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
     places = {name: i for i, name in enumerate(CLASSES)}
     counts = np.array([int(count) for count, _, _ in runs], dtype=np.int64)
+    if counts.sum() > MOST or (counts < 0).any():
+        raise ValueError(f"more than {MOST:,} rows")
     kinds = np.array([places[name] for _, name, _ in runs], dtype=np.int8)
     whys = np.array([int(why) for _, _, why in runs], dtype=np.int32)
     return np.repeat(kinds, counts), np.repeat(whys, counts)
@@ -205,12 +218,15 @@ def _text(content: bytes) -> Any:
         return {"base64": base64.b64encode(content).decode("ascii")}
 
 
-def _contents(files: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+def _contents(files: Mapping[str, Any], known: Sequence[str]) -> list[tuple[str, bytes]]:
     found = []
     for name, content in files.items():
-        if name not in (*TOKENIZER_FILES, *FILES):
+        if name not in known:
             raise ValueError(f"a file named {name!r:.40}")
-        found.append((name, content.encode() if isinstance(content, str) else base64.b64decode(content["base64"])))
+        data = content.encode() if isinstance(content, str) else base64.b64decode(content["base64"])
+        if name.endswith(".json") and not isinstance(json.loads(data), dict):
+            raise ValueError(f"{name} is no mapping")
+        found.append((name, data))
     return found
 
 

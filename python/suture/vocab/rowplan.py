@@ -123,8 +123,10 @@ class RowPlan:
         for where in (self.table, self.head):
             if where is not None and (problem := _problem(where, rows, len(self.models))) is not None:
                 return problem
-        if any(not 0 <= new < names for new in self.moved.values()):
+        if any(old < 0 or not 0 <= new < names for old, new in self.moved.items()):
             return "a token moves to a number that there is not"
+        if any(not 0 <= number < rows for number in self.roles.values()):
+            return "a role has a number that there is not"
         return None
 
 
@@ -139,6 +141,8 @@ def _problem(rows: Rows, count: int, models: int) -> str | None:
         return "its mixes have rows without weights"
     if not np.isfinite(rows.weight).all() or not np.isfinite(rows.noise).all():
         return "its mixes have weights that are no numbers"
+    if (rows.noise < 0).any():
+        return "its mixes have noise below 0"
     if len(rows.index) and rows.index.min() < 0:
         return "its mixes have rows below 0"
     mixed = rows.row[rows.source == MIX]

@@ -23,6 +23,8 @@ Segment: TypeAlias = list[int] | dict[str, Any]
 
 #: In the place of a model: the mean of several, which stands alone as a mix does. `ZERO` and `PAD` are as in row plans.
 MEAN = MIX
+#: More rows than any table has.
+MOST = 2**27
 
 
 def segments_of(
@@ -67,9 +69,17 @@ def _run(kind: int, first: int, count: int) -> Segment:
 
 
 def rows_of(runs: Sequence[Segment]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The source and row of each row, of the runs that :func:`runs_of` gives."""
+    """The source and row of each row, of the runs that :func:`runs_of` gives.
+
+    Raises:
+        ValueError: if there are more rows than `MOST`.
+    """
     source, row = [], []
+    total = 0
     for run in runs:
+        total += run[0] if isinstance(run, list) else 1 if "mix" in run else run.get("zero", run.get("pad", 0))
+        if total > MOST:
+            raise ValueError(f"more than {MOST:,} rows")
         if isinstance(run, list):
             count, model, first = run
             source.append(np.full(count, model, dtype=np.int64))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.errors import SutureError, UsageError
+from suture.sidecars.files import read_config
 from suture.sidecars.tokenizer import TOKENIZER_FILES
 from suture.vocab.gains import gains_of, limited, told_of
 from suture.vocab.matching import KIND, Matches, matches_of, roles_of
@@ -138,7 +139,7 @@ def plan_of(
     ask = Ask(model, donor, matches, missing, anchors, budget)
     found = Found(Mixes.none()) if method is None else method(ask)
     figures: dict[str, Any] = {"matched": int(matches.matched.sum()), "anchors": len(anchors), **found.figures}
-    told = [*_told_of(ask), *found.told]
+    told = [*_told_of(ask), *found.told, *_loaded_by_type(model.folder, donor.folder)]
     common = (ask.places, anchors)
     made = {"table": found.table} | ({} if found.head is None else {"head": found.head})
     pairs = {"table": (model.embed, donor.embed), "head": (model.head, donor.head or donor.embed)}
@@ -359,3 +360,16 @@ def _digits(vocabulary: Vocabulary) -> int:
 def _padded(roles: Mapping[str, int]) -> dict[str, int]:
     """The numbers by role; what ends text pads it where nothing else does: some families cannot be without padding."""
     return {**({"pad": roles["eos"]} if "eos" in roles else {}), **roles}
+
+
+#: Types of models whose tokenizer transformers 5 makes by the type, whatever tokenizer_config.json says.
+_BY_TYPE = ("qwen2", "qwen3_5", "qwen3_5_moe")
+
+
+def _loaded_by_type(model: Path, donor: Path) -> list[str]:
+    """What to tell where another family's tokenizer goes into a model whose type decides how a tokenizer is loaded."""
+    kinds = [(read_config(folder) or {}).get("model_type") for folder in (model, donor)]
+    if kinds[0] not in _BY_TYPE or kinds[0] == kinds[1]:
+        return []
+    how = "load it by PreTrainedTokenizerFast.from_pretrained, not by AutoTokenizer, which may cut text otherwise"
+    return [f"{model}: transformers 5 makes the tokenizer of a {kinds[0]} by that type, whatever the files say; {how}"]
