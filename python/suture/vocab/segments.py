@@ -77,7 +77,7 @@ def rows_of(runs: Sequence[Segment]) -> tuple[NDArray[np.int64], NDArray[np.int6
     source, row = [], []
     total = 0
     for run in runs:
-        total += run[0] if isinstance(run, list) else 1 if "mix" in run else run.get("zero", run.get("pad", 0))
+        total += run[0] if isinstance(run, list) else 1 if "mix" in run else int(run.get("zero") or run.get("pad") or 0)
         if total > MOST:
             raise ValueError(f"more than {MOST:,} rows")
         if isinstance(run, list):
