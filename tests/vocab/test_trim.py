@@ -297,7 +297,7 @@ def test_what_is_no_text_is_refused_with_its_line(tmp_path: Path) -> None:
     folder, one, _ = xlmr(tmp_path)
     bad = tmp_path / "bad"
     bad.write_bytes(b"fine\n\xc3\xa9 too\nab\xff\n")
-    with pytest.raises(UsageError, match=r"bad:3: is not UTF-8: byte 3 of the line is 0xff; convert it to UTF-8"):
+    with pytest.raises(SutureError, match=r"bad:3: is not UTF-8: byte 3 of the line is 0xff; convert it to UTF-8"):
         trimmed(folder, [one, bad])
     (tmp_path / "empty").touch()
     with pytest.raises(UsageError, match="empty: has no text"):

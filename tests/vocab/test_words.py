@@ -186,6 +186,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "one word twice": ({"words": "joined.txt", "out": "v.vec"}, "`cat dog` and `cat_dog` are one word"),
     "no pair": ({"dictionary": "w.txt"}, r"w\.txt: line 1: expected two words with a tab between, found `cat`"),
     "empty": ({"dictionary": "empty.tsv"}, "has no pairs"),
+    "no words": ({"words": "empty.tsv"}, "has no words"),
     "no words known": ({"dictionary": "z.tsv"}, "can write no word of the dictionary"),
     "no UTF-8": ({"words": "latin.txt"}, r"latin\.txt: line 1 is not UTF-8"),
     "missing": ({"words": "gone.txt"}, "no such file"),

@@ -67,6 +67,8 @@ def words(
     pairs = None if dictionary is None else _pairs(Path(dictionary))
     space = _space(model)
     listed = [] if words is None else [word for line in lines_of([words]) if (word := line.strip())]
+    if words is not None and not listed:
+        raise UsageError(f"{fspath(words)}: has no words; expected one a line", at="words")
     unique = list(dict.fromkeys(listed))
     cut = space.cut(unique)
     known = [word for word, own in zip(unique, cut, strict=True) if own is not None]

@@ -53,7 +53,7 @@ def trim(
         keep: a file for the plan.
 
     Raises:
-        UsageError: if an option is wrong, a text is empty or not UTF-8, the model has no tokenizer.json, or the extra
+        UsageError: if an option is wrong, a text is empty, the model has no tokenizer.json, or the extra
             ``vocab`` is not installed.
         SutureError: if the library numbers the tokens otherwise than the files, tokens have no rows, or an input is not
             sound.

@@ -30,8 +30,8 @@ def batches(path: Path, size: int = BATCH) -> Iterator[tuple[int, int, list[str]
     """The lines of a text without their ends, about `size` bytes at a time: the number of the first, their bytes, they.
 
     Raises:
-        UsageError: if a line is not UTF-8, or longer than 8 MiB; the message has its number.
-        SutureError: if the file cannot be read.
+        SutureError: if a line is not UTF-8, or longer than 8 MiB (the message has its number), or the file cannot be
+            read.
     """
     first = 1
     try:
@@ -45,11 +45,11 @@ def batches(path: Path, size: int = BATCH) -> Iterator[tuple[int, int, list[str]
 
 def _line(raw: bytes, path: Path, number: int) -> str:
     if len(raw) > _LONGEST:
-        raise UsageError(f"{path}:{number}: the line has {len(raw):,} bytes; break it at {_LONGEST:,}", at=str(path))
+        raise SutureError(f"{path}:{number}: the line has {len(raw):,} bytes; break it at {_LONGEST:,}", path)
     try:
         text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as e:
         message = f"is not UTF-8: byte {e.start + 1} of the line is 0x{raw[e.start]:02x}; convert it to UTF-8"
-        raise UsageError(f"{path}:{number}: {message}", at=str(path)) from None
+        raise SutureError(f"{path}:{number}: {message}", path) from None
     # What some write before a text to say that it is UTF-8.
     return text.removeprefix("\ufeff") if number == 1 else text

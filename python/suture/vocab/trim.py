@@ -38,7 +38,7 @@ def plan(own: Vocabulary, rows: int, asked: Asked, *, step: Callable[[int], None
         step: called with the bytes of each batch that was segmented; texts are 2.1 times.
 
     Raises:
-        UsageError: if a text is empty or not UTF-8, an option is wrong, or the model has no tokenizer.json.
+        UsageError: if a text is empty, an option is wrong, or the model has no tokenizer.json.
         SutureError: if the library numbers the tokens otherwise, tokens have no rows, or a line whose tokens all stay
             is segmented otherwise.
     """
