@@ -16,12 +16,6 @@ from suture.vocab.tables import Table
 _BLOCK = 2**22
 #: How files of weights end.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-#: How what stands beside a table or a head and has a number for each token ends.
-_BESIDE = ("lm_head.bias", "embed_out.bias", "final_logits_bias", "predictions.bias", "predictions.decoder.bias",
-           "lm_head.decoder.bias", "lm_loss.bias", "generator_lm_head.bias", "vocab_projector.bias",
-           "pred_layer.proj.bias", "embed_tokens_per_layer.weight")  # fmt: skip
-#: Tables of places may be as long by chance.
-_PLACES = ("position", "pos_emb", "wpe")
 _ROLES = ("embedding", "head", "beside")
 
 
@@ -65,24 +59,15 @@ class Stored:
 def tables(checkpoint: Checkpoint) -> list[Stored]:
     """The tensors of a model with a row for each token, embeddings first, then heads, then what stands beside them.
 
-    They are those that a row plan changes: known by their names, or outside the layers and as long as the embedding,
-    where nothing in a layer is that long.
+    They are those that a row plan changes.
     """
-    infos = [checkpoint.info(name) for name in checkpoint.names]
     inputs = set(checkpoint._core.tables())
-    rows = next((info.shape[0] for info in infos if info.name in inputs and info.shape), None)
-    in_layers = {info.name for info in infos if _core.layer_of(info.name) is not None}
-    by_length = rows is not None and not any(rows in info.shape for info in infos if info.name in in_layers)
     found = []
-    for info in infos:
-        known = info.name in inputs or _core.is_vocabulary(info.name) or info.name.endswith(_BESIDE)
-        alike = by_length and info.name not in in_layers and rows in info.shape[:2]
-        if known or (alike and not any(part in info.name for part in _PLACES)):
-            plain = len(info.shape) == 2 and info.shape[0] != 1
-            role = (
-                "embedding" if info.name in inputs else "head" if plain and _core.is_vocabulary(info.name) else "beside"
-            )
-            found.append(Stored(checkpoint, info.name, info.dtype, info.shape, role))
+    for name in checkpoint._core.of_tokens():
+        info = checkpoint.info(name)
+        matrix = len(info.shape) == 2 and info.shape[0] != 1
+        role = "embedding" if name in inputs else "head" if matrix and _core.is_vocabulary(name) else "beside"
+        found.append(Stored(checkpoint, name, info.dtype, info.shape, role))
     return sorted(found, key=lambda t: (_ROLES.index(t.role), t.name))
 
 

@@ -12,7 +12,7 @@ from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
 from suture.reference import Model as Named
 from suture.reference import Reference, model_of
-from suture.vocab.tables import BLOCK, Table
+from suture.vocab.tables import Table
 from suture.vocab.tokens import read
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from suture.vocab.transplant import Model
 
-#: Elements that are read and not used rather than asked for by two calls.
-_GAP = 2**13
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
 
 
@@ -84,19 +82,7 @@ class StoredTable(Table):
         """
         import numpy as np
 
-        found = np.empty((len(rows), self.width))
-        order = np.argsort(rows, kind="stable")
-        inside = rows[order]
-        at = 0
-        while at < len(inside):
-            # Rows with little between them are read at once: a call takes as long as some KiB.
-            reach = inside[at : at + max(BLOCK // self.width, 1)]
-            gaps = np.flatnonzero(np.diff(reach) > max(_GAP // self.width, 1))
-            run = reach[: gaps[0] + 1] if len(gaps) else reach
-            run = run[run - run[0] < max(BLOCK // self.width, 1)]
-            first = int(run[0])
-            found[order[at : at + len(run)]] = self.part(first, int(run[-1]) + 1)[run - first]
-            at += len(run)
+        found = self.take(rows)
         odd = ~np.isfinite(found).all(axis=1)
         if odd.any():
             folder, row = self._model.path, int(rows[odd.argmax()])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,29 +16,11 @@ from suture.surgery.vocab_model import VocabModel
 
 #: Elements that are read at a time.
 _BLOCK = 2**22
-_PLACES = ("position", "pos_emb", "wpe")
-#: What stands beside a table or a head, one number for each token; and Gemma 3n's second table.
-_BESIDE = re.compile(
-    r"(^|\.)((lm_head|embed_out|predictions|(predictions|lm_head)\.decoder|lm_loss|generator_lm_head|vocab_projector|"
-    r"pred_layer\.proj)\.bias|final_logits_bias|embed_tokens_per_layer\.weight)$|^(decoder|output)\.bias$"
-)
 
 
 def tables_of(model: VocabModel) -> list[str]:
-    """The tensors that have a row for each token, as the core finds them: tables, heads and biases by their names,
-    others beside the layers by an axis of as many, where no tensor of a layer has one.
-    """
-    shapes = {name: _info(model.checkpoint, name)["shape"] for name in model.checkpoint.names()}
-    beside = {name for name in shapes if _core.layer_of(name) is None}
-    tells = not any(model.rows in shape for name, shape in shapes.items() if name not in beside)
-
-    def has_rows(name: str) -> bool:
-        if _core.is_vocabulary(name) or _BESIDE.search(name):
-            return True
-        place = any(part in name for part in _PLACES)
-        return tells and name in beside and not place and model.rows in shapes[name]
-
-    return [name for name in shapes if has_rows(name)]
+    """The tensors that have a row for each token: those that a row plan changes."""
+    return model.checkpoint.of_tokens()
 
 
 def trunk_of(model: VocabModel, threads: int) -> dict[str, list[Any]]:

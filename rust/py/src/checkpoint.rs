@@ -10,6 +10,7 @@ use serde_json::json;
 use suture_core::checkpoint as core;
 use suture_core::delta;
 use suture_core::delta::summary::summarise;
+use suture_core::plan::of_tokens;
 use suture_core::source::IoMode;
 use suture_core::view::read;
 
@@ -121,6 +122,13 @@ impl Checkpoint {
     fn place(&self, name: &str) -> Option<(String, usize)> {
         let (stack, layer) = self.0.anatomy().place(name)?;
         Some((self.0.anatomy().stacks[stack].prefix.clone(), layer))
+    }
+
+    /// The tensors that have a row for each token, as plans of rows change them: tables, heads and biases.
+    fn of_tokens(&self) -> Vec<String> {
+        let table = self.0.tables().first().map(|i| &self.0.tensors[*i]);
+        let rows = table.and_then(|t| t.shape.first()).copied().unwrap_or(0);
+        of_tokens(&self.0, rows).map(|t| t.name.clone()).collect()
     }
 
     /// The bytes of a tensor, or of its elements from `start` to `stop`.

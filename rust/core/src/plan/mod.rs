@@ -20,7 +20,7 @@ mod vocabulary;
 
 pub use draft::{Computation, Draft};
 pub use models::{Models, same_shape};
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{Vocabulary, of_tokens};
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

@@ -177,9 +177,7 @@ fn aligned(models: &[Arc<Checkpoint>], own: usize, given: &Own) -> Result<Option
 /// it takes rows, have heads of their own: its head is then its table's rows and the heads' of these.
 fn with_heads(models: &[Arc<Checkpoint>], own: usize, layout: &Layout, rows: u64) -> Vec<Tensor> {
     let model = &models[own];
-    let unnamed = unnamed(model, rows);
-    let of_tokens = |t: &&Tensor| tied::has_row_per_token(&t.name) || unnamed.contains(t.name.as_str());
-    let mut found: Vec<Tensor> = model.tensors.iter().filter(of_tokens).cloned().collect();
+    let mut found: Vec<Tensor> = of_tokens(model, rows).cloned().collect();
     let mut donors: Vec<usize> = layout.reads().map(|(from, _)| from).collect();
     donors.sort_unstable();
     donors.dedup();
@@ -190,6 +188,12 @@ fn with_heads(models: &[Arc<Checkpoint>], own: usize, layout: &Layout, rows: u64
         }
     }
     found
+}
+
+/// The tensors of a model that have a row for each of `rows` tokens: tables, heads and biases.
+pub fn of_tokens(model: &Checkpoint, rows: u64) -> impl Iterator<Item = &Tensor> {
+    let unnamed = unnamed(model, rows);
+    model.tensors.iter().filter(move |t| tied::has_row_per_token(&t.name) || unnamed.contains(t.name.as_str()))
 }
 
 /// The tensors whose names say nothing, and that have an axis as long as the table of tokens: where no tensor of a layer has one of
