@@ -56,7 +56,14 @@ def test_a_delta_stays_within_its_memory(
         assert done.peak < BUDGET * MIB, f"{command[1]}: {done.peak / MIB:.0f} MiB"
 
 
-@pytest.mark.parametrize("form", [["sparse", "--density", "0.1"], ["lowrank", "--rank", "256"], ["xor"]])
+@pytest.mark.parametrize(
+    "form",
+    [
+        ["sparse", "--density", "0.1"],
+        pytest.param(["lowrank", "--rank", "256"], marks=pytest.mark.heavy),
+        ["xor"],
+    ],
+)
 def test_a_sum_stays_within_its_memory(tmp_path: Path, models: tuple[Path, Path], form: list[str]) -> None:
     """Compose: what the smallest budget that works says is true of the peak."""
     base, fine = models

@@ -318,4 +318,7 @@ def test_a_device_names_what_is_not_finite(tmp_path: Path) -> None:
 def test_a_form_is_free_of_parameters() -> None:
     """A session of it may change them all."""
     assert all(own.free for own in FORMS.values())
-    assert suture.torch.sessions.coefficients("opcm") == {p["name"] for p in SPECS["opcm"]["parameters"]} - {"svc"}
+    assert suture.torch.sessions.coefficients("opcm") == {p["name"] for p in SPECS["opcm"]["parameters"]} - {
+        "svc",
+        "larv",
+    }
