@@ -73,7 +73,11 @@ def recipe(case: Case, models: list[Path]) -> dict[str, Any] | None:
         return None
     # The parameters of the first three over and over.
     config["models"] = [
-        {"model": str(m), "parameters": {k: str(m) if isinstance(v, str) else v for k, v in own.items()}}
+        {
+            "model": str(m),
+            # Gram matrices stay those of the three.
+            "parameters": {k: str(m) if isinstance(v, str) and k != "gram" else v for k, v in own.items()},
+        }
         for m, own in zip(models[1:], (first * MANY)[:MANY], strict=True)
         for own in [own["parameters"]]
     ]
