@@ -15,7 +15,7 @@ demo: build  ## Build, then swap layers of three small models and test what come
 
 test: lint rust-test py-test  ## Build, check formatting, types and lints, and run every test
 
-test-all: test heavy-test  ## The same and the heavy tests: those that build what is released
+test-all: test heavy-test  ## The same and the heavy tests: those that build what is released, and more variants
 
 $(BIN)/maturin:
 	@command -v cargo >/dev/null || { echo "suture is built with Rust; install it (rustup.rs) and run make again" >&2; exit 1; }

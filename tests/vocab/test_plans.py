@@ -115,3 +115,45 @@ def test_adapters_are_folded_first(tmp_path: Path) -> None:
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(suture.UsageError, match="fold the adapters into a model first"):
         suture.vocabulary.trim(f"{base}+{tmp_path / 'adapter'}", tmp_path / "out", text=tmp_path / "t.txt")
+
+
+@pytest.mark.parametrize("side", ["model", "adapted"])
+def test_a_graft_loses_no_adapter(side: str, tmp_path: Path) -> None:
+    """Neither model of a graft may be one with an adapter on top, which its folder does not have."""
+    base, other = model(tmp_path / "base"), model(tmp_path / "other")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    on_top = f"{base if side == 'model' else other}+{tmp_path / 'adapter'}"
+    pair = (on_top, other) if side == "model" else (base, on_top)
+    with pytest.raises(suture.UsageError, match="fold the adapters into a model first"):
+        suture.vocabulary.graft(pair[0], pair[1], tmp_path / "out", trunk="ignore")
+
+
+def test_no_folder_is_named_in_what_is_written(tmp_path: Path) -> None:
+    """suture.json and the card name models, texts and donors without their folders, two files of one name too."""
+    base, donor = model(tmp_path / "base"), model(tmp_path / "donor")
+    for place in ("x", "y"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "t.txt").write_text("abc\n")
+    how = suture.Settings(model_card=True)
+    texts = [tmp_path / "x" / "t.txt", tmp_path / "y" / "t.txt"]
+    suture.vocabulary.trim(base, tmp_path / "small", text=texts, settings=how)
+    suture.vocabulary.transplant(base, donor, tmp_path / "new", method="overlap", settings=how)
+    for folder in (tmp_path / "small", tmp_path / "new"):
+        for name in ("suture.json", "README.md"):
+            assert str(tmp_path) not in (folder / name).read_text(), (folder, name)
+    said = json.loads((tmp_path / "small" / NAME).read_text())["options"]["texts"]
+    assert said == {"t.txt": ["t.txt", "t.txt"]}
+
+
+def test_files_of_the_sibling_alone(tmp_path: Path) -> None:
+    """They stay where the plan leaves the tokenizer as it was; else they are left out, and that is told."""
+    base, chat = model(tmp_path / "base"), model(tmp_path / "chat")
+    (chat / "special_tokens_map.json").write_text("{}")
+    suture.vocabulary.clone(base, tmp_path / "twice")
+    suture.vocabulary.apply(tmp_path / "twice", chat, tmp_path / "cloned")
+    assert (tmp_path / "cloned" / "special_tokens_map.json").read_text() == "{}"
+    suture.vocabulary.add(base, tmp_path / "more", tokens="<x>")
+    report = suture.vocabulary.apply(tmp_path / "more", chat, tmp_path / "added")
+    assert [w for w in report.warnings if "special_tokens_map.json, which the plan's model lacks" in w]
+    assert not (tmp_path / "added" / "special_tokens_map.json").exists()

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from suture import _core
-from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
 from suture.recipe import as_json
 from suture.reference import model_of
@@ -21,6 +20,7 @@ from suture.settings import Progress, Settings
 from suture.surgery.aligned import Alignment
 from suture.surgery.ledger import write_whole
 from suture.surgery.run import carry_out, copy_of, is_file, prepare
+from suture.surgery.vocab_model import vocab_model
 from suture.vocab.audit import audited
 from suture.vocab.ids import moved_in
 from suture.vocab.kept import NAME, kept
@@ -73,17 +73,15 @@ def rewrite(
     if entries > MOST_ENTRIES:
         message = f"the plan mixes {entries:,} rows in all, and at most {MOST_ENTRIES:,} are carried out"
         raise UsageError(f"{message}; let fewer rows stand for one (--top-k)")
-    model = opened(model_of(plan.models[0]))
+    found = vocab_model(plan.models[0])
+    model = found.checkpoint
     if keep is not None:
         _check(Path(keep), [model.path, *plan.models[1:]])
     own = read(model.path)
-    shapes = [json.loads(model.info_json(name))["shape"] for name in model.tables()]
-    if not shapes or not shapes[0]:
-        raise SutureError(f"{model.path}: has no table of tokens, whose rows could be changed", model.path)
     if plan.head is not None and not any(_core.is_vocabulary(n) and n not in model.tables() for n in model.names()):
         message = "ties its head to its table, and the plan has other rows for heads; write the head out first"
         raise SutureError(f"{model.path}: {message}", model.path)
-    text = kept(plan, own, int(shapes[0][0]))
+    text = kept(plan, own, found.rows)
     if keep is not None and not settings.overwrite and Path(keep).exists() and Path(keep).read_bytes() != text:
         raise UsageError(f"{fspath(keep)}: is there already, with another plan; choose another name, or --overwrite")
     ids, told = moved_in(model.path, plan.moved, plan.rows, plan.roles)
@@ -93,12 +91,12 @@ def rewrite(
     files = Files(list(plan.written), copied)
     counts = ", ".join(f"{n:,} {name}" for name, n in plan.counts().items())
     notes = [("rows", f"{plan.rows:,}: {counts}"), *_reasons(plan), *_figures(plan)]
-    found = Alignment(
+    alignment = Alignment(
         text=_text(plan, int(plan.options.get("seed", 0))), files=files, ids=ids, told=[*plan.told, *told], notes=notes
     )
-    asked = json.dumps(plan.options, sort_keys=True)
-    recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype, of=[asked])
-    job = prepare(recipe, settings, vocabulary=found, beside=[(NAME, text)])
+    asked = json.dumps(plan.asked, sort_keys=True)
+    recipe = copy_of(model_of(plan.models[0]), f"vocab {plan.verb}", settings.dtype, asked=asked)
+    job = prepare(recipe, settings, vocabulary=alignment, beside=[(NAME, text)])
     report = carry_out(job, out, dry_run, progress)
     if keep is not None and not dry_run:
         write_whole(Path(keep), text.decode())

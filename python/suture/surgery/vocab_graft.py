@@ -14,6 +14,7 @@ from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.rows import rewrite
 from suture.surgery.trunk import Trunk, compared
+from suture.surgery.vocab_model import without_adapters
 from suture.vocab.graft import plan
 from suture.vocab.rowplan import RowPlan
 
@@ -74,6 +75,8 @@ def planned(
         raise UsageError(f"trunk: expected check or ignore, found `{trunk}`", at="trunk")
     if base is not None and trunk == "ignore":
         raise UsageError("base: is what the trunk is checked against; leave it out, or check", at="base")
+    for one in (model, adapted):
+        without_adapters(one)
     into, source = Checkpoint(model), Checkpoint(adapted)
     told = _fits(into, source)
     threads = (settings or Settings()).thread_count

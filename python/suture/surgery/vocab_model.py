@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import fspath
 from pathlib import Path
 
 from suture import _core
 from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
-from suture.reference import Reference, model_of
+from suture.reference import Model, Reference, model_of
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,26 @@ class VocabModel:
     width: int
 
 
-def vocab_model(model: str | PathLike[str] | Reference) -> VocabModel:
+def without_adapters(model: Model) -> str | Reference:
+    """A model as :func:`suture.reference.model_of` gives it, which plans of rows read by its folder.
+
+    Raises:
+        UsageError: if it is named with adapters, or deltas, which its folder does not have.
+    """
+    found = model_of(model)
+    if isinstance(found, Reference) and found.adapters:
+        raise UsageError(f"`{fspath(model)}`: fold the adapters into a model first (suture lora fold)")
+    return found
+
+
+def vocab_model(model: Model) -> VocabModel:
     """Open a model whose vocabulary is to change.
 
     Raises:
         UsageError: if it is named with adapters, or is a single file, which has no tokenizer.
         SutureError: if it is not sound, or has no table of tokens.
     """
-    found = model_of(model)
-    if isinstance(found, Reference) and found.adapters:
-        raise UsageError(f"`{fspath(model)}`: fold the adapters into a model first (suture lora fold)")
-    checkpoint = opened(found)
+    checkpoint = opened(without_adapters(model))
     folder = checkpoint.path
     if not folder.is_dir():
         raise UsageError(f"{folder}: expected the folder of a model, with its config and tokenizer; found a file")

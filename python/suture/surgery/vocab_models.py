@@ -11,7 +11,8 @@ from suture import _core
 from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
 from suture.reference import Model as Named
-from suture.reference import Reference, model_of
+from suture.reference import Reference
+from suture.surgery.vocab_model import without_adapters
 from suture.vocab.tables import Table
 from suture.vocab.tokens import read
 
@@ -37,9 +38,7 @@ def model_at(place: Named, *, bare: bool = False) -> Model:
     """
     from suture.vocab.transplant import Model
 
-    found = model_of(place)
-    if isinstance(found, Reference) and found.adapters:
-        raise UsageError(f"{found}: has adapters; fold them in first: suture lora fold")
+    found = without_adapters(place)
     path = Path(found.path if isinstance(found, Reference) else found)
     if bare and path.is_dir() and not any(any(path.glob(pattern)) for pattern in _WEIGHTS):
         return Model(path, read(path))

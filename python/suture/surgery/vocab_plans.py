@@ -142,26 +142,31 @@ def siblings(found: Kept, folder: Path) -> tuple[list[tuple[str, bytes]], list[s
 
     Of files that the plan leaves as they were the sibling's own are taken. Of files that the plan made anew, and that
     the sibling has otherwise than the model that the plan was made for, the plan's are, but for its chat template.
+    Files that the sibling alone has stay where the plan leaves the tokenizer as it was; else they might not fit.
     """
+    had = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    left = {name for name, content in found.plan.written if found.digests.get(name) == sha256(content).hexdigest()}
+    alone = [name for name in had if name not in found.digests and name not in dict(found.plan.written)]
     files, apart = [], []
     for name, content in found.plan.written:
-        path = folder / name
-        own = path.read_bytes() if path.is_file() else None
-        if own is not None and found.digests.get(name) == sha256(content).hexdigest():
-            files.append((name, own))
-            continue
-        if own is not None and sha256(own).hexdigest() != found.digests.get(name):
+        made = content
+        if name in had and name in left:
+            made = had[name]
+        elif name in had and sha256(had[name]).hexdigest() != found.digests.get(name):
             apart.append(name)
-            if name == CONFIG:
-                content = _with_template(content, read_config(folder, CONFIG) or {})
-        files.append((name, content))
-    if not apart:
-        return files, []
-    kept = "; its chat template stays" if CONFIG in apart else ""
-    listed = ", ".join(apart)
-    return files, [
-        f"{folder}: has {listed} otherwise than the plan's model; the plan's are written{kept}: look at them"
-    ]
+            made = _with_template(content, read_config(folder, CONFIG) or {}) if name == CONFIG else content
+        files.append((name, made))
+    if len(left) == len(files):
+        return [*files, *((name, had[name]) for name in alone)], []
+    told = []
+    if apart:
+        kept = "; its chat template stays" if CONFIG in apart else ""
+        what = f"has {', '.join(apart)} otherwise than the plan's model"
+        told.append(f"{folder}: {what}; the plan's are written{kept}: look at them")
+    # A chat template is carried over as with every plan.
+    if lost := [name for name in alone if not name.startswith("chat_template")]:
+        told.append(f"{folder}: {', '.join(lost)}, which the plan's model lacks, may not fit what it made; left out")
+    return files, told
 
 
 def _with_template(content: bytes, own: dict[str, Any]) -> bytes:

@@ -79,7 +79,7 @@ def kept(plan: RowPlan, own: Vocabulary, rows: int) -> bytes:
     data: dict[str, Any] = {
         "schema": _SCHEMA,
         "verb": plan.verb,
-        "options": plan.options,
+        "options": plan.asked,
         "models": [str(model) for model in plan.models],
         "rows": plan.rows,
         "counts": plan.counts(),

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 #: In the place of a model: a mix of rows, zeros, a row that is no token (the mean of all rows that are).
 MIX, ZERO, PAD = -1, -2, -3
 
+#: Options that are files and folders.
+_PLACES = ("base", "from", "helper", "map", "source_vectors", "table", "texts", "vectors")
+
 #: What a row is, and how that is told.
 CLASSES: Mapping[str, str] = {
     "kept": "the model's own row of the same token",
@@ -108,6 +111,11 @@ class RowPlan:
         """How many rows the output's tables have."""
         return len(self.table.source)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The options, with files and folders by their names alone: what is written tells nothing of a machine."""
+        return {key: _named(value) if key in _PLACES else value for key, value in self.options.items()}
+
     def counts(self) -> dict[str, int]:
         """How many rows are of each class; they add up to the rows."""
         found = np.bincount(self.kind, minlength=len(CLASSES))
@@ -128,6 +136,18 @@ class RowPlan:
         if any(not 0 <= number < rows for number in self.roles.values()):
             return "a role has a number that there is not"
         return None
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        made: dict[str, list[Any]] = {}
+        for key, files in value.items():
+            # Two files of one name, each a language of its own.
+            made.setdefault(Path(key).name, []).extend(_named(files))
+        return made
+    if isinstance(value, list | tuple):
+        return [_named(one) for one in value]
+    return Path(value).name if isinstance(value, str) else value
 
 
 def _problem(rows: Rows, count: int, models: int) -> str | None:

@@ -99,11 +99,11 @@ class Table:
         order = np.argsort(rows, kind="stable")
         inside = rows[order]
         most = max(1, BLOCK // self.width)
+        # Behind a gap that is not worth reading over, and where as many are held as may be.
+        gaps = [*(np.flatnonzero(np.diff(inside) > _NEAR) + 1).tolist(), len(inside)]
         at = 0
-        while at < len(inside):
-            # Up to a gap that is not worth reading over, or as many as are held at a time.
-            end = min(int(np.searchsorted(inside, inside[at] + most)), len(inside))
-            gaps = np.flatnonzero(np.diff(inside[at:end]) > _NEAR)
-            end = at + int(gaps[0]) + 1 if len(gaps) else end
-            yield order[at:end], int(inside[at]), int(inside[end - 1]) + 1
-            at = end
+        for gap in gaps:
+            while at < gap:
+                end = min(int(np.searchsorted(inside, inside[at] + most)), gap)
+                yield order[at:end], int(inside[at]), int(inside[end - 1]) + 1
+                at = end

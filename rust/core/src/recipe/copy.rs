@@ -24,6 +24,8 @@ pub(super) fn parse(value: &Value) -> Result<Copy> {
     let title = fields.text("title")?.unwrap_or("copy").to_owned();
     // What it was made of before: told in the report, and read by nobody.
     let _ = fields.list("of")?;
+    // What was asked of a verb whose rows a vocabulary says: told in the same way.
+    let _ = fields.text("asked")?;
     let dtype = fields.text("dtype")?.map(|name| super::parse_dtype("dtype", name)).transpose()?;
     fields.finish()?;
     Ok(Copy { model, title, dtype })
