@@ -45,11 +45,14 @@ real-deps: build
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r tests/real/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r tests/real/requirements-torch.txt
 
+# Two files at a time: tests pass beside a busy process, and most keep one core busy.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --durations=40 --durations-min=4
+
 py-test: build real-deps
-	$(BIN)/python -m pytest --durations=40 --durations-min=4
+	$(PYTEST)
 
 heavy-test: build
-	$(BIN)/python -m pytest -m heavy
+	$(PYTEST) -m heavy
 
 bench: build  ## Compare speed and memory with the bare I/O and with mergekit (about an hour, 45 GB of disk)
 	cargo build --release -p suture-core --example floor
@@ -72,8 +75,8 @@ LINUX := $(filter Linux,$(shell uname -s))
 PORTABLE := $(if $(LINUX),--zig --compatibility manylinux_2_28 --auditwheel check)
 # Sources are named in the library, by panics: without the folders of this machine. This takes the place of RUSTFLAGS,
 # whose `target-cpu=native` has no business in a release either. \037 keeps paths with spaces whole.
-REMAP = $(shell printf -- '--remap-path-prefix=%s=%s\037' '$(CURDIR)' suture \
-	"$${CARGO_HOME:-$$HOME/.cargo}" cargo "$$(rustc --print sysroot)" rust | sed 's/.$$//')
+REMAP = -Cllvm-args=-inline-threshold=25$(shell printf -- '\037--remap-path-prefix=%s=%s' '$(CURDIR)' suture \
+	"$${CARGO_HOME:-$$HOME/.cargo}" cargo "$$(rustc --print sysroot)" rust)
 
 $(VENV)/.wheel-tools: $(BIN)/maturin
 	$(BIN)/pip install --quiet --disable-pip-version-check 'auditwheel>=6.8,<7' 'ziglang>=0.15,<0.18' 'zopfli>=0.4,<0.5'

@@ -80,6 +80,19 @@ class Checkpoint:
         found._core, found.path = _core.Checkpoint.stored(os.fspath(delta)), Path(delta)
         return found
 
+    @classmethod
+    def plain(cls, path: str | PathLike[str]) -> Checkpoint:
+        """The plain model that a quantised one stands for: its weights are decoded when they are read.
+
+        What is quantised in a way that is not decoded stays as it is stored.
+
+        Raises:
+            SutureError: if a file cannot be read or is not sound, or stored tensors do not fit each other.
+        """
+        found = cls(path)
+        found._core = found._core.plain()
+        return found
+
     def __repr__(self) -> str:
         """Where it lies and how many tensors it has."""
         count = len(self)

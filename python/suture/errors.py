@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike
 
+from suture.escape import shown
+
 
 class SutureError(Exception):
     """Something failed; the message says where, what was expected and found, and what to do.
@@ -24,7 +26,7 @@ class SutureError(Exception):
         tensor: str | None = None,
         at: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(shown(message))
         self.path = path
         self.tensor = tensor
         self.at = at or None

@@ -20,6 +20,7 @@ from typing import Any
 
 from suture.errors import SutureError
 from suture.results import Comparison, Edges, Proposal, Row, Score, Tuned
+from suture.results.proposal import Evidence
 from suture.results.reading import Stack
 from suture.results.stacks import stack_called
 
@@ -40,6 +41,7 @@ def propose_from(
     stack: str | None = None,
     tau: float = TAU,
     alpha: float = ALPHA,
+    evidence: Evidence | None = None,
 ) -> Proposal:
     """The swap proposed by what :func:`suture.diff` found of two fine-tunes.
 
@@ -51,6 +53,8 @@ def propose_from(
         stack: the stack whose layers are scored, if not the main one.
         tau: difference of two scores up to which neither model has a claim, and the block is blended.
         alpha: the donor's share where blocks are blended.
+        evidence: where languages share and where they part. A layer where they share stays the recipient's; where they
+            part, what the changes leave undecided is the donor's. This rule is ours, and of no paper.
 
     Returns:
         ``scores``, one entry for each layer or block, with ``into`` and ``donor`` (each model's share of its own
@@ -75,6 +79,8 @@ def propose_from(
         # Without evidence there is nothing to weigh.
         undecided = "blend" if own or other else "into"
         choice = "donor" if difference > tau else "into" if difference < -tau else undecided
+        if evidence is not None and not evidence["told"]:
+            choice = "into" if evidence["shared"][layer] else "donor" if choice == "blend" else choice
         scores.append(
             {
                 "layer": layer,
@@ -91,6 +97,9 @@ def propose_from(
         by_layer.setdefault(s["layer"], {})[s["block"] or ""] = s["choice"]
     whole = profiles if by == "layer" else [_profile(model, scored, "layer") for model in models]
     claims = [whole[1].get((layer, None), 0.0) - whole[0].get((layer, None), 0.0) for layer in range(scored["layers"])]
+    if evidence is not None and not evidence["told"]:
+        # A layer where languages share is none to take, whatever the donor claims.
+        claims = [min(c, -2 * tau) if s else c for c, s in zip(claims, evidence["shared"], strict=True)]
     told = {layer for profile in whole for (layer, _), score in profile.items() if score}
     return {
         "schema": 1,
@@ -106,6 +115,7 @@ def propose_from(
         "modules": _modules(models[0], scored) if by == "module" else {},
         "silent": [layer for layer in range(scored["layers"]) if layer not in told],
         "edges": edges_of(claims, tau),
+        "evidence": evidence,
     }
 
 
@@ -138,7 +148,7 @@ def _layer(stack: Stack, layer: str) -> int | None:
     """The number of a row's layer, if it is one of the stack."""
     named, _, number = layer.rpartition(":")
     own = named == "" if stack["main"] else named == stack["name"]
-    return int(number) if own and number.isdigit() else None
+    return int(number) if own and number.isdecimal() else None
 
 
 def _check(base: str, model: Tuned, stack: Stack) -> None:

@@ -80,19 +80,25 @@ def model_of(model: Model, folder: Path | None = None, kind: Kind = "model") -> 
     """
     if isinstance(model, Reference):
         return model
-    text = fspath(model)
+    try:
+        text = fspath(model)
+        text.encode("utf-8", "surrogateescape")
+    except (AttributeError, TypeError, UnicodeEncodeError):
+        raise UsageError(f"expected a model's path or name, found {model!r}") from None
     found = existing(text, folder)
     if found is not None:
         return str(found)
     if "+" not in text:
-        return _on_hub(text, kind) or text
+        return _in_store(text, kind) or _on_hub(text, kind) or text
     parts = _parts(text, folder)
+    if len(parts) == 1:
+        return _in_store(text, kind) or text
     places = []
     for i, part in enumerate(parts):
         if not part.strip():
             raise UsageError(f"`{text}`: expected MODEL+ADAPTER, found nothing on one side of a +")
         try:
-            place = existing(part, folder) or _on_hub(part, "adapter" if i else kind)
+            place = _of(part, folder, "adapter" if i else kind)
         except SutureError as e:
             raise type(e)(f"`{text}`: {e}", e.path) from None
         if place is None:
@@ -131,12 +137,65 @@ def plain(model: Model) -> str:
     return found.path if isinstance(found, Reference) else found
 
 
+def located(text: str | PathLike[str]) -> str:
+    """Where a path lies: as it is, or of a URL what stands for it here."""
+    return _in_store(fspath(text), "model") or fspath(text)
+
+
+def stood_in(plan: str) -> str:
+    """A plan's JSON text with what stands here for the models that it has by their URLs."""
+    if "://" not in plan:
+        return plan
+    import json
+
+    from suture import store
+
+    urls: dict[str, None] = {}
+
+    def look(node: Any) -> None:
+        if isinstance(node, dict):
+            path = node.get("path")
+            if isinstance(path, str) and store.is_url(path):
+                urls[path] = None
+            node = list(node.values())
+        if isinstance(node, list):
+            for item in node:
+                look(item)
+
+    look([json.loads(plan).get(key) for key in ("models", "recipe")])
+    for url in sorted(urls, key=len, reverse=True):
+        place = str(store.stand_in(url))
+        # JSON may have either form of what is not ASCII.
+        for form in {json.dumps(url)[1:-1], url}:
+            plan = plan.replace(form, json.dumps(place)[1:-1])
+    return plan
+
+
 def existing(text: str, folder: Path | None) -> Path | None:
     """The file or folder of that name, from the current folder, else from `folder`."""
     expanded = Path(os.path.expanduser(text))
     candidates = [expanded] if folder is None or expanded.is_absolute() else [expanded, folder / expanded]
     # Not `Path.exists`, which takes a name that is too long for a failure.
     return next((path for path in candidates if os.path.exists(path)), None)
+
+
+def _of(part: str, folder: Path | None, kind: Kind) -> Path | str | Reference | None:
+    return existing(part, folder) or _in_store(part, kind) or _on_hub(part, kind)
+
+
+def _in_store(text: str, kind: Kind) -> str | None:
+    """What stands for the model at a URL; None if it is none.
+
+    Raises:
+        UsageError: if it is one of a scheme that nobody knows.
+    """
+    if "://" not in text:
+        return None
+    # Not for the models of every command: most are folders.
+    from suture import store
+
+    store.refuse_unknown(text)
+    return str(store.stand_in(text, kind)) if store.is_url(text) else None
 
 
 def _on_hub(text: str, kind: Kind) -> Reference | None:
@@ -157,6 +216,16 @@ def _on_hub(text: str, kind: Kind) -> Reference | None:
         raise type(e)(f"`{text}`: no such file or folder, and as a model of a hub: {e}", e.path) from None
 
 
+def _stands_alone(piece: str, folder: Path | None) -> bool:
+    """Whether what follows a + names something by itself: a URL, a path, or a model of a hub."""
+    return (
+        not piece.strip()
+        or "/" in piece
+        or existing(piece, folder) is not None
+        or _on_hub(piece, "adapter") is not None
+    )
+
+
 def _parts(text: str, folder: Path | None) -> list[str]:
     """The model and its adapters; a + that is part of the name of something there does not part."""
     pieces = text.split("+")
@@ -164,6 +233,9 @@ def _parts(text: str, folder: Path | None) -> list[str]:
     for piece in pieces[1:]:
         joined = f"{parts[-1]}+{piece}"
         if existing(parts[-1], folder) is None and existing(joined, folder) is not None:
+            parts[-1] = joined
+        elif "://" in parts[-1] and not _stands_alone(piece, folder):
+            # Of a URL nobody knows without asking: a word that names nothing by itself is part of it.
             parts[-1] = joined
         else:
             parts.append(piece)

@@ -18,6 +18,7 @@ import suture
 from suture.cli.demo import demo
 from suture.demo import LANGUAGES, MODELS, NAMES, Experiment
 from suture.demo.llama import Llama
+from suture.demo.packed import pack, unpack
 
 from ..support.checkpoints import read_checkpoint
 
@@ -40,9 +41,22 @@ def test_the_models_are_one_family(shown: tuple[dict[str, Any], Path, float]) ->
     family = [read_checkpoint(shown[1] / name) for name in NAMES]
     assert family[0].keys() == family[1].keys() == family[2].keys()
     assert {raw.dtype for model in family for raw in model.values()} == {"BF16"}
-    assert sum(p.stat().st_size for p in MODELS.rglob("*") if p.is_file()) < 2_200_000
+    assert sum(p.stat().st_size for p in MODELS.rglob("*") if p.is_file()) < 1_600_000
     found = suture.diff(*(shown[1] / name for name in NAMES))
     assert [m["ancestry"]["verdict"] for m in found["models"]] == ["related", "related"]
+
+
+def test_what_is_packed_comes_out_as_it_was(tmp_path: Path) -> None:
+    """Every bit pattern of bf16, both zeros and NaN among them, as a base's and as an expert's far from it."""
+    every = np.arange(2**16, dtype=np.uint16)
+    mixed = np.random.default_rng(1).permutation(every)
+    header = {"w": {"dtype": "BF16", "shape": [2**16], "data_offsets": [0, 2**17]}}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    pack(header, every, [mixed, every[::-1]], tmp_path)
+    unpack(("a", "b", "c"), tmp_path, tmp_path)
+    for name, bits in (("a", every), ("b", mixed), ("c", every[::-1])):
+        assert read_checkpoint(tmp_path / name)["w"].data == bits.tobytes()
 
 
 def test_every_model_is_tested(shown: tuple[dict[str, Any], Path, float]) -> None:
@@ -99,9 +113,10 @@ def test_the_table_is_printed(tmp_path: Path) -> None:
         assert said in done.stdout
 
 
-def test_scores_do_not_depend_on_the_padding() -> None:
+def test_scores_do_not_depend_on_the_padding(tmp_path: Path) -> None:
     """The forward pass is causal: what stands after a position changes nothing before it."""
-    model = Llama.load(MODELS / "base")
+    unpack(NAMES, MODELS, tmp_path)
+    model = Llama.load(tmp_path / "base")
     ids = np.array([[18, 19, 10, 5, 1, 26]])
     longer = np.concatenate([ids, np.zeros((1, 3), dtype=np.int64)], axis=1)
     np.testing.assert_allclose(model.scores(ids), model.scores(longer)[:, :6], rtol=1e-4, atol=1e-4)
@@ -117,8 +132,9 @@ def test_what_is_there_is_kept(name: str, tmp_path: Path) -> None:
         place.parent.mkdir()
         place.write_text("<p>mine</p>")
     else:
-        place.mkdir(parents=True)
-        shutil.copytree(MODELS / "base", place, dirs_exist_ok=True)
+        place.parent.mkdir()
+        unpack(NAMES, MODELS, tmp_path)
+        shutil.copytree(tmp_path / "base", place)
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     done = CliRunner().invoke(demo, [str(tmp_path / "out")])
     assert isinstance(done.exception, suture.SutureError)

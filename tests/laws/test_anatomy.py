@@ -475,7 +475,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_20000_stacks_take_no_time(verb: str, many: tuple[Path, Path], place: Path) -> None:
     """What is done once a stack is not done once a stack for every tensor: time grows with the size of the header."""
     a, b = many
-    began = time.monotonic()
+    began = time.process_time()
     if verb == "diff":
         suture.diff(a, b)
     elif verb == "swap":
@@ -483,8 +483,8 @@ def test_20000_stacks_take_no_time(verb: str, many: tuple[Path, Path], place: Pa
     else:
         slices = [{"sources": entries(a, b, layer_range=[0, 1])}]
         suture.merge({"merge_method": "linear", "stack": "s7", "slices": slices}, place / "out", dry_run=True)
-    # A whole merge of these takes two to four seconds.
-    assert time.monotonic() - began < 4
+    # Seconds of a processor, which other work does not lengthen much; a whole merge of these takes two to four.
+    assert time.process_time() - began < 8
 
 
 def test_the_error_for_many_missing_tensors_comes_soon(tmp_path: Path) -> None:
@@ -492,10 +492,10 @@ def test_the_error_for_many_missing_tensors_comes_soon(tmp_path: Path) -> None:
     raw = encode(np.ones(1), "F32")
     a = write_checkpoint(tmp_path / "a", dict.fromkeys((f"s{i}.lm_head.weight" for i in range(20_000)), raw))
     b = write_checkpoint(tmp_path / "b", dict.fromkeys((f"s{i}.wte.weight" for i in range(20_000)), raw))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(suture.SutureError):
         suture.merge({"merge_method": "linear", "models": entries(a, b)}, tmp_path / "out", dry_run=True)
-    assert time.monotonic() - began < 8
+    assert time.process_time() - began < 16
 
 
 @pytest.mark.parametrize("verb", ["swap", "named", "listed", "bare"])

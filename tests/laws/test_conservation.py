@@ -42,6 +42,8 @@ def holds(reason: str, tensor: Tensor, made: dict[str, list[Tensor]], form: str)
             return f"{same_layer[0]} of that layer is taken"
     elif layer is not None and "outside" in reason:
         return f"is in layer {layer}"
+    if (into := re.search(r"decoded, .*into `(.+)`", reason)) and (into[1] not in made or name in made):
+        return "that weight is not made of it"
     if "elsewhere" in reason and name not in made:
         return "no tensor of that name is in the output"
     from_others = re.search(r"name is taken from (.+)$", reason)

@@ -251,7 +251,7 @@ def stopped(config: dict[str, Any], out: Path, once: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("suture.surgery.run.MOST_TOGETHER", 1)
+        patch.setattr("suture.surgery.job.MOST_TOGETHER", 1)
         with pytest.raises(KeyboardInterrupt):
             suture.merge(config, out, progress=stop)
     assert once.exists()

@@ -13,7 +13,8 @@ from suture import _core
 from suture.recipe import load
 from suture.settings import Settings
 from suture.surgery.documents import recipe_of
-from suture.surgery.run import MOST_TOGETHER, prepare
+from suture.surgery.job import MOST_TOGETHER
+from suture.surgery.run import prepare
 
 from ..support.catalogue import DEFAULTS, configure
 from ..support.checkpoints import encode, read_checkpoint, write_checkpoint

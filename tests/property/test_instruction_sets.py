@@ -41,7 +41,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(len(HERE) < 2, reason="this processor has but one version of the kernels")
-@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+@pytest.mark.parametrize("dtype", ["bf16", pytest.param("f32", marks=pytest.mark.heavy)])
 def test_every_instruction_set_gives_the_same_bytes(dtype: str, tmp_path: Path) -> None:
     """Every method in every variant, adapters folded in, all figures of a comparison; rows longer than any vector."""
     shape: dict[str, Any] = {"layers": 1, "hidden": 72, "heads": 4, "kv_heads": 2, "ff": 100, "vocab": 509}

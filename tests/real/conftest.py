@@ -51,3 +51,8 @@ def rxnfp_published() -> Path:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     return _fetched(fetch.minilm)
+
+
+@pytest.fixture(scope="session")
+def smollm() -> Path:
+    return next(_fetched(fetch.smollm).rglob("*.gguf"))

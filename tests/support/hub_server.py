@@ -156,10 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-Size": str(len(content)),
             "Accept-Ranges": "bytes",
         }
-        begin = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
+        begin, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
         if begin:
-            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
-            return self._send(206, headers, content[int(begin) :])
+            end = min(int(last or len(content)) + 1, len(content))
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
+            return self._send(206, headers, content[int(begin) : end])
         return self._send(200, headers, content, failure)
 
     def _send(self, status: int, headers: dict[str, str], body: bytes = b"", failure: Failure | None = None) -> None:

@@ -179,6 +179,24 @@ def test_quantised_weights_are_to_be_dequantised(first: Path, tmp_path: Path) ->
     assert (mixed["merge"]["answer"], mixed["swap"]["answer"]) == ("no", "no")
 
 
+def test_what_is_decoded_can_be_merged(first: Path, tmp_path: Path) -> None:
+    """A merge decodes FP8 with scales, alone or beside a plain model; swaps want one form, or `--to`."""
+    proj = {n for n in tensors(1) if "proj" in n}
+    fp8 = {n: Raw("F8_E4M3", t.shape, t.data[::2]) if n in proj else t for n, t in tensors(1).items()}
+    fp8 |= {f"{n}_scale": encode(np.ones((), np.float32), "F32") for n in proj}
+    stated = config(quantization_config={"quant_method": "fp8"})
+    pair = [write_checkpoint(tmp_path / n, fp8, config=stated) for n in "ab"]
+    alike, mixed = suture.compat(*pair), suture.compat(first, pair[0])
+    assert (alike["merge"]["answer"], alike["swap"]["answer"]) == ("warnings", "warnings")
+    assert (mixed["merge"]["answer"], mixed["swap"]["answer"]) == ("warnings", "no")
+    assert "--to bf16" in rows(mixed)["quantisation"]["remedy"]
+    listed = [{"model": str(m), "parameters": {"weight": 1}} for m in (first, pair[0])]
+    suture.merge(
+        {"merge_method": "linear", "models": listed}, tmp_path / "merge", settings=suture.Settings(nan="allow")
+    )
+    suture.swap(first, pair[0], tmp_path / "swap", layers="0", settings=suture.Settings(to="bf16", nan="allow"))
+
+
 def test_stacks_that_must_be_named(tmp_path: Path) -> None:
     """Without a main stack a swap needs --stack, and says so."""
     held = {

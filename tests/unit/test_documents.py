@@ -108,7 +108,7 @@ def test_the_same_command_goes_on(kept: bool, form: str, models: list[Path], tmp
     config, first = make(models, tmp_path), tmp_path / places[0]
     # One after another: what is made side by side is there or not as a whole.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("suture.surgery.run.MOST_TOGETHER", 1)
+        patch.setattr("suture.surgery.job.MOST_TOGETHER", 1)
         with pytest.raises(KeyboardInterrupt):
             suture.merge(config, tmp_path / "out", progress=stop_at(first))
     assert first.exists()

@@ -321,7 +321,7 @@ def test_the_same_command_goes_on(models: list[Path], tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("suture.surgery.run.MOST_TOGETHER", 1)
+        patch.setattr("suture.surgery.job.MOST_TOGETHER", 1)
         with pytest.raises(KeyboardInterrupt):
             suture.merge(plan(models), out, progress=stop)
     assert not (out / ROUTING).exists()

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from suture._core import is_buffer, is_vocabulary, other_names
-from suture.analysis.seen import COMPUTES, Seen
+from suture.analysis.seen import COMPUTES, COUNTS, Seen
 from suture.results.compat import Finding
 from suture.results.reading import Stack
 from suture.sidecars.relied import other_quantisation
 
 #: At most so many globs are proposed for what is to be left out.
 _GLOBS = 2
+#: What to do about quantised models that are stored otherwise.
+_DECODE = "swap with `--to bf16`, which decodes all of them; merges need nothing"
 
 
 def row(
@@ -171,7 +173,9 @@ def _dtypes(seen: Sequence[Seen]) -> Finding:
             fixed += theirs != dtype and not {theirs, dtype} <= COMPUTES and not is_buffer(name, len(shape))
     told = f"{differing:,} tensors of the same name have another dtype"
     remedy = "bring them to one dtype first" if fixed else "none needed: cast on the way; `dtype` (`--dtype`) decides"
-    blocks = ("merge", "swap") if fixed else ()
+    blocks: tuple[str, ...] = ("merge", "swap") if fixed else ()
+    if fixed and _decoded(seen):
+        blocks, remedy = ("swap",), _DECODE
     return row("dtypes", values, same=not differing, blocks=blocks, told=told, remedy=remedy)
 
 
@@ -179,6 +183,10 @@ def _quantised(seen: Sequence[Seen]) -> Finding:
     values = [_quantisation(model) for model in seen]
     if set(values) == {"none"}:
         return row("quantisation", values, same=True)
+    if _decoded(seen):
+        told = "merges decode quantised weights, and swaps move them as they are stored"
+        alike = len(set(values)) == 1
+        return row("quantisation", values, same=False, blocks=() if alike else ("swap",), told=told, remedy=_DECODE)
     # Alike in all of them they move as they are.
     blocks = ("merge",) if len(set(values)) == 1 else ("merge", "swap")
     told = "quantised weights are moved, not computed on"
@@ -192,14 +200,20 @@ def _quantisers(seen: Sequence[Seen]) -> Finding:
               str(((s.config or {}).get("quantization_config") or {}).get("quant_method", "none"))
               for i, s in enumerate(seen)]  # fmt: skip
     told = "; ".join(dict.fromkeys(unlike))
+    if _decoded(seen):
+        return row("quantisation by config", values, same=not unlike, blocks=("swap",), told=told, remedy=_DECODE)
     remedy = "swap between models that were quantised alike"
     return row("quantisation by config", values, same=not unlike, blocks=("merge", "swap"), told=told, remedy=remedy)
 
 
+def _decoded(seen: Sequence[Seen]) -> bool:
+    """Whether every quantised weight of these models is of a form that is decoded as it is read."""
+    return all(_quantisation(model) == "none" or model.decodes for model in seen)
+
+
 def _quantisation(model: Seen) -> str:
     counts = Counter(d for n, (d, s) in model.tensors.items() if d not in COMPUTES and not is_buffer(n, len(s)))
-    # Counters and masks are no weights.
-    counts = Counter({d: n for d, n in counts.items() if d not in ("I64", "U64", "BOOL")})
+    counts = Counter({d: n for d, n in counts.items() if d not in COUNTS})
     if not counts:
         return "none"
     config = model.config or {}

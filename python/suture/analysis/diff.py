@@ -7,6 +7,8 @@ from os import PathLike
 from typing import cast
 
 from suture import _core
+from suture.analysis.layers import listed_layers
+from suture.analysis.masked import hold_against, mask_for
 from suture.analysis.progress import scaled
 from suture.checkpoint import Checkpoint
 from suture.errors import UsageError
@@ -26,6 +28,9 @@ def diff(
     tokens: int = 0,
     spread: bool = False,
     above: str = ABOVE,
+    layers: str | None = None,
+    mask: str | PathLike[str] | None = None,
+    stage: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -42,6 +47,9 @@ def diff(
         spread: look at the distribution of the changes (exact quantiles, Gini coefficient, shares above thresholds);
             takes up to a second reading, a third for the overlap of two fine-tunes' largest changes.
         above: the thresholds, comma-separated: ``1e-4``, or ``0.1x`` for 0.1 times the mean absolute value of the base.
+        layers: the only layers to read: ``0-4,30``, ``encoder:0-3``, the name of a stack, ``outside``.
+        mask: a file that :func:`suture.mask` or `suture mask` wrote for the base: what it freezes is held against it.
+        stage: the only stage of the mask that counts; of all together that may change which any trains.
         settings: how to do the work.
         progress: called with the bytes done and the bytes in all, a few times a second.
 
@@ -50,8 +58,11 @@ def diff(
         ``models`` and ``pairs``. Each of ``models`` has ``tuned``, ``label``, ``ancestry`` (whether it looks tuned from
         the base), the figures in ``total``, ``tensors``, ``modules``, ``layers``, ``cells`` (layer by module) and,
         where asked for, ``heads``, ``neurons``, ``tokens`` and ``vocabularies``, and the names in ``only_base``,
-        ``only_tuned`` and ``reshaped``. Each of ``pairs`` relates the changes of two fine-tunes, ``a`` and ``b``: their
-        cosine, the share of elements both changed, and how often they agree in sign.
+        ``only_tuned`` and ``reshaped``; with a mask ``mask`` too: what changed of it.
+        Where a model has quantised weights, the figures have ``stepped`` (changed
+        elements whose step of quantisation is known) and ``below_step``, the share of these that changed by less than
+        half a step: the base's, or where that is plain the fine-tune's. Each of ``pairs`` relates the changes of two
+        fine-tunes, ``a`` and ``b``: their cosine, the share of elements both changed, and how often they agree in sign.
 
     Raises:
         SutureError: if a checkpoint is not sound.
@@ -60,11 +71,23 @@ def diff(
     settings = settings or Settings()
     if not tuned:
         raise UsageError("diff needs a base and at least one fine-tune")
-    first, others = Checkpoint(base), [Checkpoint(t) for t in tuned]
+    held = None if mask is None else mask_for(mask, base, stage)
+    if stage is not None and mask is None:
+        raise UsageError("stage: goes with a mask", at="stage")
+    if mask is not None and layers is not None:
+        raise UsageError("mask: is held against all layers; leave layers out", at="mask")
+    first, others = Checkpoint.plain(base), [Checkpoint.plain(t) for t in tuned]
     if settings.device != "cpu":
         asked = {"heads": heads, "neurons": neurons, "tokens": tokens, "spread": spread, "tuned": len(tuned) > 1}
-        return _on_device(first, others, [name for name, given in asked.items() if given], settings, progress)
-    options = json.dumps({"heads": heads, "neurons": neurons, "tokens": tokens, "spread": spread, "above": above})
+        asked["layers"] = layers is not None
+        found = _on_device(first, others, [name for name, given in asked.items() if given], settings, progress)
+        if held is not None:
+            hold_against(found, held)
+        return found
+    what = {"heads": heads, "neurons": neurons, "tokens": tokens, "spread": spread, "above": above}
+    if layers is not None:
+        what["layers"] = sorted(listed_layers(base, layers))
+    options = json.dumps(what)
     cores = [t._core for t in others]
     total = _core.compare_bytes(first._core, cores, options)
     done = scaled(progress, total)
@@ -74,10 +97,13 @@ def diff(
     names = token_names(first.folder) if tokens else {}
     for model in found["models"]:
         if not model["tensors"] and (model["only_base"] or model["only_tuned"] or model["reshaped"]):
-            what = "no tensor in common" if not model["reshaped"] else "no tensor of one shape in common"
-            raise UsageError(f"{base} and {model['tuned']} have {what}; are these the right checkpoints?")
+            none = "no tensor in common" if not model["reshaped"] else "no tensor of one shape in common"
+            none += " in these layers" if layers is not None else ""
+            raise UsageError(f"{base} and {model['tuned']} have {none}; are these the right checkpoints?")
         for row in model["tokens"] if tokens else ():
             row["token"] = names.get(row["row"])
+    if held is not None:
+        hold_against(found, held)
     return found
 
 

@@ -13,6 +13,7 @@ from suture.checkpoint import Checkpoint
 from suture.results import Inspection
 from suture.results.reading import DtypeSum
 from suture.settings import Progress, Settings
+from suture.sidecars.gguf import folder_of
 
 
 def inspect(
@@ -41,9 +42,10 @@ def inspect(
         entry["elements"] += _elements(tensor["shape"])
         entry["bytes"] += tensor["nbytes"]
     described["dtypes"] = dtypes
-    whole = _config(checkpoint.folder)
+    folder = folder_of(checkpoint.folder)
+    whole = _config(folder)
     described["config"] = {k: whole[k] for k in _TOLD if k in whole} if whole is not None else None
-    described["verdict"] = verdict(described, whole or {}, checkpoint.folder)
+    described["verdict"] = verdict(described, whole or {}, folder)
     if stats:
         total = described["bytes"]
         found = checkpoint._core.stats_json(settings.io, settings.thread_count, scaled(progress, total))

@@ -51,7 +51,7 @@ def _sorted(layers: set[str]) -> list[str]:
 
     def key(layer: str) -> tuple[bool, str, int]:
         stack, _, number = layer.rpartition(":")
-        return (layer == "-", stack, int(number) if number.isdigit() else 0)
+        return (layer == "-", stack, int(number) if number.isdecimal() else 0)
 
     return ["outside" if layer == "-" else layer for layer in sorted(layers, key=key)]
 
@@ -65,7 +65,7 @@ def listed_layers(base: str | PathLike[str], text: str) -> set[str]:
     Raises:
         UsageError: if it cannot be read or names layers that `base` does not have.
     """
-    checkpoint = Checkpoint(base)
+    checkpoint = Checkpoint.plain(base)
     stacks: list[Stack] = json.loads(checkpoint._core.stacks_json())
     listed: set[str] = set()
     for part in text.split(","):

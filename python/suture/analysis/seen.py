@@ -6,21 +6,27 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from suture import _core
 from suture.checkpoint import opened
+from suture.errors import SutureError
 from suture.reference import Reference, model_of
 from suture.results.reading import Stack
 from suture.sidecars.files import read_config
+from suture.sidecars.gguf import folder_of
 
 #: Dtype and shape of a tensor.
 Header = tuple[str, tuple[int, ...]]
 #: Dtypes that are computed on, as configs call them.
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 COMPUTES = frozenset(DTYPES)
+
+#: Dtypes of counters and masks, which are no weights.
+COUNTS = frozenset({"I64", "U64", "BOOL"})
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,17 @@ class Seen:
     def main(self) -> Stack | None:
         """The main stack, if it can be told."""
         return next((s for s in self.stacks if s["main"]), None)
+
+    @cached_property
+    def decodes(self) -> bool:
+        """Whether, with what is quantised decoded, all its tensors can be computed on."""
+        try:
+            plain = self.opened.plain()
+        except SutureError:
+            # Of a form that is not decoded.
+            return False
+        dtypes = {json.loads(plain.info_json(name))["dtype"] for name in plain.names()}
+        return dtypes <= COMPUTES | COUNTS
 
     @property
     def table(self) -> int | None:
@@ -100,7 +117,8 @@ def _seen(path: str, opened: _core.Checkpoint, label: str, known: dict[str, dict
     if text not in known:
         # Fine-tunes most often have the same headers, which then are read once.
         known[text] = {t["name"]: (t["dtype"], tuple(t["shape"])) for t in json.loads(text)}
-    folder = opened.path if opened.path.is_dir() else None
+    small = folder_of(opened.path)
+    folder = small if small.is_dir() else None
     config = None if folder is None else read_config(folder)
     stacks: list[Stack] = json.loads(opened.stacks_json())
     return Seen(path, label, folder, opened, known[text], stacks, config, opened.warnings)

@@ -63,15 +63,23 @@ def _adapter(names: Sequence[str]) -> str:
 
 
 def _quantised(found: Inspection, config: Mapping[str, Any]) -> str:
-    """Quantised weights are moved, not computed on: better known before a run than at its first integer tensor."""
+    """What quantised weights are stored as, and what can be done with them."""
     stated = config.get("quantization_config") or config.get("quantization") or {}
     method = stated.get("quant_method") or stated.get("quantization") if isinstance(stated, Mapping) else None
     by = f" ({method})" if isinstance(method, str) else ""
-    if not found["quantised"]:
+    if not found["quantised"] and found["refused"] is not None:
+        return f"quantised{by}: {found['refused']}"
+    if not found["quantised"] and not found["forms"]:
         return f"config.json says that it is quantised{by}, the tensors are not" if stated else ""
+    if found["refused"] is None and found["forms"]:
+        forms = ", ".join(f"{n:,} weight{'' if n == 1 else 's'} of {form}" for form, n in found["forms"].items())
+        gguf = all(form.startswith("GGUF ") for form in found["forms"])
+        what = "every verb decodes them" if gguf else "swaps move them, all else decodes them"
+        return f"quantised{by}: {forms}; {what}"
+    why = "" if found["refused"] is None else f": {found['refused']}"
     return (
         f"quantised{by}: {found['quantised']:,} of {len(found['tensors']):,} tensors; swaps move them, merges cannot "
-        f"compute on them; dequantise first"
+        f"compute on them{why}"
     )
 
 

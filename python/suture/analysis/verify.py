@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +12,7 @@ from suture.analysis.progress import scaled
 from suture.checkpoint import Checkpoint
 from suture.errors import SutureError
 from suture.recipe.config import OUTPUTS
+from suture.reference import located
 from suture.results import Verification
 from suture.results.twin import EXPERTS, RECORD, SHARED, read_twin
 from suture.settings import Progress, Settings
@@ -22,25 +23,37 @@ def verify(
 ) -> Verification:
     """Read an output again and compare it with the digests in its suture.json.
 
-    The result has ``tensors`` and ``bytes`` compared, ``differing``, the names of tensors that differ, and ``files``,
-    those of files beside them that differ or are gone. Of a folder of several outputs, which outputs.json lists, all
-    are read, and of a twin the shared expert and every difference; what differs is named with its output in front,
-    ``a/model.norm.weight``. Of a delta the tensors are those that it keeps its changes in.
+    The result has ``tensors`` and ``bytes`` read, ``unknown``, how many of the tensors have no digest, ``differing``,
+    the names of tensors that differ, and ``files``, those of files beside them that differ or are gone. Of a folder of
+    several outputs, which outputs.json lists, all are read, and of a twin the shared expert and every difference; what
+    differs is named with its output in front, ``a/model.norm.weight``. Of a delta the tensors are those that it keeps
+    its changes in.
 
     Raises:
         SutureError: if there are no digests, if they list other tensors than the checkpoint holds, or if an output is
             gone.
     """
-    settings = settings or Settings()
+    settings, out = settings or Settings(), located(out)
     if (names := _parts(Path(out))) is not None:
         found = [verify(Path(out) / name, settings=settings) for name in names]
         differing = [f"{n}/{t}" for n, one in zip(names, found, strict=True) for t in one["differing"]]
         files = [f"{n}/{f}" for n, one in zip(names, found, strict=True) for f in one["files"]]
-        counted = {"tensors": sum(f["tensors"] for f in found), "bytes": sum(f["bytes"] for f in found)}
+        counted = {key: sum(f[key] for f in found) for key in ("tensors", "bytes", "unknown")}
         return cast(Verification, {"schema": 1, **counted, "differing": differing, "files": files})
     total = sum(t["nbytes"] for t in Checkpoint.stored(out).describe()["tensors"]) if progress else 0
-    told = _core.verify_json(fspath(out), settings.io, settings.thread_count, scaled(progress, total))
-    return cast(Verification, {"schema": 1, **json.loads(told)})
+    told = _core.verify_json(out, settings.io, settings.thread_count, scaled(progress, total))
+    return cast(Verification, {"schema": 1, "unknown": _unknown(Path(out)), **json.loads(told)})
+
+
+def _unknown(out: Path) -> int:
+    """How many tensors of an output have no digest: nobody has read what a store copied by itself."""
+    record = out / "suture.json"
+    if not record.is_file():
+        return 0
+    text = record.read_bytes()
+    if b'"digest": null' not in text:
+        return 0
+    return sum(tensor["digest"] is None for tensor in json.loads(text)["tensors"].values())
 
 
 def _parts(folder: Path) -> list[str] | None:

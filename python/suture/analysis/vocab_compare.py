@@ -23,6 +23,7 @@ from suture.results.vocabulary import (
     SharedTokens,
     VocabComparison,
 )
+from suture.sidecars.gguf import folder_of
 from suture.vocab.digits import cuts, scheme
 from suture.vocab.fertility import unknown_of
 from suture.vocab.overlap import Miss, Overlap, near_misses, nearest, overlap, scripts_of, shown
@@ -67,7 +68,7 @@ def compare(
         if value < least:
             raise UsageError(f"{name}: expected a number from {least} on, found {value}", at=name)
     checkpoints = [opened(one) for one in (a, b)]
-    folders = [Path(m) if c is None else c.folder for m, c in zip((a, b), checkpoints, strict=True)]
+    folders = [Path(m) if c is None else folder_of(c.folder) for m, c in zip((a, b), checkpoints, strict=True)]
     first, second = (vocabulary_of(folder) for folder in folders)
     stored = [[] if c is None else tables(c) for c in checkpoints]
     shared = overlap(first, second)

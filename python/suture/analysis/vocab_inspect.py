@@ -12,6 +12,7 @@ from suture.analysis.undertrained import trained_rows
 from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
 from suture.results.vocabulary import Cut, CutText, RoleToken, TrainedRows, VocabInspection, VocabKind, VocabSizes
+from suture.sidecars.gguf import folder_of
 from suture.vocab.fertility import Counts, measure
 from suture.vocab.overlap import scripts_of
 from suture.vocab.segmenter import lines_of, segmenter
@@ -39,7 +40,7 @@ def inspect(
         SutureError: if a file is not sound, or a line of the text is not UTF-8.
     """
     checkpoint = opened(model)
-    folder = Path(model) if checkpoint is None else checkpoint.folder
+    folder = Path(model) if checkpoint is None else folder_of(checkpoint.folder)
     vocabulary = vocabulary_of(folder)
     stored = [] if checkpoint is None else tables(checkpoint)
     # First, as a text that cannot be read is found before a table of gigabytes is.
@@ -82,7 +83,7 @@ def opened(model: str | PathLike[str]) -> Checkpoint | None:
     Raises:
         SutureError: if it is not sound.
     """
-    return None if Path(model).is_dir() and not has_weights(Path(model)) else Checkpoint(model)
+    return None if Path(model).is_dir() and not has_weights(Path(model)) else Checkpoint.plain(model)
 
 
 def vocabulary_of(folder: Path) -> Vocabulary:

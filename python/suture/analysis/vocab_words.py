@@ -146,7 +146,7 @@ class _Space:
 
 
 def _space(model: str | PathLike[str]) -> _Space:
-    checkpoint = Checkpoint(model)
+    checkpoint = Checkpoint.plain(model)
     return _Space(embedding(checkpoint).table(), checkpoint, vocabulary_of(checkpoint.folder))
 
 

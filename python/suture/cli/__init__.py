@@ -21,11 +21,22 @@ VERBS = {
     "swap": "Put layers of one model into another",
     "revert": "Reset layers of a fine-tune to its base",
     "merge": "Merge models by a config",
+    "search": "Find coefficients of a merge by an evaluator",
     "convert": "Write a model in safetensors",
-    "lora": "Fold adapters into models, merge and swap them",
+    "lora": "Fold adapters into models; merge, swap, split, convert them",
     "delta": "Keep what a fine-tune changed: extract, apply, revert, compose",
     "twin": "Keep experts as a shared model and small differences (Twin-Merging)",
     "vocab": "Look at vocabularies; trim, extend, clone, transplant them",
+    "layers": "Keep, drop, repeat or stack layers",
+    "moe": "Make models of experts of dense ones, and take them apart",
+    "modules": "Language modules: list, drop, keep, clone, graft",
+    "assemble": "Put parts of several checkpoints together",
+    "mask": "Write which parameters a training changes, and which not",
+    "text": "Look inside models with text: loss, similarity, influence of layers",
+    "eval": "Command lines for evaluation harnesses, and a table of what they found",
+    "plan": "Tell what a merge reads and writes, and how it divides",
+    "finish": "Put the parts of an output together",
+    "settle": "Join what a round of parts has found",
     "init": "Write a merge config to edit",
     "methods": "List merge methods, or describe one",
     "verify": "Check an output against its digests",
@@ -39,6 +50,7 @@ INTERRUPTED = 130
 _WRITE = [
     ["twin", "materialise"],
     *(["vocab", verb] for verb in ("trim", "add", "clone", "transliterate", "transplant", "graft", "apply", "undo")),
+    *(["moe", v] for v in ("make", "from_dense", "split", "join", "drop", "keep", "swap", "average", "dense")),
 ]
 
 
@@ -74,6 +86,27 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    # Whatever else ends it, a fault of ours or a panic of a library, has failed.
+    code = 1
+    try:
+        _main()
+        code = 0
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else int(e.code is not None)
+        raise
+    except BaseException:
+        if "suture.store.folders" in sys.modules:
+            # The process may end below, before the interpreter says what it was.
+            sys.excepthook(*sys.exc_info())
+            sys.exit(1)
+        raise
+    finally:
+        # Loaded only where a model lies in a store.
+        if stores := sys.modules.get("suture.store.folders"):
+            stores.leave(code)
+
+
+def _main() -> None:
     color = False if os.environ.get("NO_COLOR") else None
     try:
         if "_SUTURE_COMPLETE" in os.environ:
@@ -95,9 +128,11 @@ def main() -> None:
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        verbs = {"merge", "swap", "revert", "convert", "lora", "delta"}
+        verbs = {"merge", "swap", "revert", "convert", "lora", "delta", "finish", "assemble"}
         writes = verbs.intersection(sys.argv[1:2]) or sys.argv[1:3] in _WRITE
         kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
+        if sys.argv[1:2] == ["search"]:
+            kept = "; what was judged is kept, run the same command again to go on"
         _fail(f"interrupted{kept}", INTERRUPTED, color)
     except BrokenPipeError:
         # Whoever read our output has closed it: not an error, and nobody is left to tell.

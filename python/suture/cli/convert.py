@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from suture.cli.options import settings, writing
+from suture.cli.options import beside_gguf, decoding, settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
 from suture.surgery.convert import convert as run
@@ -15,6 +15,8 @@ from suture.surgery.convert import convert as run
 @click.command(short_help="Write a model in safetensors")
 @click.argument("model", type=click.Path())
 @click.argument("out", type=click.Path())
+@decoding
+@beside_gguf
 @writing
 def convert(model: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any) -> None:
     """Write MODEL to OUT in safetensors: every tensor bit for bit, and the files beside it.

@@ -11,6 +11,7 @@ import click
 from suture.analysis.diff import ABOVE, metrics
 from suture.analysis.diff import diff as run
 from suture.analysis.layers import frozen, listed_layers, moved
+from suture.analysis.masked import complain
 from suture.analysis.recipes import diff_recipes, is_report
 from suture.cli.complete import words
 from suture.cli.options import background, on_device, reading, settings
@@ -59,10 +60,13 @@ def _names(spread: bool) -> dict[str, str]:
 @click.option("--tokens", type=int, default=0, metavar="K", help="List the K most changed rows of each vocabulary")
 @click.option("--spread", is_flag=True, help="Quantiles, Gini coefficient and shares above thresholds; reads twice")
 @click.option("--above", default=ABOVE, show_default=True, metavar="LIST", help="The thresholds; x: times mean |base|")
+@click.option("--layers", metavar="LIST", help="Read these layers only (0-4,30,vision,outside)")
 @click.option(
     "--frozen", "frozen_list", metavar="LIST", help="Fail if one of these layers changed (0-4,30,vision,outside)"
 )
 @click.option("--trained", "trained_list", metavar="LIST", help="Fail if anything but these layers changed")
+@click.option("--mask", "mask_file", type=click.Path(), metavar="FILE", help="Fail if what `suture mask` froze changed")
+@click.option("--stage", metavar="NAME", help="With --mask: one of its stages; all together otherwise")
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write the table as CSV")
 @click.option("--parquet", "parquet_file", type=click.Path(), metavar="FILE", help="Write the table as Parquet")
 @click.option("--plot", "plot_file", type=click.Path(), metavar="FILE", help="Draw the heat map as .svg or .png")
@@ -82,8 +86,11 @@ def diff(
     tokens: int,
     spread: bool,
     above: str,
+    layers: str | None,
     frozen_list: str | None,
     trained_list: str | None,
+    mask_file: str | None,
+    stage: str | None,
     csv_file: str | None,
     parquet_file: str | None,
     plot_file: str | None,
@@ -104,6 +111,8 @@ def diff(
       suture diff base math-expert --by head --sort relative_l2
       suture diff base math-expert swahili-expert --html report.html
       suture diff base tuned --frozen 0-4,outside
+      suture diff base tuned --mask mask.json --stage 2
+      suture diff s3://models/base s3://models/tuned --layers 0-4
       suture diff merge-1 merge-2 --recipes
     """
     if recipes or all(map(is_report, (base, *tuned))):
@@ -132,9 +141,12 @@ def diff(
     asked = [(check, listed_layers(base, listed)) for check, listed in checks if listed is not None]
     with bar("comparing", quiet) as progress:
         found = run(
-            base, *tuned, heads=heads, neurons=neurons, tokens=tokens, spread=spread, above=above,
-            settings=settings(options), progress=progress,
+            base, *tuned, heads=heads, neurons=neurons, tokens=tokens, spread=spread, above=above, layers=layers,
+            mask=mask_file, stage=stage, settings=settings(options), progress=progress,
         )  # fmt: skip
+    for option, name in (("--sort", sort), ("--metric", metric)):
+        if name in known and name not in {m["name"] for m in found["metrics"]}:
+            raise UsageError(f"{option}: `{name}` is there where a model has quantised weights, and none of these has")
     rows_of, keys, _ = TABLES[by or "tensor"]
     rows = [rows_of(model) for model in found["models"]]
     if sort:
@@ -150,7 +162,7 @@ def diff(
     if as_json:
         emit_json(found)
     elif not quiet:
-        from suture.render.comparison import show_pairs, show_table, warn_of_strangers
+        from suture.render.comparison import show_masks, show_pairs, show_steps, show_table, warn_of_strangers
         from suture.render.heatmap import show_heat_map
 
         for model, table in zip(found["models"], rows, strict=True):
@@ -158,6 +170,8 @@ def diff(
                 show_table(found, model, keys, table, first=sort)
             else:
                 show_heat_map(found, model, metric, background)
+            show_steps(model)
+        show_masks(found)
         show_pairs(found)
         warn_of_strangers(found)
         measured = {"head": heads, "neuron": neurons, "token": tokens, "layer": spread and len(tuned) == 1}
@@ -165,8 +179,10 @@ def diff(
             say(f"measured too, and shown by {', '.join(hidden)}, --json and --html", err=True)
         for file in (f for f in (csv_file, parquet_file, plot_file, html_file) if f):
             say(f"wrote {file}", err=True)
-    for check, layers in asked:
-        check(found, layers)
+    for check, listed in asked:
+        check(found, listed)
+    if mask_file is not None:
+        complain(found)
 
 
 def _diff_recipes(one: str, others: tuple[str, ...], *, quiet: bool, as_json: bool) -> None:

@@ -60,8 +60,8 @@ def init(
     file = Path(out)
     if out != "-" and file.resolve().parent != Path.cwd():
         # Another folder's config names models by where they are, not by where we are.
-        models = tuple(str(Path(m).resolve()) for m in models)
-        base = base and str(Path(base).resolve())
+        models = tuple(m if "://" in m else str(Path(m).resolve()) for m in models)
+        base = base if base is None or "://" in base else str(Path(base).resolve())
     text = run(*models, base=base, method=method, **_proposal(proposed))
     if out != "-" and not overwrite and (file.exists() or file.is_symlink()):
         raise SutureError(f"{out}: exists already; choose another file (-o), or pass --overwrite", out)

@@ -35,8 +35,7 @@ class Lazy(click.Group):
         """Import a command."""
         if cmd_name not in self._verbs:
             return None
-        command: click.Command = getattr(importlib.import_module(f"{self._package}.{cmd_name}"), cmd_name)
-        return command
+        return _module(self._package, cmd_name.replace("-", "_"))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -62,3 +61,8 @@ class Lazy(click.Group):
         """List the commands."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._verbs.items()))
+
+
+def _module(package: str, name: str) -> click.Command:
+    command: click.Command = getattr(importlib.import_module(f"{package}.{name}"), name)
+    return command

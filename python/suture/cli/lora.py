@@ -1,4 +1,4 @@
-"""``suture lora``: fold, merge, swap."""
+"""``suture lora``: fold, merge, swap, split, convert."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from suture.cli.lora_convert import convert
+from suture.cli.lora_split import split
 from suture.cli.options import settings, writing
 from suture.cli.swap import swap
 from suture.errors import UsageError
@@ -14,9 +16,9 @@ from suture.render.progress import bar
 from suture.surgery import lora as run
 
 
-@click.group(short_help="Fold adapters into models, merge and swap them")
+@click.group(short_help="Fold adapters into models; merge, swap, split and convert them")
 def lora() -> None:
-    """Fold adapters into a model, merge them with each other, or swap their layers.
+    """Fold adapters into a model, merge them with each other, swap their layers, split them or convert them.
 
     A model with an adapter in it is also a model wherever one is named, as MODEL+ADAPTER, without being written.
     """
@@ -91,7 +93,8 @@ def merge(
     present(report, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
-lora.add_command(swap)
+for command in (swap, split, convert):
+    lora.add_command(command)
 
 
 def numbers(listed: str | None) -> list[float] | None:

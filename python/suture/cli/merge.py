@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from suture.cli.mergekit import aliases, settle
-from suture.cli.options import computing, settings, writing
+from suture.cli.options import beside_gguf, computing, decoding, settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
 from suture.render.terminal import say, warn
@@ -38,6 +38,8 @@ from suture.surgery.merge import merge as run
 @click.option("--explain", is_flag=True, help="Say in words what CONFIG does to which tensors; write nothing")
 @click.option("--seed", type=int, metavar="N", help="Seed of random methods  [default: 0]")
 @computing
+@decoding
+@beside_gguf
 @writing
 @aliases
 def merge(

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from suture.cli.options import computing, settings, writing
+from suture.cli.options import beside_gguf, computing, decoding, settings, writing
 from suture.render.outcome import present
 from suture.render.progress import bar
 from suture.surgery.revert import revert as run
@@ -22,6 +22,8 @@ from suture.surgery.revert import revert as run
 @click.option("--outside", is_flag=True, help="Reset what is in no layer too: embeddings, final norm, head")
 @click.option("--ignore", metavar="LIST", help="Tensors that stay and need not be in both models: filters")
 @computing
+@decoding
+@beside_gguf
 @writing
 def revert(
     base: str, tuned: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_json: bool, **options: Any

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from suture.cli.complete import words
-from suture.cli.options import computing, kept, settings, writing
+from suture.cli.options import beside_gguf, computing, decoding, kept, settings, writing
 from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU
 from suture.render.outcome import present
@@ -67,6 +67,12 @@ from suture.surgery.swap import swap as run
     type=click.Choice(["layer", "module", "edges"]),
     help="How: by layer, by attention and feed-forward, or as bottom and top  [default: layer]",
 )
+@click.option(
+    "--evidence",
+    type=click.Path(),
+    metavar="FILE",
+    help="With --auto: choose by similarity of languages too, the JSON of `suture text similarity`",
+)
 @click.option("--tau", type=float, help=f"Difference of scores that decides nothing  [default: {TAU}]")
 @click.option("--alpha", type=float, help=f"The donor's share where undecided  [default: {ALPHA}]")
 @click.option("--base", type=click.Path(), help="Model both were tuned from, for --non-layer base and --donor-base")
@@ -75,6 +81,8 @@ from suture.surgery.swap import swap as run
 )
 @click.option("--chat-template", metavar="NAME", help="Chat template of OUT: auto, a name such as chatml, or Jinja")
 @computing
+@decoding
+@beside_gguf
 @writing
 def swap(
     into: str,
@@ -98,6 +106,7 @@ def swap(
     Examples:
       suture swap --into math --from swahili merged --bottom 5 --top 2
       suture swap --into math --from swahili merged --auto base --dry-run
+      suture swap --into math --from swahili out --auto base --evidence base.json
       suture swap --into math --from swahili=0-4 --from telugu=30,31 merged
     """
     how = settings(options)

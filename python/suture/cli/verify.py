@@ -34,4 +34,6 @@ def verify(out: str, quiet: bool, as_json: bool, **options: Any) -> None:
         more = f", and {len(files) - 1} more" if len(files) > 1 else ""
         raise SutureError(f"{out}: the tensors are what was written; `{files[0]}` is changed or gone{more}", out)
     if not (quiet or as_json):
-        say(f"{found['tensors']} tensors, {size(found['bytes'])}: all match their digests")
+        unknown = found["unknown"]
+        but = f", but for {unknown:,} that a store has copied: of these none is known" if unknown else ""
+        say(f"{found['tensors']} tensors, {size(found['bytes'])}: all match their digests{but}")

@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any, NoReturn
+from weakref import finalize
 
 from suture.analysis.diff import diff
 from suture.demo.llama import Llama
+from suture.demo.packed import unpack
 from suture.errors import SutureError
 from suture.proposal import propose_from
 from suture.results import Comparison, Proposal
@@ -23,12 +27,11 @@ from suture.results.outcome import Outcome
 from suture.results.report import Report
 from suture.settings import Settings
 from suture.surgery.convert import convert
-from suture.surgery.delta import apply
 from suture.surgery.ledger import made_alike
 from suture.surgery.merge import merge
 from suture.surgery.swap import swap
 
-#: What comes with the wheel: the base, and what each expert changed of it, bit for bit.
+#: What comes with the wheel: the three models, packed, and their test.
 MODELS = Path(__file__).parent / "models"
 #: The three checkpoints, the base first.
 NAMES = ("base", "task", "language")
@@ -137,10 +140,15 @@ class Experiment:
 
     def _given(self) -> list[Step]:
         """How the three models are made of what comes with the wheel."""
-        made = [Step("base", "", "base", partial(convert, MODELS / "base"))]
-        for name in NAMES[1:]:
-            made.append(Step(name, "", name, partial(apply, MODELS / "base", [MODELS / f"{name}.delta"])))
-        return made
+        return [Step(name, "", name, partial(convert, self._unpacked / name)) for name in NAMES]
+
+    @cached_property
+    def _unpacked(self) -> Path:
+        """The three models as they were packed, until the experiment is over."""
+        place = Path(mkdtemp(prefix="suture-"))
+        finalize(self, rmtree, place, ignore_errors=True)
+        unpack(NAMES, MODELS, place)
+        return place
 
     def _steps(self) -> list[Step]:
         best = dict(self.chosen["swap"])

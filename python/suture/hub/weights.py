@@ -83,7 +83,7 @@ def _of_one_form(names: Collection[str], ending: str, model: str, read: Callable
     stems = {stem for stem, _ in groups}
     index = _index(names, stems, f"{ending}.index.json", model)
     if index is not None and (text := read(index)) is not None:
-        files = _listed_in(index, text)
+        files = listed_in(index, text)
         # Loaders take the single file; the index is of an earlier state, or of shards that were joined.
         if (model, None) not in groups or f"{model}{ending}" in files:
             return [index, *files]
@@ -141,7 +141,7 @@ def _whole(stem: str, total: int | None, files: list[str], ending: str) -> list[
     return [*sorted(files), *(f"{stem}-{n:0{width}}-of-{parts[0]['total']}{ending}" for n in missing)]
 
 
-def _listed_in(index: str, text: bytes) -> list[str]:
+def listed_in(index: str, text: bytes) -> list[str]:
     """The files an index lists."""
     if len(text) > _LONGEST_INDEX:
         raise UnfitError(f"`{index}`: is longer than {_LONGEST_INDEX} bytes")

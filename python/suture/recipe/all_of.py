@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suture import _core
-from suture.errors import UsageError, near
+from suture.errors import SutureError, UsageError, near
 from suture.recipe.config import Config, folder_name, resolved
 from suture.recipe.levels import mapped, model_lists, parameters_of, refuse_moved, refuse_unknown
 from suture.recipe.models import with_places
@@ -88,7 +88,7 @@ def read_set(document: Config, *, lenient: bool = False) -> Set:
     """
     try:
         return _read(document, lenient or document.recipe.get("ignore_unknown") is True)
-    except UsageError as e:
+    except SutureError as e:
         raise document.locate(e) from None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from suture.errors import SutureError, UsageError
 from suture.recipe.coefficients import with_coefficients
@@ -17,6 +17,8 @@ from suture.recipe.models import Made, with_models
 from suture.recipe.paths import model_path
 from suture.recipe.relatives import refuse_relatives
 from suture.reference import Reference
+
+E = TypeVar("E", bound=SutureError)
 
 #: Values that a config holds at most; real ones have a few thousand.
 _MOST = 100_000
@@ -53,13 +55,13 @@ class Config:
         """The lines of what is below a key path, by the paths from there."""
         return {k.removeprefix(f"{at}."): n for k, n in self.lines.items() if k.startswith(f"{at}.")}
 
-    def locate(self, error: UsageError) -> UsageError:
+    def locate(self, error: E) -> E:
         """The error with file and line in front, if it concerns a key of this config."""
-        if self.source is None:
+        if self.source is None or not (error.at or isinstance(error, UsageError)):
             return error
         number = self.line(error.at)
         line = f":{number}" if number else ""
-        return UsageError(f"{self.source}{line}: {error}", self.source, error.tensor, error.at)
+        return type(error)(f"{self.source}{line}: {error}", self.source, error.tensor, error.at)
 
 
 def load(config: Mapping[str, Any] | str | PathLike[str]) -> list[Config]:
@@ -103,7 +105,7 @@ def merges(written: Iterable[Config]) -> list[Config]:
             if one.name is None and len(found) - len(names) > 1:
                 raise UsageError("only one of several merges can go without a `name`")
             one.recipe = resolved(one.recipe, folder, set(names) - {one.name})
-        except UsageError as e:
+        except SutureError as e:
             raise one.locate(e) from None
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from suture import _core
-from suture.errors import UsageError, near
+from suture.errors import SutureError, UsageError, near
 from suture.recipe.config import Config, folder_name, resolved
 from suture.recipe.levels import refuse_unknown
 from suture.recipe.paths import model_path
@@ -74,7 +74,7 @@ def read_plan(document: Config, *, lenient: bool = False) -> Plan:
     """
     try:
         return _read(document, lenient or document.recipe.get("ignore_unknown") is True)
-    except UsageError as e:
+    except SutureError as e:
         raise document.locate(e) from None
 
 

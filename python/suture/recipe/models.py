@@ -32,6 +32,11 @@ def parameters() -> frozenset[str]:
     return frozenset(name for name, kind in kinds if kind in ("checkpoint", "gram"))
 
 
+def verb_of(recipe: Mapping[str, Any]) -> str | None:
+    """The verb that a recipe is of, if it is no merge."""
+    return next((verb for verb in ("swap", "copy", "assemble") if verb in recipe), None)
+
+
 def with_models(node: Any, change: Callable[[Any, str], Any], at: str = "") -> Any:
     """A recipe with every model in it changed; `change` is given the model and its key path."""
     if isinstance(node, list):

@@ -20,6 +20,7 @@ def model_path(value: Any, at: str, folder: Path | None) -> Any:
 
     Raises:
         UsageError: if there is no such file or folder.
+        SutureError: if a store does not give it.
     """
     if isinstance(value, dict) and isinstance(value.get("path"), str):
         return _reported(value, at, folder)
@@ -54,7 +55,7 @@ def _reported(value: dict[str, Any], at: str, folder: Path | None) -> Reference:
 def _is_adapter(value: Any) -> bool:
     weight = value.get("weight", 1) if isinstance(value, dict) else None
     own = isinstance(value, dict) and set(value) <= {"path", "weight"}
-    return own and isinstance(weight, int | float) and isinstance(value.get("path"), str)
+    return own and isinstance(weight, int | float) and abs(weight) < float("inf") and isinstance(value.get("path"), str)
 
 
 def _written(part: Any, at: str, folder: Path | None) -> str | None:
@@ -77,7 +78,8 @@ def _found(value: str, at: str, folder: Path | None) -> Any:
     try:
         found = model_of(value, folder, "tokenizer" if at.startswith("tokenizer") else "model")
     except SutureError as e:
-        raise UsageError(f"{at}: {e}", at=at) from None
+        # A name that is no path and on no hub is a wrong config; a store that does not give what it has has failed.
+        raise (type(e) if "://" in value else UsageError)(f"{at}: {e}", e.path, at=at) from None
     if isinstance(found, Reference) or existing(found, folder) is not None:
         return found
     tried = os.path.expanduser(value)

@@ -29,7 +29,7 @@ def refuse_relatives(recipe: Mapping[str, Any], at: str = "", *, alone: bool = T
     if "methods" in recipe:
         message = "methods: unknown key; a set of models for several methods is run by `suture merge --all-of`"
         raise UsageError(message, at=f"{inside}methods")
-    for key, verb in (("swap", "swap"), ("copy", "convert")):
+    for key, verb in (("swap", "swap"), ("copy", "convert"), ("assemble", "assemble")):
         if key in recipe:
             message = f"{key}: unknown key; that is done by `suture {verb}`, not by a config"
             raise UsageError(message, at=f"{inside}{key}")
@@ -39,7 +39,8 @@ def refuse_relatives(recipe: Mapping[str, Any], at: str = "", *, alone: bool = T
         if found is None and (tool, recipe.get("merge_method")) == ("mergekit-moe", "moe"):
             found = "merge_method"
         if found is not None:
-            message = f"`{found}`: this is a config of {tool}, which {what}; it is no merge"
+            verb = tool.removeprefix("mergekit-").replace("evolve", "search")
+            message = f"`{found}`: this is a config of {tool}, which {what}; it is no merge: `suture {verb}` reads it"
             raise UsageError(message, at=f"{inside}{found}")
     if (
         alone
@@ -47,3 +48,19 @@ def refuse_relatives(recipe: Mapping[str, Any], at: str = "", *, alone: bool = T
         and not {"models", "slices", "modules", "base_model", "outputs"} & recipe.keys()
     ):
         raise UsageError("this is no merge config; expected `merge_method` and one of `models`, `slices` and `modules`")
+
+
+def refuse_searched(node: Any, at: str = "") -> None:
+    """Name a value that is to be searched, in a config that is merged as it is.
+
+    Raises:
+        UsageError: if there is one; it names the verb that does that.
+    """
+    if isinstance(node, dict):
+        if isinstance(node.get("search"), list) and "parameters" in at:
+            raise UsageError(f"{at}: is to be searched, which `suture search` does; expected a value", at=at)
+        for key, value in node.items():
+            refuse_searched(value, f"{at}.{key}" if at else key)
+    elif isinstance(node, list):
+        for i, item in enumerate(node):
+            refuse_searched(item, f"{at}[{i}]")

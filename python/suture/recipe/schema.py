@@ -169,6 +169,10 @@ def _merge(methods: list[str]) -> Schema:
             "parameters": {**PARAMETERS, "description": "parameters of the method, for all models"},
             "dtype": {"$ref": "#/$defs/dtype"},
             "out_dtype": {"$ref": "#/$defs/dtype"},
+            "to": {
+                "description": "what weights are written as, whatever they are stored as: a dtype, or a quantised form",
+                "enum": [None, "bf16", "f16", "f32", "fp8", "mxfp4", "gguf:q8_0"],
+            },
             "include": {"$ref": "#/$defs/filters", "description": "tensors that are merged, if not all"},
             "exclude": {"$ref": "#/$defs/filters", "description": "tensors that stay the base's or the first model's"},
             "tokenizer_source": _null(SOURCE),

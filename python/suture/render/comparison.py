@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from suture.escape import printable
 from suture.render.layout import room
 from suture.render.metrics import LABELS, PAIR_LABELS, label, number
@@ -13,7 +15,7 @@ from suture.results import Comparison, Row, Tuned
 #: Which figures a narrow terminal shows: the first ones. What is zero in every row comes after all of them.
 _TELLING = (
     "relative_l2", "cosine", "changed", "mean_abs", "max_abs", "nonfinite", "gini", "q50", "q99", "flipped", "l2",
-    "relative_mean", "rms", "mean", "top1", "q90", "q999", "unchanged",
+    "relative_mean", "rms", "mean", "top1", "q90", "q999", "unchanged", "below_step",
 )  # fmt: skip
 _ELSEWHERE = "--csv and --json have all"
 
@@ -44,6 +46,27 @@ def _figures(metric: str, rows: list[Row], first: str | None) -> Column:
     if not any(row[metric] and number(row[metric]) for row in rows):
         rank += 2 * len(_TELLING)
     return Column(label(metric), values, 0 if metric == first else rank)
+
+
+def show_steps(model: Tuned) -> None:
+    """Say how much of the change of quantised weights lies below a step of their quantisation."""
+    if n := model["total"].get("stepped"):
+        share = model["total"]["below_step"]
+        say(f"of {plural(n, 'changed element')} of quantised weights {share:.1%} changed by less than half a step")
+
+
+def show_masks(found: Comparison) -> None:
+    """Say of each fine-tune what became of what a mask freezes and trains, if it was held against one."""
+    for model in found["models"]:
+        if (check := model.get("mask")) is None:
+            continue
+        whose = f"{model['label']}, stage{'s' if len(check['stages']) > 1 else ''} {', '.join(check['stages'])}"
+        touched = len(check["changed"])
+        kept = "all unchanged" if not touched + len(check["uncompared"]) else f"{touched:,} changed"
+        kept += f", {len(check['uncompared']):,} not to be compared" if check["uncompared"] else ""
+        still = f", {len(check['unmoved']):,} did not change" if check["unmoved"] else ""
+        say(f"{whose}: of {plural(check['frozen'], 'frozen tensor')} {kept}; of {check['trained']:,} trained"
+            f"{still or ' all changed'}")  # fmt: skip
 
 
 def show_pairs(found: Comparison) -> None:
@@ -87,6 +110,15 @@ def left_out(model: Tuned) -> list[str]:
     lists = (
         ("only in the base", model["only_base"]),
         ("only in the tuned model", model["only_tuned"]),
-        ("not comparable", model["reshaped"]),
+        ("not comparable, being of other shapes or dtypes", model["reshaped"]),
     )
-    return told + [f"{title}: {', '.join(map(printable, listed))}" for title, listed in lists if listed]
+    return told + [f"{title}: {_named(listed)}" for title, listed in lists if listed]
+
+
+#: At most so many tensors are named on a line; --json has all of them.
+_NAMED = 8
+
+
+def _named(listed: Sequence[str]) -> str:
+    names = ", ".join(map(printable, listed[:_NAMED]))
+    return names + (f" and {len(listed) - _NAMED:,} more" if len(listed) > _NAMED else "")

@@ -121,12 +121,25 @@ def proposal_lines(proposal: Proposal, width: int | None) -> list[str]:
         *(f"  {line}" for line in left_out(out, width and width - 2, "--json has all")),
         f"  as edges: bottom {e['bottom']}, top {e['top']}, {transitions} (gain {e['gain']:.4f})",
         *([f"  of the edges: {e['told']}"] if e["told"] else []),
+        *_evidence_lines(proposal),
         *(
             [f"  without evidence, so the recipient's: layers {ranges(proposal['silent'], ', ')}"]
             if proposal["silent"]
             else []
         ),
     ]
+
+
+def _evidence_lines(proposal: Proposal) -> list[str]:
+    """Where languages share, and what follows."""
+    evidence = proposal.get("evidence")
+    if evidence is None:
+        return []
+    shared = ranges([i for i, own in enumerate(evidence["shared"]) if own], ", ")
+    if evidence["told"]:
+        return [f"  of the evidence: {evidence['told']}"]
+    return [f"  {', '.join(evidence['languages'])} and {evidence['pivot']} share layers {shared}, so they stay the "
+            "recipient's; elsewhere what is undecided is the donor's"]  # fmt: skip
 
 
 def _command(report: Report, proposal: Proposal, options: Sequence[str], width: int | None) -> list[str]:
@@ -221,6 +234,16 @@ def _scales(data: Surgery) -> list[str]:
     return lines
 
 
+def _rounded_back(data: Surgery) -> list[str]:
+    """How much of what a merge changed of quantised weights was rounded away when these were encoded again."""
+    found: list[Any] = [t.get("found", {}) for t in dict(data["tensors"]).values()] if "run" in data else []
+    changed, back = (int(sum(f.get(key, 0) for f in found)) for key in ("changed", "rounded_back"))
+    if not any("rounded_back" in f for f in found):
+        return []
+    share = f" ({back / changed:.1%})" if changed else ""
+    return [f"  {plural(changed, 'element')} of quantised weights changed, {back:,} of them{share} rounded back"]
+
+
 def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
     data = report.data
     actions = Counter(report.actions.values())
@@ -234,6 +257,7 @@ def _done(report: Report, verbose: bool, options: Sequence[str]) -> list[str]:
         lines += _command(report, report.proposal, options, room(err=True))
     lines.append(f"  {plural(len(report.actions), 'tensor')}: {', '.join(parts) or 'none'}")
     lines += _scales(data)
+    lines += _rounded_back(data)
     if by := _backends(data):
         lines.append(f"  computed on {by}")
     if data["unused"]:

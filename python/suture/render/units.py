@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from suture.settings import size as size
 
-def size(n: float) -> str:
-    """Bytes with a unit of 1000, three digits."""
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while n >= 999.5 and len(units) > 1:
-        n /= 1000
-        units.pop(0)
-    return f"{n:.3g} {units[0]}"
+
+def duration(seconds: float) -> str:
+    """A time in seconds, minutes or hours."""
+    for unit, most in (("s", 100.0), ("min", 6000.0)):
+        if seconds < most:
+            return f"{seconds / {'s': 1, 'min': 60}[unit]:.3g} {unit}"
+    return f"{seconds / 3600:.3g} h"
 
 
 def figure(value: float | str | None) -> str:

@@ -1,6 +1,7 @@
 """What the verbs return, as types: the shapes of every `--json` and of suture.json."""
 
 from suture.results.compat import Compatibility
+from suture.results.masks import Mask, MaskCheck
 from suture.results.proposal import Edges, Proposal, Score
 from suture.results.reading import Comparison, Inspection, Metric, Pair, Row, Spec, Tuned, Verification
 from suture.results.recipes import RecipeComparison
@@ -14,6 +15,8 @@ __all__ = [
     "DoneTensor",
     "Edges",
     "Inspection",
+    "Mask",
+    "MaskCheck",
     "Metric",
     "Pair",
     "PlannedTensor",

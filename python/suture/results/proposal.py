@@ -29,6 +29,22 @@ class Edges(TypedDict):
     told: str | None
 
 
+class Evidence(TypedDict):
+    """Where languages share and where they part, by curves of similarity beside what trainings changed."""
+
+    file: str
+    #: The model whose curves these are, the language that others are compared with, and these.
+    model: str
+    pivot: str
+    languages: list[str]
+    #: Of each layer how near translations are above wrong pairs, mean of before and behind it and of languages.
+    curve: list[float]
+    #: Layers where languages share: the curve is in its upper half there.
+    shared: list[bool]
+    #: What is to be known of it: that the curve is flat and says nothing.
+    told: str | None
+
+
 class Proposal(TypedDict):
     """What :func:`suture.propose` returns.
 
@@ -50,3 +66,5 @@ class Proposal(TypedDict):
     #: Layers that neither model changed, or of which nothing can be scored.
     silent: list[int]
     edges: Edges
+    #: Curves of similarity that the choices go by too, if any were given.
+    evidence: Evidence | None

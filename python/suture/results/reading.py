@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from suture.results.masks import MaskCheck
+
 #: A row of figures: what it is of (`name`, `layer`, `module`, ...) and a value for each of the metrics. A figure that
 #: JSON cannot write is text (`inf`, `NaN`); where nothing can be computed on it is nothing.
 Row = dict[str, Any]
@@ -45,6 +47,8 @@ class _Parts(TypedDict, total=False):
     neurons: list[Row]
     tokens: list[Row]
     vocabularies: list[Row]
+    #: What became of what a mask freezes and trains.
+    mask: MaskCheck
 
 
 class Uncomputed(TypedDict):
@@ -130,6 +134,8 @@ class Tensor(_Tensor, total=False):
     """A tensor as its header has it; its figures, where asked for, are nothing if its dtype does not compute."""
 
     stats: dict[str, Any] | None
+    #: What a quantised weight is stored as, such as `fp8 128x128`.
+    form: str
 
 
 class File(TypedDict):
@@ -159,6 +165,10 @@ class Inspection(TypedDict):
     tied: bool | None
     #: Tensors that are quantised weights, or come with one.
     quantised: int
+    #: What quantised weights are stored as, and how many of each.
+    forms: dict[str, int]
+    #: Why they are not decoded, where they are not.
+    refused: str | None
     tensors: list[Tensor]
     #: What was passed over in the files.
     warnings: list[str]
@@ -174,6 +184,8 @@ class Verification(TypedDict):
     schema: int
     tensors: int
     bytes: int
+    #: How many of the tensors were not compared: a store has copied them by itself, so that no digest is known.
+    unknown: int
     differing: list[str]
     files: list[str]
 

@@ -10,7 +10,21 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from suture.results import compat, delta, proposal, reading, recipes, surgery, tables, twin, vocabulary
+from suture.results import (
+    compat,
+    delta,
+    masks,
+    parts,
+    proposal,
+    reading,
+    recipes,
+    search,
+    surgery,
+    tables,
+    text,
+    twin,
+    vocabulary,
+)
 
 Schema = dict[str, Any]
 
@@ -26,16 +40,30 @@ SHAPES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "twin": ("twin.json, of a twin", (twin.TwinInfo,)),
     "diff": ("what `suture diff --json` prints", (reading.Comparison,)),
     "recipes": ("what `suture diff --recipes --json` prints", (recipes.RecipeComparison,)),
+    "mask": ("suture-mask.json, what `suture mask` writes", (masks.Mask,)),
     "inspect": ("what `suture inspect --json` prints", (reading.Inspection,)),
     "compat": ("what `suture compat --json` prints", (compat.Compatibility,)),
     "verify": ("what `suture verify --json` prints", (reading.Verification,)),
     "vocab_inspect": ("what `suture vocab inspect --json` prints", (vocabulary.VocabInspection,)),
     "vocab_compare": ("what `suture vocab compare --json` prints", (vocabulary.VocabComparison,)),
     "vocab_words": ("what `suture vocab words --json` prints", (vocabulary.WordVectors,)),
+    "text_loss": ("what `suture text loss --json` prints", (text.TextLoss,)),
+    "text_similarity": ("what `suture text similarity --json` prints", (text.Similarity,)),
+    "text_rank": ("what `suture text rank --json` prints", (text.Ranking,)),
+    "text_script_gap": ("what `suture text script-gap --json` prints", (text.ScriptGap,)),
+    "text_influence": ("what `suture text influence --json` prints", (text.Influence,)),
+    "text_statistics": ("what `suture text influence --gram --json` and the like print", (text.Statistics,)),
+    "text_fit": ("what `suture text predict fit --json` prints", (text.Fit,)),
+    "text_predictions": ("what `suture text predict use --json` prints", (text.Predictions,)),
+    "text_helpers": ("what `suture text predict helpers --json` prints", (text.Helpers,)),
+    "eval": ("what `suture eval --table --json` prints", (text.Evaluation,)),
+    "search": ("what `suture search --json` prints", (search.SearchResult,)),
+    "parts": ("what `suture plan --json` prints", (parts.Outlook,)),
+    "settle": ("what `suture settle --json` prints", (parts.Settlement,)),
     "proposal": ("what `suture.propose` returns", (proposal.Proposal,)),
 }
 #: Keys that only some plans and reports have.
-_SOMETIMES = frozenset({"proposal"})
+_SOMETIMES = frozenset({"cluster", "proposal", "schedule"})
 #: What the tensors are, which are told as `Any`: a report maps their names, a plan lists them.
 _TENSORS = {
     "report": {"type": "object", "additionalProperties": {"$ref": "#/$defs/DoneTensor"}},

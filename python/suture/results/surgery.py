@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from suture.results.parts import Cluster, PartMade, Turn
 from suture.results.proposal import Proposal
 
 
 class InputFile(TypedDict, total=False):
     """A file of a model.
 
-    `bytes` stands in a report, `identity` (device, inode, size, time of change) in a plan.
+    `bytes` stands in a report, `identity` (device, inode, size, time of change) in a plan; `url` and `etag` in a
+    report, of an object of a store.
     """
 
     file: str
     header: str
     bytes: int
+    url: str
+    etag: str
     identity: dict[str, int]
 
 
@@ -42,6 +46,8 @@ class Model(TypedDict, total=False):
     #: Of a plan: the adapters in it, and what it is called if not by its folder.
     adapters: list[Applied]
     name: str | None
+    #: Whether its quantised weights are decoded, as far as they can be.
+    decoded: bool
     files: list[InputFile]
     tensors: int
     bytes: int
@@ -53,6 +59,21 @@ class Unused(TypedDict):
     model: str
     tensor: str
     reason: str
+
+
+class Encode(TypedDict):
+    """How what is computed becomes a tensor that is part of a quantised weight."""
+
+    #: ``fp8``, ``mxfp4`` or ``gguf:q8_0``.
+    form: str
+    #: ``codes``, ``scales``, or ``plain`` for values as F32.
+    part: str
+    #: Dimensions of the weight.
+    shape: list[int]
+    #: Its name where it is plain.
+    weight: str
+    #: What is done on the way into a GGUF file: ``nothing``, ``more`` (1 is added), or ``{"turns": heads}``.
+    change: str | dict[str, int]
 
 
 class _PlannedTensor(TypedDict):
@@ -71,6 +92,8 @@ class _Computed(TypedDict, total=False):
     params: dict[str, Any]
     base: Any
     group: int
+    #: Of a tensor that is part of a quantised weight, how it comes of what is computed.
+    encode: Encode
 
 
 #: The key paths of a computed tensor's parameters.
@@ -97,7 +120,8 @@ class DoneTensor(_Taken, _Found):
     dtype: str
     shape: list[int]
     action: str
-    digest: str
+    #: None of one that a store has copied by itself.
+    digest: str | None
 
 
 class Shard(TypedDict, total=False):
@@ -155,6 +179,8 @@ class Planned(TypedDict, total=False):
     #: The rows that models of other vocabularies give, by model.
     vocabulary: dict[str, Any] | None
     sidecars: list[str]
+    #: With `ray`: who would make which part.
+    schedule: list[Turn]
     proposal: Proposal
 
 
@@ -165,7 +191,35 @@ class ColdRates(TypedDict):
     cached: int
 
 
-class Run(TypedDict):
+class _OfParts(TypedDict, total=False):
+    #: Of an output that was made in parts: which part was made where.
+    parts: list[PartMade]
+
+
+class Fetched(TypedDict):
+    """What was fetched from stores, for all outputs that were made together."""
+
+    bytes: int
+    requests: int
+    #: How often what was late was asked for again.
+    again: int
+
+
+class Copied(TypedDict):
+    """What a store has copied by itself, of its own objects into the output."""
+
+    bytes: int
+    requests: int
+
+
+class Remote(TypedDict, total=False):
+    """What a run of models in stores says."""
+
+    fetched: Fetched
+    copied: Copied
+
+
+class Run(_OfParts, Remote):
     """How a run went: nothing in it changes a byte of the output."""
 
     tensors_resumed: int
@@ -188,6 +242,8 @@ class Done(TypedDict, total=False):
     files: list[str]
     #: Digests of the files beside the tensors.
     beside: dict[str, str]
+    #: Of an output that a cluster has made: which node made which part.
+    cluster: Cluster
     #: With `larv`: by how much the changes of a layer (``model.layers.3``) are scaled, by layer and model.
     scales: dict[str, dict[str, float]]
 

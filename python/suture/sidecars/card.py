@@ -12,15 +12,20 @@ from suture.escape import json_text, printable
 from suture.recipe import adapters_of, with_names
 from suture.reference import called
 
+#: In the name of a folder of what was computed for an output.
+COMPUTED = ".suture-given-"
+
 
 def model_card(recipe: dict[str, Any], models: Sequence[Path]) -> bytes:
     """A README.md in the form model hubs read: what the output was made from, and the recipe.
 
     Models go by the names of their folders: the card is for others, who have them elsewhere.
     """
+    # What was computed for an output lies beside it while it is made, and is no model.
+    models = [model for model in models if COMPUTED not in model.name]
     swap = recipe.get("swap")
     title = "revert" if swap and swap.get("revert") else "swap" if swap else recipe.get("merge_method")
-    title = title or recipe["copy"]["title"]
+    title = title or recipe.get("copy", recipe.get("assemble", {}))["title"]
     copied = recipe.get("copy") or {}
     merged = [Path(entry["model"]) for entry in copied.get("of") or ()]
     adapters = [Path(path) for path in adapters_of(recipe)]

@@ -24,9 +24,16 @@ _NOT_OURS = {
     "suture.json", "config.json", "README.md", "adapter_config.json", "trainer_state.json", "all_results.json",
     "train_results.json", "eval_results.json", "predict_results.json", "zero_to_fp32.py", "latest", "outputs.json",
     "mergekit_config.yml", "mergekit_moe_config.yml", "suture-vocabulary.json",
+    "suture-mask.json",
 }  # fmt: skip
 #: What says how the weights are quantised.
-_QUANTISED = {"quantize_config.json", "quant_config.json", "quantization_config.json"}
+_QUANTISED = {
+    "quantize_config.json",
+    "quant_config.json",
+    "quantization_config.json",
+    "hf_quant_config.json",
+    "quanto_qmap.json",
+}
 #: Lists of a model's parts, each in a folder.
 _PARTS = ("modules.json", "model_index.json")
 #: Keys of a config that say nothing of what its layers do, and most often differ.

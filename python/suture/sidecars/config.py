@@ -35,6 +35,15 @@ def adjust_config(
     Raises:
         SutureError: if the config cannot say what the layers now are.
     """
+    told: list[str] = []
+    if change.get("decoded") or change.get("encoded"):
+        from suture.sidecars.quantized import without_quantisation
+
+        config, gone = without_quantisation(config, change["mostly"] is not None)
+        if gone and (change.get("encoded") or {}).get("form") not in ("fp8", "mxfp4"):
+            named = " and ".join(f"`{k}`" for k in gone)
+            told.append(f"weights are decoded: config.json is written without {named}")
+        donors = {m: d and without_quantisation(d, False)[0] for m, d in donors.items()}
     out = dict(config)
     if change["mostly"] is not None:
         out = _retype(out, _DTYPE_NAMES[change["mostly"]])
@@ -42,10 +51,13 @@ def adjust_config(
         out["torch_dtype"] = _DTYPE_NAMES[change["dtype"]]
     if change["untied"]:
         out = _untie(out)
-    told: list[str] = []
     for stack in change["stacks"]:
         out, more = _relaid(out, stack, change["from"], donors, mixed)
         told += more
+    if change.get("encoded") and not change["encoded"]["form"].startswith("gguf"):
+        from suture.sidecars.quantized import quantisation
+
+        out["quantization_config"] = quantisation(change["encoded"])
     return out, told
 
 

@@ -141,7 +141,7 @@ class Overrides(Rule):
         told = section.get(self.keys[0])
         if told is None:
             return [""] * layers
-        if not isinstance(told, dict) or not all(str(k).isdigit() for k in told):
+        if not isinstance(told, dict) or not all(str(k).isdecimal() for k in told):
             raise SutureError(f"config.json: expected overrides by layer for `{self.keys[0]}`, found {told!r}")
         by_number = {int(k): v for k, v in told.items()}
         if any(k >= layers for k in by_number):

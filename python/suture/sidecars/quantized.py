@@ -39,6 +39,73 @@ class Stack:
         return int(found[1]) if mine else None
 
 
+#: What is behind the name of the module of a layer's experts.
+_EXPERT = re.compile(r"(?<=\.experts)\.\d+\..*")
+#: Where a config says how weights are quantised.
+_SECTIONS = ("quantization_config", "compression_config")
+
+
+def without_quantisation(config: Mapping[str, Any], typed: bool) -> tuple[dict[str, Any], list[str]]:
+    """A config whose weights are plain now: without what says how they are quantised, at any depth, and with a dtype.
+
+    With `typed`, a config that states no dtype gets the key, for its value to be set.
+
+    Returns:
+        the config, and the keys that it is without.
+    """
+    gone = [k for k in _SECTIONS if k in config]
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in gone:
+            continue
+        if isinstance(value, Mapping) and (key.endswith("_config") or key == "text_model"):
+            out[key], inner = without_quantisation(value, False)
+            gone += [f"{key}.{i}" for i in inner]
+        else:
+            out[key] = value
+    if typed and not {"dtype", "torch_dtype"} & out.keys():
+        out["torch_dtype"] = ""
+    return out, gone
+
+
+def quantisation(encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """The `quantization_config` of weights that a plan writes in a quantised form, as transformers reads it.
+
+    Args:
+        encoded: what the plan says of the form, and which modules stay plain.
+    """
+    # Where it is the embedding it has no tensor, and loaders would look for its codes all the same.
+    plain = sorted({"lm_head", *encoded["plain"]})
+    if encoded["form"] == "fp8":
+        # Loaders hold a layer's experts in one module, however they are stored.
+        plain = sorted({*plain, *(_EXPERT.sub("", name) for name in plain)})
+        return {
+            "quant_method": "fp8",
+            "fmt": "e4m3",
+            "activation_scheme": "dynamic",
+            "weight_block_size": [128, 128],
+            "modules_to_not_convert": plain,
+        }
+    weights = {
+        "num_bits": 4,
+        "type": "float",
+        "strategy": "group",
+        "group_size": 32,
+        "symmetric": True,
+        "dynamic": False,
+        "scale_dtype": "torch.uint8",
+    }
+    # Loaders may call modules otherwise than files do, and then know no name, but for what is in all of them.
+    plain += [rf"re:(.*\.)?{re.escape(word)}(\..*)?$" for word in encoded.get("words", ())]
+    return {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "format": "mxfp4-pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "format": "mxfp4-pack-quantized"}},
+        "ignore": plain,
+    }
+
+
 def rename_quantized(
     quantization: Mapping[str, Any],
     moved: Sequence[tuple[int, int]],

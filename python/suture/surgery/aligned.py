@@ -12,12 +12,13 @@ from suture import _core
 from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
 from suture.recipe import with_models
-from suture.recipe.models import as_json
+from suture.recipe.models import as_json, verb_of
 from suture.recipe.vocabulary import tokenizer_of
 from suture.reference import Reference
 from suture.settings import Settings
 from suture.sidecars.carried import Beside
 from suture.sidecars.files import as_bytes, read_config
+from suture.sidecars.gguf import folder_of
 from suture.sidecars.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class _Models:
 
     @property
     def folders(self) -> list[Path]:
-        return [c.path for c in self.opened]
+        return [folder_of(c.path) for c in self.opened]
 
     @property
     def rows(self) -> list[int]:
@@ -73,7 +74,7 @@ def alignment(recipe: Mapping[str, Any], settings: Settings) -> Alignment | None
         UsageError: if a tokenizer is asked for that no model has, or options do not go together.
         SutureError: if a model or a tokenizer file is not sound.
     """
-    if "swap" in recipe or "copy" in recipe:
+    if verb_of(recipe) is not None:
         return None
     wanted = tokenizer_of(recipe)
     if wanted is None and settings.vocab == "error":
@@ -157,7 +158,7 @@ def unlike(error: SutureError, recipe: Mapping[str, Any]) -> SutureError:
 
     Any other error is given back as it is.
     """
-    asked = "swap" in recipe or "copy" in recipe or tokenizer_of(recipe) is not None
+    asked = verb_of(recipe) is not None or tokenizer_of(recipe) is not None
     if asked or error.tensor is None or not _core.is_vocabulary(error.tensor) or "has shape" not in str(error):
         return error
     try:

@@ -45,7 +45,7 @@ def as_written(models: Sequence[Model], out: Path, settings: Settings) -> Iterat
         for i in made:
             place = folder / str(i) / _name(named[i])
             place.parent.mkdir()
-            prepare(copy_of(named[i], "delta extract", None), how).run(place, None)
+            prepare(copy_of(named[i], "delta extract", None, as_stored=True), how).run(place, None)
             found[i] = opened(str(place))
         yield found
     finally:

@@ -26,6 +26,7 @@ def auto_donors(
     alpha: float | None,
     settings: Settings,
     progress: Progress | None,
+    evidence: str | PathLike[str] | None = None,
 ) -> tuple[Proposal, list[dict[str, Any]]]:
     """A proposal and the donor's entries of the swap recipe that do what it says."""
     if auto not in ("layer", "module", "edges"):
@@ -41,6 +42,15 @@ def auto_donors(
     by = "layer" if auto == "edges" else auto
     tau, alpha = TAU if tau is None else tau, ALPHA if alpha is None else alpha
     proposal = propose(
-        base, into, donor, by=by, stack=stack, tau=tau, alpha=alpha, settings=settings, progress=progress
+        base,
+        into,
+        donor,
+        by=by,
+        stack=stack,
+        tau=tau,
+        alpha=alpha,
+        settings=settings,
+        progress=progress,
+        evidence=evidence,
     )
     return proposal, [how | entry | {"from": model_of(donor)} for entry in taken(proposal, auto, how["modules"])]

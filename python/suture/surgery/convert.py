@@ -42,6 +42,7 @@ def convert(
     beside = [] if config is None else [("adapter_config.json", config)]
     how = for_output(out, settings)
     # Other files than the model's: shards as merges have them.
-    how = how if how.shard_size is not None else replace(how, shard_size="5GB")
+    if how.shard_size is None and not how.one_file:
+        how = replace(how, shard_size="5GB")
     job = prepare(recipe, how, beside=beside)
     return carry_out(job, out, dry_run, progress)

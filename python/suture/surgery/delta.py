@@ -17,6 +17,7 @@ from suture.results.delta import DeltaInfo
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.as_written import as_written
+from suture.surgery.job import refuse_stores
 from suture.surgery.run import carry_out, copy_of, for_output, prepare
 
 FORMS = ("sparse", "lowrank", "lora", "bits", "xor")
@@ -78,6 +79,8 @@ def extract(
         SutureError: if a model is not sound, or the output cannot be written.
     """
     settings = settings or Settings()
+    settings.refuse_parts("a delta is made as a whole")
+    refuse_stores(out)
     settings.refuse_those_of_merges()
     if form not in FORMS:
         raise UsageError(f"form: expected {', '.join(FORMS[:-1])} or {FORMS[-1]}, found `{form}`", at="form")
@@ -155,7 +158,7 @@ def apply(
     given = own if isinstance(own, Reference) else Reference(own)
     applied = tuple((_place(d), weight) for d, weight in zip(deltas, scales, strict=True))
     whole = Reference(given.path, (*given.adapters, *applied), given.name)
-    recipe = copy_of(whole, "delta apply", settings.dtype)
+    recipe = copy_of(whole, "delta apply", settings.dtype, as_stored=True)
     return carry_out(prepare(recipe, for_output(out, settings)), out, dry_run, progress)
 
 
@@ -190,7 +193,7 @@ def revert(
         raise SutureError(f"{place}: is no delta; expected a folder with delta.json", place)
     model = (own if isinstance(own, Reference) else Reference(own)).data()
     model["adapters"] = [*model["adapters"], {"path": place, "weight": 1.0, "revert": True}]
-    recipe = copy_of("", "delta revert", settings.dtype)
+    recipe = copy_of("", "delta revert", settings.dtype, as_stored=True)
     recipe["copy"]["model"] = model
     return carry_out(prepare(recipe, for_output(out, settings)), out, dry_run, progress)
 
@@ -221,6 +224,8 @@ def compose(
     from suture.surgery.lora import weights_of
 
     settings = settings or Settings()
+    settings.refuse_parts("a delta is made as a whole")
+    refuse_stores(out)
     settings.refuse_those_of_merges()
     scales = weights_of(weights, deltas, "delta")
     listed = [(info(delta)["path"], weight) for delta, weight in zip(deltas, scales, strict=True)]
@@ -245,6 +250,8 @@ def read_diff(
     from suture.surgery.room import temporary_folder
 
     settings = settings or Settings()
+    settings.refuse_parts("a delta is made as a whole")
+    refuse_stores(out)
     with temporary_folder() as temporary:
         folder = Path(temporary) / Path(file).stem
         extract(base, base, folder, form="sparse", settings=Settings(threads=settings.threads, io=settings.io))

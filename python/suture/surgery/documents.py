@@ -15,9 +15,9 @@ from suture.recipe.all_of import TABLE
 from suture.recipe.groups import ROUTING
 from suture.reference import Reference, existing, model_of
 from suture.results.report import Report
-from suture.settings import Progress, Settings
+from suture.settings import FORMS, Progress, Settings
 from suture.surgery.hollow import write_hollow
-from suture.surgery.ledger import Ledger, remove_marked, remove_output, stale, write_whole
+from suture.surgery.ledger import Ledger, in_the_way, remove_marked, remove_output, stale, write_whole
 from suture.surgery.room import check_inputs, check_room, temporary_folder
 from suture.surgery.run import Job, prepare, run_together, together, with_warnings
 
@@ -71,7 +71,12 @@ def recipe_of(config: Config, settings: Settings) -> dict[str, Any]:
     routers = None if settings.routers_from is None else model_of(settings.routers_from)
     if isinstance(routers, str) and existing(routers, None) is None:
         raise UsageError(f"routers_from: no such file or folder: {routers}", at="routers_from")
-    given: dict[str, Any] = {"out_dtype": settings.dtype, "missing": settings.missing, "routers_from": routers}
+    given: dict[str, Any] = {
+        "out_dtype": settings.dtype,
+        "to": settings.to,
+        "missing": settings.missing,
+        "routers_from": routers,
+    }
     given |= {"ignore_unknown": settings.ignore_unknown or None, "experts": settings.experts}
     return {**config.recipe, **{key: value for key, value in given.items() if value is not None}}
 
@@ -101,10 +106,10 @@ def merge_documents(
     ledger = Ledger(folder)
     looks, problems = _look(steps, settings, ledger)
     if final is None:
-        problems = [*_in_the_way(out / OUTPUTS, "outputs", settings.overwrite), *problems]
+        problems = [*in_the_way(out / OUTPUTS, "outputs", settings.overwrite), *problems]
     if beside is not None:
         # An interrupted run may have written it, and made nothing else that is not to be made again.
-        more = _in_the_way(out / beside.name, beside.mark, settings.overwrite or ledger.begun)
+        more = in_the_way(out / beside.name, beside.mark, settings.overwrite or ledger.begun)
         problems += [p for p in more if str(p) not in map(str, problems)]
     # What can be known of it now is: it may find a mistake, and before anything is made.
     held = None if beside is None else beside.make(looks, None)
@@ -176,9 +181,16 @@ def _old(out: Path, steps: list[Step], settings: Settings) -> list[Path]:
     return [place for place in found if not any(place == r or place in r.parents for r in read)]
 
 
+def _for_step(config: Config, configs: list[Config], settings: Settings) -> Settings:
+    """The settings for a merge: what is made for others alone, and removed at the end, is not written quantised."""
+    for_others = config.name is not None and any(c.name is None for c in configs)
+    return replace(settings, to=None) if for_others and settings.to in FORMS else settings
+
+
 def _steps(configs: list[Config], out: Path, folder: Path, settings: Settings) -> list[Step]:
     """The merges, each after those it needs."""
     places = {c.name: folder / c.name for c in configs if c.name is not None}
+    used = {name for c in configs for name in made_names(c.recipe)}
     steps: dict[str | None, Step] = {}
     while len(steps) < len(configs):
         ready = [c for c in configs if c.name not in steps and made_names(c.recipe) <= steps.keys()]
@@ -188,7 +200,11 @@ def _steps(configs: list[Config], out: Path, folder: Path, settings: Settings) -
         config = ready[0]
         needs = frozenset(made_names(config.recipe))
         place = out if config.name is None else places[config.name]
-        steps[config.name] = Step(config, place, with_made(recipe_of(config, settings), places), needs)
+        recipe = recipe_of(config, _for_step(config, configs, settings))
+        if recipe.get("to") in FORMS and config.name in used:
+            what = f"to: `{config.name}` is written as {recipe['to']}, and another merge reads it"
+            raise config.locate(UsageError(f"{what}, which would round it twice; write it apart, or in a dtype"))
+        steps[config.name] = Step(config, place, with_made(recipe, places), needs)
     # What goes to OUT comes last: it says what was to be said of the others.
     return sorted(steps.values(), key=lambda s: s.name == "")
 
@@ -262,19 +278,3 @@ def _outputs(steps: list[Step], reports: Mapping[str, Report], known: list[str])
     titles = {s.name: reports[s.name].data["title"] for s in steps}
     warnings = [*known, *(w for s in steps for w in s.told(reports[s.name].warnings))]
     return json.dumps({"schema": 1, "outputs": titles, "warnings": warnings}, indent=2) + "\n"
-
-
-def _in_the_way(listed: Path, mark: str, overwrite: bool) -> list[SutureError]:
-    """What is wrong with writing a file of ours, with the key `mark`: a config that is done, or somebody's file."""
-    if not os.path.lexists(listed):
-        return []
-    if not overwrite:
-        return [
-            SutureError(f"{listed.parent}: exists already; choose another place, or pass --overwrite", listed.parent)
-        ]
-    try:
-        ours = mark in json.loads(listed.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
-        ours = False
-    what = "is no list of outputs" if mark == "outputs" else "is none of suture's"
-    return [] if ours else [SutureError(f"{listed}: {what}; --overwrite will not replace it", listed)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from suture.checkpoint import opened
+from suture.escape import shown
 from suture.recipe import Config
 from suture.recipe.groups import ROUTING, Plan, Route, read_plan
 from suture.reference import Reference
@@ -59,7 +60,9 @@ def _place(model: str | Reference, out: Path) -> Place:
 
 
 def _path(path: str, out: Path) -> Any:
-    """A path from `out`, as a file of JSON has it."""
+    """A path from `out`, as a file of JSON has it; of a model in a store its URL."""
+    if (url := shown(path)) != path:
+        return url
     found = os.path.relpath(os.path.abspath(path), os.path.realpath(out))
     try:
         found.encode()

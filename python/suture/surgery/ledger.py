@@ -38,9 +38,15 @@ class Ledger:
         """Whether a run has begun here, and did not end."""
         return bool(self._made)
 
+    @property
+    def names(self) -> list[str]:
+        """The outputs that were begun."""
+        return list(self._made)
+
     def owns(self, name: str, place: Path, recipe: dict[str, Any], settings: Settings) -> bool:
         """Whether what is at `place` was made by this very merge, in a run that did not end."""
-        noted, report = self._made.get(name), _read(place / _REPORT)
+        single = place.suffix == ".safetensors"
+        noted, report = self._made.get(name), _read(place.with_suffix(f".{_REPORT}") if single else place / _REPORT)
         if not isinstance(noted, dict) or not isinstance(report, dict):
             return False
         return noted.get("recipe") == _digest(recipe, settings) and report.get("plan") in noted.get("plans", ())
@@ -134,6 +140,22 @@ def remove_marked(path: Path, mark: str) -> None:
     found = _read(path)
     if isinstance(found, dict) and mark in found:
         _remove(path)
+
+
+def in_the_way(listed: Path, mark: str, overwrite: bool) -> list[SutureError]:
+    """What is wrong with writing a file of ours, with the key `mark`: a config that is done, or somebody's file."""
+    if not os.path.lexists(listed):
+        return []
+    if not overwrite:
+        return [
+            SutureError(f"{listed.parent}: exists already; choose another place, or pass --overwrite", listed.parent)
+        ]
+    try:
+        ours = mark in json.loads(listed.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    what = "is no list of outputs" if mark == "outputs" else "is none of suture's"
+    return [] if ours else [SutureError(f"{listed}: {what}; --overwrite will not replace it", listed)]
 
 
 def _remove(path: Path) -> None:

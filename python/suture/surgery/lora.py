@@ -103,6 +103,7 @@ def merge_adapters(
             raise SutureError(f"{paths[0]}: is no adapter; expected factors, and adapter_config.json", paths[0])
         beside = [("adapter_config.json", config)]
         return carry_out(prepare(copy, settings, beside=beside), out, dry_run, progress)
+    settings.refuse_parts("adapters are merged in memory, as a whole")
     with temporary_folder() as temporary:
         folder = Path(temporary) / Path(out).resolve().name
         made = joined([Path(p) for p in paths], scales, rank, folder, finite=settings.nan != "allow")

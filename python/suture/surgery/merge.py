@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from suture.errors import UsageError
-from suture.recipe import documents, is_plan, merges
+from suture.recipe import Config, documents, is_plan, merges
+from suture.recipe.relatives import refuse_searched
 from suture.recipe.vocabulary import BESIDE
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.documents import merge_documents, recipe_of
+from suture.surgery.job import Job, refuse_stores
 from suture.surgery.run import carry_out, for_output, is_file, prepare
 
 
@@ -47,6 +49,8 @@ def merge(
     settings = settings or Settings()
     written = documents(config)
     if all_of or is_plan(written):
+        settings.refuse_parts("a config with several outputs is made as a whole")
+        refuse_stores(out)
         if is_file(out):
             raise UsageError(f"a config with several outputs writes a folder; found the file `{fspath(out)}`")
         if all_of:
@@ -57,7 +61,14 @@ def merge(
 
         return merge_groups(written[0], Path(out), settings, dry_run, progress)
     configs = merges(written)
+    for one in configs:
+        try:
+            refuse_searched(one.recipe)
+        except UsageError as e:
+            raise one.locate(e) from None
     if len(configs) > 1 or configs[0].listed:
+        settings.refuse_parts("a config with several outputs is made as a whole")
+        refuse_stores(out)
         if is_file(out):
             raise UsageError(f"a config with several outputs writes a folder; found the file `{fspath(out)}`")
         return merge_documents(configs, Path(out), settings, dry_run, progress)
@@ -66,5 +77,19 @@ def merge(
     if is_file(out) and (key := next(asked, None)) is not None:
         message = f"{key}: the output is a single file, without a tokenizer; give a folder instead of `{fspath(out)}`"
         raise configs[0].locate(UsageError(message, at=key))
-    job = prepare(recipe_of(configs[0], settings), settings, config=configs[0])
+    job = _job(configs[0], settings)
     return carry_out(job, out, dry_run, progress)
+
+
+def job_of(config: Mapping[str, Any] | str | PathLike[str], settings: Settings) -> Job:
+    """The job of a config of one merge that goes to a folder, for those who look at it before it is run, or after.
+
+    Raises:
+        UsageError, SutureError: as :func:`merge`.
+    """
+    (one,) = merges(documents(config))
+    return _job(one, settings)
+
+
+def _job(config: Config, settings: Settings) -> Job:
+    return prepare(recipe_of(config, settings), settings, config=config)

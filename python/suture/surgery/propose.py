@@ -9,7 +9,9 @@ from suture.analysis.diff import diff
 from suture.errors import UsageError
 from suture.proposal import ALPHA, TAU, propose_from
 from suture.results import Proposal
+from suture.results.stacks import stack_called
 from suture.settings import Progress, Settings
+from suture.surgery.evidence import read_evidence
 
 
 def propose(
@@ -22,6 +24,7 @@ def propose(
     tau: float = TAU,
     alpha: float = ALPHA,
     settings: Settings | None = None,
+    evidence: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Proposal:
     """Which layers of `donor` to put into `into`, from what each changed of `base`; see :mod:`suture.proposal`.
@@ -35,6 +38,8 @@ def propose(
         tau: difference of two scores up to which neither model has a claim, and the block is blended.
         alpha: the donor's share where blocks are blended.
         settings: how to do the work.
+        evidence: a file of what ``suture text similarity --json`` prints of the base (or of one model alone): see
+            :func:`suture.surgery.evidence.read_evidence`.
         progress: called with the bytes done and the bytes in all, a few times a second.
 
     Raises:
@@ -48,4 +53,8 @@ def propose(
     # A proposal asks for figures that only the CPU finds.
     here = None if settings is None else replace(settings, device="cpu", device_memory=None)
     found = diff(base, into, donor, settings=here, progress=progress)
-    return propose_from(found, by=by, stack=stack, tau=tau, alpha=alpha)
+    curves = None
+    if evidence is not None:
+        scored = stack_called(found["base"], found["stacks"], stack, "name one with stack (--stack)")
+        curves = read_evidence(evidence, base, scored["layers"])
+    return propose_from(found, by=by, stack=stack, tau=tau, alpha=alpha, evidence=curves)

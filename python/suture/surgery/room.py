@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from suture import temporary
 from suture._core import staging_folder
 from suture.errors import SutureError
 
@@ -65,13 +66,18 @@ def _taken(folder: Path) -> int:
     return found
 
 
-def temporary_folder() -> TemporaryDirectory[str]:
+@contextmanager
+def temporary_folder() -> Iterator[str]:
     """A folder to work in that is gone at the end.
 
     Raises:
         SutureError: if none can be made.
     """
     try:
-        return TemporaryDirectory(prefix="suture-")
+        folder = temporary.made("work")
     except OSError as e:
         raise SutureError(f"no temporary folder to work in: {e.strerror}; set TMPDIR to one") from None
+    try:
+        yield str(folder)
+    finally:
+        temporary.gone(folder)

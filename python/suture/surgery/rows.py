@@ -14,7 +14,7 @@ import numpy as np
 from suture import _core
 from suture.errors import SutureError, UsageError
 from suture.recipe import as_json
-from suture.reference import model_of
+from suture.reference import located, model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.surgery.aligned import Alignment
@@ -26,7 +26,7 @@ from suture.vocab.ids import moved_in
 from suture.vocab.kept import NAME, kept
 from suture.vocab.rowplan import RowPlan, Rows
 from suture.vocab.segments import Segment, runs_of
-from suture.vocab.tokens import read
+from suture.vocab.tokens import Vocabulary, read
 from suture.vocab.write import Files
 
 #: Entries of mixes that are carried out; more would take longer to hand over than to compute.
@@ -45,6 +45,7 @@ def rewrite(
     dry_run: bool = False,
     progress: Progress | None = None,
     keep: str | PathLike[str] | None = None,
+    own: Vocabulary | None = None,
 ) -> Report:
     """Write the first model of a plan with the rows that the plan says, its tokenizer, and its numbers of tokens.
 
@@ -58,6 +59,7 @@ def rewrite(
         dry_run: return the plan instead of running it.
         progress: called with the bytes done and the bytes in all, a few times a second.
         keep: a file for the plan too.
+        own: the vocabulary of the first model, where it has been read.
 
     Raises:
         UsageError: if the output is to be one file, or the plan has more entries than are carried out.
@@ -77,7 +79,7 @@ def rewrite(
     model = found.checkpoint
     if keep is not None:
         _check(Path(keep), [model.path, *plan.models[1:]])
-    own = read(model.path)
+    own = own or read(model.path)
     if plan.head is not None and not any(_core.is_vocabulary(n) and n not in model.tables() for n in model.names()):
         message = "ties its head to its table, and the plan has other rows for heads; write the head out first"
         raise SutureError(f"{model.path}: {message}", model.path)
@@ -101,8 +103,9 @@ def rewrite(
     if keep is not None and not dry_run:
         write_whole(Path(keep), text.decode())
     told_of = {"verb": plan.verb, "rows": plan.rows, "counts": plan.counts(), "figures": dict(plan.figures)}
-    if not dry_run:
-        told_of["audit"] = audited(plan, Path(out))
+    # A part holds no whole tables.
+    if not dry_run and settings.part is None:
+        told_of["audit"] = audited(plan, Path(located(out)))
     return replace(report, beside={"vocabulary": told_of})
 
 

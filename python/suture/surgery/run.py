@@ -3,103 +3,43 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from suture import _core
 from suture.errors import SutureError, UsageError
-from suture.recipe import Config, as_json, check_values
+from suture.escape import shown_in
+from suture.recipe import Config, as_json, check_values, verb_of
 from suture.recipe.vocabulary import template_of
 from suture.reference import Reference, plain
 from suture.results.report import Report
-from suture.results.surgery import Budget
 from suture.settings import Progress, Settings
 from suture.sidecars.card import model_card
 from suture.sidecars.carried import Beside, carried_over
+from suture.sidecars.files import as_bytes
+from suture.sidecars.gguf import Given, folder_of, is_gguf, lacking
 from suture.surgery import device
 from suture.surgery.aligned import Alignment, alignment, unlike, with_alignment
+from suture.surgery.job import Job, is_file, run_together, together
 
+__all__ = [
+    "Apart",
+    "Job",
+    "carry_out",
+    "copy_of",
+    "for_output",
+    "is_file",
+    "prepare",
+    "run_together",
+    "together",
+    "with_warnings",
+]
 
-@dataclass(frozen=True)
-class Job:
-    """A compiled recipe with everything that goes beside its tensors.
-
-    Attributes:
-        plan: the plan.
-        inputs: the models it reads.
-        written: files to write beside the tensors, and their bytes.
-        copied: files to copy there, and their sources.
-        budget: what the run takes of memory.
-        settings: how to do the work.
-        config: the merge config, for the lines of its keys.
-    """
-
-    plan: _core.Plan
-    inputs: list[Path]
-    written: list[tuple[str, bytes]]
-    copied: list[tuple[str, str]]
-    budget: Budget
-    settings: Settings
-    config: Config | None
-
-    def look(self, out: Path) -> Report:
-        """The plan as a report."""
-        beside = {
-            "suture": _core.__version__,
-            "plan": self.plan.hash,
-            "budget": self.budget,
-            "sidecars": [name for name, _ in self.written + self.copied],
-        }
-        # Put into the text as it is: to read a plan of 50,000 tensors and write it again took 0.8 s.
-        text = f"{self.plan.to_json().removesuffix('}')}, {json.dumps(beside).removeprefix('{')}"
-        return Report(text, out, dry=True, config=self.config, told=self.plan.warnings)
-
-    def run(self, out: Path, progress: Progress | None) -> Report:
-        """Run the plan into the folder `out`."""
-        return run_together([(self, out)], progress)[0]
-
-
-MOST_TOGETHER = 64
-"""Outputs that are made side by side at most: each keeps a few files open."""
-
-
-def run_together(jobs: Sequence[tuple[Job, Path]], progress: Progress | None) -> list[Report]:
-    """Run jobs of the same settings side by side, each into its folder; what several of them read is read once.
-
-    If one fails while tensors are made none of them is published; the same call resumes all.
-    """
-    total, began, settings = sum(job.plan.work_bytes for job, _ in jobs), time.monotonic(), jobs[0][0].settings
-    texts = _core.run(
-        [(job.plan, str(out), job.settings.overwrite, job.written, job.copied) for job, out in jobs],
-        threads=settings.thread_count,
-        io=settings.io,
-        memory=device.shares(settings).engine,
-        chunk=settings.chunk_elements,
-        allow_nonfinite=settings.nan == "allow",
-        progress=None if progress is None else lambda done: progress(min(done, total), total),
-        device=device.opened(settings, [job.plan for job, _ in jobs]),
-    )
-    seconds = time.monotonic() - began
-    return [Report(text, out, config=job.config, seconds=seconds) for text, (job, out) in zip(texts, jobs, strict=True)]
-
-
-def together(jobs: Sequence[Job]) -> list[Sequence[Job]]:
-    """Which of some jobs to run side by side: all, where two read the same model and the memory is enough for all."""
-    if len(jobs) > MOST_TOGETHER:
-        return [group for i in range(0, len(jobs), MOST_TOGETHER) for group in together(jobs[i : i + MOST_TOGETHER])]
-    read = [path for job in jobs for path in set(job.inputs)]
-    if len(set(read)) == len(read):
-        return [[job] for job in jobs]
-    settings = jobs[0].settings
-    try:
-        device.budget([job.plan for job in jobs], settings)
-    except UsageError:
-        return [[job] for job in jobs]
-    return [jobs]
+#: Says what goes beside an output: of the folders of its models, and what the plan says of config.json.
+Apart = Callable[[Sequence[Path], Mapping[str, Any]], Beside]
 
 
 def prepare(
@@ -112,6 +52,9 @@ def prepare(
     tokenizer: str | PathLike[str] | None = None,
     template: str | None = None,
     vocabulary: Alignment | None = None,
+    tuned: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    notes: Sequence[tuple[str, str]] = (),
+    apart: Apart | None = None,
 ) -> Job:
     """Compile a recipe.
 
@@ -124,16 +67,21 @@ def prepare(
         tokenizer: the model whose tokenizer goes with the output, if not the one that lends its config.
         template: the chat template asked for, where the recipe does not say.
         vocabulary: the rows of the output's tables, if not what the recipe asks for.
+        tuned: makes the output's config.json of what the plan makes of its model's.
+        notes: what was found of the inputs, for the report: a title and a text each.
+        apart: says what goes beside the output, where its models are parts that nothing has to agree in.
 
     Raises:
         UsageError: if the recipe is wrong, with its line in the config, or a setting, without one.
         SutureError: if an input is not sound.
     """
-    if "swap" in recipe or "copy" in recipe:
+    if (verb := verb_of(recipe)) is not None:
         settings.refuse_those_of_merges()
+        if settings.to is not None:
+            recipe = {**recipe, verb: {**recipe[verb], "to": settings.to}}
     device.check(settings)
     try:
-        check_values(recipe.get("swap", recipe.get("copy", recipe)))
+        check_values(recipe if verb is None else recipe[verb])
         found = vocabulary or alignment(recipe, settings)
         rows = None if found is None else found.text
         plan = _core.Plan(as_json(recipe), settings.shard_bytes, settings.seed, warnings, rows)
@@ -146,17 +94,45 @@ def prepare(
         raise unlike(e, recipe) from None
     budget = device.budget([plan], settings)
     inputs = plan.paths
-    lent = None if tokenizer is None else _core.Checkpoint(plain(tokenizer)).path
+    given = Given(settings.config_json, settings.tokenizer_json)
+    for name, file in (("config", given.config), ("tokenizer", given.tokenizer)):
+        if file is not None and not any(is_gguf(Path(path)) for path in inputs):
+            raise UsageError(f"{name}: goes with a GGUF model that lacks it, and no model here is one", at=name)
+    lent = None if tokenizer is None else folder_of(_core.Checkpoint(plain(tokenizer)).path, given)
     try:
         change = json.loads(plan.config_json())
         asked = template if template is not None else template_of(recipe)
-        side = _side_files(recipe, inputs, change, lent, found, asked, settings)
+        folders = [folder_of(path, given) for path in inputs]
+        lacks = lacking(inputs[change["from"]], given) if apart is None else []
+        if lacks and settings.shard_size != _ONE_FILE:
+            raise SutureError("\n".join(lacks), inputs[change["from"]])
+        if apart is not None:
+            side = apart(folders, change)
+            if found is not None:
+                side = replace(side, told=[*found.told, *side.told], notes=[*found.notes, *side.notes])
+        else:
+            side = _side_files(recipe, folders, change, lent, found, asked, settings)
     except UsageError as e:
         raise (config.locate(e) if config else e) from None
     written = [*side.written, *beside]
+    if tuned is not None:
+        written = [(n, as_bytes(tuned(json.loads(data))) if n == "config.json" else data) for n, data in written]
     if settings.model_card:
         written.append(("README.md", model_card(recipe, inputs)))
-    return Job(plan.telling(side.told, side.notes), inputs, written, side.copied, budget, settings, config)
+    # What is written for others to read names no folder that goes with this process.
+    written = [(name, shown_in(data)) for name, data in written]
+    told = list(side.told)
+    form = (change.get("encoded") or {}).get("form")
+    if form in ("fp8", "mxfp4") and (settings.shard_size == _ONE_FILE or "config.json" not in dict(written)):
+        told.append(f"no config.json goes with the weights, which would say to loaders that they are {form}")
+    if form == "gguf:q8_0":
+        from suture.sidecars.ggml import said
+
+        files: dict[str, bytes | Path] = {name: Path(path) for name, path in side.copied}
+        own = json.loads(dict(written).get("config.json", b"{}"))
+        header = said(own, files | dict(written), inputs[change["from"]].name)
+        plan, told = plan.in_gguf(header.whole, header.factors), [*told, *header.told]
+    return Job(plan.telling(told, [*side.notes, *notes]), inputs, written, side.copied, budget, settings, config)
 
 
 def _side_files(
@@ -169,7 +145,7 @@ def _side_files(
     settings: Settings,
 ) -> Beside:
     """What goes beside the tensors: whose tokenizer, with which chat template."""
-    base = Path(plain(recipe["base_model"])) if isinstance(recipe.get("base_model"), str | Reference) else None
+    base = folder_of(plain(recipe["base_model"])) if isinstance(recipe.get("base_model"), str | Reference) else None
     told: list[str] = []
     notes: list[tuple[str, str]] = []
     if vocabulary is not None:
@@ -195,9 +171,8 @@ def copy_of(model: str | Reference, title: str, dtype: str | None, **more: Any) 
     return {"copy": {key: value for key, value in asked.items() if value is not None} | more}
 
 
-def is_file(out: str | PathLike[str]) -> bool:
-    """Whether an output is to be one file of tensors, without anything beside it but its report."""
-    return fspath(out).endswith(".safetensors") and not Path(out).is_dir()
+#: More than any model has: the size of the shards of an output that is one file.
+_ONE_FILE = 10**17
 
 
 def for_output(out: str | PathLike[str], settings: Settings) -> Settings:
@@ -211,13 +186,30 @@ def for_output(out: str | PathLike[str], settings: Settings) -> Settings:
     if settings.shard_size is not None or settings.model_card:
         option = "shard_size" if settings.shard_size is not None else "model_card"
         raise UsageError(f"{option}: the output is a single file; give a folder instead of `{fspath(out)}`", at=option)
-    return replace(settings, shard_size=10**17)
+    return replace(settings, shard_size=_ONE_FILE)
 
 
 def carry_out(job: Job, out: str | PathLike[str], dry_run: bool, progress: Progress | None) -> Report:
-    """Run a job into the folder `out`, or with `dry_run` look at it: what is in its way is then a warning."""
+    """Run a job, or a part of it, into the folder `out`; with `dry_run` look: what is in its way is then a warning."""
+    if "://" in fspath(out):
+        # Most outputs go to folders.
+        from suture.store import is_url, refuse_unknown
+        from suture.surgery import to_store
+
+        refuse_unknown(fspath(out))
+        if is_url(fspath(out)):
+            return to_store.carry_out(job, fspath(out), dry_run, progress)
     if is_file(out):
         job = replace(job, written=[], copied=[])
+    if job.settings.part is not None:
+        # Most runs have no parts.
+        from suture.surgery import parts
+
+        return parts.carry_out(job, out, dry_run, progress)
+    if job.settings.ray is not None:
+        from suture.surgery import cluster
+
+        return cluster.carry_out(job, out, dry_run, progress)
     if not dry_run:
         return job.run(Path(out), progress)
     try:

@@ -42,6 +42,7 @@ def swap(
     auto: str | None = None,
     tau: float | None = None,
     alpha: float | None = None,
+    evidence: str | PathLike[str] | None = None,
     chat_template: str | None = None,
     settings: Settings | None = None,
     dry_run: bool = False,
@@ -76,6 +77,7 @@ def swap(
             outside the layers, or ``edges`` for bottom, top and transitions.
         tau: for `auto`, as in :func:`propose`.
         alpha: for `auto`, as in :func:`propose`.
+        evidence: for `auto`, curves of similarity, as in :func:`propose`.
         chat_template: the output's, if not the recipient's: ``auto`` (what most of the models have), a name such as
             ``chatml``, or Jinja.
         settings: how to do the work.
@@ -97,10 +99,14 @@ def swap(
     how: dict[str, Any] = {"blend": blend, "modules": modules, "heads": numbers(heads), "base": donor_base}
     given = [name for name, value in {**spans, "layers": layers}.items() if value not in (0, None)]
     if auto is not None:
-        proposal, donors = auto_donors(base, into, donor, auto, stack, given, how, tau, alpha, settings, progress)
+        proposal, donors = auto_donors(
+            base, into, donor, auto, stack, given, how, tau, alpha, settings, progress, evidence
+        )
         published = auto != "edges" and non_layer is None
         share: str | float = proposal["alpha"] if published else non_layer or "into"
     else:
+        if evidence is not None:
+            raise UsageError("evidence is for the rules that choose layers; give auto too (--auto BASE)")
         if tau is not None or alpha is not None:
             raise UsageError("tau and alpha are for the rules that choose layers; give auto too (--auto BASE)")
         share = non_layer or "into"

@@ -49,8 +49,8 @@ def compared(model: Checkpoint, other: Checkpoint, threads: int) -> Trunk:
         assert twin is not None
         one, two = model.info(name), other.info(twin)
         if (one.dtype, one.shape) != (two.dtype, two.shape):
-            return _hash(model, name), None
-        return _hash(model, name), _hash(other, twin)
+            return hashed(model, name), None
+        return hashed(model, name), hashed(other, twin)
 
     with ThreadPoolExecutor(threads) as pool:
         found = dict(zip(paired, pool.map(both, paired), strict=True))
@@ -63,7 +63,8 @@ def compared(model: Checkpoint, other: Checkpoint, threads: int) -> Trunk:
     return Trunk(len(paired) + len(in_layers), size, whole.hexdigest(), differing, alone)
 
 
-def _hash(checkpoint: Checkpoint, name: str) -> bytes:
+def hashed(checkpoint: Checkpoint, name: str) -> bytes:
+    """The hash of a tensor's bytes, BLAKE2b of 128 bits."""
     found = blake2b(digest_size=16)
     for block in raw(checkpoint, name):
         found.update(block)

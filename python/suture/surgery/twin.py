@@ -14,12 +14,13 @@ from suture import _core
 from suture.analysis.methods import methods
 from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
-from suture.reference import Reference, called, model_of
+from suture.reference import Reference, called, located, model_of
 from suture.results.report import Report
 from suture.results.twin import EXPERTS, SHARED, TwinExpert, TwinInfo, TwinShared, read_twin, weights_by_name
 from suture.settings import Progress, Settings
 from suture.surgery import delta
 from suture.surgery.excluded import excluded
+from suture.surgery.job import refuse_stores
 from suture.surgery.merge import merge
 from suture.surgery.run import carry_out, copy_of, for_output, prepare
 from suture.surgery.twin_folder import begun, bytes_of, free, listed_in, publish, weights_in, write_record
@@ -78,9 +79,15 @@ def make(
         SutureError: if a model is not sound, or the output cannot be written.
     """
     settings = settings or Settings()
+    settings.refuse_parts("a twin is made as a whole")
+    refuse_stores(out)
     names = _names(experts)
     how = _how(form, rank_share, density, heads, exact_svd, settings)
     given = _parameters(shared, parameters or {}, len(names))
+    for model in (base, *experts):
+        if (form_of := _core.Checkpoint.plain(opened(model_of(model))).decoded()) is not None:
+            message = "and differences are of plain weights; `suture convert` writes it plain"
+            raise SutureError(f"{fspath(model)}: is quantised ({form_of}), {message}", fspath(model))
     in_the_way = []
     try:
         target = free(out, [base, *experts], settings.overwrite)
@@ -149,8 +156,8 @@ def materialise(
         SutureError: if the folder holds no twin, or is damaged, or the output cannot be written.
     """
     settings = settings or Settings()
-    said = read_twin(twin)
-    folder = Path(twin)
+    folder = Path(located(twin))
+    said = read_twin(folder)
     put_in = weights_by_name(said, weights, only)
     applied = tuple((str(folder / EXPERTS / name), weight) for name, weight in put_in.items() if weight != 0)
     for place, _ in applied:
@@ -168,7 +175,7 @@ def info(twin: str | PathLike[str]) -> TwinInfo:
         UsageError: if there is no such folder.
         SutureError: if it is no twin.
     """
-    return read_twin(twin)
+    return read_twin(located(twin))
 
 
 def _how(

@@ -13,6 +13,7 @@ from suture import _core
 from suture.errors import SutureError, UsageError
 from suture.reference import plain
 from suture.results.twin import RECORD, TwinInfo, read_twin
+from suture.store import is_url
 from suture.surgery.run import is_file
 
 
@@ -23,6 +24,8 @@ def free(out: str | PathLike[str], inputs: Sequence[str | PathLike[str]], overwr
         UsageError: if it is to be a single file.
         SutureError: if something is in the way, or an input lies in it or around it.
     """
+    if is_url(fspath(out)):
+        raise UsageError(f"`{fspath(out)}`: is a URL, and twins go to folders only; write a folder, and upload it")
     if is_file(out):
         raise UsageError(f"a twin is a folder; found the file `{fspath(out)}`")
     target = Path(os.path.abspath(out))

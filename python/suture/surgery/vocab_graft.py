@@ -77,13 +77,13 @@ def planned(
         raise UsageError("base: is what the trunk is checked against; leave it out, or check", at="base")
     for one in (model, adapted):
         without_adapters(one)
-    into, source = Checkpoint(model), Checkpoint(adapted)
+    into, source = Checkpoint.plain(model), Checkpoint.plain(adapted)
     told = _fits(into, source)
     threads = (settings or Settings()).thread_count
     options = {"from": fspath(adapted), "base": None if base is None else fspath(base), "trunk": trunk}
     figures: dict[str, Any] = {"trunk": None}
     if trunk == "check":
-        against = into if base is None else Checkpoint(base)
+        against = into if base is None else Checkpoint.plain(base)
         found = compared(source, against, threads)
         if found.differing:
             raise SutureError(_differs(source, against, found, base is not None), source.path, found.differing[0])

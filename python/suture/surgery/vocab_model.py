@@ -11,6 +11,7 @@ from suture import _core
 from suture.checkpoint import opened
 from suture.errors import SutureError, UsageError
 from suture.reference import Model, Reference, model_of
+from suture.sidecars.gguf import folder_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def without_adapters(model: Model) -> str | Reference:
     found = model_of(model)
     if isinstance(found, Reference) and found.adapters:
         raise UsageError(f"`{fspath(model)}`: fold the adapters into a model first (suture lora fold)")
-    return found
+    # Of a GGUF model a folder with all that there is of it.
+    return found if isinstance(found, Reference) else str(folder_of(found))
 
 
 def vocab_model(model: Model) -> VocabModel:

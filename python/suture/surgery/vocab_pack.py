@@ -17,6 +17,7 @@ from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.sidecars.files import read_config
 from suture.surgery.aligned import Alignment
+from suture.surgery.job import refuse_stores
 from suture.surgery.ledger import write_whole
 from suture.surgery.run import carry_out, copy_of, is_file, prepare
 from suture.surgery.vocab_model import VocabModel, vocab_model
@@ -71,6 +72,8 @@ def add(
         SutureError: if the trunk is another, or tables are of another dtype or width; or something cannot be written.
     """
     settings = settings or Settings()
+    settings.refuse_parts("a pack is made as a whole")
+    refuse_stores(packs)
     check_name(name)
     folder = Path(packs)
     if not (folder / RECORD).is_file():
@@ -220,6 +223,8 @@ def extract(
         SutureError: if the trunks differ, naming tensors; or something cannot be written.
     """
     settings = settings or Settings()
+    settings.refuse_parts("a pack is made as a whole")
+    refuse_stores(out)
     own, other = Path(fspath(base)), vocab_model(tuned)
     if (own / RECORD).is_file():
         trunk, tables = dict(read_packs(own).trunk), described(vocab_model(own / TRUNK))

@@ -19,9 +19,9 @@ from suture.sidecars.tokenizer import TOKENIZER_FILES
 from suture.surgery.rows import rewrite
 from suture.surgery.vocab_model import VocabModel, vocab_model
 from suture.vocab.entries import CONFIG
-from suture.vocab.kept import NAME, Kept, digest_of, load
+from suture.vocab.kept import NAME, Kept, load
 from suture.vocab.rowplan import CLASSES, RowPlan, Rows
-from suture.vocab.tokens import read
+from suture.vocab.tokens import Vocabulary, read
 
 
 def apply(
@@ -49,7 +49,7 @@ def apply(
     """
     found = _load(plan)
     own = vocab_model(model)
-    _fits(found, own)
+    vocabulary = _fits(found, own)
     files, told = siblings(found, own.folder)
     made = replace(
         found.plan,
@@ -60,7 +60,7 @@ def apply(
         else [],
     )
     made = replace(made, told=[*made.told, *told])
-    return rewrite(made, out, settings=settings, dry_run=dry_run, progress=progress)
+    return rewrite(made, out, settings=settings, dry_run=dry_run, progress=progress, own=vocabulary)
 
 
 def undo(
@@ -176,8 +176,8 @@ def _with_template(content: bytes, own: dict[str, Any]) -> bytes:
     return content if data | changed == data else as_bytes(data | changed)
 
 
-def _fits(found: Kept, model: VocabModel) -> None:
-    """See to it that a model has the vocabulary that a plan was made for.
+def _fits(found: Kept, model: VocabModel) -> Vocabulary:
+    """The vocabulary of a model, which must be the one that a plan was made for.
 
     Raises:
         SutureError: if it has not.
@@ -187,9 +187,11 @@ def _fits(found: Kept, model: VocabModel) -> None:
         raise SutureError(
             f"{folder}: has {rows:,} rows of tokens, expected {found.rows:,}, as {found.path} says", folder
         )
-    if digest_of(read(folder)) != found.digest:
+    own = read(folder)
+    if own.digest != found.digest:
         message = f"its tokens are not those that {found.path} was made for"
         raise SutureError(f"{folder}: {message}; plans are for models of one vocabulary", folder)
+    return own
 
 
 def _inverse(found: Kept) -> Rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from suture import _core
+from suture import _core, temporary
 from suture.errors import SutureError, UsageError
 from suture.results import Comparison
 from suture.results.reading import Row, Stack
@@ -132,7 +131,7 @@ def diff(base: Model, tuned: Model, *, block: int | None = None) -> Comparison:
         SutureError: if a tensor has no values, or cannot be read.
     """
     own, other = resident(base, "base"), resident(tuned, "tuned")
-    with tempfile.TemporaryDirectory(prefix="suture-") as folder:
+    with temporary.passing("torch") as folder:
         try:
             cores = [_core.Checkpoint(str(describe(model, Path(folder) / model.label))) for model in (own, other)]
         except OSError as e:
@@ -213,7 +212,8 @@ def compare(own: Side, other: Side, block: int | None) -> dict[str, Any]:
     # What is not computed on counts over all: else a model of which a third changed would hardly have changed.
     everything = sum((t.moments for t in compared), _Moments())
     model["total"] |= {n: everything.row()[n] for n in ("elements", "changed", "unchanged", "nonfinite")}
-    metrics = json.loads(_core.metrics_json(json.dumps({})))
+    # No step of a quantisation is known here.
+    metrics = [m for m in json.loads(_core.metrics_json(json.dumps({}))) if m["name"] in model["total"]]
     return {"schema": 1, "base": own.label, "stacks": own.stacks, "metrics": metrics, "models": [model], "pairs": []}
 
 

@@ -46,7 +46,8 @@ def diff_files(base: _core.Checkpoint, tuned: _core.Checkpoint, device: str, pro
     sides = []
     for core, one in zip(cores, told, strict=True):
         if (made := core.computed()) is not None:
-            message = f"{one['path']}: tensor `{made}`: is computed of a weight and its adapters; leave --device out"
+            what_of = "is computed of a weight and its adapters, or of a quantised one"
+            message = f"{one['path']}: tensor `{made}`: {what_of}; leave --device out"
             raise SutureError(message, tensor=made)
         what = {}
         for info in one["tensors"]:

@@ -12,14 +12,13 @@ import math
 import os
 import re
 import struct
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suture import _core
+from suture import _core, temporary
 from suture.errors import SutureError, UsageError
 from suture.torch.forms import Params
 from suture.torch.models import DTYPES, Resident
@@ -136,7 +135,7 @@ def _shapes(model: Resident) -> list[tuple[str, str, tuple[int, ...]]]:
 
 
 def _made(models: Sequence[Resident], recipe: Callable[[Mapping[str, str]], dict[str, Any]], seed: int) -> Planned:
-    with tempfile.TemporaryDirectory(prefix="suture-") as folder:
+    with temporary.passing("torch") as folder:
         try:
             paths = {model.label: str(describe(model, Path(folder) / model.label)) for model in models}
         except OSError as e:

@@ -52,12 +52,6 @@ class Kept:
     digests: Mapping[str, str]
 
 
-def digest_of(own: Vocabulary) -> str:
-    """A vocabulary's digest: of its tokens and their numbers, in the order of numbers (SHA-256)."""
-    text = json.dumps(sorted((number, token) for token, number in own.ids.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def kept(plan: RowPlan, own: Vocabulary, rows: int) -> bytes:
     """The file of a plan.
 
@@ -86,7 +80,7 @@ def kept(plan: RowPlan, own: Vocabulary, rows: int) -> bytes:
         "undo": plan.undo,
         "told": list(plan.told),
         "figures": plan.figures,
-        "before": {"tokens": digest_of(own), "rows": rows, "digests": digests, "files": _files(before)},
+        "before": {"tokens": own.digest, "rows": rows, "digests": digests, "files": _files(before)},
         "roles": plan.roles,
         "moved": _moved_runs(plan.moved),
         "names": list(plan.names),

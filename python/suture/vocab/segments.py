@@ -11,7 +11,7 @@ A segment is one of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,31 +41,32 @@ def segments_of(
     model = np.concatenate([model, np.full(padding, PAD)])
     row = np.concatenate([row, np.zeros(padding, dtype=np.int64)])
     found = _runs(model, row)
-    return [{"mean": means[at]} if kind == MEAN else _run(kind, first, count) for at, kind, first, count in found]
+    return _told(found, lambda at, _: {"mean": means[at]})
 
 
 def runs_of(rows: Rows) -> list[Segment]:
     """The runs of the rows of a plan."""
-    found = _runs(rows.source, rows.row)
-    return [{"mix": first} if kind == MIX else _run(kind, first, count) for _, kind, first, count in found]
+    return _told(_runs(rows.source, rows.row), lambda _, mix: {"mix": mix})
 
 
-def _runs(source: NDArray[np.int64], row: NDArray[np.int64]) -> list[tuple[int, int, int, int]]:
-    """Where each run begins, what it is of, its first row there, and how long it is; what is formed stands alone."""
+def _runs(source: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How long each run is, what it is of, its first row there, where it begins; what is formed stands alone."""
     if not len(source):
-        return []
+        return np.zeros((0, 4), dtype=np.int64)
     goes_on = (source[1:] == source[:-1]) & (source[1:] != MIX)
     goes_on &= (source[1:] < 0) | (row[1:] == row[:-1] + 1)
     starts = np.flatnonzero(np.concatenate([[True], ~goes_on]))
     counts = np.diff(np.append(starts, len(source)))
-    columns = (starts, source[starts], row[starts], counts)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+    return np.column_stack([counts, source[starts], row[starts], starts])
 
 
-def _run(kind: int, first: int, count: int) -> Segment:
-    if kind in (ZERO, PAD):
-        return {"zero" if kind == ZERO else "pad": count}
-    return [count, kind, first]
+def _told(found: NDArray[np.int64], formed: Callable[[int, int], dict[str, Any]]) -> list[Segment]:
+    """Runs as data; what is formed from where it stands, and its row."""
+    told: list[Segment] = found[:, :3].tolist()
+    for i in np.flatnonzero(found[:, 1] < 0).tolist():
+        count, kind, first, at = found[i].tolist()
+        told[i] = formed(at, first) if kind == MIX else {"zero" if kind == ZERO else "pad": count}
+    return told
 
 
 def rows_of(runs: Sequence[Segment]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -74,22 +75,23 @@ def rows_of(runs: Sequence[Segment]) -> tuple[NDArray[np.int64], NDArray[np.int6
     Raises:
         ValueError: if there are more rows than `MOST`.
     """
-    source, row = [], []
-    total = 0
-    for run in runs:
-        total += run[0] if isinstance(run, list) else 1 if "mix" in run else int(run.get("zero") or run.get("pad") or 0)
-        if total > MOST:
-            raise ValueError(f"more than {MOST:,} rows")
-        if isinstance(run, list):
-            count, model, first = run
-            source.append(np.full(count, model, dtype=np.int64))
-            row.append(np.arange(first, first + count, dtype=np.int64))
-        elif "mix" in run:
-            source.append(np.array([MIX], dtype=np.int64))
-            row.append(np.array([run["mix"]], dtype=np.int64))
-        else:
-            kind, count = (ZERO, run["zero"]) if "zero" in run else (PAD, run["pad"])
-            source.append(np.full(count, kind, dtype=np.int64))
-            row.append(np.zeros(count, dtype=np.int64))
-    none = np.zeros(0, dtype=np.int64)
-    return np.concatenate([none, *source]), np.concatenate([none, *row])
+    found = np.array([run if isinstance(run, list) else _counted(run) for run in runs])
+    if not len(found):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    if found.dtype.kind != "i" or found.shape[1:] != (3,) or (found[:, 0] < 0).any():
+        raise ValueError("runs of rows")
+    counts, kinds, firsts = found.T
+    if counts.max() > MOST or counts.sum() > MOST:
+        raise ValueError(f"more than {MOST:,} rows")
+    # What is in no table has no place there that goes on.
+    row = np.repeat(firsts, counts)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    source = np.repeat(kinds, counts)
+    return source, row + np.where(source >= 0, within, 0)
+
+
+def _counted(run: Mapping[str, Any]) -> list[Any]:
+    """Count, kind and number of what is in no table."""
+    if "mix" in run:
+        return [1, MIX, run["mix"]]
+    return [run["zero"], ZERO, 0] if "zero" in run else [run["pad"], PAD, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,6 +47,12 @@ class Vocabulary:
     roles: Mapping[str, str] = field(default_factory=dict)
     marks: str = "plain"
     whole: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its tokens and their numbers, in the order of numbers (SHA-256)."""
+        text = json.dumps(sorted((number, token) for token, number in self.ids.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def names(self) -> dict[int, str]:

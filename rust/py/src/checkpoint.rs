@@ -46,12 +46,32 @@ impl Checkpoint {
         long(py, None, |_| core::Checkpoint::stored(&path)).map(|c| Self(Arc::new(c)))
     }
 
+    /// The plain model: quantised weights are decoded when they are read.
+    fn plain(&self, py: Python<'_>) -> PyResult<Self> {
+        let model = core::Checkpoint::clone(&self.0);
+        long(py, None, |_| model.plain()).map(|c| Self(Arc::new(c)))
+    }
+
+    /// What was decoded of it, for people.
+    fn decoded(&self) -> Option<String> {
+        self.0.decoded_told()
+    }
+
     fn to_json(&self) -> String {
         let c = &self.0;
         let files: Vec<_> =
             c.files.iter().map(|f| json!({"path": f.path.to_string_lossy(), "bytes": f.identity.size})).collect();
         let names: Vec<String> = (0..c.files.len()).map(|i| self.file_name(i)).collect();
-        let tensors: Vec<_> = c.tensors.iter().map(|t| Self::info(t, &names[t.file])).collect();
+        let (forms, of, refused) = c.forms();
+        let tensors = c.tensors.iter().enumerate().map(|(i, t)| {
+            let mut info = Self::info(t, &names[t.file]);
+            let made = t.coded().first().map(|coded| &coded.name);
+            if let Some(form) = made.or_else(|| of.get(&i)) {
+                info["form"] = json!(form);
+            }
+            info
+        });
+        let tensors: Vec<_> = tensors.collect();
         json!({
             "path": c.written().to_string_lossy(),
             "bytes": c.total_bytes(),
@@ -59,6 +79,8 @@ impl Checkpoint {
             "stacks": c.anatomy().to_json(),
             "tied": c.tied(),
             "quantised": c.quantised(),
+            "forms": forms,
+            "refused": refused,
             "tensors": tensors,
             "warnings": c.told(),
         })
@@ -69,6 +91,14 @@ impl Checkpoint {
     #[getter]
     fn path(&self) -> PathBuf {
         self.0.path.clone()
+    }
+
+    /// Of a GGUF file what it says of the model, as JSON: `metadata` (keys and values), `config` (what a config.json of it is), `missing`
+    /// (what that lacks); `None` of other files.
+    fn gguf_json(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let Some((config, missing)) = self.0.gguf_config() else { return Ok(None) };
+        let metadata = long(py, None, |_| self.0.gguf_metadata())?;
+        Ok(Some(json!({"metadata": metadata, "config": config, "missing": missing}).to_string()))
     }
 
     #[getter]
@@ -148,7 +178,8 @@ impl Checkpoint {
         }
         let sources = self.0.sources(IoMode::Pread);
         let bytes = ((part.end - part.start) * t.dtype.bits()).div_ceil(8);
-        PyBytes::new_with(py, bytes as usize, |target| read(t, &sources, part, target).map_err(|e| to_py(py, &e)))
+        // Without the GIL: what is fetched from a store is fetched by Python.
+        PyBytes::new_with(py, bytes as usize, |target| long(py, None, |_| read(t, &sources, part, target)))
     }
 
     #[pyo3(signature = (io, threads, progress=None))]

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use suture_core::engine::observer::Observer;
 use suture_core::error::{Error, Result};
 use suture_core::kernels::isa;
+use suture_core::source::Ranges;
 
 use crate::errors::to_py;
 
@@ -29,6 +30,7 @@ impl Observer for Watcher {
                     if let Ok(mut slot) = self.raised.lock() {
                         slot.get_or_insert(e);
                     }
+                    Ranges::all().interrupt();
                     false
                 }
             }

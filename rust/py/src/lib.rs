@@ -7,7 +7,9 @@ mod delta;
 mod device;
 mod errors;
 mod gil;
+mod parts;
 mod plan;
+mod remote;
 
 use std::path::PathBuf;
 
@@ -114,7 +116,7 @@ fn compare_json(
 #[pyfunction]
 fn metrics_json(py: Python<'_>, options: &str) -> PyResult<String> {
     let options = parse_options(options).map_err(|e| to_py(py, &e))?;
-    Ok(serde_json::to_string(&suture_core::delta::metrics::specs(&options)).unwrap_or_default())
+    Ok(serde_json::to_string(&suture_core::delta::metrics::specs(&options, true)).unwrap_or_default())
 }
 
 /// Bytes that [`compare_json`] reads at most.
@@ -154,7 +156,18 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(adapter_json, m)?)?;
     m.add_function(wrap_pyfunction!(plan::budget_json, m)?)?;
     m.add_function(wrap_pyfunction!(plan::run, m)?)?;
+    m.add_function(wrap_pyfunction!(plan::take_up, m)?)?;
+    m.add_function(wrap_pyfunction!(parts::finish_parts, m)?)?;
+    m.add_function(wrap_pyfunction!(parts::make_part, m)?)?;
+    m.add_function(wrap_pyfunction!(parts::outline_json, m)?)?;
+    m.add_function(wrap_pyfunction!(parts::scan_part, m)?)?;
+    m.add_function(wrap_pyfunction!(parts::settle_parts, m)?)?;
     m.add_function(wrap_pyfunction!(build_json, m)?)?;
+    m.add_function(wrap_pyfunction!(remote::register, m)?)?;
+    m.add_function(wrap_pyfunction!(remote::show_remote, m)?)?;
+    m.add_function(wrap_pyfunction!(remote::shown, m)?)?;
+    m.add_function(wrap_pyfunction!(remote::fetched, m)?)?;
+    m.add_function(wrap_pyfunction!(remote::stop_fetching, m)?)?;
     m.add_function(wrap_pyfunction!(delta::extract_delta, m)?)?;
     m.add_function(wrap_pyfunction!(delta::look_delta, m)?)?;
     m.add_function(wrap_pyfunction!(delta::compose_deltas, m)?)?;

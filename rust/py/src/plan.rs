@@ -1,6 +1,7 @@
 //! `Plan`: a compiled recipe, to look at or to run.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -18,8 +19,11 @@ use crate::device::Called;
 use crate::errors::to_py;
 use crate::gil::long;
 
+/// A tensor by its number, the file it lies in, its first byte there, and how many it has.
+type Lies<'a> = (usize, &'a Path, u64, u64);
+
 #[pyclass(frozen, module = "suture._core")]
-pub struct Plan(core::Plan);
+pub struct Plan(pub core::Plan);
 
 #[pymethods]
 impl Plan {
@@ -43,12 +47,13 @@ impl Plan {
         Ok(Self(plan))
     }
 
-    /// The plan that `text`, made by `to_json`, describes.
+    /// The plan that `text`, made by `to_json`, describes; with `elsewhere` its files may be copies of the same sizes.
     #[staticmethod]
-    fn from_json(py: Python<'_>, text: &str) -> PyResult<Self> {
+    #[pyo3(signature = (text, elsewhere=false))]
+    fn from_json(py: Python<'_>, text: &str, elsewhere: bool) -> PyResult<Self> {
         let value: serde_json::Value = serde_json::from_str(text)
             .map_err(|e| to_py(py, &Error::recipe("", format!("the plan cannot be read: {e}"))))?;
-        long(py, None, |_| core::Plan::from_json(&value)).map(Self)
+        long(py, None, |_| core::Plan::from_json(&value, elsewhere)).map(Self)
     }
 
     /// The same plan, with more that the user should know.
@@ -57,6 +62,11 @@ impl Plan {
         plan.warnings.extend(warnings);
         plan.notes.extend(notes);
         Self(plan)
+    }
+
+    /// The same plan with its one file GGUF, whose header says this of the model.
+    fn in_gguf(&self, py: Python<'_>, said: &[u8], factors: Vec<f32>) -> PyResult<Self> {
+        self.0.in_gguf(said, &factors).map(Self).map_err(|e| to_py(py, &e))
     }
 
     fn to_json(&self) -> String {
@@ -94,6 +104,49 @@ impl Plan {
         self.0.read_bytes() + self.0.tensors.iter().map(|t| t.nbytes).sum::<u64>()
     }
 
+    /// The division of the plan into `n` parts, as JSON; and without a number what each shard reads and writes.
+    #[pyo3(signature = (n=None))]
+    fn parts_json(&self, n: Option<usize>) -> String {
+        let plan = &self.0;
+        let parts = n.map_or_else(|| core::parts::of_shards(plan), |n| core::parts::divide(plan, n));
+        let input = |(model, file): &(usize, usize)| {
+            let name = plan.models[*model].files[*file].path.file_name().unwrap_or_default();
+            format!("{}/{}", plan.labels[*model], name.to_string_lossy())
+        };
+        let of = |part: &core::parts::Part| {
+            json!({
+                "shards": part.shards.iter().map(|s| &plan.shards[*s].file).collect::<Vec<_>>(),
+                "tensors": part.tensors,
+                "read_bytes": part.read_bytes,
+                "write_bytes": part.write_bytes,
+                "inputs": part.inputs.iter().map(input).collect::<Vec<_>>(),
+            })
+        };
+        json!(parts.iter().map(of).collect::<Vec<_>>()).to_string()
+    }
+
+    /// Of a shard (from 0) whose tensors all lie in input files as they are to be: its header, and for each in order its number,
+    /// the file, the first byte there, and how many.
+    fn in_place(&self, shard: usize) -> Option<(Cow<'_, [u8]>, Vec<Lies<'_>>)> {
+        let header = &*self.0.shards.get(shard)?.header;
+        let own = core::parts::in_place(&self.0, shard)?;
+        let sized = |(t, path, at): (usize, _, _)| (t, path, at, self.0.tensors[t].nbytes);
+        Some((header.into(), own.into_iter().map(sized).collect()))
+    }
+
+    /// The files that tensors are read from, by model, with what tells them from others.
+    fn files_json(&self) -> String {
+        let of = |m: &suture_core::checkpoint::Checkpoint| -> Vec<_> {
+            m.files.iter().map(|f| json!({"path": f.path.to_string_lossy(), "identity": f.identity})).collect()
+        };
+        json!(self.0.models.iter().map(|m| of(m)).collect::<Vec<_>>()).to_string()
+    }
+
+    /// As `check_target`, but for the room on the disk.
+    fn check_place(&self, py: Python<'_>, target: PathBuf, overwrite: bool) -> PyResult<()> {
+        Target::resolve(&target).and_then(|t| self.0.check_place(&t, overwrite)).map_err(|e| to_py(py, &e))
+    }
+
     fn check_target(&self, py: Python<'_>, target: PathBuf, overwrite: bool) -> PyResult<()> {
         Target::resolve(&target).and_then(|t| self.0.check_target(&t, overwrite)).map_err(|e| to_py(py, &e))
     }
@@ -112,6 +165,24 @@ pub fn budget_json(
     let plans: Vec<&core::Plan> = plans.iter().map(|p| &p.get().0).collect();
     let b = core::budget::fit(&plans, memory, threads, chunk).map_err(|e| to_py(py, &e))?;
     Ok(json!({"chunk_elements": b.chunk, "peak_bytes": b.peak}).to_string())
+}
+
+/// Moves the output in `folder`, which `earlier` made on the CPU and `report` is of, to where `target` is made, for a run of `plan` to
+/// go on with; returns the bytes that both plans make alike. Where there are none, it stays.
+#[pyfunction]
+pub fn take_up(
+    py: Python<'_>,
+    plan: Py<Plan>,
+    earlier: Py<Plan>,
+    report: &str,
+    folder: PathBuf,
+    target: PathBuf,
+    allow_nonfinite: bool,
+) -> PyResult<u64> {
+    let (plan, earlier) = (&plan.get().0, &earlier.get().0);
+    long(py, None, |_| {
+        engine::earlier::take_up(plan, earlier, report, &folder, &Target::resolve(&target)?, allow_nonfinite)
+    })
 }
 
 /// An output: plan, place, whether to replace what is there, files to write beside the tensors, and files to copy there.

@@ -23,6 +23,12 @@ _LISTS = {
     "only_tuned": "only in the fine-tune",
     "reshaped": "of another shape, not compared",
 }
+#: Of what a mask freezes and trains.
+_MASKED = {
+    "changed": "that the mask freezes changed",
+    "uncompared": "that the mask freezes could not be compared",
+    "unmoved": "that the mask trains did not change",
+}
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,9 @@ def _overview(models: Sequence[Mapping[str, Any]]) -> str:
 
 def _left_out(model: Mapping[str, Any]) -> str:
     found = ""
-    for key, title in _LISTS.items():
-        if names := model.get(key):
+    lists = {**_LISTS, **_MASKED}
+    for key, title in lists.items():
+        if names := (model.get("mask") or {} if key in _MASKED else model).get(key):
             listed = "".join(f"<li><code>{_text(n)}</code></li>" for n in names)
             said = f"{_text(model['label'])}: {plural(len(names), 'tensor')} {title}"
             found += f"<details><summary>{said}</summary><ul>{listed}</ul></details>"

@@ -60,7 +60,8 @@ impl Checkpoint {
             Fold { path, config, weight, transposed: None, stacks, shift, tables, changed: 0, missing: vec![] };
         let told = modules.iter().find_map(|((module, _), parts)| fold.tells_transposed(self, module, parts));
         fold.transposed = told.or_else(|| told_by_model(self));
-        if modules.values().all(|parts| parts.contains_key(&Role::Whole)) {
+        let bare = fold.config.bare && !modules.is_empty();
+        if !bare && modules.values().all(|parts| parts.contains_key(&Role::Whole)) {
             return Err(Error::checkpoint(&fold.path, "changes nothing: it holds no factors"));
         }
         // What was saved whole first: of a table that is adapted too PEFT saves the table itself beside the factors.

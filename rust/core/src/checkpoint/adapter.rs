@@ -44,7 +44,10 @@ impl Adapter {
         let path = &checkpoint.path;
         let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
         let said = read_json(&folder.join(CONFIG)).ok_or_else(|| {
-            let problem = format!("is no adapter: {CONFIG}, which says what its factors mean, is missing or not JSON");
+            let problem = format!(
+                "is no adapter: {CONFIG}, which says what its factors mean, is missing or not JSON; \
+                 adapters in other forms than PEFT's are converted first (suture lora convert)"
+            );
             Error::checkpoint(path, problem)
         })?;
         let config = LoraConfig::parse(&said).map_err(|p| Error::checkpoint(&folder.join(CONFIG), p))?;

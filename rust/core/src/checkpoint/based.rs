@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{Checkpoint, Tensor};
 use crate::error::Result;
 use crate::model::names::{ranges, split_layer};
-use crate::source::{FileSource, IoMode, Source};
+use crate::source::{self, IoMode};
 
 /// So many places of a table are compared, of so many bytes each: a table that was not trained is the same everywhere, and of
 /// another model nowhere.
@@ -25,7 +25,7 @@ impl Checkpoint {
         }
         let source = |t: &Tensor| {
             let file = &self.files[t.file];
-            FileSource::new(&file.path, file.identity, IoMode::Pread)
+            source::open(&file.path, file.identity, IoMode::Pread)
         };
         let (a, b) = (source(own), source(theirs));
         let (mut room, mut other_room) = (None, None);

@@ -180,15 +180,19 @@ impl Checkpoint {
                      transposed, or with gate and up in turns, are not taken apart: merge with models that store them alike",
                 );
             }
-            if [t, d].iter().any(|t| t.made.is_some() || !t.is_contiguous()) {
+            let coded = |t: &Tensor| matches!(t.made.as_deref(), Some(Made::Coded(_)));
+            if [t, d].iter().any(|t| (t.made.is_some() && !coded(t)) || !t.is_contiguous()) {
                 return fail("is made of other tensors; write the model first (`suture convert`, `suture lora fold`)");
             }
-            let piece = |of: &Tensor, name: String, rows: u64, at: u64| Tensor {
-                name,
-                shape: vec![rows, of.shape[2]],
-                begin: of.begin + at * of.shape[2] * of.dtype.bits() / 8,
-                nbytes: rows * of.shape[2] * of.dtype.bits() / 8,
-                ..of.clone()
+            let piece = |of: &Tensor, name: String, rows: u64, at: u64| {
+                let (columns, nbytes) = (of.shape[2], rows * of.shape[2] * of.dtype.bits() / 8);
+                let whole = Tensor { name, shape: vec![rows, columns], nbytes, ..of.clone() };
+                if !coded(of) {
+                    return Tensor { begin: of.begin + at * columns * of.dtype.bits() / 8, ..whole };
+                }
+                let layout = Arc::new(Layout::new(vec![Segment::Rows(rows, 0, at)], Arc::default()));
+                let made = Rows { layout, tables: vec![Some(of.clone())], columns, formed: Mutex::new(None) };
+                Tensor { made: Some(Arc::new(Made::Rows(made))), ..whole }
             };
             for n in 0..experts {
                 let name = |part: &str| format!("{module}.{n}.{part}.weight");

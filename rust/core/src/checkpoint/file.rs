@@ -1,4 +1,4 @@
-//! Opening one file of tensors, by its first bytes: a safetensors header, or what `torch.save` writes.
+//! Opening one file of tensors, by its first bytes: a safetensors header, what `torch.save` writes, or GGUF.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::folder::Kind;
-use super::{ShardFile, Tensor, header, torch};
+use super::{ShardFile, Tensor, gguf, header, torch};
 use crate::error::{Error, Result};
-use crate::source::Identity;
+use crate::source::object;
 
 /// What begins a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -24,6 +24,8 @@ pub(super) struct Opened {
     pub tensors: Vec<Tensor>,
     /// What was passed over, without the path.
     pub warning: Option<String>,
+    /// The header of a GGUF file, whose tensors are made of those of all files together.
+    pub gguf: Option<gguf::Header>,
 }
 
 /// Opens the file at `path`, the one numbered `index` of a checkpoint.
@@ -37,7 +39,7 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
         return Err(Error::checkpoint(path, "is not a file"));
     }
     let mut file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let identity = Identity::of(&file.metadata().map_err(|e| Error::io(path, "open", e))?);
+    let identity = object::identify(&file.metadata().map_err(|e| Error::io(path, "open", e))?);
     let size = identity.size;
     let mut first = [0u8; 8];
     if size < 8 {
@@ -48,6 +50,18 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
     let claimed = u64::from_le_bytes(first);
     let legacy = torch::is_legacy(&file, size).map_err(|e| Error::io(path, "read", e))?;
     let pickled = legacy || first.starts_with(ZIP);
+    let shard = |header_digest| ShardFile {
+        path: path.to_owned(),
+        identity,
+        header_digest,
+        metadata: Default::default(),
+        adapter: false,
+    };
+    if first.starts_with(b"GGUF") {
+        let found = gguf::read(&file, size, false).map_err(|problem| Error::checkpoint(path, problem))?;
+        let shard = shard(found.digest.clone());
+        return Ok(Opened { shard, tensors: Vec::new(), warning: None, gguf: Some(found) });
+    }
     let problem = if pickled {
         named.then(|| misnamed(!legacy))
     } else {
@@ -56,17 +70,10 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
     if let Some(problem) = problem {
         return Err(Error::checkpoint(path, problem));
     }
-    let shard = |header_digest| ShardFile {
-        path: path.to_owned(),
-        identity,
-        header_digest,
-        metadata: Default::default(),
-        adapter: false,
-    };
     if pickled {
         let read = if legacy { torch::read_legacy } else { torch::read };
         let torch::Read { tensors, warning, digest } = read(path, &file, size, index)?;
-        return Ok(Opened { shard: shard(digest), tensors, warning });
+        return Ok(Opened { shard: shard(digest), tensors, warning, gguf: None });
     }
     let (json, data_start) = header_of(path, file, claimed, size)?;
     let header::Parsed { entries, metadata, warning } =
@@ -82,7 +89,7 @@ pub(super) fn open(path: &Path, index: usize) -> Result<Opened> {
         strides: None,
         made: None,
     };
-    Ok(Opened { shard, tensors: entries.into_iter().map(tensor).collect(), warning })
+    Ok(Opened { shard, tensors: entries.into_iter().map(tensor).collect(), warning, gguf: None })
 }
 
 /// The JSON of a safetensors header of `len` bytes, and where the data begins.
@@ -124,7 +131,7 @@ fn something_else(first: &[u8; 8], size: u64) -> Option<String> {
             "is an HTML page, not weights; the download was answered by a web page, fetch it again".to_owned(),
         );
     }
-    first.starts_with(b"GGUF").then(|| "is a GGUF file, which is not read yet; convert it to safetensors".to_owned())
+    None
 }
 
 /// What a file of torch, an archive if `zip`, is under the name of a safetensors file.

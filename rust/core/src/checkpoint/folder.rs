@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Safetensors,
     /// What `torch.save` writes.
     Torch,
+    /// Files of GGML.
+    Gguf,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Self::Safetensors => &[".safetensors"],
             Self::Torch => &[".bin", ".pt", ".pth", ".ckpt"],
+            Self::Gguf => &[".gguf"],
         }
     }
 
@@ -45,12 +48,13 @@ impl Kind {
         match self {
             Self::Safetensors => "model.safetensors",
             Self::Torch => "pytorch_model.bin",
+            Self::Gguf => "model.gguf",
         }
     }
 
     /// The kind of the file called `name`.
     pub fn of(name: &OsStr) -> Option<Self> {
-        [Self::Safetensors, Self::Torch].into_iter().find(|k| k.split(name).is_some())
+        [Self::Safetensors, Self::Torch, Self::Gguf].into_iter().find(|k| k.split(name).is_some())
     }
 
     /// The stem and the suffix of a name of this kind.
@@ -83,8 +87,18 @@ struct Group<'a> {
 /// True for the names of files that lie beside models and are none, by stem.
 fn is_stray(stem: &[u8]) -> bool {
     let whole: [&[u8]; 2] = [b"adapter_model", b"adapters"];
-    let begins: [&[u8]; 8] =
-        [b".", b"consolidated", b"optimizer", b"original", b"random_states", b"rng_state", b"scheduler", b"training_"];
+    let begins: [&[u8]; 10] = [
+        b".",
+        b"consolidated",
+        b"imatrix",
+        b"mmproj",
+        b"optimizer",
+        b"original",
+        b"random_states",
+        b"rng_state",
+        b"scheduler",
+        b"training_",
+    ];
     whole.contains(&stem) || begins.iter().any(|b| stem.starts_with(b))
 }
 
@@ -102,6 +116,18 @@ fn is_variant(stem: &[u8], of: &[u8]) -> bool {
 /// True for the stem of a file of a numbered set.
 pub(super) fn is_part(stem: &str) -> bool {
     split_part(stem.as_bytes()).is_some()
+}
+
+/// Of the `names` of a folder those of the set that the file called `name` is a part of; only itself of one that is none.
+pub(super) fn siblings(name: &OsStr, names: &[OsString], kind: Kind) -> Vec<OsString> {
+    let set = |name: &OsStr| {
+        let (stem, _, total) = split_part(kind.split(name)?.0)?;
+        Some((stem.to_vec(), parse(total)))
+    };
+    match set(name) {
+        Some(own) => names.iter().filter(|n| set(n).as_ref() == Some(&own)).cloned().collect(),
+        None => vec![name.to_owned()],
+    }
 }
 
 /// True for the `stem` of an index of strays or of a variant, in a folder whose `names` hold something else.
@@ -130,8 +156,11 @@ pub(super) fn choose(names: &[OsString], kind: Kind) -> Result<Option<Choice>, S
         .into_iter()
         .partition(|g| if by_name { is_model(g) } else { !varies(g) && (only_strays || !is_stray(g.stem)) });
     let [first, rest @ ..] = chosen.as_slice() else { return Ok(None) };
-    if !rest.is_empty() && (only_strays || chosen.iter().any(|g| g.total.is_some())) {
+    if !rest.is_empty() && (only_strays || kind == Kind::Gguf || chosen.iter().any(|g| g.total.is_some())) {
         let listed = labels(&chosen);
+        if kind == Kind::Gguf {
+            return Err(format!("expected one model, found {listed}; name one of the files"));
+        }
         return Err(format!(
             "expected one model, found {listed}; name one of the files, or write a {}.index.json that says which belong \
              together",

@@ -11,7 +11,7 @@ impl Checkpoint {
     /// Whether an adapter made a tensor what it is.
     pub fn adapted(&self, tensor: &Tensor) -> bool {
         match tensor.made.as_deref() {
-            None => self.files[tensor.file].adapter,
+            None | Some(Made::Coded(_)) => self.files[tensor.file].adapter,
             Some(Made::Sum(_) | Made::Exact(_)) => true,
             Some(Made::Rows(rows)) => rows.tables.iter().flatten().any(|t| self.adapted(t)),
         }

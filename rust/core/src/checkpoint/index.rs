@@ -28,13 +28,13 @@ pub(super) struct Listing {
 pub(super) fn list(path: &Path) -> Result<Listing> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
     if !meta.is_dir() {
-        return Ok(Listing { files: vec![path.to_owned()], weight_map: None, warning: None });
+        return lone(path);
     }
     if let Some(files) = Delta::as_adapter(path)? {
         return Ok(Listing { files, weight_map: None, warning: None });
     }
     let names = folder_names(path)?;
-    for kind in [Kind::Safetensors, Kind::Torch] {
+    for kind in [Kind::Safetensors, Kind::Torch, Kind::Gguf] {
         if let Some(listing) = of_kind(path, &names, kind)? {
             return Ok(listing);
         }
@@ -44,8 +44,22 @@ pub(super) fn list(path: &Path) -> Result<Listing> {
                        one: TWIN/shared";
         return Err(Error::checkpoint(path, problem));
     }
-    let advice = "expected model.safetensors, pytorch_model.bin, or shards with their index";
+    let advice = "expected model.safetensors, pytorch_model.bin, a GGUF file, or shards with their index";
     Err(Error::checkpoint(path, format!("no safetensors file in this folder, and none of torch.save; {advice}")))
+}
+
+/// A file by itself; of a part of a split GGUF file all parts, which lie beside it.
+fn lone(path: &Path) -> Result<Listing> {
+    let alone = || Listing { files: vec![path.to_owned()], weight_map: None, warning: None };
+    let Some(name) = path.file_name().filter(|n| Kind::of(n) == Some(Kind::Gguf)) else { return Ok(alone()) };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder::siblings(name, &[], Kind::Gguf).contains(&name.to_owned()) {
+        return Ok(alone());
+    }
+    let parts = folder::siblings(name, &folder_names(folder)?, Kind::Gguf);
+    let choice = folder::choose(&parts, Kind::Gguf).map_err(|problem| Error::checkpoint(path, problem))?;
+    let files = choice.map(|c| c.files.iter().map(|name| folder.join(name)).collect());
+    Ok(Listing { files: files.unwrap_or_else(|| vec![path.to_owned()]), weight_map: None, warning: None })
 }
 
 /// The files of one kind that are the model in the folder `path`, which holds `names`; `None` if there are none.

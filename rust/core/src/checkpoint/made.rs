@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Tensor;
 pub use super::exact::Exact;
 use super::rows::Rows;
+use crate::model::coding::Coding;
 
 /// What a tensor is made of.
 #[derive(Debug)]
@@ -17,6 +18,35 @@ pub enum Made {
     Rows(Rows),
     /// Another tensor, some of whose bits are changed.
     Exact(Exact),
+    /// A quantised weight.
+    Coded(Coded),
+}
+
+/// A quantised weight and the stored tensors that it is made of.
+#[derive(Debug, Clone)]
+pub struct Coded {
+    /// How they make its elements.
+    pub coding: Coding,
+    /// What the form is called, for people: `fp8 128x128`.
+    pub name: String,
+    /// The stored tensors, in the order that the form has them in.
+    pub parts: Vec<Tensor>,
+    /// Bits that an element takes as it is stored, scales included, rounded up.
+    pub bits: u64,
+}
+
+impl Coded {
+    /// A weight of so many elements, made of `parts`.
+    pub fn new(coding: Coding, name: String, parts: Vec<Tensor>, elements: u64) -> Self {
+        let bits = (8 * parts.iter().map(|t| t.nbytes).sum::<u64>()).div_ceil(elements.max(1)).max(1);
+        Self { coding, name, parts, bits }
+    }
+
+    /// Bytes that are read for a few elements though others share them: those of two units, and of what is beside them.
+    fn resident(&self, shape: &[u64]) -> u64 {
+        let row = shape.last().copied().unwrap_or(1);
+        2 * self.coding.unit().max(row) * self.bits / 8 + 8 * row + (1 << 16)
+    }
 }
 
 impl Made {
@@ -26,6 +56,7 @@ impl Made {
             Self::Sum(sum) => sum.parts.iter().map(|(t, _)| t.read_bits()).sum(),
             Self::Rows(rows) => rows.read_bits(),
             Self::Exact(exact) => exact.under.dtype.bits(),
+            Self::Coded(coded) => coded.bits,
         }
     }
 
@@ -39,6 +70,8 @@ impl Made {
             // A run that is read by itself, before it joins the others; it may be made in its turn.
             Self::Rows(rows) => rows.tables.iter().flatten().map(|t| t.read_bits() + t.inner_bits()).max().unwrap_or(0),
             Self::Exact(exact) => exact.under.read_bits() + exact.under.inner_bits(),
+            // What is put together of several places.
+            Self::Coded(coded) => coded.bits,
         }
     }
 
@@ -54,6 +87,7 @@ impl Made {
                 inner + mean
             }
             Self::Exact(exact) => exact.resident(),
+            Self::Coded(coded) => coded.resident(shape),
         }
     }
 
@@ -87,6 +121,9 @@ impl Made {
             Self::Exact(exact) => {
                 Self::Exact(Exact { under: moved(&exact.under), blocks: moved(&exact.blocks), ..exact.clone() })
             }
+            Self::Coded(coded) => {
+                Self::Coded(Coded { parts: coded.parts.iter().map(moved).collect(), ..coded.clone() })
+            }
         }
     }
 }
@@ -98,11 +135,22 @@ impl Tensor {
         Self { file: self.file + by, made, ..self.clone() }
     }
 
+    /// The quantised weights that it is made of.
+    pub fn coded(&self) -> Vec<&Coded> {
+        match self.made.as_deref() {
+            None => vec![],
+            Some(Made::Coded(coded)) => vec![coded],
+            Some(Made::Sum(sum)) => sum.parts.iter().flat_map(|(t, _)| t.coded()).collect(),
+            Some(Made::Rows(rows)) => rows.tables.iter().flatten().flat_map(Self::coded).collect(),
+            Some(Made::Exact(exact)) => exact.under.coded(),
+        }
+    }
+
     /// Whether it has bytes of its own, that can be moved: it is stored, or rows of it are.
     pub fn moves(&self) -> bool {
         match self.made.as_deref() {
             None => true,
-            Some(Made::Sum(_)) => false,
+            Some(Made::Sum(_) | Made::Coded(_)) => false,
             Some(Made::Rows(rows)) => rows.moves(self),
             Some(Made::Exact(_)) => true,
         }

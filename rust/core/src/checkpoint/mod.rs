@@ -4,12 +4,14 @@ mod adapted;
 mod adapter;
 mod aliases;
 mod based;
+mod decoded;
 pub mod delta;
 mod exact;
 mod experts;
 mod file;
 mod fitting;
 mod folder;
+mod gguf;
 pub mod header;
 mod heads;
 mod index;
@@ -22,6 +24,7 @@ mod replaceable;
 pub mod rows;
 mod staging;
 mod target;
+mod told;
 mod torch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +34,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 pub use adapter::Adapter;
+pub use decoded::Decoded;
 pub use experts::Packing;
 pub use layout::{Layout, Shard, ShardPolicy};
 pub use reference::{Applied, Reference};
@@ -42,10 +46,9 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::model::anatomy::{Anatomy, Stack};
 use crate::model::attention::Attention;
-use crate::model::families::Families;
 use crate::model::names::{is_buffer, other_names};
 use crate::model::tied;
-use crate::source::{FileSource, Identity, IoMode, Source};
+use crate::source::{self, Identity, IoMode, Source};
 use made::Made;
 
 /// The file of an output that says how it was made, with the digest of every tensor.
@@ -147,12 +150,18 @@ pub struct Checkpoint {
     pub folded: Vec<String>,
     /// How it was named.
     pub reference: Reference,
+    /// Of a quantised one that was to be made plain what was decoded, or why nothing was.
+    pub decoded: Option<Decoded>,
+    /// Of a GGUF file what of a config.json it holds.
+    gguf: Option<gguf::Config>,
     by_name: HashMap<String, usize>,
     anatomy: OnceLock<Anatomy>,
     /// Its tables of tokens.
     tables: OnceLock<Vec<usize>>,
 }
 
+/// Tables of tokens among which the one that a head is tied to is looked for.
+const MOST_TABLES: usize = 256;
 /// Longest config.json that is looked into, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 
@@ -203,14 +212,22 @@ impl Checkpoint {
             own_files: 0,
             folded: Vec::new(),
             reference,
+            decoded: None,
+            gguf: None,
             by_name: HashMap::new(),
             anatomy: OnceLock::new(),
             tables: OnceLock::new(),
         };
+        let mut headers = Vec::new();
         for file in &listing.files {
-            out.add_file(file)?;
+            headers.extend(out.add_file(file)?);
         }
         out.own_files = out.files.len();
+        if headers.len() == out.files.len() {
+            out.take_gguf(&headers)?;
+        } else if !headers.is_empty() {
+            return Err(Error::checkpoint(path, "holds GGUF files and others; expected files of one kind"));
+        }
         if let Some(map) = &listing.weight_map {
             for (name, file) in map {
                 let found = out.by_name.get(name).map(|i| out.tensors[*i].file);
@@ -230,10 +247,12 @@ impl Checkpoint {
     pub fn of(reference: &Reference) -> Result<Self> {
         let mut out = Self::open(&reference.path)?;
         for applied in &reference.adapters {
-            match delta::Delta::is(&applied.path) {
-                true => out.fold_delta(applied)?,
-                false => out.fold(applied)?,
+            let delta = delta::Delta::is(&applied.path);
+            if !(delta && out.is_stored_for(applied)?) {
+                // What is added to a weight is added to its values.
+                out = out.plain()?;
             }
+            if delta { out.fold_delta(applied)? } else { out.fold(applied)? }
         }
         out.reference = reference.clone();
         Ok(out)
@@ -296,13 +315,16 @@ impl Checkpoint {
             own_files: 1,
             folded: Vec::new(),
             reference: PathBuf::new().into(),
+            decoded: None,
+            gguf: None,
             by_name,
             anatomy: OnceLock::new(),
             tables: OnceLock::new(),
         }
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<()> {
+    /// Takes in a file's tensors; of a GGUF file it gives the header, which means something with those of all.
+    fn add_file(&mut self, path: &Path) -> Result<Option<gguf::Header>> {
         let opened = file::open(path, self.files.len())?;
         self.files.push(opened.shard);
         for t in opened.tensors {
@@ -318,7 +340,7 @@ impl Checkpoint {
             self.tensors.push(t);
         }
         self.warnings.extend(opened.warning.map(|w| format!("{}: {w}", path.display())));
-        Ok(())
+        Ok(opened.gguf)
     }
 
     /// Index of the tensor called `name`.
@@ -346,10 +368,13 @@ impl Checkpoint {
         if self.tied() == Some(false) || !tied::is_head(name) {
             return Ok(None);
         }
-        let tables = self.tables();
-        let stack = self.anatomy().main().map(|s| s.prefix.as_str());
-        let found = tied::table(name, tables.iter().map(|i| self.tensors[*i].name.as_str()), stack)?;
-        Ok(found.map(|i| tables[i]))
+        let named = |i: &usize| (*i, self.tensors[*i].name.as_str());
+        // No model has as many, and each head would look at all of them: 20,000 heads took 6 s.
+        if self.tables().len() > MOST_TABLES {
+            return Err(self.tables().iter().take(4).map(|i| named(i).1).collect());
+        }
+        let tables = self.tables().iter().map(named).collect();
+        tied::among(name, tables, self.anatomy().main().map(|s| s.prefix.as_str()))
     }
 
     /// Its tables of tokens.
@@ -360,25 +385,12 @@ impl Checkpoint {
 
     /// Its files, to be read; each is opened when it is.
     pub fn sources(&self, io: IoMode) -> Vec<Box<dyn Source>> {
-        self.files.iter().map(|f| Box::new(FileSource::new(&f.path, f.identity, io)) as Box<dyn Source>).collect()
+        self.files.iter().map(|f| source::open(&f.path, f.identity, io)).collect()
     }
 
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
         self.tensors.iter().map(|t| t.nbytes).sum()
-    }
-
-    /// What the user should know of it: what was passed over, and where it does not agree with its config.json.
-    pub fn told(&self) -> Vec<String> {
-        // An adapter need not change every layer.
-        let adapter = self.adapter();
-        let doubts = if adapter { Vec::new() } else { self.anatomy().doubts() };
-        let headless = self.config.as_ref().filter(|_| !adapter && self.headless()).map(|_| {
-            "config.json does not tie the head to the embedding, and no head is in the files: a loader makes one at random"
-                .to_owned()
-        });
-        let doubts = doubts.into_iter().chain(headless).map(|d| format!("{}: {d}", self.path.display()));
-        self.warnings.iter().cloned().chain(doubts).collect()
     }
 
     /// Whether it holds the factors of an adapter.
@@ -389,18 +401,6 @@ impl Checkpoint {
     /// The first tensor that is a factor of an adapter.
     pub fn factor(&self) -> Option<&Tensor> {
         self.tensors.iter().find(|t| t.is_factor())
-    }
-
-    /// Whether it has no head over its vocabulary though its config.json says that it has one of its own.
-    fn headless(&self) -> bool {
-        let wanted = self.config.as_ref().is_some_and(tied::wants_head) && self.tied() == Some(false);
-        wanted && !self.tensors.iter().any(|t| tied::is_head(&t.name))
-    }
-
-    /// How many tensors are quantised weights or come with one.
-    pub fn quantised(&self) -> usize {
-        let families = Families::of(self.tensors.iter().map(|t| (t.name.as_str(), t.dtype)));
-        (0..self.tensors.len()).filter(|i| families.module(*i).is_some()).count()
     }
 
     /// Whether it ties its head to its embedding, as far as its config.json tells.

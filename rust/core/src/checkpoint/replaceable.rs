@@ -85,7 +85,7 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
                 None if is_known(&name, folder) => {}
                 None => return Err(in_the_way(&name, "is not known to be of a checkpoint")),
             }
-            weights |= name.extension() == Some(OsStr::new("safetensors"));
+            weights |= [OsStr::new("safetensors"), OsStr::new("gguf")].iter().any(|e| name.extension() == Some(e));
         }
     }
     if weights { Ok(()) } else { Err("holds no weights; --overwrite replaces checkpoints only".to_owned()) }

@@ -2,7 +2,7 @@
 //!
 //! Shards get their full size at once and their headers last, so that nothing half-written opens as a checkpoint.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,8 @@ struct OutFile {
 pub struct Staging {
     target: Target,
     folder: PathBuf,
-    files: Vec<OutFile>,
+    /// By the index of the shard.
+    files: BTreeMap<usize, OutFile>,
     lock: File,
 }
 
@@ -50,17 +51,74 @@ impl Staging {
     pub fn open(target: &Target, shards: &[Shard], mode: WriteMode, keep: impl Fn(&Path) -> bool) -> Result<Self> {
         let folder = target.staging();
         let lock = claim(target, &folder)?;
+        Self::hold(target, folder, lock, &mut shards.iter().enumerate(), Some(mode), keep)
+    }
+
+    /// Opens `folder` for some of the shards of an output, which are to be made there and not published, as [`Self::open`]
+    /// does; `None` if another process holds it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_part(
+        target: &Target,
+        folder: PathBuf,
+        shards: &mut dyn Iterator<Item = (usize, &Shard)>,
+        mode: WriteMode,
+        keep: impl Fn(&Path) -> bool,
+    ) -> Result<Option<Self>> {
+        let Some(lock) = claim_free(&folder)? else { return Ok(None) };
+        Self::hold(target, folder, lock, shards, Some(mode), keep).map(Some)
+    }
+
+    /// Opens the folder for shards that were made elsewhere: `fill` moves them into it, under their names. What an earlier call
+    /// has moved there stays if `keep` accepts it.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and what `fill` returns.
+    pub fn adopt(
+        target: &Target,
+        shards: &[Shard],
+        keep: impl Fn(&Path) -> bool,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let folder = target.staging();
+        let lock = claim(target, &folder)?;
         if !keep(&folder) {
             clean(&folder, Path::new(""), &HashSet::new())?;
         }
-        let files = shards.iter().map(|s| OutFile::create(&folder, s, mode)).collect::<Result<Vec<_>>>();
-        let files = files.inspect_err(|_| {
+        fill(&folder)?;
+        Self::hold(target, folder, lock, &mut shards.iter().enumerate(), None, |_| true)
+    }
+
+    /// Without a mode the shards are whole, their headers too.
+    fn hold(
+        target: &Target,
+        folder: PathBuf,
+        lock: File,
+        shards: &mut dyn Iterator<Item = (usize, &Shard)>,
+        mode: Option<WriteMode>,
+        keep: impl Fn(&Path) -> bool,
+    ) -> Result<Self> {
+        if !keep(&folder) {
+            clean(&folder, Path::new(""), &HashSet::new())?;
+        }
+        let made: Result<_> = shards.map(|(i, s)| Ok((i, OutFile::create(&folder, s, mode)?))).collect();
+        let files = made.inspect_err(|_| {
             // Nothing of worth is in a folder whose files could not even be made; one kept for resuming stays.
             if !keep(&folder) {
                 let _ = std::fs::remove_dir_all(&folder);
             }
         })?;
         Ok(Self { target: target.clone(), folder, files, lock })
+    }
+
+    /// Whether a shard is among those it is open for.
+    pub fn holds(&self, shard: usize) -> bool {
+        self.files.contains_key(&shard)
+    }
+
+    fn out(&self, shard: usize) -> Result<&OutFile> {
+        self.files.get(&shard).ok_or_else(|| Error::bug(format!("shard {shard} is of another part")))
     }
 
     /// Where the output is to go.
@@ -78,7 +136,7 @@ impl Staging {
     /// # Errors
     /// [`Error::Io`] if it cannot be opened.
     pub fn file(&self, shard: usize) -> Result<Arc<File>> {
-        self.files[shard].buffered.file()
+        self.out(shard)?.buffered.file()
     }
 
     /// Writes `len` bytes at `offset` of a shard. They lie in `buffer` from byte `offset % ALIGN` on.
@@ -86,7 +144,7 @@ impl Staging {
     /// # Errors
     /// [`Error::Output`] when the disk is full, [`Error::Io`] for anything else.
     pub fn write(&self, shard: usize, offset: u64, buffer: &Buffer, len: usize) -> Result<()> {
-        let out = &self.files[shard];
+        let out = self.out(shard)?;
         let skip = (offset % ALIGN) as usize;
         let bytes = &buffer.bytes()[skip..skip + len];
         let fail = |e: std::io::Error| match e.raw_os_error().map(Errno::from_raw_os_error) {
@@ -123,8 +181,42 @@ impl Staging {
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
     pub fn read_back(&self, shard: usize, offset: u64, target: &mut [u8]) -> Result<()> {
-        let out = &self.files[shard];
+        let out = self.out(shard)?;
         out.buffered.file()?.read_exact_at(target, offset).map_err(|e| Error::io(&out.path, "read back", e))
+    }
+
+    /// Makes the data durable.
+    fn sync(&self) -> Result<()> {
+        let each = |out: &OutFile| out.buffered.file()?.sync_data().map_err(|e| Error::io(&out.path, "sync", e));
+        self.files.values().try_for_each(each)
+    }
+
+    /// Writes the headers of its shards among `shards`, without which nothing opens.
+    fn complete(&self, shards: &[Shard]) -> Result<()> {
+        for (shard, out) in &self.files {
+            let fail = |e| Error::io(&out.path, "write the header", e);
+            let file = out.buffered.file()?;
+            file.write_all_at(&shards[*shard].header, 0).map_err(fail)?;
+            file.sync_data().map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Self::of_part`] began: its shards among `shards` are whole, and durable, in the folder `to`, where nobody
+    /// goes on with them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if something cannot be written.
+    pub fn end_part(self, shards: &[Shard], to: &Path) -> Result<()> {
+        self.sync()?;
+        self.complete(shards)?;
+        // Some file systems know no sync of a folder.
+        match rustix::fs::fsync(&self.lock) {
+            Err(Errno::INVAL | Errno::NOTSUP | Errno::BADF) => {}
+            other => other.map_err(|e| Error::io(&self.folder, "sync", e))?,
+        }
+        // While the lock is held: whoever waits for it finds the folder gone.
+        rustix::fs::rename(&self.folder, to).map_err(|e| Error::io(to, "move the part into place", e))
     }
 
     /// Makes the data durable, lets `finish` add the other files, writes the headers, without which nothing opens, and
@@ -142,19 +234,12 @@ impl Staging {
         overwrite: bool,
         finish: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
-        for out in &self.files {
-            out.buffered.file()?.sync_data().map_err(|e| Error::io(&out.path, "sync", e))?;
-        }
+        self.sync()?;
         let listed = shards.iter().map(|s| PathBuf::from(&s.file)).chain(files.iter().cloned());
         let kept: HashSet<PathBuf> = listed.chain([PathBuf::from(journal)]).collect();
         clean(&self.folder, Path::new(""), &kept)?;
         finish(&self.folder)?;
-        for (out, shard) in self.files.iter().zip(shards) {
-            let fail = |e| Error::io(&out.path, "write the header", e);
-            let file = out.buffered.file()?;
-            file.write_all_at(&shard.header, 0).map_err(fail)?;
-            file.sync_data().map_err(fail)?;
-        }
+        self.complete(shards)?;
         let (from, to, cwd) = (&self.folder, self.target.path(), rustix::fs::CWD);
         let fail = |e: Errno| Error::io(to, "move the output into place", e);
         // Some file systems know no sync of a folder.
@@ -234,8 +319,8 @@ fn remove(path: &Path, folder: bool) -> Result<()> {
     gone.map_err(|e| Error::io(path, "remove what an earlier run left", e))
 }
 
-/// Makes the folder, or opens the one an earlier run left, and locks it.
-fn claim(target: &Target, folder: &Path) -> Result<File> {
+/// Makes the folder, or opens the one an earlier run left, and locks it; `None` if another process has, or has just moved it away.
+fn claim_free(folder: &Path) -> Result<Option<File>> {
     let fail = |e: std::io::Error| Error::io(folder, "make the folder", e);
     std::fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(fail)?;
     match std::fs::create_dir(folder) {
@@ -248,17 +333,19 @@ fn claim(target: &Target, folder: &Path) -> Result<File> {
         .map_err(|_| Error::output(folder, "is not a folder of an earlier run; remove it, or choose another output"))?;
     let lock = File::from(lock);
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => {
-            return Err(Error::output(target.path(), "another run is writing it; wait for that one, or end it"));
-        }
+        Err(Errno::WOULDBLOCK) => return Ok(None),
         other => other.map_err(|e| Error::io(folder, "lock", e))?,
     }
     // Between opening and locking, a run that just finished may have moved the folder away.
-    let (held, there) = (lock.metadata().map_err(fail)?, std::fs::symlink_metadata(folder).map_err(fail)?);
-    if (held.dev(), held.ino()) != (there.dev(), there.ino()) {
-        return Err(Error::output(target.path(), "another run has just written it; look at that, then run this again"));
-    }
-    Ok(lock)
+    let held = lock.metadata().map_err(fail)?;
+    let there = std::fs::symlink_metadata(folder).ok();
+    Ok(there.filter(|t| (t.dev(), t.ino()) == (held.dev(), held.ino())).map(|_| lock))
+}
+
+/// As [`claim_free`], for the one folder of an output.
+fn claim(target: &Target, folder: &Path) -> Result<File> {
+    let taken = "another run is writing it, or has just done so; wait for that one, or end it, and look what there is";
+    claim_free(folder)?.ok_or_else(|| Error::output(target.path(), taken))
 }
 
 /// Puts `from` in the place of `to`, and what was there where `from` was.
@@ -274,8 +361,9 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
 }
 
 impl OutFile {
-    fn create(folder: &Path, shard: &Shard, mode: WriteMode) -> Result<Self> {
+    fn create(folder: &Path, shard: &Shard, mode: Option<WriteMode>) -> Result<Self> {
         let path = folder.join(&shard.file);
+        let Some(mode) = mode else { return Ok(Self { buffered: Handle::to_write(&path), direct: None, path }) };
         let fail = |e: std::io::Error| Error::io(&path, "make the file", e);
         let made = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
         let size = shard.size();

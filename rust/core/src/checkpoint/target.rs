@@ -31,6 +31,11 @@ impl Target {
         if given.file_name().is_none() {
             return Err(Error::output(given, "is not the path of a new folder"));
         }
+        // Who writes `s3://bucket/out` does not mean the folder `s3:`.
+        const STORES: [&str; 6] = ["s3:", "gs:", "az:", "hf:", "http:", "https:"];
+        if given.components().next().is_some_and(|c| STORES.iter().any(|s| c.as_os_str() == *s)) {
+            return Err(Error::output(given, "is a URL, and this goes to folders only; write a folder, and upload it"));
+        }
         if given.is_symlink() && !given.exists() {
             return Err(Error::output(given, "is a link to nothing; remove it, or choose another output"));
         }

@@ -3,11 +3,13 @@
 //! Real fine-tunes have a cosine above 0.97 with their base, models trained apart one below 0.25.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::moments::Moments;
+use crate::checkpoint::Tensor;
 use crate::error::Result;
 use crate::plan::{Action, Plan};
-use crate::source::IoMode;
+use crate::source::{IoMode, object};
 use crate::view::{Place, Slot, Sources, stored};
 
 /// Tensors looked at, and elements of each.
@@ -33,14 +35,25 @@ pub fn doubts(plan: &Plan, io: IoMode) -> Result<Vec<String>> {
         .filter(|(_, t)| t.shape.len() > 1 && t.elements() >= 64 && t.dtype.computes())
         .map(|(i, _)| i)
         .collect();
-    let mut found: BTreeMap<usize, Moments> = BTreeMap::new();
-    for tensor in matrices.iter().copied().step_by(matrices.len().div_ceil(TENSORS).max(1)) {
+    let mate = |tensor: usize, model: usize| {
         let own = &lead.tensors[tensor];
+        let comparable = |o: &Place| plan.tensor(*o).shape == own.shape && plan.tensor(*o).dtype.computes();
+        plan.models[model].find(&own.name).map(|tensor| Place { model, tensor }).filter(comparable)
+    };
+    let looked = || matrices.iter().copied().step_by(matrices.len().div_ceil(TENSORS).max(1));
+    // Of models in a store all samples are fetched side by side.
+    for tensor in looked() {
+        let mates = others.iter().filter_map(|model| mate(tensor, *model));
+        let of_store = |p: &Place| plan.models[p.model].files.iter().any(|f| object::is_remote(f.identity));
+        for place in std::iter::once(Place { model: first, tensor }).chain(mates).filter(of_store) {
+            stored(plan.tensor(place), &sources[place.model]).ahead(&middle(plan.tensor(place)));
+        }
+    }
+    let mut found: BTreeMap<usize, Moments> = BTreeMap::new();
+    for tensor in looked() {
         let base = sample(plan, sources, Place { model: first, tensor })?;
         for model in others.iter().copied() {
-            let mate = plan.models[model].find(&own.name).map(|tensor| Place { model, tensor });
-            let comparable = |o: &Place| plan.tensor(*o).shape == own.shape && plan.tensor(*o).dtype.computes();
-            if let Some(mate) = mate.filter(comparable) {
+            if let Some(mate) = mate(tensor, model) {
                 *found.entry(model).or_default() += Moments::of(&base, &sample(plan, sources, mate)?);
             }
         }
@@ -51,8 +64,8 @@ pub fn doubts(plan: &Plan, io: IoMode) -> Result<Vec<String>> {
         Some(format!(
             "{} and {} do not look like tunings of one model: cosine {cosine:.2}, relative change {:.2} on a sample of their \
              matrices (tunings have a cosine above 0.97)",
-            plan.models[first].written().display(),
-            plan.models[model].written().display(),
+            plan.labels[first],
+            plan.labels[model],
             (m.square_delta / m.square_base).sqrt()
         ))
     };
@@ -76,16 +89,22 @@ fn others(plan: &Plan, first: usize) -> BTreeSet<usize> {
     all
 }
 
+/// The elements that are looked at.
+fn middle(tensor: &Tensor) -> Range<u64> {
+    let all = tensor.elements();
+    let n = all.min(ELEMENTS);
+    (all - n) / 2..(all - n) / 2 + n
+}
+
 /// Elements from the middle of a tensor.
 fn sample(plan: &Plan, sources: &Sources, place: Place) -> Result<Vec<f32>> {
     let tensor = plan.tensor(place);
     let view = stored(tensor, &sources[place.model]);
-    let all = tensor.elements();
-    let n = all.min(ELEMENTS);
-    let part = (all - n) / 2..(all - n) / 2 + n;
+    let part = middle(tensor);
     let mut slot = Slot::default();
     let bytes = view.read(&part, &mut slot)?;
-    let mut wide = vec![0.0; n as usize];
+    let mut wide = vec![0.0; (part.end - part.start) as usize];
     view.decode(bytes, &part, &part, &mut wide)?;
+    view.release(&part);
     Ok(wide)
 }

@@ -57,15 +57,23 @@ metrics! {
     "nonfinite", "NaN and infinite elements of both", Most, |m| (m.nonfinite_base + m.nonfinite_tuned) as f64;
 }
 
-/// Every metric that a comparison with these options has: what its figures are called, and what they mean.
+/// What is told where weights are quantised.
+pub(super) const BELOW_STEP: &str = "below_step";
+
+/// Every metric that a comparison with these options has, of `quantised` models or not: what its figures are called, and what they mean.
 ///
 /// Those of the order of the changes (`spread`) are there for tensors, layers, modules and the total alone.
-pub fn specs(options: &Options) -> Vec<Value> {
+pub fn specs(options: &Options, quantised: bool) -> Vec<Value> {
     let spec = |name: &str, summary: &str, tells: Tells, spread: bool| {
         let (signed, ascending) = (tells == Tells::Either, tells == Tells::Least);
         json!({"name": name, "summary": summary, "signed": signed, "ascending": ascending, "spread": spread})
     };
     let mut found: Vec<Value> = METRICS.iter().map(|m| spec(m.name, m.summary, m.tells, false)).collect();
+    if quantised {
+        let summary =
+            "of the changed elements of quantised weights, the share that changed by less than half a step of it";
+        found.push(spec(BELOW_STEP, summary, Tells::Most, false));
+    }
     let Some(above) = &options.spread else { return found };
     let mut ordered = |name: &str, summary: &str| found.push(spec(name, summary, Tells::Most, true));
     for (name, q) in QUANTILES {

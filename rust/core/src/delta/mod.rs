@@ -46,6 +46,8 @@ pub struct Comparison {
     /// The base's stacks, by which layers are named.
     anatomy: Anatomy,
     options: Options,
+    /// Whether any of the models has quantised weights, which are decoded.
+    quantised: bool,
     models: Vec<Model>,
     /// The changes of every two fine-tunes, by their indices.
     pairs: Vec<Related>,
@@ -169,13 +171,17 @@ fn comparable(b: &Tensor, t: &Tensor) -> bool {
     t.shape == b.shape && (t.dtype == b.dtype || (t.dtype.computes() && b.dtype.computes()))
 }
 
-fn rows(base: &Checkpoint, tuned: &[&Checkpoint]) -> Vec<Row> {
+/// The tensors to compare.
+fn rows(base: &Checkpoint, tuned: &[&Checkpoint], options: &Options) -> Vec<Row> {
+    let anatomy = base.anatomy();
+    let name = |i: usize| anatomy.layer_name(anatomy.place(&base.tensors[i].name));
+    let wanted = |i: &usize| options.layers.as_ref().is_none_or(|layers| layers.contains(&name(*i)));
     let mate = |i: usize, t: &Checkpoint| {
         let b = &base.tensors[i];
         t.find_alike(&b.name).filter(|j| comparable(b, &t.tensors[*j]))
     };
     let row = |i| Row { base: i, tuned: tuned.iter().map(|t| mate(i, t)).collect() };
-    (0..base.tensors.len()).map(row).filter(|r| r.tuned.iter().any(Option::is_some)).collect()
+    (0..base.tensors.len()).filter(wanted).map(row).filter(|r| r.tuned.iter().any(Option::is_some)).collect()
 }
 
 /// Bytes that [`compare`] reads at most.
@@ -185,12 +191,12 @@ pub fn read_bytes(base: &Checkpoint, tuned: &[&Checkpoint], options: &Options) -
         (Some(_), 1) => 2,
         (Some(_), _) => 3,
     };
-    passes * once(base, tuned)
+    passes * once(base, tuned, options)
 }
 
 /// Bytes of one pass over everything.
-fn once(base: &Checkpoint, tuned: &[&Checkpoint]) -> u64 {
-    rows(base, tuned)
+fn once(base: &Checkpoint, tuned: &[&Checkpoint], options: &Options) -> u64 {
+    rows(base, tuned, options)
         .iter()
         .map(|r| {
             let tuned = r.tuned.iter().zip(tuned).filter_map(|(i, t)| i.map(|i| t.tensors[i].read_bytes()));
@@ -279,7 +285,7 @@ pub fn compare(
         tuned,
         base_files: base.sources(io),
         tuned_files: tuned.iter().map(|t| t.sources(io)).collect(),
-        rows: rows(base, tuned),
+        rows: rows(base, tuned, options),
         threads,
     };
     let anatomy = base.anatomy();
@@ -322,13 +328,21 @@ pub fn compare(
         for (model, spreads) in models.iter_mut().zip(first.spreads) {
             model.ask(spreads.into_inner(), options);
         }
-        let once = once(base, tuned);
+        let once = once(base, tuned, options);
         inside::look(&open, &mut models, &Later { observer, before: once })?;
         inside::overlap(&open, &models, &mut pairs, &Later { observer, before: 2 * once })?;
         observer.tick(read_bytes(base, tuned, options));
     }
     open.base_files.iter().chain(open.tuned_files.iter().flatten()).try_for_each(|s| s.check())?;
-    Ok(Comparison { base: base.written(), anatomy: anatomy.clone(), options: options.clone(), models, pairs })
+    let quantised = std::iter::once(&base).chain(tuned).any(|c| c.is_decoded());
+    Ok(Comparison {
+        base: base.written(),
+        anatomy: anatomy.clone(),
+        options: options.clone(),
+        quantised,
+        models,
+        pairs,
+    })
 }
 
 /// A fine-tune under the names that the base has, its experts stored as the base's; `None` if it is so as it is.

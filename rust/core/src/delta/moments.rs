@@ -32,6 +32,10 @@ pub struct Moments {
     pub nonfinite_base: u64,
     /// NaN or infinite elements of the tuned model.
     pub nonfinite_tuned: u64,
+    /// Changed elements of which the step of their quantisation is known.
+    pub stepped: u64,
+    /// Those of them that changed by less than half of it.
+    pub below_step: u64,
     /// Sum of d.
     pub delta: f64,
     /// Sum of |d|.
@@ -58,6 +62,8 @@ impl AddAssign for Moments {
         self.skipped += o.skipped;
         self.nonfinite_base += o.nonfinite_base;
         self.nonfinite_tuned += o.nonfinite_tuned;
+        self.stepped += o.stepped;
+        self.below_step += o.below_step;
         self.delta += o.delta;
         self.abs_delta += o.abs_delta;
         self.abs_base += o.abs_base;
@@ -94,6 +100,19 @@ impl Moments {
             add_pair(&mut m, *b, *t, b.to_bits() != t.to_bits());
         }
         m
+    }
+
+    /// Counts changed elements that have a step, and those that changed by less than half of it; `own` are the elements that are
+    /// quantised, base or tuned, and `next` what is one step from each.
+    ///
+    /// A zero whose sign changed did so, too. Where a step ends and the next begins, decoding has rounded: what lies within a thousandth of the half is not below it.
+    pub fn count_steps(&mut self, base: &[f32], tuned: &[f32], own: &[f32], next: &[f32]) {
+        for ((b, t), (o, n)) in base.iter().zip(tuned).zip(own.iter().zip(next)) {
+            let (change, step) = ((t - b).abs(), (o - n).abs());
+            let known = b.to_bits() != t.to_bits() && change.is_finite() && step.is_finite();
+            self.stepped += u64::from(known);
+            self.below_step += u64::from(known && (change == 0.0 || change < step * (0.5 - 0.5 / 1024.0)));
+        }
     }
 
     /// The moments of elements that did not change, whose bytes are equal.

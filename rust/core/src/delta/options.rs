@@ -1,5 +1,7 @@
 //! What a comparison is to look at, besides the sums over every tensor.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -16,6 +18,8 @@ pub struct Options {
     pub tokens: usize,
     /// Whether to look at the distribution of the changes, and at which thresholds.
     pub spread: Option<Vec<Threshold>>,
+    /// The layers to read, as [`crate::model::anatomy::Anatomy::layer_name`] calls them; all if `None`.
+    pub layers: Option<BTreeSet<String>>,
 }
 
 /// A change to count the larger ones of.
@@ -33,7 +37,7 @@ pub struct Threshold {
 const MOST: usize = 32;
 
 impl Options {
-    /// Reads options: `heads` (true or false), `neurons`, `tokens`, `spread`, `above`.
+    /// Reads options: `heads` (true or false), `neurons`, `tokens`, `spread`, `above`, `layers`.
     ///
     /// # Errors
     /// [`Error::Recipe`] with the key.
@@ -44,8 +48,10 @@ impl Options {
         let tokens = fields.count("tokens", 0)?;
         let spread = fields.get("spread").and_then(Value::as_bool).unwrap_or(false);
         let above = thresholds(fields.text("above")?.unwrap_or_default())?;
+        let layers = fields.list("layers")?;
         fields.finish()?;
-        Ok(Self { heads, neurons, tokens, spread: spread.then_some(above) })
+        let layers = layers.map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect());
+        Ok(Self { heads, neurons, tokens, spread: spread.then_some(above), layers })
     }
 }
 

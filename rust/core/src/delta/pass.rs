@@ -55,12 +55,15 @@ impl Look {
         seen.equal &= tuned.same;
         let mut skipped = 0;
         let mut add = |part: usize, run: Range<usize>| {
-            let (b, t) = (base.part(run.clone()), tuned.elements.part(run));
-            let found = match (b.exact, t.exact) {
+            let (b, t) = (base.part(run.clone()), tuned.elements.part(run.clone()));
+            let mut found = match (b.exact, t.exact) {
                 _ if tuned.same => Moments::of_equal(b.values),
                 (Some(b), Some(t)) => Moments::of_exact(b, t),
                 _ => Moments::of(b.values, t.values),
             };
+            if let Some([own, next]) = tuned.steps {
+                found.count_steps(b.values, t.values, &own[run.clone()], &next[run]);
+            }
             skipped += found.skipped;
             seen.parts[part - seen.first] += found;
         };

@@ -22,7 +22,7 @@ impl Comparison {
         json!({
             "base": self.base.to_string_lossy(),
             "stacks": self.anatomy.to_json(),
-            "metrics": metrics::specs(&self.options),
+            "metrics": metrics::specs(&self.options, self.quantised),
             "models": self.models.iter().zip(&labels).map(|(m, l)| self.model(m, l)).collect::<Vec<_>>(),
             "pairs": self.pairs.iter().map(|p| {
                 let tensors = p.tensors.iter().map(|t| (t.name.as_str(), t.layer, t.sums));
@@ -125,6 +125,10 @@ impl Comparison {
         row.insert("elements".into(), m.elements.into());
         for metric in METRICS {
             row.insert(metric.name.into(), number((metric.value)(m)));
+        }
+        if self.quantised {
+            row.insert(metrics::BELOW_STEP.into(), number(metrics::ratio(m.below_step as f64, m.stepped as f64)));
+            row.insert("stepped".into(), m.stepped.into());
         }
         if let Some(asked) = asked {
             let above = self.options.spread.iter().flatten().map(|t| format!("above_{}", t.text));

@@ -32,6 +32,8 @@ pub struct Tuned<'a> {
     pub same: bool,
     /// The elements.
     pub elements: Elements<'a>,
+    /// Where base (or else the fine-tune) is quantised: its elements, and what is one step from each.
+    pub steps: Option<[&'a [f32]; 2]>,
 }
 
 /// Calls `f` with each tile of `elements`: where it lies, the base's elements, those of every fine-tune.
@@ -51,9 +53,15 @@ pub fn each(
     let exact_too = stored.iter().any(|s| s.dtype() == Dtype::F64);
     let mut exact: Vec<Vec<f64>> = vec![vec![0.0; if exact_too { TILE } else { 0 }]; stored.len()];
     let views: Vec<&dyn Decode> = stored.iter().map(|s| &**s).collect();
+    let mut next: Vec<Vec<f32>> = vec![Vec::new(); stored.len()];
     chunks::each(&views, elements, CHUNK, true, buffers, |part, raw| {
         progress.alive()?;
         let mut at = part.start;
+        // The steps of the base are those that count, so that those of its fine-tunes are made without it alone.
+        let base = stored[0].beside(raw[0], &part);
+        let steps_of = |i: usize| if base.is_none() { stored[i].beside(raw[i], &part) } else { None };
+        let own: Vec<Option<Vec<u8>>> = (1..stored.len()).map(steps_of).collect();
+        let beside: Vec<Option<Vec<u8>>> = std::iter::once(base).chain(own).collect();
         while at < part.end {
             let piece = at..(at + TILE as u64).min(part.end);
             let bytes = |i: usize| stored[i].bytes(raw[i], &part, &piece);
@@ -66,9 +74,20 @@ pub fn each(
                     stored[i].decode_exactly(raw[i], &part, &piece, &mut exact[i][..len])?;
                 }
             }
+            let changed = |i: usize| if i == 0 { equal.contains(&false) } else { !equal[i - 1] };
+            for (i, next) in next.iter_mut().enumerate().filter(|(i, _)| changed(*i)) {
+                if let Some(raw) = &beside[i] {
+                    next.resize(TILE, 0.0);
+                    stored[i].decode(raw, &part, &piece, &mut next[..len])?;
+                }
+            }
+            let steps = |i: usize| beside[i].as_ref().map(|_| [&wide[i][..len], &next[i][..len]]);
             let of = |i: usize| Elements { values: &wide[i][..len], exact: exact_too.then(|| &exact[i][..len]) };
             let tuned: Vec<Tuned> = (equal.iter().enumerate())
-                .map(|(i, same)| Tuned { same: *same, elements: of(if *same { 0 } else { i + 1 }) })
+                .map(|(i, same)| {
+                    let steps = if *same { None } else { steps(0).or_else(|| steps(i + 1)) };
+                    Tuned { same: *same, elements: of(if *same { 0 } else { i + 1 }), steps }
+                })
                 .collect();
             f(piece.clone(), &of(0), &tuned);
             at = piece.end;

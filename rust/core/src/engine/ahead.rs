@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::source::{Ranges, object};
 use crate::view::Decode;
 
 /// Bytes that are asked for ahead of what is being read. They lie in the system's page cache, not in this process.
@@ -19,6 +20,8 @@ pub struct Ahead<'a> {
     pieces: usize,
     /// Pieces that are read or have been.
     begun: AtomicUsize,
+    /// Bytes that are asked for ahead: of what is fetched from a store as many as there is room for.
+    window: u64,
     asked: Mutex<Asked>,
 }
 
@@ -33,7 +36,9 @@ struct Asked {
 impl<'a> Ahead<'a> {
     /// Of so many pieces, which `ask` asks for; the first are asked for at once.
     pub fn new(pieces: usize, ask: &'a (dyn Fn(usize) -> u64 + Sync)) -> Self {
-        let ahead = Self { ask, pieces, begun: AtomicUsize::new(0), asked: Mutex::default() };
+        let room = || Some(Ranges::all().room()).filter(|room| object::any() && *room > 0);
+        let window = room().unwrap_or(WINDOW);
+        let ahead = Self { ask, pieces, begun: AtomicUsize::new(0), window, asked: Mutex::default() };
         ahead.further();
         ahead
     }
@@ -54,7 +59,7 @@ impl<'a> Ahead<'a> {
         }
         // What is being read already is not asked for.
         asked.pieces = asked.pieces.max(begun);
-        while asked.pieces < self.pieces && asked.bytes < WINDOW {
+        while asked.pieces < self.pieces && asked.bytes < self.window {
             let bytes = (self.ask)(asked.pieces);
             asked.waiting.push_back(bytes);
             asked.bytes += bytes;

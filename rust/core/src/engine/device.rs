@@ -94,7 +94,7 @@ pub trait Slot {
 pub fn may_take(t: &TensorPlan) -> bool {
     let Action::Compute { method, params, apart, group, .. } = &t.action else { return false };
     // What has a shape of its own does not go over, nor what is found of other tensors.
-    let plain = apart.is_empty() && group.is_none() && larv::gate(params).is_none();
+    let plain = t.encode.is_none() && apart.is_empty() && group.is_none() && larv::gate(params).is_none();
     plain && t.elements() > 0 && method.bind(params, &t.shape).is_ok_and(|kernel| !kernel.casts())
 }
 

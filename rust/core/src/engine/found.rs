@@ -86,12 +86,21 @@ impl Found {
         let Some(found) = self.groups.get(group) else {
             return Err(Error::bug(format!("nothing was found for `{}`", t.name)));
         };
-        let kernel = found.kernel.on(params, &t.shape);
+        let kernel = found.kernel.on(params, t.values());
         kernel.map(|k| Some((k, found.passes))).map_err(|p| Error::recipe("", format!("tensor `{}`: {p}", t.name)))
     }
 
     /// Running ranks before each span of a tensor, if its group has counted any.
-    pub fn before(&self, tensor: usize) -> Vec<Vec<u64>> {
-        self.before.get(&tensor).cloned().unwrap_or_default()
+    pub fn before(&self, plan: &Plan, tensor: usize) -> Vec<Vec<u64>> {
+        // Scales are of the same values as their codes, which are counted.
+        let t = &plan.tensors[tensor];
+        let codes = || match t.action {
+            Action::Compute { group: Some(group), .. } if t.is_scales() => {
+                plan.groups[group].tensors.iter().copied().find(|other| plan.tensors[*other].weight() == t.weight())
+            }
+            _ => None,
+        };
+        let found = self.before.get(&tensor).or_else(|| self.before.get(&codes()?));
+        found.cloned().unwrap_or_default()
     }
 }

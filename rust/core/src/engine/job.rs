@@ -1,5 +1,7 @@
 //! One output tensor on its way: its kernel, its statistics, its digests, and how much is left to do.
 
+use std::collections::BTreeMap;
+
 use parking_lot::{Mutex, RwLock};
 
 use super::found::Found;
@@ -46,6 +48,8 @@ pub struct Job {
     pub kernel: RwLock<Option<Box<dyn Kernel>>>,
     /// What a kernel that goes over the whole tensor has found.
     told: Mutex<Vec<(String, f64)>>,
+    /// Of a weight that is encoded: elements that changed, and those whose change was rounded away.
+    back: Mutex<Option<[u64; 2]>>,
     state: Mutex<State>,
 }
 
@@ -64,6 +68,13 @@ struct State {
     before: Vec<Vec<u64>>,
     /// Leaf digests: the output's first, then every view's; none of views that are no stored tensor.
     leaves: Vec<Vec<u128>>,
+    /// Leaves of the output of which spans have brought a part, and how many bytes that is.
+    torn: BTreeMap<usize, (Vec<u8>, usize)>,
+    /// Bytes of the output.
+    nbytes: u64,
+    /// Those that are put together before they are written, and the spans that have not brought theirs.
+    whole: Vec<u8>,
+    lacking: u64,
 }
 
 impl Job {
@@ -79,16 +90,20 @@ impl Job {
             (_, Some((kernel, passes))) => (Some(kernel), passes),
             (Action::Compute { method, params, .. }, None) => {
                 let wrong = |p| Error::recipe("", format!("tensor `{}`: {p}", t.name));
-                (Some(bind(*method, params, &t.shape).map_err(wrong)?), 0)
+                (Some(bind(*method, params, t.values()).map_err(wrong)?), 0)
             }
         };
         let kernel = match found.scales(index) {
             Some(scales) => kernel.map(|k| Box::new(Scaled::new(k, scales.clone())) as Box<dyn Kernel>),
             None => kernel,
         };
+        let kernel = match &t.encode {
+            Some(encode) => kernel.map(|k| encode.kernel(k)),
+            None => kernel,
+        };
         let views = t.action.views();
-        let bits = std::iter::once(t.dtype.bits()).chain(views.iter().map(|v| v.bits(&plan.models)));
-        let span_bytes = bits.map(|bits| t.span() * bits / 8).collect();
+        let read = views.iter().map(|v| t.span() * v.bits(&plan.models) / 8);
+        let span_bytes = std::iter::once(t.bytes_of(t.span())).chain(read).collect();
         let stored = |v: &crate::view::View| if v.is_stored(&plan.models) { v.nbytes(&plan.models) } else { 0 };
         let sizes = std::iter::once(t.nbytes).chain(views.iter().map(stored));
         let leaves = sizes.map(|n| vec![0; n.div_ceil(BLOCK as u64) as usize]).collect();
@@ -101,8 +116,12 @@ impl Job {
             counts: vec![],
             lists: vec![],
             ranks: vec![],
-            before: found.before(index),
+            before: found.before(plan, index),
             leaves,
+            torn: BTreeMap::new(),
+            nbytes: t.nbytes,
+            whole: Vec::new(),
+            lacking: spans,
         };
         let job = Self {
             at,
@@ -112,6 +131,7 @@ impl Job {
             span_bytes,
             kernel: RwLock::new(kernel),
             told: Mutex::default(),
+            back: Mutex::default(),
             state: Mutex::new(state),
         };
         job.next();
@@ -199,10 +219,51 @@ impl Job {
         }
     }
 
+    /// Has `f` put bytes of an output of so many where they belong.
+    pub fn collect(&self, nbytes: u64, f: impl FnOnce(&mut [u8])) {
+        let mut s = self.state.lock();
+        if s.whole.is_empty() {
+            s.whole = vec![0; nbytes as usize];
+        }
+        f(&mut s.whole);
+    }
+
+    /// A span has put its bytes there; after the last, all of them.
+    pub fn collected(&self) -> Option<Vec<u8>> {
+        let mut s = self.state.lock();
+        s.lacking -= 1;
+        (s.lacking == 0).then(|| std::mem::take(&mut s.whole))
+    }
+
+    /// Takes bytes of the output for its digest, all of one leaf, which may have others of other spans.
+    pub fn piece(&self, at: u64, bytes: &[u8]) {
+        let mut guard = self.state.lock();
+        let s = &mut *guard;
+        let (leaf, start) = ((at / BLOCK as u64) as usize, (at % BLOCK as u64) as usize);
+        let len = (s.nbytes - leaf as u64 * BLOCK as u64).min(BLOCK as u64) as usize;
+        if bytes.len() == len {
+            s.leaves[0][leaf] = digest::of_bytes(bytes);
+            return;
+        }
+        let (held, filled) = s.torn.entry(leaf).or_insert_with(|| (vec![0; len], 0));
+        held[start..start + bytes.len()].copy_from_slice(bytes);
+        *filled += bytes.len();
+        if *filled == len {
+            s.leaves[0][leaf] = digest::of_bytes(held);
+            s.torn.remove(&leaf);
+        }
+    }
+
     /// What a kernel that goes over the whole tensor has found, and how often it went over it after the first look.
     pub fn tell(&self, found: Vec<(String, f64)>, passes: usize) {
         *self.told.lock() = found;
         self.state.lock().scans = passes;
+    }
+
+    /// Adds a span's elements that changed, and those whose change was rounded away.
+    pub fn rounded_back(&self, counted: [u64; 2]) {
+        let mut back = self.back.lock();
+        back.get_or_insert_default().iter_mut().zip(counted).for_each(|(b, n)| *b += n);
     }
 
     /// A span is computed; true if it was the last of the tensor.
@@ -226,7 +287,11 @@ impl Job {
 
     /// Digests of the output and of every view, and the number of scans it took.
     pub fn close(&self) -> (Done, usize) {
-        let found = self.kernel.read().iter().flat_map(|k| k.found()).chain(self.told.lock().drain(..)).collect();
+        let mut found: BTreeMap<String, f64> =
+            self.kernel.read().iter().flat_map(|k| k.found()).chain(self.told.lock().drain(..)).collect();
+        if let Some(back) = *self.back.lock() {
+            found.extend(["changed", "rounded_back"].map(str::to_owned).into_iter().zip(back.map(|n| n as f64)));
+        }
         let s = self.state.lock();
         let hex = |l: &Vec<u128>| digest::hex(digest::combine(l.iter().copied()));
         let empty = s.leaves[0].is_empty();

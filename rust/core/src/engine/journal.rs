@@ -11,9 +11,9 @@ use std::path::Path;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::Options;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::source::object;
 
 /// Its name in the folder.
 pub const FILE: &str = crate::checkpoint::JOURNAL;
@@ -29,11 +29,17 @@ pub struct Done {
     /// of tensors.
     pub inputs: Vec<Option<String>>,
     /// What its method found; see [`crate::methods::Kernel::found`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nan")]
     pub found: BTreeMap<String, f64>,
     /// The device that computed it, if not the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+}
+
+/// What JSON has no number for was written as null.
+fn or_nan<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<BTreeMap<String, f64>, D::Error> {
+    let read = BTreeMap::<String, Option<f64>>::deserialize(d)?;
+    Ok(read.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// The journal of a run.
@@ -42,11 +48,14 @@ pub struct Journal {
 }
 
 /// Identifies plan, inputs and the device that computes, if any: a journal of anything else is worthless.
-pub fn key(plan: &Plan, options: &Options, device: Option<&str>) -> String {
-    let inputs: Vec<_> =
-        plan.models.iter().flat_map(|m| m.files.iter().map(|f| (f.path.to_string_lossy(), f.identity))).collect();
+pub fn key(plan: &Plan, allow_nonfinite: bool, device: Option<&str>) -> String {
+    let inputs: Vec<_> = plan
+        .models
+        .iter()
+        .flat_map(|m| m.files.iter().map(|f| (object::shown(&f.path.to_string_lossy()), f.identity)))
+        .collect();
     let version = env!("CARGO_PKG_VERSION");
-    let text = serde_json::json!([version, plan.hash(), options.allow_nonfinite, inputs, device]).to_string();
+    let text = serde_json::json!([version, plan.hash(), allow_nonfinite, inputs, device]).to_string();
     crate::digest::hex(crate::digest::of_bytes(text.as_bytes()))
 }
 

@@ -13,44 +13,65 @@ use crate::error::Result;
 use crate::methods::Cost;
 use crate::methods::larv::{self, Measure, READS};
 use crate::plan::layers::Layers;
-use crate::plan::{Action, TensorPlan};
+use crate::plan::{Action, Plan, TensorPlan};
 
-/// What a model's matrices show, by layer.
-type Measured = BTreeMap<usize, BTreeMap<usize, Vec<Measure>>>;
+/// What the matrices of each model show, by tensor and model.
+pub type Measures = BTreeMap<usize, BTreeMap<usize, Vec<Measure>>>;
 
-/// The scales of every stack that has a tensor left to make.
+/// The scales of every stack that has a tensor left to make; what is `known` is not measured again.
 ///
 /// # Errors
 /// Input that cannot be read or is not finite, matrices whose eigenvalues do not converge, [`crate::error::Error::Interrupted`].
-pub fn scales(inputs: &Inputs, means: &Means, left: impl Fn(usize) -> bool) -> Result<Scales> {
+pub fn scales(inputs: &Inputs, means: &Means, known: &Measures, left: impl Fn(usize) -> bool) -> Result<Scales> {
     let mut out = Scales::new();
-    let crew = Crew::new(means.threads);
     for stack in inputs.plan.scaled().values() {
         if stack.scaled.values().flatten().any(|t| left(*t)) {
-            out.extend(of_stack(inputs, means, &crew, stack)?);
+            let unknown = stack.scaled.values().flatten().copied().filter(|t| !known.contains_key(t));
+            let measured = of_tensors(inputs, means, &unknown.collect::<Vec<_>>())?;
+            out.extend(of_stack(inputs.plan, stack, |t| known.get(&t).or(measured.get(&t))));
         }
     }
+    // The scales of codes are of the same values as the codes.
+    let plan = inputs.plan;
+    let of_codes: HashMap<&str, _> = out.iter().map(|(t, own)| (plan.tensors[*t].weight(), own)).collect();
+    let scales = plan.tensors.iter().enumerate().filter(|(_, t)| t.is_scales());
+    let more: Scales = scales.filter_map(|(i, t)| Some((i, (*of_codes.get(t.weight())?).clone()))).collect();
+    drop(of_codes);
+    out.extend(more);
     Ok(out)
 }
 
-fn of_stack(inputs: &Inputs, means: &Means, crew: &Crew, stack: &Layers) -> Result<Scales> {
-    let tensors: Vec<(usize, usize)> =
-        stack.scaled.iter().flat_map(|(layer, own)| own.iter().map(|t| (*layer, *t))).collect();
-    // By model and layer.
-    let measured: Mutex<Measured> = Mutex::default();
-    // One matrix at a time, on all threads.
+/// Measures some tensors, one at a time, on all threads.
+///
+/// # Errors
+/// As [`scales`].
+pub fn of_tensors(inputs: &Inputs, means: &Means, tensors: &[usize]) -> Result<Measures> {
+    let (crew, measured) = (Crew::new(means.threads), Mutex::new(Measures::new()));
     threads::each(tensors.len(), 1, inputs.progress, means.observer, |i, scratch: &mut Scratch| {
-        let (layer, tensor) = tensors[i];
-        for (model, found) in of_tensor(*inputs, crew, tensor, scratch)? {
-            measured.lock().entry(model).or_default().entry(layer).or_default().extend(found);
-        }
+        let found = of_tensor(*inputs, &crew, tensors[i], scratch)?;
+        measured.lock().insert(tensors[i], found);
         Ok(())
     })?;
-    let measured = measured.into_inner();
+    Ok(measured.into_inner())
+}
+
+fn of_stack<'m>(
+    plan: &Plan,
+    stack: &Layers,
+    found: impl Fn(usize) -> Option<&'m BTreeMap<usize, Vec<Measure>>>,
+) -> Scales {
+    let tensors = || stack.scaled.iter().flat_map(|(layer, own)| own.iter().map(|t| (*layer, *t)));
+    // By model and layer.
+    let mut measured: BTreeMap<usize, BTreeMap<usize, Vec<Measure>>> = BTreeMap::new();
+    for (layer, tensor) in tensors() {
+        for (model, found) in found(tensor).into_iter().flatten() {
+            measured.entry(*model).or_default().entry(layer).or_default().extend(found);
+        }
+    }
     let mut scales: HashMap<_, Vec<f64>> = HashMap::new();
     let mut out = Scales::new();
-    for (layer, tensor) in tensors {
-        let Action::Compute { params, inputs: views, .. } = &inputs.plan.tensors[tensor].action else { continue };
+    for (layer, tensor) in tensors() {
+        let Action::Compute { params, inputs: views, .. } = &plan.tensors[tensor].action else { continue };
         let Some(gate) = larv::gate(params) else { continue };
         let scale = |model: usize| {
             let known = scales.entry((model, gate)).or_insert_with(|| {
@@ -63,7 +84,7 @@ fn of_stack(inputs: &Inputs, means: &Means, crew: &Crew, stack: &Layers) -> Resu
         };
         out.insert(tensor, views[..params.inputs].iter().map(|v| v.like().model).map(scale).collect());
     }
-    Ok(out)
+    out
 }
 
 /// What every model's change of a tensor shows, matrix by matrix; a model that is merged twice is measured once.
@@ -75,7 +96,7 @@ fn of_tensor(
 ) -> Result<BTreeMap<usize, Vec<Measure>>> {
     let (mut out, t) = (BTreeMap::new(), &inputs.plan.tensors[tensor]);
     let Action::Compute { params, inputs: views, .. } = &t.action else { return Ok(out) };
-    let Some((count, rows, columns)) = larv::measured(params, &t.shape) else { return Ok(out) };
+    let Some((count, rows, columns)) = larv::measured(params, t.values()) else { return Ok(out) };
     let mut ranks = vec![None; count as usize];
     let mut read = 0;
     for view in &views[..params.inputs] {

@@ -8,6 +8,7 @@ mod ahead;
 pub mod backend;
 pub mod chunks;
 pub mod device;
+pub mod earlier;
 pub mod found;
 mod job;
 pub mod journal;
@@ -15,12 +16,15 @@ pub mod make;
 pub mod measure;
 pub mod observer;
 mod output;
+pub mod part;
 pub mod publish;
 mod queue;
 mod reflink;
 mod report;
 mod rounded;
+pub mod rounds;
 pub mod scan;
+pub mod settled;
 mod sources;
 pub mod spans;
 pub mod statistics;
@@ -30,7 +34,7 @@ pub mod verify;
 mod whole;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -40,13 +44,16 @@ use device::Device;
 use journal::{Done, Journal};
 use make::{Lane, Place};
 use observer::{Observer, Progress};
+use settled::Settled;
 use tiles::Inputs;
 
 use crate::checkpoint::{Staging, Target, WriteMode};
 use crate::digest::{self, Leaves};
 use crate::error::Result;
+use crate::plan::budget::Budget;
 use crate::plan::{Plan, budget};
-use crate::source::IoMode;
+use crate::source::{IoMode, ROOM, Ranges, Tally};
+use crate::view::Sources;
 
 /// How a run goes about it; nothing here changes a byte of the output.
 #[derive(Debug, Clone)]
@@ -117,43 +124,21 @@ pub fn run(works: &[Work], options: &Options, means: &Means) -> Result<Vec<Strin
     let progress = Progress::default();
     let mut begun = Vec::new();
     for (work, plan) in works.iter().zip(&plans) {
-        begun.push(Begun::new(work, plan, options, means, &progress)?);
+        let key = journal::key(plan, options.allow_nonfinite, means.device.map(Device::name));
+        let keep = |folder: &Path| journal::read(folder, &key).is_some();
+        let staging = Staging::open(work.target, &plan.shards, mode(options), keep)?;
+        begun.push(Begun::new(plan, staging, &key, means, &progress)?);
     }
-    let mut lanes = Vec::new();
-    for ((begun, plan), sources) in begun.iter().zip(&plans).zip(&sources) {
-        let Begun { staging, journal, done } = begun;
-        let inputs = Inputs {
-            plan,
-            sources,
-            chunk: budget.chunk,
-            allow_nonfinite: options.allow_nonfinite,
-            progress: &progress,
-        };
-        let shared = reflink::share(plan, sources, staging)?;
-        let left = |t: usize| !done.contains_key(&t);
-        let found = scan::all(&inputs, means, measure::scales(&inputs, means, left)?, left)?;
-        let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| !done.contains_key(t)).collect();
-        lanes.push(Lane { inputs, found, place: Place { staging, shared, journal }, left });
-    }
-    let mut made = match means.device {
-        Some(device) => device::make(&lanes, device, means.observer, &progress)?,
-        None => lanes.iter().map(|_| HashMap::new()).collect(),
-    };
-    for (lane, made) in lanes.iter_mut().zip(&made) {
-        lane.left.retain(|t| !made.contains_key(t));
-    }
-    for (made, others) in made.iter_mut().zip(make::make(&lanes, means, &budget, &progress)?) {
-        made.extend(others);
-    }
-    let shared: Vec<u64> = lanes.iter().map(|l| l.place.shared.iter().map(|r| r.end - r.start).sum()).collect();
-    drop(lanes);
+    let settled = Settled::default();
+    let (made, shared, fetched) =
+        make_all(&begun, &plans, &sources, &settled, &|_| true, &budget, options, means, &progress)?;
     let mut reports = Vec::new();
     for ((((work, plan), sources), (begun, made)), shared) in
         works.iter().zip(&plans).zip(&sources).zip(begun.into_iter().zip(made)).zip(shared)
     {
         let Begun { staging, mut done, .. } = begun;
         let device = means.device.map(Device::name);
-        let how = report::How { resumed: done.len(), shared, warnings: work.warnings, device };
+        let how = report::How { resumed: done.len(), shared, warnings: work.warnings, fetched, device };
         done.extend(made);
         let beside = publish::beside(plan, work.sidecars, &work.target.report());
         let report = report::render(plan, &done, sources, &how, &beside, publish::digests(work.sidecars)?);
@@ -163,7 +148,67 @@ pub fn run(works: &[Work], options: &Options, means: &Means) -> Result<Vec<Strin
     Ok(reports)
 }
 
-/// An output whose folder is claimed.
+/// How shards are written.
+fn mode(options: &Options) -> WriteMode {
+    match options.io {
+        IoMode::Auto | IoMode::Direct => WriteMode::Direct,
+        IoMode::Mmap | IoMode::Pread => WriteMode::Buffered,
+    }
+}
+
+/// What was made of each output, the bytes of it that are shared with inputs, and what was fetched from stores if any input is there.
+type MadeOf = (Vec<HashMap<usize, Done>>, Vec<u64>, Option<Tally>);
+
+/// Makes what is left of the tensors that are `wanted` of outputs that have begun, or of parts of them: scans, measures, makes.
+#[allow(clippy::too_many_arguments)]
+fn make_all(
+    begun: &[Begun],
+    plans: &[&Plan],
+    sources: &[Sources],
+    settled: &Settled,
+    wanted: &dyn Fn(usize) -> bool,
+    budget: &Budget,
+    options: &Options,
+    means: &Means,
+    progress: &Progress,
+) -> Result<MadeOf> {
+    let ranges = Ranges::all();
+    ranges.clear();
+    ranges.set_room(budget.remote);
+    let before = ranges.tally();
+    let mut lanes = Vec::new();
+    for ((begun, plan), sources) in begun.iter().zip(plans).zip(sources) {
+        let Begun { staging, journal, done } = begun;
+        let inputs = Inputs { plan, sources, chunk: budget.chunk, allow_nonfinite: options.allow_nonfinite, progress };
+        let shared = reflink::share(plan, sources, staging)?;
+        let left = |t: usize| wanted(t) && !done.contains_key(&t);
+        // What is found of a weight's codes is wanted for its scales too.
+        let open = plan.tensors.iter().enumerate().filter(|(i, t)| t.is_scales() && left(*i));
+        let open: HashSet<&str> = open.map(|(_, t)| t.weight()).collect();
+        let concerns = |t: usize| left(t) || open.contains(plan.tensors[t].weight());
+        let scales = measure::scales(&inputs, means, settled.measures(), concerns)?;
+        let found = scan::all(&inputs, means, scales, settled, concerns)?;
+        let left: Vec<usize> = (0..plan.tensors.len()).filter(|t| left(*t)).collect();
+        lanes.push(Lane { inputs, found, place: Place { staging, shared, journal }, left });
+    }
+    let mut made = match means.device {
+        Some(device) => device::make(&lanes, device, means.observer, progress)?,
+        None => lanes.iter().map(|_| HashMap::new()).collect(),
+    };
+    for (lane, made) in lanes.iter_mut().zip(&made) {
+        lane.left.retain(|t| !made.contains_key(t));
+    }
+    for (made, others) in made.iter_mut().zip(make::make(&lanes, means, budget, progress)?) {
+        made.extend(others);
+    }
+    let shared = lanes.iter().map(|l| l.place.shared.iter().map(|r| r.end - r.start).sum()).collect();
+    ranges.clear();
+    ranges.set_room(ROOM);
+    let fetched = plans.iter().any(|p| p.is_remote()).then(|| ranges.tally().since(before));
+    Ok((made, shared, fetched))
+}
+
+/// An output, or a part of one, whose folder is claimed.
 struct Begun {
     staging: Staging,
     journal: Journal,
@@ -172,17 +217,10 @@ struct Begun {
 }
 
 impl Begun {
-    fn new(work: &Work, plan: &Plan, options: &Options, means: &Means, progress: &Progress) -> Result<Self> {
-        let key = journal::key(plan, options, means.device.map(Device::name));
-        let mode = match options.io {
-            IoMode::Auto | IoMode::Direct => WriteMode::Direct,
-            IoMode::Mmap | IoMode::Pread => WriteMode::Buffered,
-        };
-        let keep = |folder: &Path| journal::read(folder, &key).is_some();
-        let staging = Staging::open(work.target, &plan.shards, mode, keep)?;
-        let claimed = journal::read(staging.folder(), &key).unwrap_or_default();
+    fn new(plan: &Plan, staging: Staging, key: &str, means: &Means, progress: &Progress) -> Result<Self> {
+        let claimed = journal::read(staging.folder(), key).unwrap_or_default();
         let done = confirm(plan, &staging, claimed, means, progress)?;
-        let journal = Journal::start(staging.folder(), &key, done.values())?;
+        let journal = Journal::start(staging.folder(), key, done.values())?;
         Ok(Self { staging, journal, done })
     }
 }
@@ -195,7 +233,8 @@ fn confirm(
     means: &Means,
     progress: &Progress,
 ) -> Result<HashMap<usize, Done>> {
-    let claimed: Vec<Done> = claimed.into_values().filter(|d| d.tensor < plan.tensors.len()).collect();
+    let ours = |d: &Done| plan.tensors.get(d.tensor).is_some_and(|t| staging.holds(t.shard));
+    let claimed: Vec<Done> = claimed.into_values().filter(ours).collect();
     let good = Mutex::new(HashMap::new());
     threads::each(claimed.len(), means.threads, progress, means.observer, |i, _: &mut ()| {
         let t = &plan.tensors[claimed[i].tensor];

@@ -79,6 +79,11 @@ impl<'a> Output<'a> {
         Self { pool, progress, job, tensor, shared, at, filling: None }
     }
 
+    /// The tensor being made.
+    pub fn job(&self) -> &'a Job {
+        self.job
+    }
+
     /// Has `fill` write the next bytes, at most `most` of them and a whole number of `width`. Returns how many.
     ///
     /// # Errors

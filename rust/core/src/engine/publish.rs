@@ -10,6 +10,7 @@ use crate::checkpoint::Staging;
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::source::object;
 use crate::view::Sources;
 
 /// Name of the index of a sharded output.
@@ -32,7 +33,13 @@ pub fn digests(sidecars: &[Sidecar]) -> Result<BTreeMap<String, String>> {
     let of = |sidecar: &Sidecar| {
         let (name, digest) = match sidecar {
             Sidecar::Bytes(name, bytes) => (name, digest::hex(digest::of_bytes(bytes))),
-            Sidecar::Copy(name, from) => (name, digest::of_file(from).map_err(|e| Error::io(from, "read", e))?),
+            Sidecar::Copy(name, from) => {
+                // What stands for an object of a store has none of its bytes.
+                if from.metadata().is_ok_and(|meta| object::stands_in(&meta)) {
+                    return Err(Error::bug(format!("{} is of a store and was to be copied", from.display())));
+                }
+                (name, digest::of_file(from).map_err(|e| Error::io(from, "read", e))?)
+            }
         };
         Ok((name.to_string_lossy().into_owned(), digest))
     };
@@ -72,12 +79,35 @@ pub fn unchanged(sources: &Sources) -> Result<()> {
 }
 
 fn write(plan: &Plan, folder: &Path, sidecars: &[Sidecar], name: &str, report: &str) -> Result<()> {
-    let write = |name: &Path, bytes: &[u8]| {
-        let path = folder.join(name);
-        let fail = |e| Error::io(&path, "write", e);
-        let mut file = std::fs::File::create(&path).map_err(fail)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
-    };
+    write_beside(folder, sidecars, name, report)?;
+    index(plan).map_or(Ok(()), |(name, bytes)| write_file(folder, Path::new(name), &bytes))
+}
+
+fn write_file(folder: &Path, name: &Path, bytes: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    let fail = |e| Error::io(&path, "write", e);
+    let mut file = std::fs::File::create(&path).map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
+}
+
+/// The index of an output of several shards, and its name.
+pub fn index(plan: &Plan) -> Option<(&'static str, Vec<u8>)> {
+    if plan.shards.len() <= 1 {
+        return None;
+    }
+    let map: serde_json::Map<String, serde_json::Value> =
+        plan.tensors.iter().map(|t| (t.name.clone(), plan.shards[t.shard].file.clone().into())).collect();
+    let total: u64 = plan.tensors.iter().map(|t| t.nbytes).sum();
+    let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": map});
+    Some((INDEX, serde_json::to_vec_pretty(&index).unwrap_or_default()))
+}
+
+/// Writes what goes beside the shards, and the report, but for the index.
+///
+/// # Errors
+/// [`Error::Io`] if a file cannot be written, or one that is to be copied cannot be read.
+pub fn write_beside(folder: &Path, sidecars: &[Sidecar], name: &str, report: &str) -> Result<()> {
+    let write = |name: &Path, bytes: &[u8]| write_file(folder, name, bytes);
     for sidecar in sidecars {
         match sidecar {
             Sidecar::Bytes(name, bytes) => write(name, bytes)?,
@@ -92,13 +122,5 @@ fn write(plan: &Plan, folder: &Path, sidecars: &[Sidecar], name: &str, report: &
             }
         }
     }
-    write(Path::new(name), report.as_bytes())?;
-    if plan.shards.len() > 1 {
-        let map: serde_json::Map<String, serde_json::Value> =
-            plan.tensors.iter().map(|t| (t.name.clone(), plan.shards[t.shard].file.clone().into())).collect();
-        let total: u64 = plan.tensors.iter().map(|t| t.nbytes).sum();
-        let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": map});
-        write(Path::new(INDEX), &serde_json::to_vec_pretty(&index).unwrap_or_default())?;
-    }
-    Ok(())
+    write(Path::new(name), report.as_bytes())
 }

@@ -20,7 +20,7 @@ pub fn share(plan: &Plan, sources: &Sources, staging: &Staging) -> Result<Vec<Ra
     for (t, shared) in plan.tensors.iter().zip(&mut shared) {
         let Action::Move { from, .. } = &t.action else { continue };
         let Some(source) = from.in_place(&plan.models) else { continue };
-        if !works || source.begin % ALIGN != t.offset % ALIGN {
+        if !works || !staging.holds(t.shard) || source.begin % ALIGN != t.offset % ALIGN {
             continue;
         }
         let first = t.offset.next_multiple_of(ALIGN) - t.offset;

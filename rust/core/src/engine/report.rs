@@ -11,7 +11,8 @@ use crate::digest;
 use crate::dtype::Dtype;
 use crate::methods::larv;
 use crate::plan::{Action, Plan, Unused};
-use crate::source::ReadMode;
+use crate::source::object::Object;
+use crate::source::{ReadMode, Tally};
 use crate::view::{Sources, View};
 
 #[derive(Serialize)]
@@ -135,6 +136,8 @@ pub(super) struct How<'a> {
     pub shared: u64,
     /// Warnings besides the plan's.
     pub warnings: &'a [String],
+    /// What was fetched from stores, for all outputs of the run; nothing where no input is there.
+    pub fetched: Option<Tally>,
     /// The device that computed what it took.
     pub device: Option<&'a str>,
 }
@@ -151,15 +154,18 @@ pub(super) fn render(
     let local = Local::of(plan);
     let models = plan.labels.iter().zip(&plan.models).map(|(label, m)| {
         let files = m.files.iter().map(|f| {
-            json!({
+            let mut said = json!({
                 "file": f.path.file_name().map(|n| n.to_string_lossy()),
                 "bytes": f.identity.size,
                 "header": f.header_digest,
-            })
+            });
+            if let Some(object) = Object::of(f.identity) {
+                (said["url"], said["etag"]) = (object.url.clone().into(), object.etag.clone().into());
+            }
+            said
         });
         json!({"label": label, "path": local.path(&m.path), "files": files.collect::<Vec<_>>()})
     });
-    let read = |mode| sources.iter().flatten().filter(|s| s.mode() == Some(mode)).count();
     let shards = plan.shards.iter().map(|s| s.file.clone());
     let report = Report {
         schema: crate::plan::SCHEMA,
@@ -169,14 +175,7 @@ pub(super) fn render(
         plan: plan.hash(),
         digest: digest::SCHEME,
         models: models.collect(),
-        run: json!({
-            "tensors_resumed": how.resumed,
-            "bytes_shared": how.shared,
-            "files_mapped": read(ReadMode::Mmap),
-            "files_direct": read(ReadMode::Direct),
-            "files_pread": read(ReadMode::Pread),
-            "cold_reads": cold_reads(sources),
-        }),
+        run: run_json(sources, how),
         warnings: plan
             .warnings
             .iter()
@@ -195,6 +194,28 @@ pub(super) fn render(
     let mut text = serde_json::to_string_pretty(&report).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// How a run went, as JSON.
+pub(super) fn run_json(sources: &Sources, how: &How) -> Value {
+    let read = |mode| sources.iter().flatten().filter(|s| s.mode() == Some(mode)).count();
+    let mut run = json!({
+        "tensors_resumed": how.resumed,
+        "bytes_shared": how.shared,
+        "files_mapped": read(ReadMode::Mmap),
+        "files_direct": read(ReadMode::Direct),
+        "files_pread": read(ReadMode::Pread),
+        "cold_reads": cold_reads(sources),
+    });
+    if let Some(Tally { bytes, requests, again }) = how.fetched {
+        run["fetched"] = json!({"bytes": bytes, "requests": requests, "again": again});
+    }
+    run
+}
+
+/// By how much the changes of each layer are scaled, of what is `done`, as JSON.
+pub(super) fn scales_json(plan: &Plan, done: &HashMap<usize, Done>) -> Value {
+    json!(Scales::of(plan, done))
 }
 
 /// A caution, if a method had to invert what is nearly singular: then directions that the inputs hardly have decide.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Means;
 use super::ahead::Ahead;
 use super::found::{Found, Scales};
+use super::settled::Settled;
 use super::statistics::{OfTensor, Ordered, Partial};
 use super::threads;
 use super::tiles::{Inputs, Pass, Scratch};
@@ -23,15 +24,22 @@ use crate::kernels::select::BINS;
 use crate::methods::larv::Seen;
 use crate::methods::{Kernel, Stats};
 
-/// Finds what there is to find of every group that has a tensor left to make, of changes that are scaled so.
+/// Finds what there is to find of every group that has a tensor left to make, of changes that are scaled so, and beyond what
+/// earlier rounds have `settled`.
 ///
 /// # Errors
 /// Input that cannot be read, data that do not allow what was asked, [`crate::error::Error::Interrupted`].
-pub fn all(inputs: &Inputs, means: &Means, scales: Scales, left: impl Fn(usize) -> bool) -> Result<Found> {
+pub fn all(
+    inputs: &Inputs,
+    means: &Means,
+    scales: Scales,
+    settled: &Settled,
+    left: impl Fn(usize) -> bool,
+) -> Result<Found> {
     let mut found = Found::new(scales);
     for (group, tensors) in inputs.plan.groups.iter().map(|g| &g.tensors).enumerate() {
         if tensors.iter().any(|t| left(*t)) {
-            found.begin(inputs.plan, group)?;
+            settled.replay(inputs.plan, group, &mut found)?;
             while found.scanner(group).is_some() {
                 let partial = scan(inputs, means, &found, group, tensors)?;
                 found.settle(inputs.plan, group, vec![partial])?;
@@ -72,13 +80,13 @@ pub fn scan(inputs: &Inputs, means: &Means, found: &Found, group: usize, part: &
         ahead.took();
         let (tensor, span) = tasks[i];
         let t = &tensors[tensor];
-        stats.before = found.before(tensor).get(span as usize).cloned().unwrap_or_default();
+        stats.before = found.before(inputs.plan, tensor).get(span as usize).cloned().unwrap_or_default();
         let own = t.elements_of(span);
         let check = pass == 0 && !wants.sample;
         let scaled = found.scales(tensor).map(|scales| Seen { kernel, scales });
         let kernel = scaled.as_ref().map_or(kernel, |s| s as &dyn Kernel);
         let pass = |own| Pass { tensor: t, own, release: Some(true), check, digest: false, how: Widen::ToCompute };
-        for own in if wants.sample { sampled(&own) } else { vec![own] } {
+        for own in if wants.sample { sampled(&own, inputs.plan.is_remote()) } else { vec![own] } {
             begun(inputs, means.backend, &pass(own), kernel, &mut stats, (&mut scratch.buffers, &mut scratch.wide))?;
         }
         scratch.trim(t);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::checkpoint::ShardFile;
 use crate::plan::Plan;
-use crate::source::{FileSource, Identity, IoMode, Shared, Source};
+use crate::source::{self, Identity, IoMode, Shared, Source};
 use crate::view::Sources;
 
 /// The sources of every plan.
@@ -23,7 +23,7 @@ pub fn of(plans: &[&Plan], io: IoMode) -> Vec<Sources> {
     let mut made: HashMap<(&Path, Identity), Shared> = HashMap::new();
     for ((path, identity), users) in users {
         let io = if users > 1 && io == IoMode::Auto { IoMode::Mmap } else { io };
-        made.insert((path, identity), Shared::new(Box::new(FileSource::new(path, identity, io)), users));
+        made.insert((path, identity), Shared::new(source::open(path, identity, io), users));
     }
     let source = |f: &ShardFile| Box::new(made[&(&*f.path, f.identity)].clone()) as Box<dyn Source>;
     plans.iter().map(|plan| plan.models.iter().map(|m| m.files.iter().map(source).collect()).collect()).collect()

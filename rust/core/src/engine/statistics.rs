@@ -45,6 +45,7 @@ pub struct OfTensor {
     /// Index in the plan.
     pub tensor: usize,
     /// As [`Totals::sums`].
+    #[serde(with = "bits")]
     pub sums: Vec<f64>,
     /// Ranks of each span.
     pub ranks: Vec<Vec<u64>>,
@@ -61,27 +62,46 @@ pub struct Partial {
     pub tensors: Vec<OfTensor>,
 }
 
-/// Ranks counted before each span of a tensor, by the tensor's index.
-pub type Before = Vec<(usize, Vec<Vec<u64>>)>;
+/// Floats in JSON by their bits: exact, and whatever they are.
+mod bits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The totals of a scan, and the running ranks before each span; `sums` and `ranks` are their numbers, `order` is that of
-/// the tensors.
-pub fn join(parts: Vec<Partial>, order: &[usize], sums: usize, ranks: usize) -> (Totals, Before) {
-    let mut totals = Totals { sums: vec![0.0; sums], counts: Vec::new(), ranks: vec![0; ranks], lists: Vec::new() };
-    let mut tensors: Vec<OfTensor> = Vec::new();
+    pub fn serialize<S: Serializer>(values: &[f64], s: S) -> Result<S::Ok, S::Error> {
+        values.iter().map(|v| v.to_bits()).collect::<Vec<u64>>().serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f64>, D::Error> {
+        Ok(Vec::<u64>::deserialize(d)?.into_iter().map(f64::from_bits).collect())
+    }
+}
+
+/// What was found in several parts as of one, which joins with others as they would.
+pub fn merge(parts: Vec<Partial>) -> Partial {
+    let mut all = Partial::default();
     for part in parts {
-        totals.counts.resize_with(part.counts.len().max(totals.counts.len()), Vec::new);
-        for (total, counts) in totals.counts.iter_mut().zip(part.counts) {
+        all.counts.resize_with(part.counts.len().max(all.counts.len()), Vec::new);
+        for (total, counts) in all.counts.iter_mut().zip(part.counts) {
             if total.is_empty() {
                 *total = counts;
             } else {
                 total.iter_mut().zip(counts).for_each(|(t, c)| *t += c);
             }
         }
-        totals.lists.resize_with(part.lists.len().max(totals.lists.len()), Vec::new);
-        gather(&mut totals.lists, &part.lists, LIST);
-        tensors.extend(part.tensors);
+        all.lists.resize_with(part.lists.len().max(all.lists.len()), Vec::new);
+        gather(&mut all.lists, &part.lists, LIST);
+        all.tensors.extend(part.tensors);
     }
+    all
+}
+
+/// Ranks counted before each span of a tensor, by the tensor's index.
+pub type Before = Vec<(usize, Vec<Vec<u64>>)>;
+
+/// The totals of a scan, and the running ranks before each span; `sums` and `ranks` are their numbers, `order` is that of
+/// the tensors.
+pub fn join(parts: Vec<Partial>, order: &[usize], sums: usize, ranks: usize) -> (Totals, Before) {
+    let Partial { counts, lists, mut tensors } = merge(parts);
+    let mut totals = Totals { sums: vec![0.0; sums], counts, ranks: vec![0; ranks], lists };
     let place: HashMap<usize, usize> = order.iter().enumerate().map(|(place, t)| (*t, place)).collect();
     tensors.sort_unstable_by_key(|t| place.get(&t.tensor));
     let mut before = Before::new();

@@ -94,7 +94,7 @@ impl Inputs<'_> {
     pub fn keys(&self, t: &TensorPlan) -> Vec<u64> {
         let Action::Compute { inputs, params, .. } = &t.action else { return Vec::new() };
         let label = |v: &View| &self.plan.labels[v.like().model];
-        let name = params.twin.as_ref().unwrap_or(&t.name);
+        let name = params.twin.as_deref().unwrap_or(t.weight());
         inputs.iter().map(|v| rng::key(params.seed, label(v), name)).collect()
     }
 

@@ -8,11 +8,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::chunks::{self, Buffers};
 use super::output::{Output, Pool};
 use super::queue::Task;
-use super::rounded::Rounded;
+use super::rounded::{Packing, Placed, Rounded};
 use super::tiles::{Inputs, Pass, Scratch};
 use crate::digest::Leaves;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, Widen};
+use crate::kernels::cast::Widen;
 use crate::methods::{EachPiece, EachTile, Halt, Operands, Results};
 use crate::plan::TensorPlan;
 use crate::sizes::TILE;
@@ -183,13 +183,23 @@ fn halted(halt: Halt, t: &TensorPlan, wrong: Option<Error>) -> Error {
 }
 
 struct Writing<'a> {
-    rounded: Rounded<'a>,
+    to: To<'a>,
     wrong: Option<Error>,
+}
+
+/// Where results go: on their way in order, or where they belong in memory first.
+enum To<'a> {
+    Out(Box<Rounded<'a>>),
+    Memory(Placed<'a>, Output<'a>),
 }
 
 impl Results for Writing<'_> {
     fn push(&mut self, values: &[f32]) -> std::result::Result<(), Halt> {
-        self.rounded.push(values).map_err(|e| {
+        let pushed = match &mut self.to {
+            To::Out(rounded) => rounded.push(values),
+            To::Memory(placed, _) => placed.push(values),
+        };
+        pushed.map_err(|e| {
             self.wrong = Some(e);
             Halt::Stopped
         })
@@ -210,7 +220,7 @@ pub fn make(
 ) -> Result<()> {
     let lock = task.job.kernel.read();
     let Some(kernel) = lock.as_ref() else { return Err(Error::bug(format!("`{}` has no method", t.name))) };
-    let element = Element::need(t.dtype)?;
+    let packing = Packing::of(t)?;
     let Scratch { buffers, wide, .. } = scratch;
     // First of all in order, whatever the kernel will go over: what is digested and checked.
     let mut digests = inputs.tiles(&pass(t, 0..t.elements(), true), (&mut *buffers, &mut *wide), |_, _| Ok(()))?;
@@ -221,7 +231,11 @@ pub fn make(
     let mut read = Reading { inputs, tensor: t, scratch: (buffers, wide), check: false, wrong: None, seen: 0 };
     let none = 0..0;
     let out = Output::new(pool, inputs.progress, &task.job, t, &none, 0);
-    let mut write = Writing { rounded: Rounded::new(inputs, t, element, out, 0), wrong: None };
+    let to = match t.encode.as_deref().filter(|e| e.collected()) {
+        Some(encode) => To::Memory(Placed::new(inputs, t, encode, &task.job, 0)?, out),
+        None => To::Out(Box::new(Rounded::new(inputs, t, packing, out, 0))),
+    };
+    let mut write = Writing { to, wrong: None };
     let made = crew.pool()?.install(|| kernel.whole(&mut read, &mut write));
     let passes = read.seen.div_ceil(t.elements().max(1));
     let wrong = read.wrong.or(write.wrong);
@@ -230,6 +244,9 @@ pub fn make(
     for (i, leaves) in digests.iter().enumerate() {
         task.job.digested(i + 1, task.span, leaves);
     }
-    task.job.digested(0, task.span, &write.rounded.finish()?);
+    match write.to {
+        To::Out(rounded) => task.job.digested(0, task.span, &rounded.finish()?),
+        To::Memory(placed, out) => placed.finish(out)?,
+    }
     Ok(())
 }

@@ -8,13 +8,14 @@ use super::chunks::{self, Buffers};
 use super::job::Step;
 use super::output::{Output, Pool};
 use super::queue::Task;
-use super::rounded::Rounded;
+use super::rounded::{Packing, Placed, Rounded};
 use super::tiles::{Inputs, Pass, Scratch, overlap};
 use super::whole::{self, Crew};
 use crate::digest::Leaves;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::kernels::cast::{Element, Widen};
+use crate::kernels::cast::Widen;
+use crate::kernels::encode;
 use crate::kernels::search::sampled;
 use crate::methods::{Cost, Kernel, Span, Stats, Tile};
 use crate::plan::{Action, TensorPlan, budget};
@@ -118,9 +119,10 @@ impl Worker<'_> {
         if look {
             self.ahead.took();
         }
-        let pass = |own| Pass { tensor: t, own, release: None, check: look, digest: look, how: Widen::ToCompute };
+        let how = if kernel.casts() { widened(kernel, t) } else { Widen::ToCompute };
+        let pass = |own| Pass { tensor: t, own, release: None, check: look, digest: look, how };
         let mut digests = Vec::new();
-        for own in if sample { sampled(&own) } else { vec![own] } {
+        for own in if sample { sampled(&own, self.inputs.plan.is_remote()) } else { vec![own] } {
             digests = begun(&self.inputs, self.backend, &pass(own), kernel, stats, (&mut *buffers, &mut *wide))?;
         }
         drop(lock);
@@ -139,23 +141,31 @@ impl Worker<'_> {
             drop(lock);
             return self.form(task, t, &views[0], scratch);
         }
-        let element = Element::need(t.dtype)?;
-        let (width, elements) = (element.bytes(), t.elements_of(task.span));
-        let start = elements.start * width as u64;
+        let (packing, elements) = (Packing::of(t)?, t.elements_of(task.span));
         let none = 0..0;
-        let out = Output::new(&self.pool, self.inputs.progress, &task.job, t, &none, start);
-        let mut rounded = Rounded::new(self.inputs, t, element, out, elements.start);
+        let start = t.bytes_of(elements.start);
+        let collected = t.encode.as_deref().filter(|e| e.collected());
+        let start = if collected.is_some() { 0 } else { start };
+        let mut out = Some(Output::new(&self.pool, self.inputs.progress, &task.job, t, &none, start));
+        let mut placed = collected.map(|e| Placed::new(self.inputs, t, e, &task.job, elements.start)).transpose()?;
+        let mut rounded = match placed {
+            None => out.take().map(|out| Rounded::new(self.inputs, t, packing, out, elements.start)),
+            Some(_) => None,
+        };
+        if t.encode.as_ref().is_some_and(|e| e.group().is_none()) {
+            return rounded.map_or(Ok(()), |rounded| gathered(&**kernel, task, t, rounded));
+        }
         let first = task.job.unscanned();
         if first {
             self.ahead.took();
         }
-        let how = match (kernel.casts(), width) {
-            (false, _) => Widen::ToCompute,
-            (true, 2) => Widen::ToOdd,
-            (true, _) => Widen::ToNearest,
-        };
+        let how = widened(&**kernel, t);
         let pass = Pass { tensor: t, own: elements.clone(), release: Some(true), check: first, digest: first, how };
         let Scratch { buffers, wide, out: values, .. } = scratch;
+        // What a merge changes of quantised weights may be less than what encoding rounds.
+        let models = &self.inputs.plan.models;
+        let back = packing.back().filter(|_| !kernel.casts() && views.iter().any(|v| v.is_coded(models)));
+        let (mut before, mut counted) = (Vec::new(), [0; 2]);
         let digests = self.inputs.tiles(&pass, (buffers, wide), |tile, len| {
             if values.len() < len {
                 values.resize(len, 0.0);
@@ -163,13 +173,31 @@ impl Worker<'_> {
             self.backend.apply(&**kernel, tile, &mut ranks, &mut values[..len])?;
             // A row that reaches over the span's borders is computed by both spans; each writes its own.
             let own = overlap(&(tile.start..tile.start + len as u64), &elements);
-            rounded.push(&values[(own.start - tile.start) as usize..(own.end - tile.start) as usize])
+            let place = (own.start - tile.start) as usize..(own.end - tile.start) as usize;
+            let values = &values[place.clone()];
+            if let Some(form) = back {
+                before.resize(len, 0.0);
+                kernel.untouched(tile, &mut before);
+                let found = encode::back(form, values, &before[place]);
+                counted.iter_mut().zip(found).for_each(|(c, n)| *c += n);
+            }
+            match (&mut rounded, &mut placed) {
+                (Some(rounded), _) => rounded.push(values),
+                (None, Some(placed)) => placed.push(values),
+                (None, None) => Ok(()),
+            }
         })?;
-        let written = rounded.finish()?;
         for (i, leaves) in digests.iter().enumerate() {
             task.job.digested(i + 1, task.span, leaves);
         }
-        task.job.digested(0, task.span, &written);
+        if back.is_some() {
+            task.job.rounded_back(counted);
+        }
+        match (rounded, placed, out) {
+            (Some(rounded), ..) => task.job.digested(0, task.span, &rounded.finish()?),
+            (None, Some(placed), Some(out)) => placed.finish(out)?,
+            (None, ..) => {}
+        }
         Ok(())
     }
 
@@ -213,6 +241,32 @@ impl Worker<'_> {
             ),
         )
     }
+}
+
+/// What the operands of a kernel are widened for when it is applied; what is encoded is rounded from f32.
+fn widened(kernel: &dyn Kernel, t: &TensorPlan) -> Widen {
+    match (kernel.casts(), t.dtype.bits()) {
+        (false, _) => Widen::ToCompute,
+        (true, 16) => Widen::ToOdd,
+        (true, _) => Widen::ToNearest,
+    }
+}
+
+/// Writes what is known only when all of a tensor's values are seen, with its first span.
+fn gathered(kernel: &dyn Kernel, task: &Task, t: &TensorPlan, mut rounded: Rounded) -> Result<()> {
+    if task.span > 0 {
+        return Ok(());
+    }
+    let (mut at, all) = (0, t.shape.iter().product::<u64>() as usize);
+    let mut values = vec![0f32; TILE.min(all)];
+    while at < all {
+        let len = values.len().min(all - at);
+        kernel.gathered(at, &mut values[..len]);
+        rounded.push(&values[..len])?;
+        at += len;
+    }
+    task.job.digested(0, 0, &rounded.finish()?);
+    Ok(())
 }
 
 /// Scans the units that begin in a range.

@@ -17,7 +17,7 @@ use crate::engine::observer::Progress;
 use crate::error::{Error, Result};
 use crate::kernels::packed::{Packer, Unpacker, change, width};
 use crate::sizes::PACKED;
-use crate::source::{FileSource, IoMode, Source};
+use crate::source::{self, IoMode, Source};
 use crate::view::{Slot, read, stored};
 
 /// A delta, its files and its weight.
@@ -60,9 +60,7 @@ pub fn compose(paths: &[(PathBuf, f64)], memory: Option<u64>, how: &How) -> Resu
     let mut all = Vec::new();
     for (path, weight) in paths {
         let delta = Delta::open(path)?;
-        let open = |f: &crate::checkpoint::ShardFile| {
-            Box::new(FileSource::new(&f.path, f.identity, IoMode::Pread)) as Box<dyn Source>
-        };
+        let open = |f: &crate::checkpoint::ShardFile| source::open(&f.path, f.identity, IoMode::Pread);
         let sources = delta.files.iter().map(open).collect();
         all.push(Of { delta, sources, weight: *weight });
     }

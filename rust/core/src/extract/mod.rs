@@ -110,7 +110,7 @@ pub fn extract(base: &Checkpoint, tuned: &Checkpoint, options: &Options, how: &H
 fn stored_alone(model: &Checkpoint) -> Result<()> {
     let Some(t) = model.tensors.iter().find(|t| !t.moves()) else { return Ok(()) };
     let problem = "is computed when it is read, and deltas are taken of stored tensors; write the model first \
-                   (`suture lora fold`)";
+                   (`suture convert`, `suture lora fold`)";
     Err(Error::tensor(&model.written(), &t.name, problem))
 }
 

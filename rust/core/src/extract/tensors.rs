@@ -1,11 +1,14 @@
 //! How the change of each tensor is kept, as far as headers tell.
 
+use std::collections::HashSet;
+
 use super::options::{Form, Options};
 use crate::checkpoint::delta::{Kept, Part};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::model::attention::Attention;
+use crate::model::families::Families;
 use crate::model::names::split_layer;
 use crate::model::tied;
 use crate::sizes::SPAN;
@@ -61,6 +64,10 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
     let turned =
         options.form == Form::Lora && base.tensors.iter().any(|t| Attention::tells_transposed(&t.name, &t.shape));
     let both = options.exact || options.form == Form::Xor;
+    let families = Families::of(base.tensors.iter().map(|t| (t.name.as_str(), t.dtype)));
+    alike(base, tuned, &families)?;
+    let named = |i: &usize| options.left.contains(&base.tensors[*i].name);
+    let left: HashSet<&str> = (0..base.tensors.len()).filter(named).filter_map(|i| families.module(i)).collect();
     let mut out = Vec::with_capacity(base.tensors.len());
     let mut met = vec![false; tuned.tensors.len()];
     for (i, own) in base.tensors.iter().enumerate() {
@@ -83,9 +90,16 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
             if let Some(m) = matrix.as_mut().filter(|_| options.form == Form::Lora && tied::is_table(&own.name)) {
                 m.turned = true;
             }
-            item.kept = kept(own, other, matrix, options);
+            // Codes and scales mean something only together: both are kept as bits, or left.
+            let member = families.module(i);
+            item.kept = if member.is_some_and(|of| left.contains(of)) {
+                Kept::Left
+            } else {
+                kept(own, other, matrix, options, member.is_some())
+            };
             let adapts = options.form != Form::Lora || own.name.ends_with(".weight");
-            let factored = matrix.filter(|_| options.form.factors() && adapts && is_kept_apart(own, other, options));
+            let factored = matrix
+                .filter(|_| options.form.factors() && adapts && member.is_none() && is_kept_apart(own, other, options));
             item.side = factored.map(|m| m.rows.min(m.columns));
             item.old = both && item.kept == Kept::Whole;
             item.exact = options.exact && matches!(item.kept, Kept::Sparse | Kept::Bits | Kept::LowRank);
@@ -113,6 +127,25 @@ pub fn items(base: &Checkpoint, tuned: &Checkpoint, options: &Options) -> Result
     Ok(out)
 }
 
+/// Refuses models of which one stores a weight quantised and the other otherwise: what is written beside the weights says of one
+/// of them only.
+fn alike(base: &Checkpoint, tuned: &Checkpoint, families: &Families) -> Result<()> {
+    let theirs = Families::of(tuned.tensors.iter().map(|t| (t.name.as_str(), t.dtype)));
+    let mate =
+        |other: &Checkpoint, of: &Families, name: &str| other.find_alike(name).is_some_and(|j| of.module(j).is_some());
+    for (own, of, other, there) in [(base, families, tuned, &theirs), (tuned, &theirs, base, families)] {
+        let unlike = |(i, t): &(usize, &Tensor)| of.module(*i).is_some() && !mate(other, there, &t.name);
+        if let Some((_, t)) = own.tensors.iter().enumerate().find(unlike) {
+            let problem = format!(
+                "is part of a quantised weight, which {} does not store so; write the plain models first (`suture convert`)",
+                other.path.display()
+            );
+            return Err(Error::tensor(&own.path, &t.name, problem));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a rank that no matrix has.
 fn refuse_rank(items: &[Item], options: &Options) -> Result<()> {
     let Some(rank) = options.rank_alone() else { return Ok(()) };
@@ -134,10 +167,10 @@ fn is_kept_apart(own: &Tensor, other: &Tensor, options: &Options) -> bool {
     number && lossy && apart(own, options) && !options.left.contains(&own.name) && !options.whole.contains(&own.name)
 }
 
-/// How a change is kept.
-fn kept(own: &Tensor, other: &Tensor, matrix: Option<Matrix>, options: &Options) -> Kept {
+/// How a change is kept; that of a `member` of a quantised weight is no number.
+fn kept(own: &Tensor, other: &Tensor, matrix: Option<Matrix>, options: &Options, member: bool) -> Kept {
     let alike = own.shape == other.shape && own.dtype == other.dtype;
-    let number = own.dtype.computes() && other.dtype.computes();
+    let number = own.dtype.computes() && other.dtype.computes() && !member;
     let lossless = options.exact || options.form == Form::Xor;
     match options.form {
         _ if options.left.contains(&own.name) => Kept::Left,

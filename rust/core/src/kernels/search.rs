@@ -315,11 +315,18 @@ impl Search {
 const PLACES: u64 = 64;
 const PLACE: u64 = 256;
 
-/// The ranges of a sample of a range; all of it if it is short.
-pub fn sampled(own: &Range<u64>) -> Vec<Range<u64>> {
-    let step = (own.end - own.start) / PLACES;
+/// The ranges of a sample of a range; all of it if it is short. Where each costs a request to a store (`far`) it is one, in the middle:
+/// `pcb` of three models of 0.5 MB took 3,150 requests, most of 512 bytes.
+pub fn sampled(own: &Range<u64>, far: bool) -> Vec<Range<u64>> {
+    let len = own.end - own.start;
+    let step = len / PLACES;
     if step <= 2 * PLACE {
         return vec![own.clone()];
+    }
+    if far {
+        let at = own.start + (len - PLACES * PLACE) / 2;
+        let one = at..at + PLACES * PLACE;
+        return vec![one];
     }
     // Not at the same column of every row.
     let at = |i: u64| own.start + i * step + i.wrapping_mul(0x9e37_79b9) % (step - PLACE);

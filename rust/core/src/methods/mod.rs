@@ -5,6 +5,7 @@
 mod arcee;
 mod element;
 mod emr;
+pub mod encoded;
 mod fisher;
 mod gram;
 pub mod larv;
@@ -397,6 +398,16 @@ pub trait Kernel: Send + Sync {
     /// What the scans have found and a reader of the report may want, each with its name.
     fn found(&self) -> Vec<(String, f64)> {
         Vec::new()
+    }
+
+    /// Of kernels whose results are known only when all tiles are seen, such as scales: some of them, from the one with this number on.
+    fn gathered(&self, _from: usize, _out: &mut [f32]) {}
+
+    /// What [`Self::apply`] would give if it left the base, or where there is none the first input, as it is.
+    fn untouched(&self, tile: &Tile, out: &mut [f32]) {
+        if let Some(own) = tile.base.or(tile.inputs.first().copied()) {
+            out.copy_from_slice(&own[..out.len()]);
+        }
     }
 
     /// Computes a tile into `out`; not asked of kernels of [`Span::Whole`].

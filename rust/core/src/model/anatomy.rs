@@ -130,6 +130,13 @@ impl Anatomy {
         })
     }
 
+    /// The stack that the tensor called `name` is in, or would be if there were more layers.
+    pub fn stack_of(&self, name: &str) -> Option<&Stack> {
+        let l = split_layer(name)?;
+        let of_prefix = self.by_prefix.get(l.stack())?.iter().map(|i| &self.stacks[*i]);
+        of_prefix.filter(|s| s.first <= l.layer).max_by_key(|s| s.first)
+    }
+
     /// Whether a tensor that is in no stack belongs to `stack`, and not to another part of the model: the patches' embedding to the
     /// vision tower, the encoder's final norm to the encoder.
     pub fn beside(&self, name: &str, stack: &Stack) -> bool {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::dtype::Dtype;
 
 /// Endings of the members of a family, longest first where one ends like another. What is before is the module's name.
-const ENDINGS: [&str; 47] = [
+const ENDINGS: [&str; 48] = [
     // FP8, FP4, compressed-tensors, ModelOpt, fbgemm.
     ".weight_scale_inv",
     ".weight_scale_2",
@@ -53,6 +53,7 @@ const ENDINGS: [&str; 47] = [
     ".v_scale",
     ".q_scale",
     // Others, and stacked experts (gpt-oss, fused FP8).
+    ".blocks",
     ".scales",
     ".scale",
     "_blocks",
@@ -98,6 +99,11 @@ impl Families {
             companions.contains(stem).then(|| (i, stem.to_owned()))
         };
         Self { members: tensors.enumerate().filter_map(member).collect() }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// The module whose weight the tensor belongs to, if it is a quantised weight or comes with one.

@@ -21,12 +21,16 @@ pub struct LoraConfig {
     pub parameters: Vec<String>,
     /// Modules that were trained as a whole.
     saved: Vec<String>,
+    /// Whether no module is to have factors: a piece of an adapter may be what was trained whole, and nothing else.
+    pub bare: bool,
     /// Whose biases were trained: `none`, `all`, `lora_only`.
     biases: Option<String>,
 }
 
 /// Ways to initialise that change the base, of which the adapter is then no change.
 const OTHER_BASE: [&str; 7] = ["pissa", "olora", "corda", "loftq", "lora_ga", "eva_whiten", "mifa"];
+/// What PEFT calls it that no module has factors.
+const NO_MODULES: &str = "dummy-target-modules";
 /// Kinds of adapters of the same family whose change is another function of the factors.
 const OTHER_KINDS: [&str; 9] = [
     "use_qalora",
@@ -97,6 +101,7 @@ impl LoraConfig {
             alphas,
             parameters: names("target_parameters"),
             saved: names("modules_to_save"),
+            bare: text("target_modules") == Some(NO_MODULES),
             biases: text("bias").filter(|b| *b != "none").map(str::to_owned),
         })
     }
@@ -273,6 +278,12 @@ mod tests {
         assert_eq!(of("v"), (8, 4.0));
         let rooted = LoraConfig::parse(&json!({"r": 16, "lora_alpha": 8, "use_rslora": true})).unwrap();
         assert_eq!(rooted.scale("q"), 2.0);
+    }
+
+    #[test]
+    fn a_piece_without_factors_says_so() {
+        let bare = |targets: Value| LoraConfig::parse(&json!({"r": 8, "target_modules": targets})).unwrap().bare;
+        assert!(bare(json!("dummy-target-modules")) && !bare(json!([])) && !bare(json!(["dummy-target-modules"])));
     }
 
     #[test]

@@ -208,7 +208,18 @@ pub fn table<'a>(
     names: impl Iterator<Item = &'a str>,
     stack: Option<&str>,
 ) -> Result<Option<usize>, Vec<&'a str>> {
-    let tables: Vec<(usize, &str)> = names.enumerate().filter(|(_, n)| is_table(n)).collect();
+    among(head, names.enumerate().filter(|(_, n)| is_table(n)).collect(), stack)
+}
+
+/// As [`table`], among the names of tables alone.
+///
+/// # Errors
+/// As [`table`].
+pub fn among<'a>(
+    head: &str,
+    tables: Vec<(usize, &'a str)>,
+    stack: Option<&str>,
+) -> Result<Option<usize>, Vec<&'a str>> {
     let under = |prefix: &str| only(tables.iter().filter(|(_, n)| n.starts_with(prefix))).map(|(i, _)| *i);
     // The one that both sides share is the original of their copies.
     if let Some((shared, _)) = only(tables.iter().filter(|(_, n)| ends(n, SHARED))) {

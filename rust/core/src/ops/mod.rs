@@ -1,5 +1,6 @@
 //! Surgery: what a recipe asks for becomes a plan. One file, or room, an operation.
 
+pub mod assemble;
 pub mod copy;
 pub mod swap;
 
@@ -29,6 +30,7 @@ pub fn compile(
     let draft = match Recipe::parse(recipe)? {
         Recipe::Merge(merge) => plan::merge::build(&merge, seed, vocabulary.as_deref())?,
         Recipe::Swap(swap) => swap::build(&swap, shard_size.is_none())?,
+        Recipe::Assemble(asked) => assemble::build(&asked)?,
         Recipe::Copy(copy) => copy::build(&copy, shard_size.is_none(), vocabulary.as_deref())?,
     };
     let mut plan = draft.finish(recipe.clone(), shard_size.unwrap_or(DEFAULT_SHARD))?;

@@ -9,9 +9,12 @@ use crate::kernels::search::{LIST, SPAN_LIST};
 use crate::kernels::select::BINS;
 use crate::methods::{Cost, Span, larv};
 use crate::sizes::{ALIGN, CHUNK, MIN_CHUNK, SPAN, TILE, WRITERS};
+use crate::source::ROOM;
 
 /// What the interpreter and the program take before any tensor is touched: 26 MiB measured for the CLI, rounded up.
 const PROCESS: u64 = 40 << 20;
+/// What the store's client and the threads that fetch take.
+const STORE: u64 = 64 << 20;
 /// What the tensors at work may take together where nobody says.
 const SIDE_BY_SIDE: u64 = 1 << 30;
 /// Stack, allocator arenas and channel ends of a thread.
@@ -41,6 +44,8 @@ pub struct Budget {
     pub permits: u64,
     /// Bytes that each tensor of each plan takes while it is worked on.
     pub needs: Vec<Vec<u64>>,
+    /// Bytes that are fetched from stores ahead of what is read.
+    pub remote: u64,
     /// Most anonymous memory the run takes, in bytes.
     pub peak: u64,
 }
@@ -63,6 +68,8 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
     if threads == 0 {
         return Err(Error::recipe("threads", "expected at least 1, found 0"));
     }
+    let remote = plans.iter().filter(|plan| plan.is_remote());
+    let room = ROOM.min(remote.map(|plan| plan.read_bytes()).sum());
     let mut chunk = wanted.unwrap_or(CHUNK).clamp(MIN_CHUNK, SPAN) / MIN_CHUNK * MIN_CHUNK;
     loop {
         let (fixed, buffer, buffers) = fixed(plans, threads, chunk);
@@ -74,12 +81,15 @@ pub fn fit(plans: &[&Plan], memory: Option<u64>, threads: usize, wanted: Option<
         let Some(memory) = memory else {
             // Tensors that take much memory are no faster side by side: what is done to one is done on all threads.
             let permits = largest.max(SIDE_BY_SIDE);
-            let peak = all.min(fixed + permits);
-            return Ok(Budget { chunk, buffer, buffers, active, permits, needs, peak });
+            let peak = all.min(fixed + permits) + room;
+            return Ok(Budget { chunk, buffer, buffers, active, permits, needs, remote: room, peak });
         };
         if fixed + largest <= memory {
-            let permits = memory - fixed;
-            return Ok(Budget { chunk, buffer, buffers, active, permits, needs, peak: all.min(memory) });
+            // What is fetched ahead gets half of what is left.
+            let remote = room.min((memory - fixed - largest) / 2);
+            let permits = memory - fixed - remote;
+            let peak = (all + remote).min(memory);
+            return Ok(Budget { chunk, buffer, buffers, active, permits, needs, remote, peak });
         }
         if chunk == MIN_CHUNK {
             let smallest = (fixed + largest).div_ceil(1 << 20);
@@ -138,10 +148,14 @@ fn fixed(plans: &[&Plan], threads: usize, chunk: u64) -> (u64, u64, usize) {
             tiles = tiles.max(tile(views.len(), cost, TILE as u64));
         }
     }
+    let largest = slots.iter().map(|(buffer, _)| *buffer).max().unwrap_or(0);
     let worker = slots.iter().map(|(buffer, spare)| buffer + spare + PAGES).sum::<u64>() + tiles + THREAD;
     let names = |plan: &Plan| plan.models.iter().map(|m| m.tensors.len()).sum::<usize>() + plan.tensors.len();
     let rows = |plan: &Plan| plan.vocabulary.as_ref().map_or(0, |v| v.bytes());
+    // Each thread waits for one answer; two are copied where they belong.
+    let store = if plans.iter().any(|plan| plan.is_remote()) { STORE + (threads as u64 + 2) * largest } else { 0 };
     let fixed = PROCESS
+        + store
         + plans.iter().map(|plan| rows(plan) + names(plan) as u64 * 1500).sum::<u64>()
         + threads as u64 * worker
         + WRITERS as u64 * THREAD
@@ -179,6 +193,9 @@ fn need(plan: &Plan, t: &TensorPlan, threads: usize, chunk: u64) -> u64 {
     let models = &plan.models;
     let read: u64 = views.iter().map(|v| bytes(v.bits(models) + v.inner_bits(models)) + v.resident(models)).sum();
     let keeps = if let Span::Whole { keeps } = cost.span { keeps } else { 0 };
+    // Peaks and rates of tiles, and leaves of the output that lie in several spans.
+    let torn = if t.encode.is_some() && t.spans() > 1 { (2 * threads as u64 + 2) << 20 } else { 0 };
+    let keeps = keeps + torn.min(2 * t.nbytes) + t.encode.as_ref().map_or(0, |e| e.keeps());
     // Layers are measured before anything is made.
     (leaves + statistics + rows + workers * read + keeps).max(measuring(t))
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::coded::undecoded;
+use super::item::{Item, as_it_is, together};
 use super::layers::Scaled;
 use super::metadata::About;
 use super::{Action, Counted, Group, Models, OutputConfig, Plan, TensorPlan, same_shape, unused};
@@ -11,23 +13,10 @@ use crate::checkpoint::header::{Entry, tensor_bytes};
 use crate::checkpoint::{Layout, ShardPolicy};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::methods::{Method, Params, Scope, Value as Param, cost, registry};
+use crate::methods::encoded::Form;
+use crate::methods::{Method, Params, Scope, cost};
 use crate::model::names::split_layer;
 use crate::view::{Place, View};
-
-pub(super) struct Item {
-    pub(super) name: String,
-    dtype: Dtype,
-    pub(super) shape: Vec<u64>,
-    pub(super) action: Action,
-}
-
-impl Item {
-    /// The same under another name.
-    pub(super) fn named(&self, name: String) -> Self {
-        Self { name, dtype: self.dtype, shape: self.shape.clone(), action: self.action.clone() }
-    }
-}
 
 /// A tensor to be computed.
 pub struct Computation {
@@ -77,6 +66,8 @@ pub struct Draft {
     pub stack: Option<String>,
     /// Beginning of the files' names: `model`.
     pub stem: &'static str,
+    /// The form that weights are written in, if they are to be quantised.
+    pub form: Option<Form>,
     pub(super) items: Vec<Item>,
     /// The files of Gram matrices.
     pub(super) grams: BTreeSet<usize>,
@@ -106,6 +97,7 @@ impl Draft {
             keep_shards_of: None,
             stack: None,
             stem: "model",
+            form: None,
             items: Vec::new(),
             grams: BTreeSet::new(),
             names: HashSet::new(),
@@ -151,7 +143,7 @@ impl Draft {
             let why = if fixed { ", part of a quantised weight" } else { "" };
             let problem = format!(
                 "is {}{why}, and {} in {}; there is no cast between these (there is one between f64, f32, f16 and bf16, and \
-                 from BOOL to them); bring both models to one dtype first",
+                 from BOOL to them); bring both models to one dtype first, or decode what is quantised by `--to bf16` (`to`)",
                 have.name(),
                 there.name(),
                 self.models.get(own.model).path.display()
@@ -183,26 +175,9 @@ impl Draft {
     }
 
     fn cast(&mut self, name: String, from: View, dtype: Dtype) -> Result<()> {
-        let mut params = Params { inputs: 1, ..Params::default() };
-        params.per_input.insert("scale", vec![Param::Number(1.0)]);
-        let method = registry::PASSTHROUGH;
-        let cost = method.bind(&params, &[]).map_err(Error::bug)?.cost();
         let like = from.like();
         // f64 to f32 is the cast itself, not a rounding before arithmetic.
-        self.push(
-            name,
-            dtype,
-            like,
-            Action::Compute {
-                method,
-                params: params.into(),
-                base: None,
-                inputs: vec![from],
-                apart: vec![],
-                cost,
-                group: None,
-            },
-        )
+        self.push(name, dtype, like, as_it_is(from)?)
     }
 
     /// Adds a tensor computed by a method. Tensors that cannot be computed on are moved if every input holds the same
@@ -325,9 +300,10 @@ impl Draft {
                 0 => String::new(),
                 n => format!(" ({n} of the model's {} tensors are quantised)", checkpoint.tensors.len()),
             };
+            let why = undecoded(checkpoint);
             return fail(format!(
-                "is {what}{whole}, which cannot be computed on (f64, f32, f16 and bf16 can), and method {} would change it; \
-                 dequantise the model first, or leave the tensor out with `exclude`",
+                "is {what}{whole}, which cannot be computed on (f64, f32, f16 and bf16 can), and method {} would change \
+                 it{why}, or leave the tensor out with `exclude`",
                 method.spec().name
             ));
         }
@@ -339,7 +315,7 @@ impl Draft {
             return Err(Error::recipe("", format!("two tensors of the output would be called `{name}`")));
         }
         let shape = self.models.tensor(like).shape.clone();
-        self.items.push(Item { name, dtype, shape, action });
+        self.items.push(Item { name, dtype, shape, action, encode: None });
         Ok(())
     }
 
@@ -348,6 +324,9 @@ impl Draft {
     /// # Errors
     /// As [`Layout::new`].
     pub fn finish(mut self, recipe: Value, shard_size: u64) -> Result<Plan> {
+        if let Some(form) = self.form {
+            self.encode(form)?;
+        }
         let nbytes = |i: &Item| tensor_bytes(i.dtype, &i.shape).unwrap_or(0);
         let entry =
             |i: &Item| Entry { name: i.name.clone(), dtype: i.dtype, shape: i.shape.clone(), begin: 0, end: nbytes(i) };
@@ -358,13 +337,18 @@ impl Draft {
         // What comes of an adapter's files goes where the model's last tensors are.
         let own_files = self.keep_shards_of.map_or(1, |model| self.models.get(model).own_files.max(1));
         let shard_in = |model: usize, i: &Item| {
-            self.models.find(model, &i.name).map_or(0, |place| self.models.tensor(place).file.min(own_files - 1))
+            let name = i.encode.as_ref().map_or(&i.name, |e| &e.weight);
+            self.models.find(model, name).map_or(0, |place| self.models.tensor(place).file.min(own_files - 1))
         };
         let policy = match self.keep_shards_of {
-            Some(model) => ShardPolicy::Given(self.items.iter().map(|i| shard_in(model, i)).collect()),
-            // Adapters are looked for in one file.
-            None if self.stem != "model" => ShardPolicy::Size(u64::MAX),
-            None => ShardPolicy::Size(shard_size),
+            Some(model) if self.form != Some(Form::Q8_0) => {
+                ShardPolicy::Given(self.items.iter().map(|i| shard_in(model, i)).collect())
+            }
+            // Adapters are looked for in one file, and so is what is to be GGUF.
+            _ if self.form == Some(Form::Q8_0) => ShardPolicy::Size(u64::MAX),
+            _ if self.stem != "model" => ShardPolicy::Size(u64::MAX),
+            _ if self.form.is_some() => ShardPolicy::Given(together(&self.items, &nbytes, shard_size)),
+            _ => ShardPolicy::Size(shard_size),
         };
         let sources: Vec<Option<u64>> = self.items.iter().map(source).collect();
         let about = About::of(&self.models, self.config.from);
@@ -376,11 +360,9 @@ impl Draft {
         };
         let layout = Layout::new(self.items.iter().map(entry).collect(), &policy, &sources, self.stem, &said)?;
         drop(lead);
-        let named = std::mem::take(&mut self.models.named).into_iter();
-        self.notes.extend(named.map(|(model, told)| ("names".to_owned(), format!("{model}: {told}"))));
-        let folded = self.models.checkpoints.iter().flat_map(|c| &c.folded);
-        self.notes.extend(folded.map(|told| ("adapter".to_owned(), told.clone())));
+        self.notes.extend(self.models.notes());
         let unused = unused::list(&self.models, self.items.iter().map(|i| (i.name.as_str(), i.action.places())));
+        self.config.decoded = self.models.get(self.config.from).is_decoded();
         self.tell();
         let place = |(i, (shard, offset)): (Item, &(usize, u64))| TensorPlan {
             nbytes: nbytes(&i),
@@ -390,13 +372,14 @@ impl Draft {
             shard: *shard,
             offset: *offset,
             action: i.action,
+            encode: i.encode,
         };
         let mut tensors: Vec<TensorPlan> = self.items.into_iter().zip(&layout.places).map(place).collect();
         tensors.sort_by_key(|t| (t.shard, t.offset));
         let groups = self.groups.into_iter().enumerate();
         let groups = groups.map(|(i, g)| Group::of(g.name, i, &tensors)).collect();
         let mut bytes: HashMap<Dtype, u64> = HashMap::new();
-        for t in tensors.iter().filter(|t| t.dtype.computes()) {
+        for t in tensors.iter().filter(|t| t.dtype.computes() && t.encode.is_none()) {
             *bytes.entry(t.dtype).or_default() += t.nbytes;
         }
         let named = |m: &crate::checkpoint::Checkpoint| {

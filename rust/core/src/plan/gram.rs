@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::draft::Item;
+use super::item::Item;
 use super::{Action, Draft, Models};
 use crate::error::{Error, Result};
 use crate::view::{Place, View};

@@ -6,12 +6,15 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::references::{adapters_json, path_json, reference};
 use super::{Action, Group, Models, OutputConfig, Plan, SCHEMA, TensorPlan, Unused, Vocabulary};
 use crate::checkpoint::header::{self, Entry, tensor_bytes};
-use crate::checkpoint::{Applied, Checkpoint, Packing, Reference, Shard, ShardFile};
+use crate::checkpoint::{Checkpoint, Packing, Shard, ShardFile};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::methods::encoded::Encode;
 use crate::methods::{Parameter, Params, Value as Param, cost, registry};
+use crate::recipe::Recipe;
 use crate::view::{Place, Run, Runs, View};
 
 /// A plan, written as it is walked through: as a tree of values, one of 50,000 tensors took 1.1 s and not 0.2.
@@ -44,6 +47,8 @@ struct Told<'a> {
     offset: u64,
     action: &'static str,
     inputs: Vec<ViewTold<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encode: Option<&'a Encode>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     computed: Option<Computed<'a>>,
 }
@@ -75,18 +80,18 @@ impl Plan {
     /// A digest over everything that decides the output's bytes but the inputs' data; paths do not enter it.
     pub fn hash(&self) -> &str {
         self.hash.get_or_init(|| {
-            let headers: Vec<Vec<&str>> =
-                self.models.iter().map(|m| m.files.iter().map(|f| f.header_digest.as_str()).collect()).collect();
-            let shards: Vec<_> =
-                self.shards.iter().map(|s| (&s.file, s.header.len(), s.data_bytes, &s.metadata)).collect();
-            let head = json!({"format": 3, "headers": headers, "labels": self.labels, "shards": shards});
             let mut leaves = crate::digest::Leaves::new();
-            leaves.update(head.to_string().as_bytes());
+            leaves.update(self.head().as_bytes());
             for t in self.tensors.iter() {
-                leaves.update(&serde_json::to_vec(&self.told(t, false)).unwrap_or_default());
+                leaves.update(&self.said(t));
             }
             crate::digest::hex(crate::digest::combine(leaves.finish().into_iter()))
         })
+    }
+
+    /// What its digest is of for a tensor.
+    pub(super) fn said(&self, t: &TensorPlan) -> Vec<u8> {
+        serde_json::to_vec(&self.told(t, false)).unwrap_or_default()
     }
 
     /// The plan as JSON text; [`Self::from_json`] makes it a plan again.
@@ -101,6 +106,7 @@ impl Plan {
                 "path": path_json(&m.path),
                 "adapters": adapters_json(&m.reference),
                 "name": m.reference.name,
+                "decoded": m.decoded.is_some(),
                 "tensors": m.tensors.len(),
                 "bytes": m.total_bytes(),
                 "files": m.files.iter().map(file).collect::<Vec<_>>(),
@@ -150,7 +156,8 @@ impl Plan {
             }),
         };
         let TensorPlan { name, dtype, shape, shard, offset, .. } = t;
-        Told { name, dtype: *dtype, shape, shard: *shard, offset: *offset, action, inputs, computed }
+        let encode = t.encode.as_deref();
+        Told { name, dtype: *dtype, shape, shard: *shard, offset: *offset, action, inputs, encode, computed }
     }
 
     fn place_told(&self, p: &Place) -> (&str, &str) {
@@ -168,17 +175,23 @@ impl Plan {
         }
     }
 
-    /// The plan that `value`, made by [`Self::to_json`], describes. Its models are opened again and must be what they were.
+    /// The plan that `value`, made by [`Self::to_json`], describes. Its models are opened again and must be what they were; with
+    /// `elsewhere` of files no more than the size and the header: they may be copies on another machine.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if an input has changed, [`Error::Recipe`] with the place if `value` is no plan.
-    pub fn from_json(value: &Value) -> Result<Self> {
+    pub fn from_json(value: &Value, elsewhere: bool) -> Result<Self> {
         let models = list(value, "models")?;
         let mut all = Models::default();
         for (i, m) in models.iter().enumerate() {
+            all.decode = m["decoded"] == Value::Bool(true);
             all.open(&crate::recipe::model(&format!("models[{i}]"), &reference(m))?)?;
         }
-        if let Some(lead) = value["config"]["from"].as_u64().filter(|lead| (*lead as usize) < models.len()) {
+        if value["recipe"]["assemble"].is_object() {
+            if let Recipe::Assemble(asked) = Recipe::parse(&value["recipe"])? {
+                all.assemble(&asked)?;
+            }
+        } else if let Some(lead) = value["config"]["from"].as_u64().filter(|lead| (*lead as usize) < models.len()) {
             let experts = value["recipe"]["experts"].as_str().and_then(Packing::from_name);
             all.named_by(lead as usize, experts)?;
         }
@@ -192,7 +205,7 @@ impl Plan {
             return Err(wrong("models"));
         }
         for (i, (checkpoint, m)) in opened.iter().zip(models).enumerate() {
-            same_files(checkpoint, list(m, "files")?, &format!("models[{i}]"))?;
+            same_files(checkpoint, list(m, "files")?, elsewhere, &format!("models[{i}]"))?;
         }
         let labels = models.iter().map(|m| text(m, "label").map(str::to_owned)).collect::<Result<Vec<_>>>()?;
         let reader = Reader { models: &opened, labels: &labels };
@@ -240,40 +253,6 @@ impl Plan {
     }
 }
 
-/// A path as a recipe and a plan have it: text, or its bytes where it is not UTF-8.
-pub(super) fn path_json(path: &std::path::Path) -> Value {
-    use std::os::unix::ffi::OsStrExt;
-    match path.to_str() {
-        Some(text) => text.into(),
-        None => {
-            let hex: String = path.as_os_str().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-            json!({"bytes": hex})
-        }
-    }
-}
-
-/// The adapters of a model, as a recipe has them.
-fn adapters_json(model: &Reference) -> Value {
-    let one = |a: &Applied| {
-        let mut said = json!({"path": path_json(&a.path), "weight": a.weight()});
-        if a.back {
-            said["revert"] = true.into();
-        }
-        said
-    };
-    model.adapters.iter().map(one).collect()
-}
-
-/// A model as [`crate::recipe::model`] reads it.
-pub(super) fn model_json(model: &Reference) -> Value {
-    json!({"path": path_json(&model.path), "adapters": adapters_json(model), "name": model.name})
-}
-
-/// What [`crate::recipe::model`] reads, of a model of a plan.
-fn reference(model: &Value) -> Value {
-    json!({"path": model["path"], "adapters": model["adapters"], "name": model["name"]})
-}
-
 /// The shard at `index`, with its header made again.
 fn shard(
     index: usize,
@@ -283,6 +262,10 @@ fn shard(
     tensors: &[TensorPlan],
 ) -> Result<Shard> {
     let mine = || tensors.iter().filter(|t| t.shard == index);
+    if metadata.contains_key(super::gguf::KEY) {
+        let found = super::gguf::shard(file, metadata, tensors).map(|(shard, _)| shard);
+        return found.map_err(|p| Error::recipe(format!("shards[{index}]"), p));
+    }
     let entry = |t: &TensorPlan| {
         let begin = t.offset.checked_sub(header_bytes)?;
         Some(Entry { name: t.name.clone(), dtype: t.dtype, shape: t.shape.clone(), begin, end: begin + t.nbytes })
@@ -298,10 +281,13 @@ fn shard(
     Ok(Shard { file: file.to_owned(), header, data_bytes: mine().map(|t| t.nbytes).sum(), metadata })
 }
 
-fn same_files(checkpoint: &Checkpoint, files: &[Value], at: &str) -> Result<()> {
+fn same_files(checkpoint: &Checkpoint, files: &[Value], elsewhere: bool, at: &str) -> Result<()> {
     let now = checkpoint.files.iter().map(|f| (json!(f.identity), &f.header_digest));
     let same = checkpoint.files.len() == files.len()
-        && now.zip(files).all(|((identity, header), f)| f["identity"] == identity && f["header"] == **header);
+        && now.zip(files).all(|((identity, header), f)| {
+            let same = if elsewhere { f["identity"]["size"] == identity["size"] } else { f["identity"] == identity };
+            same && f["header"] == **header
+        });
     if same {
         return Ok(());
     }
@@ -340,12 +326,23 @@ impl Reader<'_> {
         let dtype = Dtype::from_name(text(t, "dtype")?).ok_or_else(|| wrong(at))?;
         let shape: Vec<u64> = data(t, "shape")?;
         let views = list(t, "inputs")?.iter().map(|v| self.view(at, v)).collect::<Result<Vec<_>>>()?;
+        let encode: Option<Box<Encode>> = data(t, "encode")?;
+        if encode.as_ref().is_some_and(|e| e.tensor() != (dtype, shape.clone())) {
+            return Err(wrong(at));
+        }
         let action = match text(t, "action")? {
             "copy" | "move" => {
                 let (from, same) = views.split_first().ok_or_else(|| wrong(at))?;
                 Action::Move { from: from.clone(), same: same.iter().flat_map(View::places).collect() }
             }
-            _ => self.computation(at, t, views, &shape)?,
+            _ => self.computation(at, t, views, encode.as_ref().map_or(&shape, |e| &e.shape))?,
+        };
+        let action = match (&encode, action) {
+            (Some(e), Action::Compute { cost, method, params, base, inputs, apart, group }) => {
+                Action::Compute { cost: e.cost(cost), method, params, base, inputs, apart, group }
+            }
+            (Some(_), Action::Move { .. }) => return Err(wrong(at)),
+            (None, action) => action,
         };
         Ok(TensorPlan {
             name: text(t, "name")?.to_owned(),
@@ -355,6 +352,7 @@ impl Reader<'_> {
             shard: whole(t, "shard")? as usize,
             offset: whole(t, "offset")?,
             action,
+            encode,
         })
     }
 

@@ -78,7 +78,7 @@ impl Plan {
     pub fn scaled(&self) -> BTreeMap<&str, Layers> {
         let mut stacks: BTreeMap<&str, Layers> = BTreeMap::new();
         for (index, t) in self.tensors.iter().enumerate() {
-            let Some(name) = split_layer(&t.name) else { continue };
+            let Some(name) = split_layer(t.weight()).filter(|_| !t.is_scales()) else { continue };
             let stack = stacks.entry(name.stack()).or_default();
             stack.count = stack.count.max(name.layer + 1);
             if matches!(&t.action, Action::Compute { params, base: Some(_), .. } if larv::gate(params).is_some()) {
@@ -87,7 +87,7 @@ impl Plan {
         }
         stacks.retain(|_, stack| !stack.scaled.is_empty());
         for tensors in stacks.values_mut().flat_map(|stack| stack.scaled.values_mut()) {
-            tensors.sort_by_key(|t| &self.tensors[*t].name);
+            tensors.sort_by_key(|t| self.tensors[*t].weight());
         }
         stacks
     }

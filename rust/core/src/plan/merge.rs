@@ -8,7 +8,7 @@ use crate::checkpoint::Reference;
 use crate::error::{Error, Result};
 use crate::methods::{Base, Spec};
 use crate::model::names::{is_expert, is_router};
-use crate::recipe::{Merge, Slice};
+use crate::recipe::{Merge, Slice, To};
 
 /// Compiles a merge; `seed` feeds random methods, and `vocabulary` is what models of different ones are brought to.
 ///
@@ -18,7 +18,9 @@ pub fn build(merge: &Merge, seed: u64, vocabulary: Option<&Vocabulary>) -> Resul
     let spec = merge.method.spec();
     let slices = || merge.parts.iter().flat_map(|p| &p.slices);
     refuse_misplaced(slices(), spec)?;
-    let mut models = Models::default();
+    // What is moved and not computed is moved as it is stored.
+    let moves = spec.name == "passthrough" && merge.to.is_none();
+    let mut models = Models::opening(!moves);
     let sources = || slices().flat_map(|s| s.base.iter().chain(s.sources.iter().map(|m| &m.model)));
     models.ahead(merge.base.iter().chain(sources()));
     // The output's config is the base's, else the first model's; never at random.
@@ -30,6 +32,12 @@ pub fn build(merge: &Merge, seed: u64, vocabulary: Option<&Vocabulary>) -> Resul
     for path in sources() {
         models.open(path)?;
     }
+    if merge.to.is_some() {
+        models.all_decoded()?
+    };
+    if moves {
+        models.stored_alike()?
+    };
     models.named_by(from, merge.experts)?;
     if let Some(vocabulary) = vocabulary {
         models.align(vocabulary)?;
@@ -60,6 +68,7 @@ pub fn build(merge: &Merge, seed: u64, vocabulary: Option<&Vocabulary>) -> Resul
         let told = format!("`{}` ({}, {} layers: `{}`)", stack.label, stack.role.name(), stack.layers, stack.prefix);
         draft.notes.push(("stack".to_owned(), told));
     }
+    draft.form = merge.to.and_then(To::form);
     draft.warnings.extend(merge.idle.iter().cloned());
     draft.warnings.extend(base_unmerged(merge, &draft.models));
     draft.stack = merge.parts.iter().find_map(|p| p.stack.clone());

@@ -1,10 +1,16 @@
 //! Plans: what happens to every output tensor, decided from recipe and headers before any weight is read.
 
+mod alike;
+mod assembly;
 pub mod budget;
 mod builder;
+mod coded;
 mod draft;
+mod encoded;
+mod gguf;
 mod gram;
 mod idle;
+mod item;
 mod json;
 pub mod layers;
 pub mod merge;
@@ -12,6 +18,8 @@ mod metadata;
 pub mod models;
 mod modules;
 mod notes;
+pub mod parts;
+mod references;
 mod select;
 mod stage;
 mod ties;
@@ -31,10 +39,11 @@ use crate::checkpoint::made::Made;
 use crate::checkpoint::{Checkpoint, Shard, Target};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::methods::encoded::{Encode, Form, Part};
 use crate::methods::{Cost, Method, Params, Span};
 use crate::model::anatomy::Stack;
 use crate::sizes::SPAN;
-use crate::source::IoMode;
+use crate::source::{IoMode, object};
 use crate::view::{Place, Sources, View};
 
 /// The number of the shape that plans and reports have as JSON.
@@ -82,7 +91,10 @@ pub struct Group {
 impl Group {
     /// The group with number `index` of a plan of `tensors`.
     fn of(name: String, index: usize, tensors: &[TensorPlan]) -> Self {
-        let own = |t: &TensorPlan| matches!(t.action, Action::Compute { group: Some(g), .. } if g == index);
+        let own = |t: &TensorPlan| {
+            // Codes and scales are of the same values, which count once.
+            matches!(t.action, Action::Compute { group: Some(g), .. } if g == index) && !t.is_scales()
+        };
         let mut members: Vec<usize> = (0..tensors.len()).filter(|i| own(&tensors[*i])).collect();
         members.sort_by_key(|i| tensors[*i].action.places().first().copied());
         Self { name, tensors: members }
@@ -149,12 +161,34 @@ pub struct TensorPlan {
     pub offset: u64,
     /// How it is made.
     pub action: Action,
+    /// How what is computed becomes its elements, where it is part of a quantised weight.
+    pub encode: Option<Box<Encode>>,
 }
 
 impl TensorPlan {
-    /// Number of elements.
+    /// Dimensions of what is computed.
+    pub fn values(&self) -> &[u64] {
+        self.encode.as_ref().map_or(&self.shape, |e| &e.shape)
+    }
+
+    /// Name of the weight that it is, or is a part of.
+    pub fn weight(&self) -> &str {
+        self.encode.as_ref().map_or(&self.name, |e| &e.weight)
+    }
+
+    /// Whether it holds scales of a weight, whose codes are another tensor.
+    pub fn is_scales(&self) -> bool {
+        self.encode.as_ref().is_some_and(|e| e.part == Part::Scales)
+    }
+
+    /// Number of elements that are computed or moved.
     pub fn elements(&self) -> u64 {
-        self.shape.iter().product()
+        self.values().iter().product()
+    }
+
+    /// Bytes that the first elements take; a whole number of groups of them.
+    pub fn bytes_of(&self, elements: u64) -> u64 {
+        self.encode.as_ref().map_or(elements * self.dtype.bits() / 8, |e| e.bytes_of(elements))
     }
 
     /// Elements of a span, which one thread takes at a time.
@@ -221,13 +255,31 @@ pub struct OutputConfig {
     pub untied: bool,
     /// The models that give the output quantised weights.
     pub quantised: Vec<usize>,
+    /// Whether the weights of the model at `from` are quantised, and are decoded.
+    #[serde(default)]
+    pub decoded: bool,
+    /// How weights are written, if not plain.
+    #[serde(default)]
+    pub encoded: Option<Encoded>,
+}
+
+/// A quantised form of the output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Encoded {
+    /// The form.
+    pub form: Form,
+    /// Modules with matrices that stay plain, which a loader has to know.
+    pub plain: Vec<String>,
+    /// Words of their names that no coded module has in its own: a loader that calls a tower otherwise knows it by these.
+    #[serde(default)]
+    pub words: Vec<String>,
 }
 
 impl OutputConfig {
     /// The config of the model at `from`, as it is.
     pub fn of(from: usize, dtype: Option<Dtype>) -> Self {
         let (of, parts, stacks, quantised) = Default::default();
-        Self { from, of, parts, stacks, dtype, mostly: None, untied: false, quantised }
+        Self { from, of, parts, stacks, dtype, mostly: None, untied: false, quantised, decoded: false, encoded: None }
     }
 }
 
@@ -286,9 +338,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Output`] with what is in the way, the disk's free room included.
     pub fn check_target(&self, target: &Target, overwrite: bool) -> Result<()> {
-        let files = self.models.iter().flat_map(|m| m.files.iter().map(|f| f.path.as_path()));
-        let inputs: Vec<&std::path::Path> = self.models.iter().map(|m| m.path.as_path()).chain(files).collect();
-        target.check(&inputs, overwrite)?;
+        self.check_place(target, overwrite)?;
         let above = target.above();
         let stat = rustix::fs::statvfs(above).map_err(|e| Error::io(above, "ask for free room", e))?;
         // Room taken by an earlier run of the same output is room this run has.
@@ -301,6 +351,17 @@ impl Plan {
             ));
         }
         Ok(())
+    }
+
+    /// As [`Self::check_target`], but for the room on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Output`] with what is in the way.
+    pub fn check_place(&self, target: &Target, overwrite: bool) -> Result<()> {
+        let files = self.models.iter().flat_map(|m| m.files.iter().map(|f| f.path.as_path()));
+        let inputs: Vec<&std::path::Path> = self.models.iter().map(|m| m.path.as_path()).chain(files).collect();
+        self.is_for_folder(target)?;
+        target.check(&inputs, overwrite)
     }
 
     /// The same plan with its one file called `name`: an output that is a file and no folder.
@@ -318,6 +379,11 @@ impl Plan {
         };
         name.clone_into(&mut shard.file);
         Ok(plan)
+    }
+
+    /// Whether any of its inputs is an object of a store.
+    pub fn is_remote(&self) -> bool {
+        self.models.iter().flat_map(|m| &m.files).any(|f| object::is_remote(f.identity))
     }
 
     /// Bytes read, each input once for every pass its method makes at most.

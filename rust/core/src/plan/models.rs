@@ -28,9 +28,18 @@ pub struct Models {
     pub named: Vec<(String, String)>,
     /// Those that lend rows of their tables, and nothing else.
     pub lent: BTreeSet<usize>,
+    /// Those that made tensors are of, which no output reads itself.
+    pub read: BTreeSet<Place>,
+    /// Whether quantised weights are decoded, of models that are opened from now on.
+    pub decode: bool,
 }
 
 impl Models {
+    /// None yet; whether quantised weights of those to come are decoded.
+    pub fn opening(decode: bool) -> Self {
+        Self { decode, ..Self::default() }
+    }
+
     /// Opens models side by side, a thread each, for [`Self::open`] to take: with 50,000 tensors one takes a tenth of a second.
     /// What is wrong with one is an error where it is asked for.
     pub fn ahead<'a>(&mut self, models: impl Iterator<Item = &'a Reference>) {
@@ -62,6 +71,7 @@ impl Models {
             return Ok(*i);
         }
         let opened = self.ahead.remove(&real).unwrap_or_else(|| Checkpoint::of(model))?;
+        let opened = if self.decode { opened.plain()? } else { opened };
         self.checkpoints.push(Arc::new(opened));
         self.families.push(OnceLock::new());
         self.by_name.insert(real, self.checkpoints.len() - 1);

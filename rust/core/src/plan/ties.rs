@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::draft::Item;
+use super::item::Item;
 use super::{Action, Draft};
 use crate::error::{Error, Result};
 use crate::model::tied;

@@ -12,12 +12,13 @@ pub(super) fn list<'a>(models: &Models, outputs: impl Iterator<Item = (&'a str, 
     let lent = |model: &usize| models.lent.contains(model);
     let mut used: Vec<Vec<bool>> =
         models.checkpoints.iter().enumerate().map(|(i, c)| vec![lent(&i); c.tensors.len()]).collect();
-    for place in outputs.iter().flat_map(|(_, places)| places) {
+    for place in outputs.iter().flat_map(|(_, places)| places).chain(&models.read) {
         used[place.model][place.tensor] = true;
     }
     // Mostly nothing is left over, and the rest need not be made.
+    let mut out = models.dropped();
     if used.iter().flatten().all(|used| *used) {
-        return Vec::new();
+        return out;
     }
     let labels = models.labels();
     let mut made: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -33,7 +34,6 @@ pub(super) fn list<'a>(models: &Models, outputs: impl Iterator<Item = (&'a str, 
     };
     let read = outputs.iter().flat_map(|(_, places)| places);
     let layers: HashSet<(usize, usize, usize)> = read.filter_map(layer).collect();
-    let mut out = Vec::new();
     for (model, checkpoint) in models.checkpoints.iter().enumerate() {
         for (tensor, t) in checkpoint.tensors.iter().enumerate() {
             let place = Place { model, tensor };

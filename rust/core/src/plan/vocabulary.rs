@@ -58,7 +58,8 @@ impl Vocabulary {
         if !given.mixes.sound() {
             return Err(wrong("its mixes have rows without weights, or weights that are no numbers"));
         }
-        let mixes = Arc::new(given.mixes);
+        // Of none there is one form: what is written of a plan is digested as what it was made of.
+        let mixes = Arc::new(if given.mixes.is_empty() { Mixes::default() } else { given.mixes });
         let layout = |segments| Arc::new(Layout::new(segments, Arc::clone(&mixes)));
         let mut heads = given.heads.map(layout);
         let own = |s: Option<Vec<Segment>>| s.map(|s| Own { tables: layout(s), heads: heads.take() });
@@ -76,7 +77,7 @@ impl Vocabulary {
     pub fn to_json(&self) -> Value {
         let segments: Vec<Option<&[Segment]>> =
             self.layouts.iter().map(|o| o.as_ref().map(|o| o.tables.segments.as_slice())).collect();
-        let models: Vec<Value> = self.models.iter().map(super::json::model_json).collect();
+        let models: Vec<Value> = self.models.iter().map(super::references::model_json).collect();
         let mut told = json!({"models": models, "segments": segments});
         if let Some(heads) = self.layouts.iter().flatten().find_map(|o| o.heads.as_ref()) {
             told["heads"] = json!(heads.segments);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::To;
 use super::fields::Fields;
 use crate::checkpoint::Reference;
 use crate::dtype::Dtype;
@@ -16,6 +17,10 @@ pub struct Copy {
     pub title: String,
     /// Dtype of the output, if not the model's.
     pub dtype: Option<Dtype>,
+    /// Whether it was asked that everything quantised is decoded, to that dtype.
+    pub to: Option<To>,
+    /// Whether quantised weights are moved as they are stored.
+    pub as_stored: bool,
 }
 
 pub(super) fn parse(value: &Value) -> Result<Copy> {
@@ -27,6 +32,8 @@ pub(super) fn parse(value: &Value) -> Result<Copy> {
     // What was asked of a verb whose rows a vocabulary says: told in the same way.
     let _ = fields.text("asked")?;
     let dtype = fields.text("dtype")?.map(|name| super::parse_dtype("dtype", name)).transpose()?;
+    let to = super::to(&mut fields)?;
+    let as_stored = fields.get("as_stored").and_then(Value::as_bool).unwrap_or(false);
     fields.finish()?;
-    Ok(Copy { model, title, dtype })
+    Ok(Copy { model, title, dtype: to.and_then(To::dtype).or(dtype), to, as_stored })
 }

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::Filter;
 use super::fields::{Fields, wrong};
 use super::idle::Idle;
 use super::setting::{self, Settings};
+use super::{Filter, To};
 use crate::checkpoint::{Packing, Reference};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, nearest};
@@ -69,6 +69,8 @@ pub struct Merge {
     pub parameters: Settings,
     /// Dtype of the output, if not the inputs'.
     pub dtype: Option<Dtype>,
+    /// Whether quantised weights are decoded, to that dtype, where the method moves what is stored.
+    pub to: Option<To>,
     /// What to do about a tensor that a model lacks.
     pub missing: Missing,
     /// How the output stores experts, if not as the model that lends its config.
@@ -143,6 +145,7 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
     let routers = fields.get("routers_from").map(|v| super::model("routers_from", v)).transpose()?;
     let compute = dtype(&mut fields, "dtype")?;
     let out = dtype(&mut fields, "out_dtype")?;
+    let to = super::to(&mut fields)?;
     let (include, exclude) = (filters(&mut fields, "include")?, filters(&mut fields, "exclude")?);
     let modules = fields.get("modules");
     let parts = match modules {
@@ -173,8 +176,8 @@ pub(super) fn parse(value: &Value) -> Result<Merge> {
         return Err(Error::recipe("modules", "is empty; give at least one module"));
     }
     let exclude = exclude.unwrap_or_default();
-    let (dtype, idle) = (out.or(compute), idle.told());
-    Ok(Merge { method, base, parts, include, exclude, parameters, dtype, missing, experts, routers, idle })
+    let (dtype, idle) = (to.and_then(To::dtype).or(out).or(compute), idle.told());
+    Ok(Merge { method, base, parts, include, exclude, parameters, dtype, to, missing, experts, routers, idle })
 }
 
 fn filters(fields: &mut Fields, key: &'static str) -> Result<Option<Vec<Filter>>> {

@@ -1,9 +1,11 @@
 //! What the user asked for: one schema for config files and command lines.
 //!
 //! A merge recipe is mergekit's YAML grammar as JSON (see `shared` notes in ARCHITECTURE.md); a swap recipe is the
-//! `swap` verb's options, a copy recipe those of `convert` and of what writes one model again. Model references are
+//! `swap` verb's options, a copy recipe those of `convert` and of what writes one model again, an assembly says every
+//! tensor. Model references are
 //! folders or files by the time they arrive here, with the folder of an adapter where one is added.
 
+mod assemble;
 mod copy;
 pub mod fields;
 mod filter;
@@ -12,6 +14,7 @@ mod merge;
 mod setting;
 mod swap;
 
+pub use assemble::{Assemble, Of, Piece, Source as PieceOf};
 pub use copy::Copy;
 pub use filter::Filter;
 pub use merge::{Merge, Missing, ModelUse, Part, Slice};
@@ -28,6 +31,7 @@ use crate::checkpoint::delta::Delta;
 use crate::checkpoint::{Applied, Reference};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::methods::encoded::Form;
 
 /// A recipe.
 #[derive(Debug, Clone)]
@@ -38,18 +42,21 @@ pub enum Recipe {
     Swap(Swap),
     /// Write one model anew.
     Copy(Copy),
+    /// Put a model together of several.
+    Assemble(Assemble),
 }
 
 impl Recipe {
-    /// Reads a recipe: `{"swap": {...}}`, `{"copy": {...}}` or a merge config.
+    /// Reads a recipe: `{"swap": {...}}`, `{"copy": {...}}`, `{"assemble": {...}}` or a merge config.
     ///
     /// # Errors
     /// [`Error::Recipe`] with the key path of the mistake and, for a misspelt key, the nearest valid one.
     pub fn parse(value: &Value) -> Result<Self> {
-        match (value.get("swap"), value.get("copy")) {
-            (Some(swap), _) => swap::parse(swap).map(Self::Swap),
-            (None, Some(copy)) => copy::parse(copy).map(Self::Copy),
-            (None, None) => merge::parse(value).map(Self::Merge),
+        match ["swap", "copy", "assemble"].map(|verb| value.get(verb)) {
+            [Some(swap), ..] => swap::parse(swap).map(Self::Swap),
+            [_, Some(copy), _] => copy::parse(copy).map(Self::Copy),
+            [.., Some(assembly)] => assemble::parse(assembly).map(Self::Assemble),
+            [None, None, None] => merge::parse(value).map(Self::Merge),
         }
     }
 }
@@ -57,6 +64,38 @@ impl Recipe {
 pub(crate) fn parse_dtype(at: &str, name: &str) -> Result<Dtype> {
     Dtype::from_user(name)
         .ok_or_else(|| Error::recipe(at, format!("expected float32, bfloat16, float16 or float64, found `{name}`")))
+}
+
+/// What a recipe wants weights written as, whatever they are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// A float dtype.
+    Plain(Dtype),
+    /// A quantised form.
+    Coded(Form),
+}
+
+impl To {
+    /// The dtype of every float tensor.
+    pub fn dtype(self) -> Option<Dtype> {
+        if let Self::Plain(dtype) = self { Some(dtype) } else { None }
+    }
+
+    /// The form of the weights.
+    pub fn form(self) -> Option<Form> {
+        if let Self::Coded(form) = self { Some(form) } else { None }
+    }
+}
+
+/// What a recipe says of that.
+fn to(fields: &mut Fields) -> Result<Option<To>> {
+    let at = fields.path("to");
+    let Some(name) = fields.text("to")? else { return Ok(None) };
+    let dtype = Dtype::from_user(name).filter(|d| *d != Dtype::F64).map(To::Plain);
+    let found = dtype.or_else(|| Form::from_user(name).map(To::Coded));
+    found
+        .map(Some)
+        .ok_or_else(|| Error::recipe(at, format!("expected bf16, f16, f32, fp8, mxfp4 or gguf:q8_0, found `{name}`")))
 }
 
 /// A model as a recipe has it: a path, or `{"path": ..., "adapters": [{"path": ..., "weight": 1.0}], "name": ...}`.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::Filter;
 use super::fields::{Fields, wrong};
+use super::{Filter, To};
 use crate::checkpoint::Reference;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -108,6 +108,8 @@ pub struct Swap {
     pub adapters: bool,
     /// Dtype of the output, if not the recipient's.
     pub dtype: Option<Dtype>,
+    /// Whether quantised weights are decoded, to that dtype.
+    pub to: Option<To>,
 }
 
 pub(super) fn parse(value: &Value) -> Result<Swap> {
@@ -146,8 +148,20 @@ pub(super) fn parse(value: &Value) -> Result<Swap> {
     let mut flag = |key| fields.get(key).and_then(Value::as_bool).unwrap_or(false);
     let (adapters, revert) = (flag("adapters"), flag("revert"));
     let dtype = fields.text("dtype")?.map(|d| super::parse_dtype("dtype", d)).transpose()?;
+    let to = super::to(&mut fields)?;
     fields.finish()?;
-    Ok(Swap { into, base, donors, non_layer, stack, ignore, revert, adapters, dtype })
+    Ok(Swap {
+        into,
+        base,
+        donors,
+        non_layer,
+        stack,
+        ignore,
+        revert,
+        adapters,
+        dtype: to.and_then(To::dtype).or(dtype),
+        to,
+    })
 }
 
 fn donor(at: String, value: &Value) -> Result<Donor> {

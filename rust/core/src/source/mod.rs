@@ -1,14 +1,19 @@
 //! Where bytes come from: ranges of objects that have an identity.
 //!
-//! A [`Source`] answers byte ranges of one object. [`FileSource`] is a local file, [`MemorySource`] bytes at hand.
+//! A [`Source`] answers byte ranges of one object: a local file, an object of a store ([`object`]), bytes at hand
+//! ([`MemorySource`]). [`open`] chooses by the identity.
 
+mod blocks;
 mod buffer;
 mod file;
 mod guard;
 mod handles;
 mod identity;
 mod memory;
+pub mod object;
+mod ranges;
 mod rates;
+mod remote;
 mod shared;
 
 use std::fs::File;
@@ -16,14 +21,17 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use blocks::Tally;
 pub use buffer::Buffer;
-pub use file::{FileSource, IoMode, ReadMode};
+pub use file::{IoMode, ReadMode};
 pub use handles::Handle;
 pub use identity::Identity;
 pub use memory::MemorySource;
+pub use ranges::{ROOM, Ranges};
 pub use shared::Shared;
 
 use crate::error::Result;
+use file::FileSource;
 
 /// One object whose bytes can be read by range.
 pub trait Source: Send + Sync {
@@ -63,4 +71,16 @@ pub trait Source: Send + Sync {
     fn rates(&self) -> Option<(u64, [f64; 2])> {
         None
     }
+}
+
+/// The file at `path`, or the object of a store that it stands for; it had `identity` when its header was read. Nothing is read yet.
+pub fn open(path: &Path, identity: Identity, io: IoMode) -> Box<dyn Source> {
+    if object::is_remote(identity) {
+        return match remote::RemoteSource::new(path, identity) {
+            Ok(source) => Box::new(source),
+            // Its reads fail with what is wrong.
+            Err(_) => Box::new(FileSource::new(path, identity, io)),
+        };
+    }
+    Box::new(FileSource::new(path, identity, io))
 }

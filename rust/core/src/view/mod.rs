@@ -4,6 +4,7 @@
 //! cannot be computed on.
 
 mod changes;
+pub mod codec;
 mod exact;
 mod factor;
 mod gather;
@@ -89,6 +90,11 @@ impl View {
         self.places().iter().any(|p| !p.tensor(models).moves())
     }
 
+    /// True if it is of a quantised weight, which is decoded.
+    pub fn is_coded(&self, models: &[Arc<Checkpoint>]) -> bool {
+        self.places().iter().any(|p| matches!(p.tensor(models).made.as_deref(), Some(Made::Coded(_))))
+    }
+
     /// The tensor whose bytes in its file are the view's, in that order.
     pub fn in_place<'a>(&self, models: &'a [Arc<Checkpoint>]) -> Option<&'a Tensor> {
         match self {
@@ -147,6 +153,7 @@ pub fn stored<'a>(tensor: &'a Tensor, files: &'a [Box<dyn Source>]) -> Box<dyn D
         Some(Made::Sum(sum)) => Box::new(sum::Opened::new(sum, &tensor.shape, files)),
         Some(Made::Rows(rows)) => Box::new(rows::Opened::new(rows, tensor, files)),
         Some(Made::Exact(exact)) => Box::new(exact::Opened::new(exact, files)),
+        Some(Made::Coded(coded)) => Box::new(codec::Opened::new(coded, tensor, files)),
     }
 }
 
@@ -260,6 +267,12 @@ pub trait Decode: Send + Sync {
     /// # Errors
     /// As [`Self::decode`].
     fn decode_by(&self, how: Widen, raw: &[u8], of: &Range<u64>, part: &Range<u64>, out: &mut [f32]) -> Result<()>;
+
+    /// Bytes like `raw`, which holds those of `of`, whose elements are each one step of the quantisation away from what is stored;
+    /// `None` where nothing is quantised, or the form has no steps to speak of.
+    fn beside(&self, _raw: &[u8], _of: &Range<u64>) -> Option<Vec<u8>> {
+        None
+    }
 
     /// As [`Self::decode`], without rounding what is f64.
     ///

@@ -8,7 +8,7 @@ use crate::checkpoint::made::{Factor, Made, Product, Signs, Sparse, Sum};
 use crate::checkpoint::reference::{Applied, called};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
-use crate::source::{FileSource, IoMode, Source};
+use crate::source::{self, IoMode};
 
 /// How a delta is applied.
 #[derive(Clone, Copy)]
@@ -55,6 +55,21 @@ impl Checkpoint {
             ));
         }
         Ok(())
+    }
+
+    /// Whether a delta is of its quantised weights as they are stored.
+    ///
+    /// # Errors
+    /// As [`Delta::open`].
+    pub(in crate::checkpoint) fn is_stored_for(&self, applied: &Applied) -> Result<bool> {
+        if !self.is_coded() {
+            return Ok(false);
+        }
+        let is = |e: &Entry| {
+            let here = self.find_alike(&e.name).map(|i| self.tensors[i].dtype).filter(|dtype| !dtype.computes());
+            here.is_some() && [&e.base, &e.tuned].into_iter().flatten().any(|s| Some(s.dtype) == here)
+        };
+        Ok(Delta::open(&applied.path)?.said.tensors.iter().any(is))
     }
 
     /// As [`Self::fold_delta`], of a delta that is being made: what makes it exact is not there yet, and its models are those it
@@ -152,7 +167,7 @@ fn other(delta: &Delta, entry: &Entry, back: bool, found: &str) -> Error {
 /// The stored tensor that one was before anything changed it.
 fn root(tensor: &Tensor) -> Option<&Tensor> {
     match tensor.made.as_deref() {
-        None => Some(tensor),
+        None | Some(Made::Coded(_)) => Some(tensor),
         Some(Made::Sum(sum)) => root(&sum.parts.first()?.0),
         Some(Made::Exact(exact)) => root(&exact.under),
         Some(Made::Rows(_)) => None,
@@ -269,7 +284,7 @@ impl Fold<'_> {
     fn number(&self, entry: &Entry) -> Result<f64> {
         let tensor = self.delta.part(entry, Part::Scale)?;
         let file = &self.delta.files[tensor.file];
-        let source = FileSource::new(&file.path, file.identity, IoMode::Pread);
+        let source = source::open(&file.path, file.identity, IoMode::Pread);
         let mut room = None;
         let bytes = source.read(tensor.begin..tensor.begin + tensor.nbytes, &mut room)?;
         let scale = match *bytes {

@@ -3,7 +3,7 @@
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::digest;
 use crate::error::Result;
-use crate::source::{FileSource, IoMode, Source};
+use crate::source::{self, IoMode, Source, object};
 
 /// So many places, evenly spread, of so many bytes each: another training changes nearly every byte of nearly every tensor.
 const PLACES: u64 = 8;
@@ -12,7 +12,7 @@ const BYTES: u64 = 512;
 /// The files of a model, opened for samples of it.
 pub struct Sampled<'a> {
     model: &'a Checkpoint,
-    files: Vec<Option<FileSource>>,
+    files: Vec<Option<Box<dyn Source>>>,
 }
 
 impl<'a> Sampled<'a> {
@@ -31,12 +31,21 @@ impl<'a> Sampled<'a> {
         }
         let file = &self.model.files[tensor.file];
         let source =
-            self.files[tensor.file].get_or_insert_with(|| FileSource::new(&file.path, file.identity, IoMode::Pread));
+            self.files[tensor.file].get_or_insert_with(|| source::open(&file.path, file.identity, IoMode::Pread));
         let (mut bytes, mut room) = (Vec::new(), None);
-        for place in 0..PLACES {
+        let places = (0..PLACES).map(|place| {
             let at = tensor.nbytes.saturating_sub(BYTES) / (PLACES - 1) * place;
-            let end = tensor.nbytes.min(at + BYTES);
-            bytes.extend_from_slice(source.read(tensor.begin + at..tensor.begin + end, &mut room)?);
+            tensor.begin + at..tensor.begin + tensor.nbytes.min(at + BYTES)
+        });
+        let far = object::is_remote(file.identity);
+        if far {
+            places.clone().for_each(|place| source.ahead(place));
+        }
+        for place in places {
+            bytes.extend_from_slice(source.read(place, &mut room)?);
+        }
+        if far {
+            source.release(tensor.begin..tensor.begin + tensor.nbytes);
         }
         Ok(Some(digest::hex(digest::of_bytes(&bytes))))
     }

@@ -1,5 +1,7 @@
 //! What a matrix and its change show: ranks, and whether they go together.
 
+use serde::{Deserialize, Serialize};
+
 use std::ops::Range;
 
 use faer::Mat;
@@ -9,12 +11,26 @@ use crate::methods::matrix::{Stack, block_rows};
 use crate::methods::{EachTile, Halt, Operands, Tile};
 
 /// Of a matrix that a model has changed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[u64; 2]", into = "[u64; 2]")]
 pub struct Measure {
     /// The effective rank of the base's matrix over that of the change.
     pub contrast: f64,
     /// How far they are from commuting, from 0 to 2.
     pub conflict: f64,
+}
+
+/// In JSON by the bits of its floats, which are exact whatever they are.
+impl From<Measure> for [u64; 2] {
+    fn from(m: Measure) -> Self {
+        [m.contrast.to_bits(), m.conflict.to_bits()]
+    }
+}
+
+impl From<[u64; 2]> for Measure {
+    fn from([contrast, conflict]: [u64; 2]) -> Self {
+        Self { contrast: f64::from_bits(contrast), conflict: f64::from_bits(conflict) }
+    }
 }
 
 /// Bytes that [`measure`] takes of a matrix: three squares of its shorter side or two and what eigenvalues take, blocks, and both

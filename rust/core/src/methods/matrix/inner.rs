@@ -94,7 +94,7 @@ pub fn run(mut kernel: Box<dyn Kernel>, held: &mut Held) -> Result<Vec<f32>, Hal
         for (span, before) in spans.iter().zip(&ranks) {
             stats.reset(wants);
             stats.before.clone_from(before);
-            for part in if wants.sample { sampled(span) } else { vec![span.clone()] } {
+            for part in if wants.sample { sampled(span, false) } else { vec![span.clone()] } {
                 let part = part.start / held.unit as u64 * held.unit as u64..part.end;
                 held.each(part, &mut |tile| {
                     kernel.scan(tile, &mut stats);

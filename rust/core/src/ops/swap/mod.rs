@@ -17,7 +17,7 @@ use crate::model::anatomy::Stack;
 use crate::model::attention::{Attention, Cut};
 use crate::model::names::{inside, module, module_kind};
 use crate::plan::{Computation, Draft, Models, OutputConfig, same_shape};
-use crate::recipe::Swap;
+use crate::recipe::{Swap, To};
 use crate::view::{Place, View};
 use heads::Heads;
 use shares::shares;
@@ -54,7 +54,7 @@ struct Builder<'a> {
 /// # Errors
 /// Layers that do not exist, models with different layers, tensors or shapes, layers that two donors give.
 pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
-    let mut models = Models::default();
+    let mut models = Models::opening(swap.to.is_some());
     let into = models.open(&swap.into)?;
     models.named_by(into, None)?;
     let mut stack = models.stack(into, swap.stack.as_deref())?.clone();
@@ -72,12 +72,18 @@ pub fn build(swap: &Swap, keep_shards: bool) -> Result<Draft> {
         givers.push(Giver { model, base, shares: shares(donor, layers)? });
     }
     let base = swap.base.as_ref().map(|b| models.open(b)).transpose()?;
+    if swap.to.is_some() {
+        models.all_decoded()?
+    } else {
+        models.stored_alike()?
+    };
     for giver in &mut givers {
         // From the same base the donor's weights are base and change already.
         giver.base = giver.base.filter(|b| Some(*b) != base);
     }
     let config = OutputConfig::of(into, swap.dtype);
     let mut draft = Draft::new(if swap.revert { "revert" } else { "swap" }.into(), models, config);
+    draft.form = swap.to.and_then(To::form);
     draft.stack = swap.stack.clone();
     draft.keep_shards_of = keep_shards.then_some(into);
     draft.stem = if swap.adapters { "adapter_model" } else { "model" };
@@ -295,7 +301,7 @@ impl Builder<'_> {
             }
             same_shape(&self.draft.models, &[own, donor])?;
             if let Some(made) = [own, donor].iter().find(|p| self.draft.models.tensor(**p).made.is_some()) {
-                let problem = "is made of a weight and an adapter, and heads move bit for bit; fold the adapter first (`suture lora fold`)";
+                let problem = "is decoded, or made with an adapter, as it is read, and heads move bit for bit; write the model first (`suture convert`, `suture lora fold`)";
                 return Err(Error::tensor(&self.draft.models.get(made.model).path, &name, problem));
             }
             let (mine, theirs) = (self.draft.models.tensor(own).dtype, self.draft.models.tensor(donor).dtype);

@@ -1,0 +1,1 @@
+"""Quantised checkpoints: a law a file."""

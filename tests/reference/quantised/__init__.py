@@ -1,0 +1,1 @@
+"""Quantised layouts decoded by their formulas, in NumPy: a module a form."""

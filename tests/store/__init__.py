@@ -1,0 +1,1 @@
+"""Models in stores, against servers on the loopback."""

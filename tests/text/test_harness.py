@@ -1,0 +1,76 @@
+"""Law: command lines are those of the harnesses, quoted; tables hold their figures, parents against child."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import suture
+
+from ..support.vocab_models import problems
+from .test_commands import run
+
+
+def model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_commands_are_quoted(tmp_path: Path) -> None:
+    """A path with a blank stays one word; each model has a folder of results."""
+    one = model(tmp_path / "my model")
+    (line,) = suture.text.emit(one, harness="lm-eval", tasks=["xnli_sw", "arc_easy"], few_shot=5)
+    assert shlex.split(line) == [
+        "lm_eval", "--model", "hf", "--model_args", f"pretrained={one},dtype=bfloat16", "--tasks", "xnli_sw,arc_easy",
+        "--batch_size", "auto", "--output_path", "results/my model", "--num_fewshot", "5",
+    ]  # fmt: skip
+    (line,) = suture.text.emit(one, harness="lighteval", tasks=["leaderboard|arc:challenge"])
+    assert shlex.split(line)[2:4] == [f"model_name={one},dtype=bfloat16", "leaderboard|arc:challenge|0"]
+    done = run("eval", one, "--emit", "lighteval", "--tasks", "leaderboard|arc:challenge")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, line, "")
+
+
+def results(path: Path, figures: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"results": figures}))
+    return path
+
+
+def test_a_child_is_compared_with_the_best(tmp_path: Path) -> None:
+    """By task and metric, with the standard error of the difference; what is not in all is told."""
+    a = results(
+        tmp_path / "a.json", {"xnli": {"alias": "x", "acc,none": 0.5, "acc_stderr,none": 0.03}, "own": {"f1,none": 1}}
+    )
+    b = results(tmp_path / "b.json", {"xnli": {"acc,none": 0.6, "acc_stderr,none": 0.04}})
+    child = tmp_path / "child"
+    child.mkdir()
+    results(child / "results_1.json", {"xnli": {"acc,none": 0.65, "acc_stderr,none": 0.03}})
+    found = suture.text.table(a, b, child)
+    assert not problems("eval", found)
+    (row,) = found["tasks"]
+    assert (row["metric"], row["values"], row["best"]) == ("acc", [0.5, 0.6, 0.65], str(b))
+    assert row["difference"] == pytest.approx(0.05)
+    assert row["difference_error"] == pytest.approx(math.hypot(0.03, 0.04))
+    assert found["warnings"] == ["`own` is not in all results, and left out"]
+    shown = run("eval", a, b, child, "--table")
+    assert "0.0500 +-0.0500" in shown.stdout
+
+
+def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+    """One line each: no harness asked for, syntax that a path breaks, a file that is no result."""
+    for arguments, said, code in (
+        (["m"], "give --emit HARNESS", 2),
+        ([model(tmp_path / "a,b"), "--emit", "lm-eval", "--tasks", "x"], "holds `,`", 2),
+        ([tmp_path, "--emit", "lm-eval", "--tasks", "x"], "no folder with a config.json", 2),
+        ([model(tmp_path / "m"), "--emit", "lm-eval"], "expected models and tasks", 2),
+        ([tmp_path / "m" / "config.json", "--table"], "no result of lm-eval or lighteval", 1),
+        ([tmp_path / "none.json", "--table"], "cannot read", 2),
+    ):
+        done = run("eval", *arguments)
+        assert (done.returncode, len(done.stderr.strip().splitlines())) == (code, 1), done.stderr
+        assert said in done.stderr
