@@ -23,7 +23,7 @@ class Recipe:
     texts: int
     steps: int
     batch: int = 16
-    rate: float = 5e-5
+    rate: float = 2e-4
     decay: float = 0.01
 
 

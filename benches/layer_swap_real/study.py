@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from common.processes import Workplace
 import suture
 from layer_swap_real import messages
 from layer_swap_real.choose import MAIN, of, place, rows
-from layer_swap_real.data import Problem, language_texts, parallel, problems, stories, task_texts
+from layer_swap_real.data import TASKS, Problem, language_texts, parallel, problems, stories, task_texts
 from layer_swap_real.evaluate import answers
 from layer_swap_real.languages import LANGUAGES, MissingError
 from layer_swap_real.merges import Model, Trio, models, names
@@ -72,8 +72,8 @@ class Study:
         self.setup, self.work, self.results, self.clock, self.how = setup, work, results, clock, how
         self.base = work / "base"
 
-    def run(self, seeds: list[int]) -> None:
-        """All steps that are left, seed by seed.
+    def run(self, seeds: Sequence[int], tasks: Sequence[str]) -> None:
+        """All steps that are left, pair by pair of a task and a language.
 
         Raises:
             OutOfTimeError: if the time is over before all are done.
@@ -84,15 +84,9 @@ class Study:
         for language in self.setup.languages:
             self._curves(language)
         for seed in seeds:
-            for kind, what in self._experts():
-                self._expert(seed, kind, what)
-            for task in self.setup.tasks:
+            for task in tasks:
                 for language in self.setup.languages:
                     self._pair(seed, task, language)
-
-    def _experts(self) -> Iterator[tuple[str, str]]:
-        yield from (("task", task) for task in self.setup.tasks)
-        yield from (("language", language) for language in self.setup.languages)
 
     def _base(self) -> None:
         if self.base.exists():
@@ -117,14 +111,14 @@ class Study:
         curves[language] = [row["above"] for row in found["layers"]]
         self.results.save()
 
-    def _expert(self, seed: int, kind: str, what: str) -> None:
+    def _expert(self, seed: int, kind: str, what: str) -> bool:
+        """Tune an expert; False if it was there."""
         out = self.work / "experts" / f"{what}-{seed}"
         trainings = self.results.document["trainings"]
         if out.exists() and any((t["expert"], t["seed"]) == (what, seed) for t in trainings):
-            return
+            return False
         # An expert without its record is of a run that was killed between the two, or of other results: made anew.
         shutil.rmtree(out, ignore_errors=True)
-        trainings[:] = [t for t in trainings if (t["expert"], t["seed"]) != (what, seed)]
         out.parent.mkdir(parents=True, exist_ok=True)
         recipe = self.setup.recipes[kind]
         texts = task_texts(what, recipe.texts) if kind == "task" else self._texts(what, recipe.texts)
@@ -132,6 +126,7 @@ class Study:
         told = tune(self.base, out, texts, recipe, seed, self.clock, self.how, rank, say)
         trainings.append({"expert": what, "kind": kind, "seed": seed, **told})
         self.results.save()
+        return True
 
     def _texts(self, language: str, count: int) -> list[tuple[str, str]]:
         train, _ = messages.read(messages.fetch(self.work / "packages"), language)
@@ -139,6 +134,13 @@ class Study:
 
     def _pair(self, seed: int, task: str, language: str) -> None:
         """All models of a task and a language on validation problems; then the rows of the table on the test's."""
+        records = self.results.document["records"]
+        if self._whole(seed, task, language):
+            return
+        made = [self._expert(seed, "task", task), self._expert(seed, "language", language)]
+        if any(made):
+            # What is there of the pair was of experts that are lost: one table is of the same two.
+            records[:] = [r for r in records if place(r)[:3] != (seed, task, language)]
         experts = self.work / "experts"
         trio = Trio(
             self.base, experts / f"{task}-{seed}", experts / f"{language}-{seed}", self.work / f"curves-{language}.json"
@@ -146,9 +148,17 @@ class Study:
         every = {model.name: model for model in models(trio, self.setup)}
         for model in every.values():
             self._test((seed, task, language, "validation"), model)
-        validated = of(self.results.document["records"], seed, task, language, "validation")
+        validated = of(records, seed, task, language, "validation")
         for name in dict.fromkeys(rows(self.setup, names(self.setup), validated).values()):
             self._test((seed, task, language, "test"), every[name])
+
+    def _whole(self, seed: int, task: str, language: str) -> bool:
+        records, every = self.results.document["records"], names(self.setup)
+        validated = of(records, seed, task, language, "validation")
+        if not every.keys() <= validated.keys():
+            return False
+        wanted = rows(self.setup, every, validated).values()
+        return of(records, seed, task, language, "test").keys() >= set(wanted)
 
     def _test(self, where: tuple[int, str, str, str], model: Model) -> None:
         seed, task, language, part = where
@@ -213,6 +223,7 @@ def main(about: str | None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, help=f"this seed alone, instead of {', '.join(map(str, SEEDS))} in turn")
+    parser.add_argument("--task", choices=TASKS, help="this task alone: three trainings a seed instead of four")
     parser.add_argument("--minutes", type=float, default=95.0, help="stop after so many, with everything kept")
     parser.add_argument("--smoke", action="store_true", help="two steps, a few problems: does it all run?")
     parser.add_argument("--report", action="store_true", help="run nothing, print the tables")
@@ -240,7 +251,10 @@ def main(about: str | None) -> None:
         began = time.monotonic()
         study = Study(setup, work, results, Clock(began + 60 * given.minutes), how)
         try:
-            study.run([given.seed] if given.seed is not None else list(SEEDS[:1] if given.smoke else SEEDS))
+            seeds = SEEDS[:1] if given.smoke else SEEDS
+            study.run(
+                seeds if given.seed is None else [given.seed], setup.tasks if given.task is None else [given.task]
+            )
         except OutOfTimeError:
             say(f"the time is over: run the same command again to go on; results so far: {path}")
         else:
