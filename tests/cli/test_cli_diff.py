@@ -54,6 +54,20 @@ def touched(folder: Path, base: dict[str, Raw], *parts: str) -> Path:
     return write(folder, tensors, config=CONFIG)
 
 
+def test_what_is_not_read_is_not_called_unchanged(models: dict[str, Path]) -> None:
+    """`--frozen` and `--trained` speak of what `--layers` reads, or are refused."""
+    for options, code in (
+        (["--layers", "0-1", "--frozen", "1"], 1),
+        (["--layers", "0,3", "--frozen", "0"], 0),
+        (["--layers", "0", "--frozen", "0-1"], 2),
+        (["--layers", "0", "--trained", "0"], 2),
+        (["--layers", "0", "--frozen", "0", "--trained", "0"], 2),
+    ):
+        done = run("diff", models["base"], models["inner"], *options)
+        assert done.returncode == code, done.stderr
+        assert code != 2 or "leave --layers out" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("tuned", "options", "code", "said"),
     [

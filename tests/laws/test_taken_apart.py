@@ -17,6 +17,7 @@ from suture.surgery.moe_layers import numbers
 from suture.surgery.run import carry_out as whole
 
 from ..support.checkpoints import read_checkpoint
+from ..support.diffing import run
 from .test_experts import EXPERTS, LAYERS, apart, write
 
 CONFIG = {"model_type": "qwen3_moe", "num_hidden_layers": LAYERS, "num_experts": EXPERTS, "num_experts_per_tok": 2}
@@ -156,9 +157,35 @@ def test_a_copy_of_an_adapter_is_in_the_config(tmp_path: Path) -> None:
     model = write(tmp_path / "model", tensors)
     said = {"adapters": {"adapters": {"sw": "pfeiffer", "de": "houlsby"}, "config_map": {}}}
     (model / "config.json").write_text(json.dumps({"model_type": "bert"} | said))
+    other = said["adapters"] | {"adapters": {"fi": "c1"}, "config_map": {"c1": {"bottleneck": 2}, "c2": {}}}
+    tensors["bert.encoder.layer.0.output.adapters.fi.adapter_up.weight"] = np.zeros((4, 2), np.float32)
+    gone = [n for n in tensors if ".sw." in n or ".de." in n]
+    donor = write(tmp_path / "donor", {n: t for n, t in tensors.items() if n not in gone})
+    (donor / "config.json").write_text(json.dumps({"model_type": "bert", "adapters": other}))
+    suture.modules.graft(model, donor, tmp_path / "grafted", ["fi"])
+    found = json.loads((tmp_path / "grafted" / "config.json").read_text())["adapters"]
+    assert found["adapters"] == {"sw": "pfeiffer", "de": "houlsby", "fi": "c1"}
+    assert found["config_map"] == {"c1": {"bottleneck": 2}}
     suture.modules.clone(model, tmp_path / "out", "de", "nl")
     suture.modules.keep(tmp_path / "out", tmp_path / "kept", ["nl", "sw"])
     for name, want in (("out", {"sw": "pfeiffer", "de": "houlsby", "nl": "houlsby"}),
                        ("kept", {"nl": "houlsby", "sw": "pfeiffer"})):  # fmt: skip
         found = json.loads((tmp_path / name / "config.json").read_text())
         assert found["adapters"] == {"adapters": want, "config_map": {}}
+
+
+def test_fewer_experts_than_a_token_goes_to_are_told(tmp_path: Path) -> None:
+    """Law 3: a config that says less of experts than it did says so."""
+    model = mixture(tmp_path / "model")
+    assert not any("a token went" in w for w in suture.moe.keep(model, tmp_path / "two", experts="0,1").warnings)
+    done = suture.moe.keep(model, tmp_path / "one", experts="1")
+    assert any("went to 2 experts, and goes to all 1" in w for w in done.warnings)
+    assert json.loads((tmp_path / "one" / "config.json").read_text())["num_experts_per_tok"] == 1
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--json", "--dry-run"]], ids=str)
+def test_experts_in_files_are_one_document(tmp_path: Path, more: list[str]) -> None:
+    """A pipeline reads one JSON document, of what was made or would be: a report for each file, by its name."""
+    done = run("moe", "split", mixture(tmp_path / "model"), tmp_path / "out", *more)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)) == [f"expert-{e}.safetensors" for e in range(EXPERTS)]

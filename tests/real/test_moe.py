@@ -289,6 +289,15 @@ def test_mistakes_are_refused(models: list[Path], tmp_path: Path) -> None:
     for change, words in mistakes:
         with pytest.raises((UsageError, SutureError), match=words):
             suture.moe.make(config(models) | change, out)
+    half = [{"source_model": str(models[1]), "positive_prompts": ["\ud800"]}] * 2
+    with pytest.raises(UsageError, match="half of one"):
+        suture.moe.make(config(models) | {"experts": half, "gate_mode": "hidden"}, out)
+    shutil.copytree(models[1], tmp_path / "gelu")
+    said = json.loads((models[1] / "config.json").read_text()) | {"hidden_act": "gelu"}
+    (tmp_path / "gelu" / "config.json").write_text(json.dumps(said))
+    other = [*config(models)["experts"][:2], {"source_model": str(tmp_path / "gelu")}]
+    with pytest.raises(SutureError, match=r"activation.*'gelu', not 'silu'"):
+        suture.moe.make(config(models) | {"experts": other}, out)
     alike = [{"source_model": str(models[1]), "positive_prompts": ["w1"]}] * 2
     asked: dict[str, Any] = config(models) | {"experts": alike, "gate_mode": "hidden"}
     asked.pop("shared_experts", None)

@@ -33,11 +33,19 @@ pytest.importorskip("cmaes")
         ("acc=0.75", 0.75),
         ("0.5 of /candidates/000012", 0.5),
         ("000012/model 0.25 out/7/", 0.25),
+        ("0.5, 0.25", 0.25),
     ],
 )
 def test_the_last_number_counts(printed: str, score: float, tmp_path: Path) -> None:
     """Numbers within words, names and versions are none."""
     assert Command(command(f"print('{printed}')"))(tmp_path) == score
+
+
+@pytest.mark.parametrize("printed", ["score 1,000", "0.5 of 1,000", "12,345.6"])
+def test_numbers_with_commas(printed: str, tmp_path: Path) -> None:
+    """A thousand is not taken for 0, nor what stands before it for the score."""
+    with pytest.raises(JudgingError, match="without commas"):
+        Command(command(f"print('{printed}')"))(tmp_path)
 
 
 def test_no_score_is_the_name_of_a_candidate(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import click
 
 from suture.cli.options import settings, writing
 from suture.errors import UsageError
-from suture.render.outcome import present
+from suture.render.outcome import present, present_all
 from suture.render.progress import bar
 from suture.render.terminal import say
 from suture.surgery import modules as verbs
@@ -77,8 +77,10 @@ def modules(
         elif action == "default":
             done = verbs.default(model, out, listed[0], **more)
         elif action == "split":
-            reports = verbs.split(model, out, listed, **more)
+            apart = verbs.split(model, out, listed, **more)
         else:
             done = (verbs.keep if action == "keep" else verbs.drop)(model, out, listed, **more)
-    for report in reports if action == "split" else [done]:
-        present(report, as_json=as_json, quiet=quiet, verbose=verbose)
+    if action == "split":
+        present_all(apart, as_json=as_json, quiet=quiet, verbose=verbose)
+    else:
+        present(done, as_json=as_json, quiet=quiet, verbose=verbose)

@@ -44,6 +44,13 @@ def present(report: Report, *, as_json: bool, quiet: bool, verbose: bool, option
         show_beside(report.beside)
 
 
+def present_all(reports: Sequence[Report], *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Print the reports of outputs that stand beside each other as one, by their names."""
+    parts = {report.out.name: report for report in reports}
+    together = Report('{"warnings": []}', reports[0].out.parent, dry=reports[0].dry, parts=parts)
+    present(together, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
 def _hang(line: str) -> int:
     """Where a line goes on that a terminal has no room for: behind the title of a note, or two blanks further in."""
     title = re.match(r"  \w+ {2,}(?=\S)| *", line)

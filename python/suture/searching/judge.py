@@ -22,7 +22,7 @@ from suture.escape import printable
 
 #: A number that stands by itself, not within a word, a path, a version or a date.
 _NUMBER = re.compile(
-    r"(?<![\w./+-])[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w./-]*\w)|(?<![\w.])[+-]?(?:nan|inf(?:inity)?)(?!\w)",
+    r"(?<![\w./+-])[+-]?(?:\d+(?:,\d+)*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w./-]*\w)|(?<![\w.])[+-]?(?:nan|inf(?:inity)?)(?!\w)",
     re.I,
 )
 #: Bytes from the end of what a command prints that are looked at.
@@ -138,6 +138,8 @@ def _number(printed: str) -> float:
     found = _NUMBER.findall(printed)
     if not found:
         raise JudgingError(f"evaluator printed no number{_last(printed)}; with JSON, name its key with --metric")
+    if "," in found[-1]:
+        raise JudgingError(f"evaluator printed `{found[-1]}`; expected a number without commas")
     return checked(float(found[-1]))
 
 

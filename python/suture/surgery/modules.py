@@ -255,24 +255,29 @@ def _written(
         for tensor, before, behind in whose.tensors[own]:
             made.whole(before + name + behind, source, tensor)
     # Names as they now are, and what they were called: a copy is made as its source was.
-    begun = {name: own for name, (_, _, own, _) in zip(names, wanted, strict=True)}
-    made.config = lambda c: _configured(c, modules, begun, chosen)
+    begun = {name: (source, own) for name, (_, source, own, _) in zip(names, wanted, strict=True)}
+    theirs = {} if donor is None else _config(opened(donor))
+    made.config = lambda c: _configured([c, theirs], modules, begun, chosen)
     made.asked = {"modules": names}
     return assemble(made, out, settings=settings, dry_run=bool(more.get("dry_run")), progress=progress)
 
 
 def _configured(
-    config: Mapping[str, Any], modules: Modules, begun: Mapping[str, str], chosen: str | None
+    configs: Sequence[Mapping[str, Any]], modules: Modules, begun: Mapping[str, tuple[int, str]], chosen: str | None
 ) -> dict[str, Any]:
-    out, names = dict(config), list(begun)
+    """The model's config for modules that were called something in the config of the model or the donor."""
+    out, names = dict(configs[0]), list(begun)
+    # AdapterHub's: {"adapters": {name: id of a config}, "config_map": {id: config}}.
+    held = [c["adapters"] if isinstance(c.get("adapters"), dict) else {} for c in configs]
+    own, maps = ([c[key] if isinstance(c.get(key), dict) else {} for c in held] for key in ("adapters", "config_map"))
     if modules.kind.name == "x-mod":
         out["languages"] = list(names)
         default = chosen or out.get("default_language")
         out["default_language"] = default if default in names else names[0]
-    elif isinstance(out.get("adapters"), dict) and isinstance(out["adapters"].get("adapters"), dict):
-        own = out["adapters"]["adapters"]
-        kept = {name: own[source] for name, source in begun.items() if source in own}
-        out["adapters"] = out["adapters"] | {"adapters": kept}
+    elif isinstance(held[0].get("adapters"), dict):
+        kept = {name: own[source][had] for name, (source, had) in begun.items() if had in own[source]}
+        brought = {of: config for of, config in maps[1].items() if of in kept.values()}
+        out["adapters"] = held[0] | {"adapters": kept} | ({"config_map": brought | maps[0]} if brought else {})
     return out
 
 

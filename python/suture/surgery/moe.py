@@ -18,6 +18,7 @@ from suture.results.report import Report
 from suture.settings import Progress, Settings
 from suture.sidecars.files import read_config
 from suture.sidecars.gguf import folder_of
+from suture.sidecars.relied import BREAKS, differing
 from suture.surgery.assembly import Assembly, assemble, opened
 from suture.surgery.moe_config import Expert, Mixture, mixture
 from suture.surgery.moe_gates import CONDITION, Array, Prompts, condition, gates
@@ -30,6 +31,8 @@ __all__ = ["average", "dense", "drop", "from_dense", "join", "keep", "make", "sp
 _SPREAD = 0.02
 #: Width of what all tokens go through, where the architecture wants such a thing and nothing was asked for.
 _TINY = 64
+#: What experts have of the base, and cannot have of their own.
+_ACTIVATION = {"activation": BREAKS["activation"]}
 
 
 def make(
@@ -189,6 +192,10 @@ def _mixture(
         if _count(other) != _count(base):
             message = f"has {_count(other)} layers, and {_count(base)} in {base.path}; experts are of all layers"
             raise SutureError(f"{other.path}: {message}", other.path)
+        place = folder_of(other.folder)
+        theirs = (read_config(place) if place.is_dir() else None) or {}
+        for *_, message in differing(_config(base), theirs, _ACTIVATION):
+            raise SutureError(f"{other.path}: {message} as in {base.path}; experts compute with the base's", other.path)
     made = Assembly("moe", models)
     routed = set(layers)
     first = {_layer(i) + f"mlp.{DENSE[0]}.weight": i for i in routed}

@@ -154,6 +154,8 @@ def _texts(given: Any, at: str) -> tuple[str, ...]:
         return ()
     if not isinstance(given, list) or not all(isinstance(t, str) for t in given):
         raise UsageError(f"{at}: expected a list of texts", at=at)
+    if half := next((t for t in given if any("\ud800" <= c <= "\udfff" for c in t)), None):
+        raise UsageError(f"{at}: expected characters, found half of one in {half!r}", at=at)
     return tuple(given)
 
 

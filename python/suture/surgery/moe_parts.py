@@ -321,6 +321,10 @@ def _chosen(
         _layer(made, [found], layer, [(0, layer, e, True) for e in chosen[i]])
     _rest(made, found, layers)
     count = len(next(iter(chosen.values())))
+    place = folder_of(found.folder)
+    taken = ((read_config(place) if place.is_dir() else None) or {}).get("num_experts_per_tok")
+    if isinstance(taken, int) and taken > count:
+        made.told.append(f"a token went to {taken} experts, and goes to all {count} that are left")
     made.config = lambda c: config_with(c, count)
     made.asked = {"experts": {str(i): own for i, own in chosen.items()}}
     return assemble(made, out, settings=settings, dry_run=dry_run, progress=progress)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from suture.cli.options import settings, writing
-from suture.render.outcome import present
+from suture.render.outcome import present_all
 from suture.render.progress import bar
 from suture.surgery import moe as verbs
 
@@ -25,5 +25,4 @@ def split(model: str, out: str, dry_run: bool, quiet: bool, verbose: bool, as_js
     """
     with bar("splitting", quiet or dry_run) as progress:
         reports = verbs.split(model, out, settings=settings(options), dry_run=dry_run, progress=progress)
-    for report in reports:
-        present(report, as_json=as_json, quiet=quiet, verbose=verbose)
+    present_all(reports, as_json=as_json, quiet=quiet, verbose=verbose)
