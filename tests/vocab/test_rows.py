@@ -73,7 +73,8 @@ def expected(rows: Rows, tables: list[Raw], counts: list[int]) -> NDArray[np.flo
                 made[i] += rows.weight[at] * own[0][rows.index[at]]
     real = rows.source != PAD
     if real.any():
-        made[~real] = made[real].sum(axis=0) / real.sum()
+        # One after another: NumPy's sum of a single column adds pairs, which ends in another last bit of f64.
+        made[~real] = np.add.accumulate(made[real])[-1] / real.sum()
     return made
 
 
