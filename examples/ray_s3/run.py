@@ -1,6 +1,6 @@
 """A merge of four shards on a Ray cluster of two nodes, from an S3 server and to it, all on this machine.
 
-    pip install 'suture[ray,cloud]' 'moto[server]'
+    pip install '.[ray,cloud]' 'moto[server]'
     python examples/ray_s3/run.py                  # half a minute
     python examples/ray_s3/run.py --folder         # without a store: models and output in a folder that nodes share
 

@@ -28,6 +28,12 @@ def test_there_are_38_papers() -> None:
     assert len(papers()) == len(set(papers())) == 38
 
 
+def test_nothing_stands_between_papers() -> None:
+    """Below a heading every paragraph is a paper's: none is left over from another text."""
+    parts = PAGE.split("\n## ", 1)[1].split("\n\n")
+    assert not [p for p in parts if p.strip() and not p.lstrip("\n").startswith(("**", "## ")) and p != parts[0]]
+
+
 def test_every_verb_and_option_is_there() -> None:
     """What a paragraph sends its reader to, the command line has."""
     with click.Context(cli) as context:
