@@ -43,5 +43,5 @@ def near(word: str, known: Iterable[str]) -> str:
     # Imported here: only who errs needs it.
     from difflib import get_close_matches
 
-    found = get_close_matches(word.lower(), known, 1)
+    found = get_close_matches(word.lower(), (k for k in known if k != word), 1)
     return f"; did you mean `{found[0]}`?" if found else ""

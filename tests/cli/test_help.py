@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from suture.cli import VERBS
+from suture.cli import VERBS, cli
+from suture.cli.text.predict import predict
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -30,6 +33,18 @@ def test_help_of_a_verb_is_its_own(verb: str) -> None:
 def test_help_alone_is_the_overview() -> None:
     """`suture help` prints what `suture --help` does."""
     assert run("help").stdout == run("--help").stdout
+
+
+def test_help_lines_are_whole() -> None:
+    """What a group says of its verbs fits a line, and is not cut off with dots."""
+    command: click.Command | None
+    with click.Context(cli) as context:
+        groups = [(verb, cli.get_command(context, verb)) for verb in VERBS]
+        groups += [("text predict", predict)]
+    for name, command in groups:
+        if isinstance(command, click.Group):
+            shown = CliRunner().invoke(command, ["--help"]).output
+            assert not re.search(r"^  .*\.\.\.$", shown.partition("Commands:")[2], re.MULTILINE), name
 
 
 def test_the_manual_has_every_verb_and_option() -> None:

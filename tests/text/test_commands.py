@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import suture
+from suture.cli import cli
 
 from ..support.texts import laid, tiny
 
@@ -72,6 +73,22 @@ def test_rank_and_script_gap_print(tmp_path: Path) -> None:
     assert "0.0000" in gap.stdout
 
 
+def test_parquet_holds_what_csv_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every verb that writes tables, names of languages and numbers of layers included."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.chdir(tmp_path)
+    tiny(tmp_path / "m")
+    laid(tmp_path / "texts")
+    (tmp_path / "forms.tsv").write_text("x\ty\n")
+    gap = ["script-gap", "m", "--text", "texts/en.txt", "--romanise", "forms.tsv"]
+    similar, text = (["m", "--parallel", "texts"], ["m", "--text", "texts"])
+    for call in (["loss", *text], ["similarity", *similar], ["rank", *similar], ["influence", *text], gap):
+        cli.main(["text", *call, "--quiet", "--csv", "t.csv", "--parquet", "t.parquet"], standalone_mode=False)
+        with (tmp_path / "t.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [{k: str(v) for k, v in row.items()} for row in parquet.read_table("t.parquet").to_pylist()] == rows
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
@@ -81,6 +98,8 @@ def test_rank_and_script_gap_print(tmp_path: Path) -> None:
         (["rank", "MODEL", "--parallel", "TEXT", "--layers", "a"], "expected numbers and ranges", 2),
         (["lost", "MODEL"], "unknown verb `lost`; did you mean `loss`?", 2),
         (["loss", "MODEL", "--text", "TEXT", "--memory", "lots"], "expected a size", 2),
+        (["loss", "nothing", "--text", "TEXT", "--csv", "none/t.csv"], "cannot write: its folder is not there", 1),
+        (["influence", "nothing", "--text", "TEXT", "--gram", "none/g.safetensors"], "its folder is not there", 1),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], said: str, code: int) -> None:

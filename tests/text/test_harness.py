@@ -61,13 +61,27 @@ def test_a_child_is_compared_with_the_best(tmp_path: Path) -> None:
     assert "0.0500 +-0.0500" in shown.stdout
 
 
+def test_lower_is_better_where_the_harness_says_so(tmp_path: Path) -> None:
+    """The best parent by a perplexity is the one with the lowest."""
+    paths = []
+    for name, value in (("a", 9.0), ("b", 12.0), ("child", 10.0)):
+        said = {
+            "results": {"wiki": {"word_perplexity,none": value}},
+            "higher_is_better": {"wiki": {"word_perplexity": False}},
+        }
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(said))
+    (row,) = suture.text.table(*paths)["tasks"]
+    assert (row["best"], row["difference"]) == (str(paths[0]), 1.0)
+
+
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     """One line each: no harness asked for, syntax that a path breaks, a file that is no result."""
     for arguments, said, code in (
         (["m"], "give --emit HARNESS", 2),
         ([model(tmp_path / "a,b"), "--emit", "lm-eval", "--tasks", "x"], "holds `,`", 2),
         ([tmp_path, "--emit", "lm-eval", "--tasks", "x"], "no folder with a config.json", 2),
-        ([model(tmp_path / "m"), "--emit", "lm-eval"], "expected models and tasks", 2),
+        ([model(tmp_path / "m"), "--emit", "lm-eval"], "tasks: expected some, found none", 2),
         ([tmp_path / "m" / "config.json", "--table"], "no result of lm-eval or lighteval", 1),
         ([tmp_path / "none.json", "--table"], "cannot read", 2),
     ):

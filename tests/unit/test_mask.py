@@ -125,7 +125,7 @@ MISTAKES = [
     ({"train": ["embedings"]}, "chooses nothing.*did you mean `embeddings`"),
     ({"train": ["last:13"]}, "13 layers of 12"),
     ({"train": ["12"]}, "layer 12 does not exist"),
-    ({"train": ["adapters"]}, "`adapters` chooses nothing"),
+    ({"train": ["adapters"]}, "`adapters` chooses nothing in .*; expected all"),
     ({"train": ["re:("]}, "no regular expression"),
     ({}, "say what is trained"),
     ({"train": ["norms"], "freeze": ["all"]}, "trains nothing"),

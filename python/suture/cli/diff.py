@@ -15,6 +15,7 @@ from suture.analysis.masked import complain
 from suture.analysis.recipes import diff_recipes, is_report
 from suture.cli.complete import words
 from suture.cli.options import background, on_device, reading, settings
+from suture.cli.text.written import check as check_files
 from suture.errors import SutureError, UsageError, near
 from suture.render.progress import bar
 from suture.render.terminal import emit_json, say, warn
@@ -126,17 +127,9 @@ def diff(
         neurons, tokens = neurons or 16, tokens or 20
     heads, neurons, tokens = heads or by == "head", neurons or (by == "neuron") * 16, tokens or (by == "token") * 20
     known = _check_metrics(by, sort, metric, spread, above)
-    wanted = {"--html": html_file, "--plot": plot_file, "--parquet": parquet_file}
-    for option in (o for o, file in wanted.items() if file):
-        from suture.render.report.extra import need
-
-        # Before anything is read, not after.
-        need("pyarrow" if option == "--parquet" else "altair", option)
+    check_files(csv_file, parquet_file, html_file, plot_file)
     if plot_file and not plot_file.lower().endswith((".svg", ".png")):
         raise UsageError(f"{plot_file}: a plot is written as .svg or .png; give the file one of these endings")
-    for option, file in (("--csv", csv_file), *wanted.items()):
-        if file == "-":
-            raise UsageError(f"{option}: expected the name of a file, found `-`")
     checks = [(frozen, frozen_list), (moved, trained_list)]
     asked = [(check, listed_layers(base, listed)) for check, listed in checks if listed is not None]
     if layers is not None and asked:

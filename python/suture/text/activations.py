@@ -63,6 +63,8 @@ def statistics(
             raise UsageError(f"{kind}: expected a file that ends in .safetensors, found `{out}`", at=kind)
         if out.exists() and not overwrite:
             raise UsageError(f"{out}: is there already; give another name, or --overwrite", at=kind)
+        if not out.absolute().parent.is_dir():
+            raise SutureError(f"{out}: cannot write: its folder is not there", out)
     opened = open_model(model, running or Running(), head=True)
     if opened.weights is None:
         raise SutureError(f"{opened.path}: its tensors have other names than transformers gives them, so that "

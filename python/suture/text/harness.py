@@ -41,7 +41,8 @@ def emit(
     if harness not in HARNESSES:
         raise UsageError(f"emit: expected one of {', '.join(HARNESSES)}, found `{harness}`", at="emit")
     if not models or not tasks:
-        raise UsageError("expected models and tasks, found none", at="models" if not models else "tasks")
+        at = "tasks" if models else "models"
+        raise UsageError(f"{at}: expected some, found none", at=at)
     lines = []
     for model in models:
         path = fspath(model)
@@ -68,7 +69,8 @@ def table(*results: str | PathLike[str]) -> Evaluation:
     """Parents against child, of results that harnesses wrote; the last is the child.
 
     Of each task and metric: every model's figure with its standard error, and the child's less the best of the others
-    with the standard error of the difference, as if the two were independent (the harness keeps no figures by item).
+    (the highest, or the lowest where lm-eval's results say that lower is better) with the standard error of the
+    difference, as if the two were independent (the harness keeps no figures by item).
 
     Args:
         results: results of one model each: JSON files of lm-eval or lighteval, or folders of which the newest counts.
@@ -90,12 +92,12 @@ def table(*results: str | PathLike[str]) -> Evaluation:
     rows: list[Evaluated] = []
     for task, metric in shared:
         own = [one[task, metric] for one in read]
-        best = max(range(len(own) - 1), key=lambda i: own[i][0]) if len(own) > 1 else None
+        best = (min if own[-1][2] else max)(range(len(own) - 1), key=lambda i: own[i][0]) if own[1:] else None
         error = None
         if best is not None and own[-1][1] is not None and own[best][1] is not None:
             error = math.hypot(own[-1][1] or 0.0, own[best][1] or 0.0)
         rows.append({
-            "task": task, "metric": metric, "values": [v for v, _ in own], "errors": [e for _, e in own],
+            "task": task, "metric": metric, "values": [v for v, *_ in own], "errors": [e for _, e, _ in own],
             "best": None if best is None else names[best],
             "difference": None if best is None else own[-1][0] - own[best][0], "difference_error": error,
         })  # fmt: skip
@@ -104,8 +106,8 @@ def table(*results: str | PathLike[str]) -> Evaluation:
     return {"schema": 1, "results": names, "tasks": rows, "warnings": warnings}
 
 
-def _results(path: Path) -> dict[tuple[str, str], tuple[float, float | None]]:
-    """Figures and their standard errors, by task and metric."""
+def _results(path: Path) -> dict[tuple[str, str], tuple[float, float | None, bool]]:
+    """Figures, their standard errors and whether lower is better, by task and metric."""
     if path.is_dir():
         inside = sorted(path.rglob("results*.json"), key=lambda p: (p.stat().st_mtime, str(p)))
         if not inside:
@@ -113,8 +115,9 @@ def _results(path: Path) -> dict[tuple[str, str], tuple[float, float | None]]:
         path = inside[-1]
     try:
         said: Any = json.loads(path.read_text(encoding="utf-8"))
-        found: dict[tuple[str, str], tuple[float, float | None]] = {}
+        found: dict[tuple[str, str], tuple[float, float | None, bool]] = {}
         for task, figures in said["results"].items():
+            higher = (said.get("higher_is_better") or {}).get(task) or {}
             for name, value in figures.items():
                 metric, _, kind = name.partition(",")
                 if "stderr" in metric or task == "all" or isinstance(value, bool) or not isinstance(value, int | float):
@@ -123,7 +126,7 @@ def _results(path: Path) -> dict[tuple[str, str], tuple[float, float | None]]:
                 error = figures.get(beside)
                 good = isinstance(error, int | float) and math.isfinite(error)
                 label = metric if kind in ("", "none") else f"{metric} ({kind})"
-                found[task, label] = float(value), float(error) if good else None
+                found[task, label] = float(value), float(error) if good else None, higher.get(metric) is False
     except OSError as e:
         raise UsageError(f"`{path}`: cannot read: {e.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):

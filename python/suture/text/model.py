@@ -260,6 +260,7 @@ def _read_by_transformers(
         message = f"`{missing}` is not there as transformers names it, so that layers cannot be streamed"
         raise SutureError(f"{path}: {message}, and {size:,} bytes of weights are more than {limit:,.0f}; give more "
                           "memory (--memory)", path, missing)  # fmt: skip
+    need("transformers.utils.logging").disable_progress_bar()
     try:
         module, told = auto.from_pretrained(
             str(folder), local_files_only=True, dtype=dtype, output_loading_info=True, trust_remote_code=False

@@ -24,7 +24,7 @@ def predict() -> None:
     """
 
 
-@predict.command()
+@predict.command(short_help="Fit scores of pairs to features, by ridge regression")
 @click.argument("table", type=click.Path())
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="What to predict")
 @click.option("--features", metavar="LIST", help="From what  [default: all other columns of numbers]")
@@ -60,7 +60,7 @@ def fit(
     out(found, [], show_fit, quiet=quiet, as_json=as_json)
 
 
-@predict.command()
+@predict.command(short_help="Predict scores by what `fit --json` printed")
 @click.argument("fitted", type=click.Path())
 @click.argument("table", type=click.Path())
 @_out[0]
@@ -78,7 +78,7 @@ def use(fitted: str, table: str, quiet: bool, as_json: bool) -> None:
     out(run(fitted, table), [], show_predictions, quiet=quiet, as_json=as_json)
 
 
-@predict.command()
+@predict.command(short_help="List languages that may help another")
 @click.argument("table", type=click.Path())
 @click.option("--to", required=True, metavar="LANGUAGE", help="The language to be helped, in the column `target`")
 @click.option("--features", metavar="LIST", help="Similarities  [default: all columns of numbers]")

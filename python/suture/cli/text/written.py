@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,17 +12,21 @@ from suture.escape import printable
 from suture.render.terminal import emit_json, say, warn
 
 
-def check(csv_file: str | None, parquet_file: str | None, html_file: str | None = None) -> None:
-    """See before anything is run that what writes the files is there.
+def check(
+    csv_file: str | None, parquet_file: str | None, html_file: str | None = None, plot_file: str | None = None
+) -> None:
+    """See before anything is run that the files can be written.
 
     Raises:
         UsageError: if a file is called ``-``.
-        SutureError: if the extra `report` is not installed.
+        SutureError: if its folder is not there, or the extra `report` is not installed.
     """
     for option, file, module in (("--csv", csv_file, None), ("--parquet", parquet_file, "pyarrow"),
-                                 ("--html", html_file, "vl_convert")):  # fmt: skip
+                                 ("--html", html_file, "altair"), ("--plot", plot_file, "altair")):  # fmt: skip
         if file == "-":
             raise UsageError(f"{option}: expected the name of a file, found `-`")
+        if file and not os.path.isdir(os.path.dirname(file) or "."):
+            raise SutureError(f"{file}: cannot write: its folder is not there", file)
         if file and module:
             from suture.render.report.extra import need
 

@@ -10,7 +10,8 @@ from suture.errors import SutureError, UsageError
 from suture.render.report.extra import need
 
 #: Columns of text; a text in any other column is a figure that JSON cannot write (`inf`, `nan`).
-_TEXTS = frozenset({"name", "dtype", "layer", "module", "tensor", "token", "tuned", "label", "model", "base", "a", "b"})
+_TEXTS = frozenset({"name", "dtype", "layer", "module", "tensor", "token", "tuned", "label", "model", "base", "a", "b",
+                    "language"})  # fmt: skip
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) -> None:
@@ -38,7 +39,8 @@ def write_parquet(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) 
 
 
 def _column(name: str, values: list[Any], pa: Any) -> Any:
-    if name in _TEXTS:
+    # `layer` is a number in some tables.
+    if name in _TEXTS and not any(isinstance(v, int) for v in values):
         # A lone surrogate (from a path that is no UTF-8) is no text to Arrow.
         return pa.array([None if v is None else v.encode(errors="replace").decode() for v in values], pa.string())
     if name == "shape":
