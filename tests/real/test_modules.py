@@ -52,6 +52,7 @@ def test_languages_that_stay_compute_what_they_did(xmod: Path, tmp_path: Path) -
     """Law: kept languages' logits stay to the bit, in any order; a clone computes what its source does."""
     rows = suture.modules.listed(xmod)
     assert [r["name"] for r in rows] == LANGUAGES
+    assert json.loads(suture.modules.as_json(rows))["schema"] == 1
     assert [r["default"] for r in rows] == [True, False, False]
     suture.modules.keep(xmod, tmp_path / "kept", ["de_DE", "sw_KE"])
     suture.modules.drop(xmod, tmp_path / "dropped", ["en_XX"])

@@ -49,8 +49,11 @@ INTERRUPTED = 130
 #: Verbs of groups that go on where a run of the same was interrupted.
 _WRITE = [
     ["twin", "materialise"],
-    *(["vocab", verb] for verb in ("trim", "add", "clone", "transliterate", "transplant", "graft", "apply", "undo")),
-    *(["moe", v] for v in ("make", "from_dense", "split", "join", "drop", "keep", "swap", "average", "dense")),
+    ["vocab", "pack", "materialise"],
+    *(
+        ["vocab", verb]
+        for verb in ("trim", "add", "clone", "transliterate", "transplant", "graft", "apply", "undo", "align")
+    ),
 ]
 
 
@@ -128,8 +131,9 @@ def _main() -> None:
     except SutureError as e:
         _fail(str(e), e.exit_code, color)
     except (KeyboardInterrupt, click.Abort):
-        verbs = {"merge", "swap", "revert", "convert", "lora", "delta", "finish", "assemble"}
-        writes = verbs.intersection(sys.argv[1:2]) or sys.argv[1:3] in _WRITE
+        verbs = {"merge", "swap", "revert", "convert", "lora", "delta", "finish", "assemble", "layers", "moe",
+                 "modules"}  # fmt: skip
+        writes = verbs.intersection(sys.argv[1:2]) or any(sys.argv[1 : 1 + len(w)] == w for w in _WRITE)
         kept = "; what was written so far is kept beside OUT, run the same command again to resume" if writes else ""
         if sys.argv[1:2] == ["search"]:
             kept = "; what was judged is kept, run the same command again to go on"

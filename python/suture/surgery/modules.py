@@ -332,4 +332,4 @@ def _config(model: Checkpoint) -> dict[str, Any]:
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """A list of modules as JSON."""
-    return json.dumps({"modules": list(rows)}, indent=2)
+    return json.dumps({"schema": 1, "modules": list(rows)}, indent=2)
