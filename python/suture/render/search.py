@@ -156,8 +156,8 @@ def _curve(data: Mapping[str, Any]) -> str:
     marks = "".join(
         f'<text x="{x}" y="{y}" font-size="12" text-anchor="{a}" fill="currentColor">{t}</text>'
         for x, y, a, t in (
-            (55, 25, "end", f"{high:.4g}"),
-            (55, 285, "end", f"{low:.4g}"),
+            (55, 25, "end", f"{high:.3g}"),
+            (55, 285, "end", f"{low:.3g}"),
             (60, 305, "start", "candidate 0"),
             (940, 305, "end", str(last)),
         )

@@ -63,11 +63,11 @@ def _starts(genes: Sequence[Gene], seed: int) -> list[float]:
     return found
 
 
-def _library(name: str, extra: str) -> Any:
+def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        message = f"the search takes the library {name}, which is not installed; run `pip install {extra}`"
+        message = f"the search takes the library {name}, which is not installed; run `pip install {name}`"
         raise SutureError(message) from None
 
 
@@ -79,7 +79,7 @@ class _Cma:
     ) -> None:
         import numpy as np
 
-        library = _library("cmaes", "'suture[search]'")
+        library = _library("cmaes")
         self.version = f"cmaes {library.__version__}"
         self.start = begin
         self._genes = genes
@@ -125,7 +125,7 @@ class _Optuna:
     """A sampler of optuna's; its study is in memory and made again by telling."""
 
     def __init__(self, name: str, genes: Sequence[Gene], begin: list[float], seed: int, population: int | None) -> None:
-        optuna = _library("optuna", "optuna")
+        optuna = _library("optuna")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         known = [n for n in dir(optuna.samplers) if n.endswith("Sampler") and _fits(getattr(optuna.samplers, n))]
         wanted = next((n for n in known if n.lower() in (name.lower(), f"{name.lower()}sampler")), None)

@@ -59,7 +59,7 @@ def connected(address: str) -> Iterator[Any]:
             ray = importlib.import_module("ray")
             importlib.import_module("ray.util.scheduling_strategies")
         except ModuleNotFoundError as e:
-            message = f"needs the package ray (no module {e.name}); pip install 'suture[ray]'"
+            message = f"needs the package ray (no module {e.name}): pip install ray"
             raise UsageError(f"ray: {message}", at="ray") from None
         own = not ray.is_initialized()
         try:

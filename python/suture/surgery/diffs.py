@@ -36,7 +36,7 @@ def library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UsageError(f"{name} is needed for this; install the extra: pip install 'suture[torch]'") from None
+        raise UsageError(f"{name} is needed for this; install it: pip install torch") from None
 
 
 def decoded(size: tuple[int, ...], steps: Array) -> Array:

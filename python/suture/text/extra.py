@@ -20,5 +20,5 @@ def need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
-        message = f"models are run by torch and transformers (no module {e.name}): pip install 'suture[text]'"
+        message = f"torch and transformers run models (no module {e.name}): pip install torch transformers tokenizers"
         raise UsageError(message) from None

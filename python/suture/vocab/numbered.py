@@ -34,7 +34,7 @@ class Segmenter:
         try:
             import tokenizers
         except ImportError:
-            raise UsageError(f"{path}: needs the package tokenizers; pip install 'suture[vocab]'") from None
+            raise UsageError(f"{path}: needs the package tokenizers: pip install tokenizers") from None
         try:
             self._whole = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
         except Exception as e:

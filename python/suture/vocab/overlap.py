@@ -176,7 +176,7 @@ def nearest(a: Vocabulary, b: Vocabulary, numbers: list[int]) -> list[Miss]:
         from rapidfuzz import process
         from rapidfuzz.distance import Levenshtein
     except ImportError:
-        raise UsageError("near tokens are found by the package rapidfuzz; pip install 'suture[vocab]'") from None
+        raise UsageError("near tokens are found by the package rapidfuzz: pip install rapidfuzz") from None
     known = {number: text for number in b.names if (text := _plain(b, number))}
     at, choices = list(known), list(known.values())
     found = []

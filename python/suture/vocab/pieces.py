@@ -29,7 +29,7 @@ def parsed(path: Path) -> Any:
         # Its module is made at run time, so that types know nothing of it.
         format_of: Any = import_module("sentencepiece.sentencepiece_model_pb2")
     except ImportError:
-        raise UsageError(f"{path}: needs sentencepiece and protobuf; pip install 'suture[vocab]'") from None
+        raise UsageError(f"{path}: needs sentencepiece and protobuf: pip install sentencepiece protobuf") from None
     made = format_of.ModelProto()
     try:
         made.ParseFromString(path.read_bytes())

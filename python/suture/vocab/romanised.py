@@ -22,7 +22,7 @@ def uroman() -> Callable[[str], str]:
     try:
         from uroman import Uroman
     except ImportError:
-        raise UsageError("map: romanising needs the package uroman; pip install 'suture[vocab]'", at="map") from None
+        raise UsageError("map: romanising needs the package uroman: pip install uroman", at="map") from None
     made = Uroman()
 
     def romanise(text: str) -> str:

@@ -24,7 +24,7 @@ def segmenter(folder: Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise UsageError("text is segmented by the package tokenizers; pip install 'suture[vocab]'") from None
+        raise UsageError("text is segmented by the package tokenizers: pip install tokenizers") from None
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UsageError(

@@ -179,5 +179,5 @@ def fuzz() -> tuple[Any, Any]:
         from rapidfuzz.distance import Levenshtein
         from rapidfuzz.process import cdist
     except ImportError:
-        raise UsageError("edit distances need the package rapidfuzz: pip install 'suture[vocab]'") from None
+        raise UsageError("edit distances need the package rapidfuzz: pip install rapidfuzz") from None
     return cdist, Levenshtein
