@@ -81,7 +81,8 @@ def test_a_dense_model_of_experts_computes_what_it_did(
             with pytest.raises(SutureError, match="in all layers or in none"):
                 suture.moe.from_dense(models[0], out, experts=experts, top_k=top_k, last=last)
             continue
-        suture.moe.from_dense(models[0], out, experts=experts, top_k=top_k, last=last)
+        done = suture.moe.from_dense(models[0], out, experts=experts, top_k=top_k, last=last)
+        assert not done.warnings, "layers that stay dense are not missing"
         assert float((logits(out) - want).abs().max()) < 1e-6
         routers = {k: v for k, v in tensors(out).items() if k.endswith(".gate.weight")}
         assert len(routers) == (last or 4)

@@ -75,7 +75,7 @@ class Assembly:
     def given(self, name: str, values: npt.NDArray[Any], dtype: str) -> None:
         """Add a tensor that was computed here, to be written in `dtype`; float64 is rounded once."""
         self.arrays[name] = values.astype("<f8" if values.dtype == "f8" else "<f4", order="C", copy=False)
-        self.whole(name, len(self.models), name, dtype=dtype)
+        self.whole(name, len(self.models), _apart(name), dtype=dtype)
 
 
 def opened(model: Model) -> Checkpoint:
@@ -124,6 +124,11 @@ def _begun(out: str | PathLike[str], settings: Settings) -> bool:
         return True
     staging = _core.staging_folder(fspath(out))
     return staging is not None and staging.exists()
+
+
+def _apart(name: str) -> str:
+    """A name in the file of what was computed, which holds no layers, so that none seems to be missing."""
+    return name.replace(".", "/")
 
 
 class Computed(NamedTuple):
@@ -181,7 +186,7 @@ def _write(out: str | PathLike[str], arrays: Mapping[str, npt.NDArray[Any]]) -> 
     at = 0
     for name, values in arrays.items():
         dtype = f"F{8 * values.itemsize}"
-        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [at, at + values.nbytes]}
+        header[_apart(name)] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [at, at + values.nbytes]}
         at += values.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
