@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from suture.errors import SutureError, UsageError
+from suture.errors import UsageError
 from suture.searching.genome import Gene
 
 #: What stands for the loss of a candidate that could not be judged: behind all others.
@@ -41,7 +41,7 @@ def sampler_of(name: str, genes: Sequence[Gene], seed: int, sigma: float, popula
 
     Raises:
         UsageError: if there is none of that name, or a number is out of range.
-        SutureError: if the library is not installed.
+        UsageError: if the library is not installed.
     """
     if not 0 < sigma < math.inf:
         raise UsageError(f"sigma: expected a number above 0, found {sigma}", at="sigma")
@@ -68,7 +68,7 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         message = f"the search takes the library {name}, which is not installed; run `pip install {name}`"
-        raise SutureError(message) from None
+        raise UsageError(message) from None
 
 
 class _Cma:

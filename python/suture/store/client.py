@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from suture.errors import SutureError
+from suture.errors import SutureError, UsageError
 from suture.store import credentials
 
 #: Tries of one request that obstore makes by itself, and for how long; further tries of what breaks later are ours.
@@ -27,7 +27,7 @@ def library() -> Any:
     """obstore.
 
     Raises:
-        SutureError: if it is not there.
+        UsageError: if it is not there; SutureError for a Python that it does not run on.
     """
     try:
         return importlib.import_module("obstore")
@@ -37,7 +37,7 @@ def library() -> Any:
             raise SutureError(
                 f"stores are read by obstore, which needs Python 3.11 or later; this is {found}"
             ) from None
-        raise SutureError(f"stores are read by the extra `cloud` (no module {e.name}): pip install obstore") from None
+        raise UsageError(f"stores are read by the extra `cloud` (no module {e.name}): pip install obstore") from None
 
 
 def endpoint_of(store: Any) -> str:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from suture.errors import SutureError
+from suture.errors import UsageError
 
 
 def need(module: str, what: str) -> Any:
     """Import `module`, or say which extra has it.
 
     Raises:
-        SutureError: if it is not installed.
+        UsageError: if it is not installed.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
-        raise SutureError(
+        raise UsageError(
             f"{what} needs the extra `report` (no module {e.name}): pip install altair vl-convert-python pyarrow"
         ) from None
 
