@@ -38,6 +38,10 @@ class UsageError(SutureError):
     exit_code = 2
 
 
+#: What reading a document whose shape is another than expected may raise.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """What was probably meant by a word that is none of these, to stand behind the message; nothing if no idea."""
     # Imported here: only who errs needs it.

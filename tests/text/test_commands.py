@@ -111,6 +111,26 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], said: str, 
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("verb", "option", "key"),
+    [("loss", "--text", "losses"), ("similarity", "--parallel", "layers"), ("rank", "--parallel", "languages"),
+     ("influence", "--text", "layers")],
+)  # fmt: skip
+def test_tables_are_the_json(tmp_path: Path, verb: str, option: str, key: str) -> None:
+    """CSV and Parquet have its rows, to the bit; a folder that is not there is told before anything is run."""
+    read_table = pytest.importorskip("pyarrow.parquet").read_table
+    model, text = tiny(tmp_path / "m"), laid(tmp_path / "texts")
+    flat, columns = tmp_path / "t.csv", tmp_path / "t.parquet"
+    done = run("text", verb, model, option, text, "--json", "--csv", flat, "--parquet", columns)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [{k: v for k, v in row.items() if k != "by_layer"} for row in json.loads(done.stdout)[key]]
+    assert read_table(columns).to_pylist() == rows
+    with flat.open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{k: str(v) for k, v in row.items()} for row in rows]
+    done = run("text", verb, model, option, text, "--csv", tmp_path / "no" / "t.csv")
+    assert (done.returncode, "its folder is not there" in done.stderr) == (1, True)
+
+
 def test_help_needs_no_torch() -> None:
     """Law 9: neither the group's help nor a verb's imports torch, transformers or numpy."""
     code = (

@@ -56,7 +56,7 @@ def test_a_child_is_compared_with_the_best(tmp_path: Path) -> None:
     assert (row["metric"], row["values"], row["best"]) == ("acc", [0.5, 0.6, 0.65], str(b))
     assert row["difference"] == pytest.approx(0.05)
     assert row["difference_error"] == pytest.approx(math.hypot(0.03, 0.04))
-    assert found["warnings"] == ["`own` is not in all results, and left out"]
+    assert found["warnings"] == ["`own`: f1 is not in all results, and left out"]
     shown = run("eval", a, b, child, "--table")
     assert "0.0500 +-0.0500" in shown.stdout
 
@@ -88,3 +88,30 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         done = run("eval", *arguments)
         assert (done.returncode, len(done.stderr.strip().splitlines())) == (code, 1), done.stderr
         assert said in done.stderr
+
+
+def test_of_a_perplexity_the_least_is_best(tmp_path: Path) -> None:
+    """By what the harness says, else by the name; and figures that are none are left out, and told."""
+    files = []
+    for i, (loss, score) in enumerate([(10.0, 0.5), (12.0, float("nan")), (11.0, 0.4)]):
+        figures = {"wiki": {"word_perplexity,none": loss, "own,none": loss, "acc,none": score}}
+        files.append(results(tmp_path / f"{i}.json", figures))
+        said = {"results": figures, "higher_is_better": {"wiki": {"own": False}}}
+        files[-1].write_text(json.dumps(said))
+    found = suture.text.table(*files)
+    assert [row["metric"] for row in found["tasks"]] == ["word_perplexity", "own"]
+    assert [(row["best"], row["difference"]) for row in found["tasks"]] == [(str(files[0]), 1.0)] * 2
+    assert found["warnings"] == ["`wiki`: acc is not in all results, and left out"]
+
+
+def test_models_of_one_name_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of one are not the other's; a folder is named where the path does not, and a line is a command."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/model", "b/model", "c\nd"):
+        model(Path(name))
+    lines = suture.text.emit("a/model", "b/model", harness="lm-eval", tasks=["x"])
+    assert [shlex.split(line)[-1] for line in lines] == ["results/a-model", "results/b-model"]
+    monkeypatch.chdir(tmp_path / "a" / "model")
+    assert shlex.split(suture.text.emit(".", harness="lighteval", tasks=["x"])[0])[-1] == "results/model"
+    with pytest.raises(suture.UsageError, match="give the model another path"):
+        suture.text.emit(tmp_path / "c\nd", harness="lm-eval", tasks=["x"])

@@ -140,10 +140,41 @@ def test_bad_tables_are_told(tmp_path: Path) -> None:
     refused("ridge: expected", ridge=-1)
     rows = planted()
     rows[3]["syntax"] = "much"
-    refused("line 5: `syntax`: expected a number", written(tmp_path / "b.csv", rows), features=["syntax"])
+    refused("row 5: `syntax`: expected a number", written(tmp_path / "b.csv", rows), features=["syntax"])
     refused("has one language in `target`", [row for row in planted() if row["target"] == "a"])
     refused("do not decide", planted()[:2], ridge=0)
     path.write_text("a,b\n1\n")
     refused("row 2: expected 2 columns, found 1")
     with pytest.raises(suture.SutureError, match="is not what `suture text predict fit --json` prints"):
         suture.text.use(path, planted())
+
+
+def test_a_cell_that_is_no_number_is_told(tmp_path: Path) -> None:
+    """Also where no features are named: a column with numbers is one of numbers; NaN is an empty cell."""
+    rows = planted()
+    rows[3]["syntax"] = "nan"
+    found = suture.text.fit(written(tmp_path / "nan.csv", rows))["groups"][0]
+    assert (found["features"], found["filled"]) == (["syntax", "overlap"], 1)
+    for bad in ("NA", "--", "inf"):
+        rows[3]["syntax"] = bad
+        with pytest.raises(suture.SutureError, match="row 5: `syntax`: expected a number"):
+            suture.text.fit(written(tmp_path / "bad.csv", rows))
+
+
+def test_names_may_have_commas_and_ends_of_lines(tmp_path: Path) -> None:
+    """A language left out is the one that the cell names."""
+    rows = planted()
+    for row in rows:
+        row["target"] = {"a": "a, b", "b": "b\nx", "c": "c\u2028x"}.get(row["target"], row["target"])
+    found = suture.text.fit(written(tmp_path / "t.csv", rows))["groups"][0]
+    assert {one["target"] for one in found["left_out"]} == {row["target"] for row in rows}
+
+
+def test_features_are_each_once_and_not_the_score() -> None:
+    """The score predicts itself; a count that is no feature is told."""
+    found = suture.text.fit(planted(), features=["syntax", "syntax"])["groups"][0]
+    assert found["features"] == ["syntax"]
+    with pytest.raises(suture.UsageError, match="`score` is what is predicted"):
+        suture.text.fit(planted(), features=["syntax", "score"])
+    with pytest.raises(suture.UsageError, match="counts: `overlap` is none of the features"):
+        suture.text.helpers(planted(), to="a", features=["syntax"], counts=["overlap"])

@@ -37,6 +37,10 @@ class Column:
     left: bool = False
     folds: bool = False
 
+    def __post_init__(self) -> None:
+        """A title may be a name that a file has."""
+        object.__setattr__(self, "title", printable(self.title))
+
     @cached_property
     def widest(self) -> int:
         """The columns of the terminal that the values take."""

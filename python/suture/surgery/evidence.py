@@ -8,7 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from suture.errors import SutureError, UsageError
+from suture.errors import MALFORMED, SutureError, UsageError
 from suture.results.proposal import Evidence
 
 #: A curve that rises by less says nothing of where languages share.
@@ -53,7 +53,7 @@ def read_evidence(file: str | PathLike[str], base: str | PathLike[str], layers: 
         raise UsageError(
             f"`{path}`: cannot read: {e.strerror}; expected the JSON of `suture text similarity`"
         ) from None
-    except (ValueError, KeyError, TypeError, IndexError):
+    except MALFORMED:
         raise SutureError(f"{path}: is not what `suture text similarity --json` prints", path) from None
     if found != layers:
         raise SutureError(f"{path}: is of a model of {found} layers, and {fspath(base)} has {layers}; make it of the "

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from suture.errors import SutureError, UsageError
+from suture.errors import MALFORMED, SutureError, UsageError
 
 _LEAST = "least:"
 
@@ -36,12 +36,12 @@ def least(drop: str | None, file: str | PathLike[str] | None, layers: int) -> st
         order = [int(i) for i in said["order"]]
     except OSError as e:
         raise UsageError(f"`{path}`: cannot read: {e.strerror}; expected the JSON of `suture text influence`") from None
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         raise SutureError(f"{path}: is not what `suture text influence --json` prints", path) from None
     if sorted(order) != list(range(layers)):
         raise SutureError(f"{path}: tells of {len(order)} layers, and the model has {layers}; make it of the model, by "
                           "`suture text influence MODEL --json`", path)  # fmt: skip
     count = drop[len(_LEAST) :]
-    if not count.isdecimal() or not 0 < int(count) < layers:
+    if count not in map(str, range(1, layers)):
         raise UsageError(f"drop: expected least:1 to least:{layers - 1}, found `{drop}`", at="drop")
     return ",".join(str(i) for i in sorted(order[: int(count)]))

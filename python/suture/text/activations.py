@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from suture.checkpoint import Checkpoint
 from suture.errors import SutureError, UsageError
 from suture.results.text import Statistics
 from suture.text.corpus import Given, texts
@@ -58,9 +59,13 @@ def statistics(
         raise UsageError("expected something to write, found none; give gram, fisher or importance", at="gram")
     if (text is None) == (random is None):
         raise UsageError("expected a text or random tokens, and one of them alone", at="text")
+    seen = {Path(file["path"]).resolve() for file in Checkpoint.plain(model).describe()["files"]}
     for kind, out in asked.items():
         if out.suffix != ".safetensors":
             raise UsageError(f"{kind}: expected a file that ends in .safetensors, found `{out}`", at=kind)
+        if not out.parent.is_dir() or out.resolve() in seen:
+            raise UsageError(f"{kind}: expected a file of its own in a folder that is there, found `{out}`", at=kind)
+        seen.add(out.resolve())
         if out.exists() and not overwrite:
             raise UsageError(f"{out}: is there already; give another name, or --overwrite", at=kind)
         if not out.absolute().parent.is_dir():
@@ -73,6 +78,8 @@ def statistics(
         raise SutureError(f"{opened.path}: has more weights than memory, and gradients need all of them at once; give "
                           "more (--memory), or leave --fisher out", opened.path)  # fmt: skip
     tokens = _tokens(opened, text, random, lines)
+    if not tokens:
+        raise SutureError(f"{opened.path}: its vocabulary has no token for the text", opened.path)
     written: list[tuple[str, Path, dict[str, Any]]] = []
     if gram is not None or importance is not None:
         grams, norms, weights = _inputs(opened, tokens, whole=gram is not None, weigh=importance is not None)
@@ -83,6 +90,9 @@ def statistics(
     if fisher is not None:
         written.append(("fisher", asked["fisher"], _gradients(opened, tokens)))
     save = need("safetensors.torch").save_file
+    for kind, _, tensors in written:
+        if bad := next((n for n, t in tensors.items() if not t.isfinite().all()), None):
+            raise opened.no_number(f"{kind} of `{bad}`")
     for _, out, tensors in written:
         draft = out.with_name(f".{out.name}.suture-partial")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -52,6 +53,8 @@ def influence(
         cut[one.language] = sum(len(own) > opened.context for own in ids)
         found, counts = _seen(opened, [own[: opened.context] or [0] for own in ids])
         for i, (turned, wrong, count) in enumerate(found):
+            if not math.isfinite(turned):
+                raise opened.no_number(f"a state of layer {i}")
             layers.append({"language": one.language, "layer": i, "influence": turned, "baseline": wrong,
                            "tokens": count})  # fmt: skip
         for i, own in sorted(counts.items()):

@@ -19,6 +19,8 @@ from suture.text.model import Model
 Seen = Callable[[int, Any, Any, "Batch"], None]
 #: Bytes of states that wait between layers of a streamed model.
 WAITING = 2**28
+#: Batches, each a thread, that wait so at most.
+THREADS = 256
 
 
 class Batch:
@@ -89,7 +91,7 @@ def run(
     waiting: list[Batch] = []
     for batch in made:
         waiting.append(batch)
-        if sum(b.ids.numel() for b in waiting) * width >= WAITING:
+        if len(waiting) >= THREADS or sum(b.ids.numel() for b in waiting) * width >= WAITING:
             _round(model, waiting, seen, done)
             waiting = []
     if waiting:

@@ -10,7 +10,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from suture.errors import SutureError, UsageError
+from suture.errors import MALFORMED, SutureError, UsageError
 from suture.results.text import Evaluated, Evaluation
 
 HARNESSES = ("lm-eval", "lighteval")
@@ -44,16 +44,20 @@ def emit(
         at = "tasks" if models else "models"
         raise UsageError(f"{at}: expected some, found none", at=at)
     lines = []
-    for model in models:
-        path = fspath(model)
-        if wrong := next((c for c in ",=" if c in path), None):
+    paths = [fspath(model) for model in models]
+    folders = [Path(path).resolve().name for path in paths]
+    if len(set(folders)) < len(set(paths)):
+        # Two of one name: results of one would be taken for the other's.
+        folders = [path.strip("/").replace("/", "-") for path in paths]
+    for path, folder in zip(paths, folders, strict=True):
+        if wrong := next((c for c in path if c in ",=" or not c.isprintable()), None):
             raise UsageError(
                 f"{path}: holds `{wrong}`, which parts arguments of {harness}; give the model another path"
             )
         if not (Path(path) / "config.json").is_file():
             raise UsageError(f"{path}: is no folder with a config.json, which {harness} loads; write it with "
                              "`suture convert` first")  # fmt: skip
-        to = str(Path(out) / Path(path).name)
+        to = str(Path(out) / folder)
         if harness == "lm-eval":
             words = ["lm_eval", "--model", "hf", "--model_args", f"pretrained={path},dtype={dtype}", "--tasks",
                      ",".join(tasks), "--batch_size", "auto", "--output_path", to]  # fmt: skip
@@ -101,8 +105,8 @@ def table(*results: str | PathLike[str]) -> Evaluation:
             "best": None if best is None else names[best],
             "difference": None if best is None else own[-1][0] - own[best][0], "difference_error": error,
         })  # fmt: skip
-    left = sorted({task for one in read for task, _ in one} - {task for task, _ in shared})
-    warnings = [f"`{task}` is not in all results, and left out" for task in left]
+    left = sorted({key for one in read for key in one} - set(shared))
+    warnings = [f"`{task}`: {metric} is not in all results, and left out" for task, metric in left]
     return {"schema": 1, "results": names, "tasks": rows, "warnings": warnings}
 
 
@@ -122,14 +126,17 @@ def _results(path: Path) -> dict[tuple[str, str], tuple[float, float | None, boo
                 metric, _, kind = name.partition(",")
                 if "stderr" in metric or task == "all" or isinstance(value, bool) or not isinstance(value, int | float):
                     continue
+                if not math.isfinite(value):
+                    continue
                 beside = f"{metric}_stderr,{kind}" if kind else f"{metric}_stderr"
                 error = figures.get(beside)
                 good = isinstance(error, int | float) and math.isfinite(error)
                 label = metric if kind in ("", "none") else f"{metric} ({kind})"
-                found[task, label] = float(value), float(error) if good else None, higher.get(metric) is False
+                lower = not higher.get(metric, "perplexity" not in metric and metric != "bits_per_byte")
+                found[task, label] = float(value), float(error) if good else None, lower
     except OSError as e:
         raise UsageError(f"`{path}`: cannot read: {e.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except MALFORMED:
         raise SutureError(f"{path}: is no result of lm-eval or lighteval: expected JSON with `results`", path) from None
     if not found:
         raise SutureError(f"{path}: holds no figures", path)

@@ -72,8 +72,8 @@ def loss(
             by_line[number, one.language] = own
             if figures["unknown"]:
                 warnings.append(
-                    f"{fspath(path)}: the vocabulary cannot write {figures['unknown']:,} tokens of "
-                    f"{one.language}; their bits are those of the unknown token, and compare with nothing"
+                    f"{fspath(path)}: the vocabulary cannot write {figures['unknown']:,} tokens or "
+                    f"characters of {one.language}; its bits compare with nothing"
                 )
         del model
     return {
@@ -100,19 +100,19 @@ def loss(
 
 
 def line_bits(model: Model, lines: Sequence[str]) -> tuple[NDArray[np.float64], dict[str, int]]:
-    """The bits of each line, float64 [lines], and counts: tokens, unknown, windows, bytes that no prediction covers."""
+    """The bits of each line, and the bytes they are for, float64 [2, lines]; and counts, as of :class:`Loss`."""
     torch = need("torch")
-    tokenizer = model.tokenizer
-    plain = model.ids(lines, special=False)
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    plain, start = model.ids(lines, special=False), model.start
     windows: list[list[int]] = []
     #: Of each window its line, and where the tokens that count begin.
     owners: list[tuple[int, int]] = []
-    uncovered = tokens = 0
+    tokens = 0
+    bits, sizes = found = np.array([np.zeros(len(lines)), [len(line.encode()) for line in lines]])
+    all_bytes = sizes.sum()
     for i, own in enumerate(plain):
         whole = own if start is None else [start, *own]
         if start is None and own:
-            uncovered += len(tokenizer.decode(own[:1]).encode())
+            sizes[i] -= _bytes(model.tokenizer, own[0])
         tokens += max(len(whole) - 1, 0)
         # Each window predicts all behind what the one before has; half of it at least is context.
         begin, predicted = 0, 1
@@ -122,9 +122,6 @@ def line_bits(model: Model, lines: Sequence[str]) -> tuple[NDArray[np.float64], 
             owners.append((i, predicted - begin))
             predicted = begin + len(window)
             begin = predicted - max(model.context // 2, 1)
-    bits = np.zeros(len(lines))
-    if not windows:
-        return bits, {"tokens": 0, "unknown": 0, "windows": 0, "uncovered": uncovered}
     sums = np.zeros(len(windows))
 
     def done(batch: Batch, out: Any) -> None:
@@ -138,31 +135,41 @@ def line_bits(model: Model, lines: Sequence[str]) -> tuple[NDArray[np.float64], 
     run(model, windows, done=done, most=max(min(model.running.tokens, LOGITS // rows), 1))
     for row, (i, _) in enumerate(owners):
         bits[i] += sums[row] / math.log(2)
-    unknown = sum(own.count(model.unknown) for own in plain) if model.unknown is not None else 0
-    return bits, {"tokens": tokens, "unknown": unknown, "windows": len(windows), "uncovered": uncovered}
+    return found, {"tokens": tokens, "unknown": model.lost(plain, lines), "windows": len(windows),
+                   "uncovered": int(all_bytes - sizes.sum())}  # fmt: skip
+
+
+def _bytes(tokenizer: Any, token: int) -> int:
+    """How many bytes of a text a token stands for."""
+    written = tokenizer.decode([token])
+    if "\ufffd" not in written:
+        return len(written.encode())
+    # Part of a character: a piece that is a byte, or one with a letter for each.
+    piece = tokenizer.convert_ids_to_tokens(token)
+    return 1 if piece.startswith("<0x") else len(piece)
 
 
 def _of(model: Model, text: Text) -> tuple[Loss, NDArray[np.float64]]:
-    bits, counts = line_bits(model, text.lines)
+    own, counts = line_bits(model, text.lines)
+    bits, sizes = own
+    if not counts["tokens"]:
+        raise SutureError(f"{model.path}: predicts nothing of {text.file}: its vocabulary has no token for it, or one "
+                          "a line and none that begins texts", model.path)  # fmt: skip
     if not np.isfinite(bits).all():
         line = int(np.flatnonzero(~np.isfinite(bits))[0])
-        raise SutureError(
-            f"{model.path}: the loss of line {line + 1} of {text.file} that is not empty is no number: expected a "
-            "finite one; a weight is NaN or too large for the dtype (`suture inspect --stats`, --dtype float32)",
-            model.path,
-        )
-    total, size = float(bits.sum()), sum(_sizes(text)) - counts["uncovered"]
+        raise model.no_number(f"the loss of line {line + 1} of {text.file} that is not empty")
+    total, size = float(bits.sum()), float(sizes.sum())
     return {
         "model": model.path,
         "language": text.language,
         "bits": total,
         "bits_per_byte": total / size,
-        "nats_per_token": total * math.log(2) / counts["tokens"] if counts["tokens"] else None,
+        "nats_per_token": total * math.log(2) / counts["tokens"],
         "tokens": counts["tokens"],
         "unknown": counts["unknown"],
         "windows": counts["windows"],
         "uncovered": counts["uncovered"],
-    }, bits
+    }, own
 
 
 def _sizes(text: Text) -> list[int]:
@@ -177,18 +184,18 @@ def _entropy(text: Text) -> float:
 
 def _compared(text: Text, models: list[str], bits: dict[tuple[int, str], NDArray[np.float64]]) -> Compared:
     """The child, which is the last, against whichever of the others is best on a text."""
-    sizes = np.array(_sizes(text), dtype=np.float64)
-    child = bits[len(models) - 1, text.language]
-    best = min(range(len(models) - 1), key=lambda m: float(bits[m, text.language].sum()))
-    change = child - bits[best, text.language]
-    picked = np.random.default_rng(SEED).integers(0, len(sizes), size=(DRAWS, len(sizes)))
-    drawn = np.array([change[p].sum() / sizes[p].sum() for p in picked])
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    own = [bits[m, text.language] for m in range(len(models))]
+    rates = [float(b.sum() / size.sum()) for b, size in own]
+    best = int(np.argmin(rates[:-1]))
+    picked = np.random.default_rng(SEED).integers(0, len(text.lines), size=(DRAWS, len(text.lines)))
+    # Each by its own bytes: one may have no prediction for a line's first token.
+    child, other = (b[picked].sum(1) / np.maximum(size[picked].sum(1), 1) for b, size in (own[-1], own[best]))
+    low, high = np.quantile(child - other, [0.025, 0.975])
     return {
         "language": text.language,
         "child": models[-1],
         "best": models[best],
-        "difference": float(change.sum() / sizes.sum()),
+        "difference": rates[-1] - rates[best],
         "low": float(low),
         "high": float(high),
     }

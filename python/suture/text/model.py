@@ -89,6 +89,31 @@ class Model:
         # Some have one that is the end of a text, or a byte falls back to: then it stands for nothing unknown.
         return None if found in (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id) else found
 
+    @property
+    def start(self) -> int | None:
+        """The number of the token that begins texts, or else ends them."""
+        bos: int | None = self.tokenizer.bos_token_id
+        return self.tokenizer.eos_token_id if bos is None else bos
+
+    def lost(self, ids: Sequence[Sequence[int]], lines: Sequence[str]) -> int:
+        """Unknown tokens; of a vocabulary that has none, characters that no token stands for: it leaves them out."""
+        if self.unknown is not None or not self.tokenizer.is_fast:
+            return sum(own.count(self.unknown) for own in ids)
+        spans = self.tokenizer(list(lines), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        lost = 0
+        for line, own in zip(lines, spans, strict=True):
+            kept = {i for a, b in own for i in range(a, b)}
+            lost += sum(i not in kept and not c.isspace() for i, c in enumerate(line))
+        return lost
+
+    def no_number(self, what: str) -> SutureError:
+        """What is said of a figure that is NaN or infinite."""
+        return SutureError(
+            f"{self.path}: {what} is no number: expected a finite one; a weight is NaN or too large for the dtype "
+            "(`suture inspect --stats`, --dtype float32)",
+            self.path,
+        )
+
     def told(self) -> RunModel:
         """What a result says of it."""
         running = self.running
@@ -106,11 +131,14 @@ class Model:
         """The tokens of each line.
 
         Raises:
-            SutureError: if a token has no row.
+            SutureError: if a token, or without special ones the first of a text, has no row, or there are no tokens.
         """
-        found: list[list[int]] = self.tokenizer(list(lines), add_special_tokens=special)["input_ids"]
+        try:
+            found: list[list[int]] = self.tokenizer(list(lines), add_special_tokens=special)["input_ids"]
+        except Exception as e:  # What the library raises is a bare Exception.
+            raise SutureError(f"{self.path}: its tokenizer cannot read a text: {_short(e)}", self.path) from None
         rows = self.module.get_input_embeddings().weight.shape[0]
-        if (highest := max((max(own, default=0) for own in found), default=0)) >= rows:
+        if (highest := max(0 if special else self.start or 0, *(max(own, default=0) for own in found))) >= rows:
             message = f"the tokenizer gives token {highest:,}, and the embedding has {rows:,} rows"
             raise SutureError(f"{self.path}: {message}; give the model its own tokenizer", self.path)
         return found
@@ -166,7 +194,8 @@ def open_model(path: str | PathLike[str], running: Running, *, head: bool = Fals
     if not read_by_core:
         module = _read_by_transformers(auto, checkpoint, folder, weights, limit, dtype, fspath(path)).to(device)
         module = _plain(module, kind).eval()
-    layers = _layers(module, config)
+    if not (layers := _layers(module, config)):
+        raise SutureError(f"{fspath(path)}: has no layers that could be run", path)
     streamed = read_by_core and weights.nbytes > limit
     if read_by_core:
         inside = {id(m) for layer in layers for m in layer.modules()} if streamed else set()
@@ -209,7 +238,8 @@ def _config(folder: Path, path: str) -> tuple[Any, str]:
         raise UsageError(f"{path}: has no config.json, by which transformers makes the model; give its folder")
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-        said.pop("quantization_config", None)
+        for key in ("quantization_config", "return_dict"):
+            said.pop(key, None)
         if "auto_map" in said and said.get("model_type") not in transformers.CONFIG_MAPPING:
             raise UsageError(f"{path}: its code comes with the model (auto_map), and suture runs no such code")
         config = transformers.AutoConfig.for_model(said.pop("model_type"), **said)
@@ -253,8 +283,9 @@ def _read_by_transformers(
     """The model of a checkpoint whose names only transformers can lead to its own."""
     missing = weights.missing[0]
     size = sum(t["nbytes"] for t in checkpoint.describe()["tensors"])
-    if checkpoint._core.computed() or checkpoint._core.decoded():
-        message = f"`{missing}` is not there as transformers names it, and what is on top of the model is read by names"
+    if checkpoint._core.computed() or checkpoint._core.decoded() or not checkpoint.folder.is_dir():
+        # Transformers would read the folder as it lies there, or another file of it.
+        message = f"`{missing}` is not there as transformers names it, and what is no plain folder is read by names"
         raise SutureError(f"{path}: {message}; write it with `suture convert` and run that", path, missing)
     if size > limit:
         message = f"`{missing}` is not there as transformers names it, so that layers cannot be streamed"
@@ -284,7 +315,8 @@ def _layers(module: Any, config: Any) -> list[Any]:
         if isinstance(m, torch.nn.ModuleList) and len(m) and not any(w in name for w in ("vision", "visual", "audio"))
     ]
     fitting = [m for _, m in lists if len(m) == count] or [max((m for _, m in lists), key=len, default=[])]
-    return list(fitting[0])
+    # One for all is called as often as there are layers (ALBERT).
+    return list(fitting[0]) * (count if len(fitting[0]) == 1 and count else 1)
 
 
 def _context(config: Any, tokenizer: Any, running: Running) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suture.errors import SutureError, UsageError, near
+from suture.errors import MALFORMED, SutureError, UsageError, near
 from suture.results.text import Fit, FitGroup, Helper, Helpers, LeftOut, Predicted, Predictions
 
 #: Rows of a table: a column's name and what stands there.
@@ -69,10 +71,13 @@ def fit(
         raise UsageError(
             f"{where}: has no columns of numbers beside `{score}`; name features, or a curve", at="features"
         )
+    features = list(dict.fromkeys(features))
+    if score in features or curve == score:
+        raise UsageError(f"features: `{score}` is what is predicted", at="features")
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row[group] if group else "", []).append(row)
-    fitted = [_group(name, own, score, list(features), target, curve, ridge, where) for name, own in groups.items()]
+    fitted = [_group(name, own, score, features, target, curve, ridge, where) for name, own in groups.items()]
     return {"schema": 1, "table": where, "score": score, "target": target, "group": group, "curve": curve,
             "ridge": ridge, "groups": fitted, "warnings": [
                 f"{one['group'] or where}: {one['filled']:,} empty cells stand for the means of their columns"
@@ -94,8 +99,19 @@ def use(fitted: Fit | str | PathLike[str], table: str | PathLike[str] | Sequence
         UsageError: if a column is not there, or a group was not fitted.
         SutureError: if a file or a cell is not sound.
     """
-    said: Any = fitted if isinstance(fitted, Mapping) else _read(Path(fitted))
     rows, where = _rows(table)
+    try:
+        said: Any = fitted if isinstance(fitted, Mapping) else json.loads(Path(fitted).read_text(encoding="utf-8"))
+        found = _used(said, rows, where)
+        return {"schema": 1, "score": str(said["score"]), "rows": found, "warnings": []}
+    except OSError as e:
+        raise UsageError(f"`{fitted}`: cannot read: {e.strerror}") from None
+    except MALFORMED:
+        name = "the fit" if isinstance(fitted, Mapping) else fitted
+        raise SutureError(f"{name}: is not what `suture text predict fit --json` prints") from None
+
+
+def _used(said: Any, rows: list[Row], where: str) -> list[Predicted]:
     groups: dict[str, Any] = {one["group"]: one for one in said["groups"]}
     curve, group = said["curve"], said["group"]
     first = said["groups"][0]
@@ -105,7 +121,7 @@ def use(fitted: Fit | str | PathLike[str], table: str | PathLike[str] | Sequence
     for number, row in enumerate(rows, 2):
         name = row[group] if group else ""
         if name not in groups:
-            raise UsageError(f"{where}: line {number}: `{name}` was not fitted; expected one of {', '.join(groups)}")
+            raise UsageError(f"{where}: row {number}: `{name}` was not fitted; expected one of {', '.join(groups)}")
         one = groups[name]
         values, _ = _matrix([row], [f for f in one["features"] if f != _log(curve)], curve, where, number)
         x = np.where(np.isnan(values[0]), one["means"], values[0])
@@ -113,9 +129,12 @@ def use(fitted: Fit | str | PathLike[str], table: str | PathLike[str] | Sequence
         scaled = np.divide(x - one["means"], deviations, out=np.zeros_like(x), where=deviations > 0)
         outside = [f for f, v, low, high in zip(one["features"], x, one["lowest"], one["highest"], strict=True)
                    if not low <= v <= high]  # fmt: skip
-        found.append({"row": dict(row), "group": name, "predicted": float(one["intercept"] + scaled @ one["weights"]),
+        predicted = float(one["intercept"] + scaled @ np.array(one["weights"], dtype=np.float64))
+        if not math.isfinite(predicted):
+            raise ValueError
+        found.append({"row": dict(row), "group": name, "predicted": predicted,
                       "rmse": one["rmse"], "baseline": one["mean"], "outside": outside})  # fmt: skip
-    return {"schema": 1, "score": said["score"], "rows": found, "warnings": []}
+    return found
 
 
 def helpers(
@@ -148,12 +167,14 @@ def helpers(
     rows, where = _rows(table)
     names = list(rows[0])
     _known([source, target, *(features or ()), *counts], names, where)
-    listed = list(features or (n for n in names if n not in (source, target) and _numeric(rows, n)))
+    listed = list(dict.fromkeys(features or (n for n in names if n not in (source, target) and _numeric(rows, n))))
     if not listed:
         raise UsageError(f"{where}: has no columns of numbers; name features", at="features")
     if not any(row[target] == to for row in rows):
         found = near(to, {row[target] for row in rows})
         raise UsageError(f"{where}: no row has `{to}` in `{target}`{found}", at="to")
+    if other := set(counts) - set(listed):
+        raise UsageError(f"counts: `{min(other)}` is none of the features", at="counts")
     values, _ = _matrix(rows, listed, None, where)
     for name in counts:
         at = listed.index(name)
@@ -273,7 +294,7 @@ def _matrix(
     counts = np.array([_number(row[curve], curve, i, where) for i, row in enumerate(rows, first)])
     if not (counts > 0).all():
         line = int(np.flatnonzero(~(counts > 0))[0]) + first
-        raise SutureError(f"{where}: line {line}: `{curve}`: expected a number above 0, whose logarithm is taken")
+        raise SutureError(f"{where}: row {line}: `{curve}`: expected a number above 0, whose logarithm is taken")
     return np.concatenate([found, np.log(counts)[:, None]], axis=1), [*features, f"ln {curve}"]
 
 
@@ -287,16 +308,13 @@ def _number(text: str, name: str, line: int, where: str) -> float:
     if math.isnan(value):
         return math.nan
     if math.isinf(value):
-        raise SutureError(f"{where}: line {line}: `{name}`: expected a number or nothing, found `{text:.40}`")
+        raise SutureError(f"{where}: row {line}: `{name}`: expected a number or nothing, found `{text:.40}`")
     return value
 
 
 def _numeric(rows: Sequence[Row], name: str) -> bool:
-    try:
-        values = [float(row[name]) for row in rows if str(row[name]).strip()]
-    except ValueError:
-        return False
-    return bool(values) and all(map(math.isfinite, values))
+    """Whether a column has a number, so that what is none in it is a mistake, not another kind of column."""
+    return any(re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", str(row[name])) for row in rows)
 
 
 def _known(asked: Iterable[str], names: Sequence[str], where: str) -> None:
@@ -318,7 +336,7 @@ def _rows(table: str | PathLike[str] | Sequence[Row]) -> tuple[list[Row], str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
         raise SutureError(f"{path}: is not UTF-8 (byte {e.start + 1}); convert it", path) from None
-    reader = csv.reader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+    reader = csv.reader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",")
     try:
         names, *lines = [row for row in reader if row] or [[]]
     except csv.Error as e:
@@ -331,15 +349,3 @@ def _rows(table: str | PathLike[str] | Sequence[Row]) -> tuple[list[Row], str]:
     if not lines:
         raise UsageError(f"{path}: has no rows; expected a line of names and a row for each pair")
     return [dict(zip(names, line, strict=True)) for line in lines], str(path)
-
-
-def _read(path: Path) -> Any:
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        if said["schema"] == 1 and said["groups"][0]["features"]:
-            return said
-    except OSError as e:
-        raise UsageError(f"`{path}`: cannot read: {e.strerror}") from None
-    except (ValueError, KeyError, TypeError, IndexError):
-        pass
-    raise SutureError(f"{path}: is not what `suture text predict fit --json` prints", path)

@@ -94,12 +94,13 @@ def _picked(layers: str | Iterable[int] | None, count: int | None) -> list[int]:
     if layers is None or layers == "all":
         return list(range(1, (count or 0) + 1))
     if isinstance(layers, str):
-        found = re.findall(r"(\d+)(?:-(\d+))?(?:,|$)", layers.replace(" ", ""))
-        if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", layers.replace(" ", "")):
+        found = re.findall(r"(\d+)(?:-(\d+))?", layers.replace(" ", ""))
+        if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", layers.replace(" ", "")):
             raise UsageError(f"layers: expected numbers and ranges such as 8-16,20, found `{layers}`", at="layers")
         listed = [n for a, b in found for n in range(int(a), int(b or a) + 1)]
     else:
         listed = [int(n) for n in layers]
+    listed = list(dict.fromkeys(listed))
     if not listed:
         raise UsageError("layers: expected some, found none", at="layers")
     if count is not None and (wrong := [n for n in listed if not 1 <= n <= count]):

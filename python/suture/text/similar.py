@@ -91,6 +91,6 @@ def counted(path: str, languages: Sequence[CountedLanguage]) -> list[str]:
     return [
         *(f"{path}: {one['cut']:,} sentences of {one['language']} are longer than the context and were cut off there"
           for one in own if one["cut"]),
-        *(f"{path}: the vocabulary cannot write {one['unknown']:,} of {one['tokens']:,} tokens of {one['language']}"
+        *(f"{path}: the vocabulary cannot write {one['unknown']:,} tokens or characters of {one['language']}"
           for one in own if one["unknown"]),
     ]  # fmt: skip

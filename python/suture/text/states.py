@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suture.errors import SutureError, UsageError
+from suture.errors import UsageError
 from suture.results.text import Near
 from suture.text.extra import need
 from suture.text.forward import Batch, run
@@ -79,11 +79,7 @@ def pooled(model: Model, tokens: Sequence[Sequence[int]], pools: Sequence[str]) 
     for states in found.values():
         if not np.isfinite(states).all():
             layer = int(np.argwhere(~np.isfinite(states))[0][0])
-            raise SutureError(
-                f"{model.path}: the states of layer {layer} are no numbers: expected finite ones; a weight is NaN "
-                "or too large for the dtype (`suture inspect --stats`, --dtype float32)",
-                model.path,
-            )
+            raise model.no_number(f"a state of layer {layer}")
     return found
 
 
@@ -100,7 +96,7 @@ def by_language(
         counts = {
             "tokens": sum(map(len, ids)),
             "cut": sum(len(one) > model.context for one in ids),
-            "unknown": sum(one.count(model.unknown) for one in ids) if model.unknown is not None else 0,
+            "unknown": model.lost(ids, own),
         }
         # A text that the vocabulary has no token for is seen as its first.
         cut[language] = [one[: model.context] or [0] for one in ids], counts

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from suture.checkpoint import Checkpoint
+from suture.errors import SutureError
 from suture.text.extra import need
 
 #: What is not there and changes no state of a layer.
@@ -66,7 +67,7 @@ class Weights:
         self.places: dict[int, list[tuple[str, list[tuple[Any, str, bool]], int]]] = {}
         self.missing: list[str] = []
         self.nbytes = 0
-        for group in slots.values():
+        for group in [part for tied in slots.values() for part in _apart(tied, prefix, checkpoint, stored)]:
             source = next((s for _, _, whole, _ in group if (s := _stored(whole, prefix)) in stored), None)
             tensor = getattr(group[0][0], group[0][1])
             if source is None:
@@ -116,8 +117,13 @@ class Weights:
         torch = need("torch")
         info = self.checkpoint.info(name)
         raw = torch.frombuffer(bytearray(self.checkpoint._core.read(name)), dtype=torch.uint8)
-        kind = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64,
-                "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool, "U8": torch.uint8}[info.dtype]  # fmt: skip
+        kinds = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64,
+                "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool, "U8": torch.uint8}  # fmt: skip
+        if info.dtype not in kinds:
+            raise SutureError(
+                f"{self.checkpoint.path}: `{name}` is stored as {info.dtype}, which is not run", None, name
+            )
+        kind = kinds[info.dtype]
         tensor = raw.view(kind).reshape(info.shape)
         return tensor.to(self.dtype) if kind.is_floating_point else tensor
 
@@ -143,3 +149,13 @@ def _prefix(names: list[str], stored: set[str]) -> tuple[str, str]:
 def _stored(name: str, pair: tuple[str, str]) -> str:
     add, strip = pair
     return add + (name.removeprefix(strip) if strip else name)
+
+
+def _apart(group: list[Any], pair: tuple[str, str], checkpoint: Checkpoint, stored: set[str]) -> list[list[Any]]:
+    """The places of a tied parameter; by tensors, if some are stored that differ: transformers 5 ties those no more."""
+    by: dict[str, list[Any]] = {name: [] for slot in group if (name := _stored(slot[2], pair)) in stored}
+    if len(by) < 2 or len({checkpoint._core.read(name) for name in by}) < 2:
+        return [group]
+    for slot in group:
+        by.get(_stored(slot[2], pair), by[next(iter(by))]).append(slot)
+    return list(by.values())
