@@ -63,8 +63,8 @@ def statistics(
     for kind, out in asked.items():
         if out.suffix != ".safetensors":
             raise UsageError(f"{kind}: expected a file that ends in .safetensors, found `{out}`", at=kind)
-        if not out.parent.is_dir() or out.resolve() in seen:
-            raise UsageError(f"{kind}: expected a file of its own in a folder that is there, found `{out}`", at=kind)
+        if out.resolve() in seen:
+            raise UsageError(f"{kind}: expected a file of its own, found `{out}`", at=kind)
         seen.add(out.resolve())
         if out.exists() and not overwrite:
             raise UsageError(f"{out}: is there already; give another name, or --overwrite", at=kind)

@@ -160,7 +160,9 @@ class _Worker(threading.Thread):
         self.at = layer
         self.go.clear()
         self.stopped.set()
-        self.go.wait()
+        # Whoever cancels says so first, and then lets all go, which this may just have taken back.
+        if not self.cancelled:
+            self.go.wait()
         if self.cancelled:
             raise _Over
 
