@@ -147,7 +147,7 @@ def test_files_that_would_be_lost_are_refused(tmp_path: Path) -> None:
     before, one = (model / "model.safetensors").read_bytes(), tmp_path / "s.safetensors"
 
     def refused(**more: Any) -> None:
-        with pytest.raises(suture.SutureError, match="expected a file of its own|its folder is not there"):
+        with pytest.raises(suture.SutureError, match=r"expected a file of its own|its folder is not there"):
             suture.text.statistics(model, text=text, overwrite=True, **more)
 
     refused(gram=model / "model.safetensors")
