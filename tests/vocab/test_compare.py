@@ -301,7 +301,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         compare(a, b, neighbours=2)
     c = write(tmp_path / "c", plain(["x", *letters(3)]))
     monkeypatch.setitem(sys.modules, "rapidfuzz", None)
-    with pytest.raises(suture.UsageError, match=r"rapidfuzz; pip install 'suture\[vocab\]'"):
+    with pytest.raises(suture.UsageError, match=r"pip install rapidfuzz"):
         compare(a, c)
     assert compare(a, c, misses=0)["shared"]["tokens"] == 3
     monkeypatch.setitem(sys.modules, "tokenizers", None)

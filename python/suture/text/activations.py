@@ -59,17 +59,18 @@ def statistics(
         raise UsageError("expected something to write, found none; give gram, fisher or importance", at="gram")
     if (text is None) == (random is None):
         raise UsageError("expected a text or random tokens, and one of them alone", at="text")
-    seen = {Path(file["path"]).resolve() for file in Checkpoint.plain(model).describe()["files"]}
     for kind, out in asked.items():
         if out.suffix != ".safetensors":
             raise UsageError(f"{kind}: expected a file that ends in .safetensors, found `{out}`", at=kind)
-        if out.resolve() in seen:
-            raise UsageError(f"{kind}: expected a file of its own, found `{out}`", at=kind)
-        seen.add(out.resolve())
         if out.exists() and not overwrite:
             raise UsageError(f"{out}: is there already; give another name, or --overwrite", at=kind)
         if not out.absolute().parent.is_dir():
             raise SutureError(f"{out}: cannot write: its folder is not there", out)
+    seen = {Path(file["path"]).resolve() for file in Checkpoint.plain(model).describe()["files"]}
+    for kind, out in asked.items():
+        if out.resolve() in seen:
+            raise UsageError(f"{kind}: expected a file of its own, found `{out}`", at=kind)
+        seen.add(out.resolve())
     opened = open_model(model, running or Running(), head=True)
     if opened.weights is None:
         raise SutureError(f"{opened.path}: its tensors have other names than transformers gives them, so that "
