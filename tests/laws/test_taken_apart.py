@@ -178,6 +178,7 @@ def test_fewer_experts_than_a_token_goes_to_are_told(tmp_path: Path) -> None:
     """Law 3: a config that says less of experts than it did says so."""
     model = mixture(tmp_path / "model")
     assert not any("a token went" in w for w in suture.moe.keep(model, tmp_path / "two", experts="0,1").warnings)
+    assert suture.moe.drop(model, tmp_path / "gone", experts="0").data["title"] == "moe drop"
     done = suture.moe.keep(model, tmp_path / "one", experts="1")
     assert any("went to 2 experts, and goes to all 1" in w for w in done.warnings)
     assert json.loads((tmp_path / "one" / "config.json").read_text())["num_experts_per_tok"] == 1

@@ -154,3 +154,13 @@ def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
     assert there.read_bytes() == b""
     made = suture.text.statistics(model, random=4, fisher=there, overwrite=True)
     assert (made["lines"], made["tokens"]) == (4, 512)
+
+
+def test_matrices_without_statistics_are_told(tmp_path: Path) -> None:
+    """GPT-2 has matrices of a kind of its own: what is not in the file is said."""
+    model, gram = tiny(tmp_path / "m"), tmp_path / "g.safetensors"
+    sizes = {"vocab_size": 258, "n_embd": 32, "n_layer": 2, "n_head": 4, "tie_word_embeddings": False}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(str(model))
+    found = suture.text.statistics(model, text=laid(tmp_path / "t"), gram=gram)
+    assert ["8 matrices are of no linear layers" in w for w in found["warnings"]] == [True]
+    assert list(importlib.import_module("safetensors.numpy").load_file(gram)) == ["lm_head.weight"]

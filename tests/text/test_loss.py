@@ -155,7 +155,8 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
     refused("is an encoder", tiny(tmp_path / "bert", kind="bert"))
     refused("is an encoder-decoder", tiny(tmp_path / "t5", kind="t5"))
     refused("dtype: expected one of", model, running=Running(dtype="int3"))
-    refused("device: torch has no", model, running=Running(device="nonsense"))
+    for device in ("nonsense", "meta"):
+        refused("device: torch has no", model, running=Running(device=device))
     bare = shutil.copytree(model, tmp_path / "bare")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (bare / name).unlink()

@@ -164,8 +164,9 @@ def test_parallel_texts_are_checked(tmp_path: Path) -> None:
     found = parallel(folder)
     assert (found.lines, found.left_out) == ({"en": ["a", "c", "d"], "sw": ["x", "z", "w"]}, 1)
     table = tmp_path / "t.tsv"
-    table.write_text("en\tsw\na\tx\nb\ty\n")
-    assert parallel(table).lines == {"en": ["a", "b"], "sw": ["x", "y"]}
+    table.write_text("en\tsw\na\tx\n\nb\ty\n\n")
+    found = parallel(table)
+    assert (found.lines, found.left_out) == ({"en": ["a", "b"], "sw": ["x", "y"]}, 2)
     (folder / "sw.txt").write_text("x\n")
     model = tiny(tmp_path / "m")
 

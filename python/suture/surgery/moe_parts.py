@@ -65,18 +65,29 @@ def keep(
     return _chosen("moe keep", model, found, layers, chosen, out, settings, dry_run, progress)
 
 
-def drop(model: Model, out: str | PathLike[str], *, experts: str, **more: Any) -> Report:
+def drop(
+    model: Model,
+    out: str | PathLike[str],
+    *,
+    experts: str,
+    settings: Settings | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
     """Write a model without some of its experts; as :func:`keep` of all others.
 
     Raises:
         UsageError: if there are no such experts, or none would be left.
     """
-    count = min(layer.count for layer in layers_of(opened(model)).values())
+    found = opened(model)
+    layers = layers_of(found)
+    count = min(layer.count for layer in layers.values())
     gone = numbers(experts, count)
-    left = [str(e) for e in range(count) if e not in gone]
+    left = [e for e in range(count) if e not in gone]
     if not left:
         raise UsageError("experts: none would be left", at="experts")
-    return keep(model, out, experts=",".join(left), **more)
+    chosen = dict.fromkeys(layers, left)
+    return _chosen("moe drop", model, found, layers, chosen, out, settings, dry_run, progress)
 
 
 def swap(

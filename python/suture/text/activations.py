@@ -82,7 +82,9 @@ def statistics(
     if not tokens:
         raise SutureError(f"{opened.path}: its vocabulary has no token for the text", opened.path)
     written: list[tuple[str, Path, dict[str, Any]]] = []
+    told: list[str] = []
     if gram is not None or importance is not None:
+        told = _others(opened)
         grams, norms, weights = _inputs(opened, tokens, whole=gram is not None, weigh=importance is not None)
         if gram is not None:
             written.append(("gram", asked["gram"], grams))
@@ -109,7 +111,7 @@ def statistics(
         "lines": len(tokens),
         "tokens": sum(map(len, tokens)),
         "files": [{"kind": kind, "file": fspath(out), "tensors": len(tensors)} for kind, out, tensors in written],
-        "warnings": [],
+        "warnings": told,
     }
 
 
@@ -130,6 +132,16 @@ def _names(model: Model) -> dict[tuple[int, str], str]:
     assert model.weights is not None
     return {(at, name): source for at, own in model.weights.places.items() for source, targets, _ in own
             for module, name, _ in targets if id(module) == at}  # fmt: skip
+
+
+def _others(model: Model) -> list[str]:
+    """What is told of matrices that are no linear layers of torch, such as those of GPT-2."""
+    nn, names = need("torch").nn, _names(model)
+    plain = (nn.Linear, nn.Embedding)
+    found = [names[id(m), "weight"] for m in model.module.modules()
+             if (id(m), "weight") in names and m.weight.dim() == 2 and not isinstance(m, plain)]  # fmt: skip
+    text = f"{len(found):,} matrices are of no linear layers of torch, and have no statistics of inputs"
+    return [f"{model.path}: {text} (first: `{found[0]}`)"] if found else []
 
 
 def _inputs(model: Model, tokens: list[list[int]], *, whole: bool, weigh: bool) -> tuple[dict[str, Any], ...]:

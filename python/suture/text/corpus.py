@@ -131,6 +131,9 @@ def _columns(path: Path) -> dict[str, list[str]]:
     if len(set(names)) != len(names) or not all(names):
         raise SutureError(f"{path}: line 1: expected the names of languages, each once, found `{rows[0]}`", path)
     for number, row in enumerate(rows[1:], 2):
+        if not "".join(row).strip():
+            # As an empty line of a file: no sentence.
+            row[:] = [""] * len(names)
         if len(row) != len(names):
             message = f"line {number}: expected {len(names)} columns with tabs between, found {len(row)}"
             raise SutureError(f"{path}: {message}", path)

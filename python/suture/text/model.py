@@ -165,7 +165,7 @@ def open_model(path: str | PathLike[str], running: Running, *, head: bool = Fals
         raise UsageError(f"context: expected two tokens or more, found {running.context}", at="context")
     try:
         device = str(torch.device(running.device))
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()
     except Exception as e:  # What torch raises depends on the device.
         raise UsageError(
             f"device: torch has no `{running.device}` here: {str(e).splitlines()[0]}", at="device"
