@@ -22,7 +22,9 @@ from shutil import rmtree
 from typing import Any
 
 import numpy as np
-from common.places import cold
+from common.facts import facts
+from common.places import HERE, cold
+from common.processes import Workplace
 from family import SIZES, Family, make
 
 import suture
@@ -39,10 +41,10 @@ def read_from_disk() -> int:
 
 def genome(models: list[Path], last: int | None) -> dict[str, Any]:
     """Four groups of layers, two classes, two models; or the last layers alone, each by itself."""
-    one: dict[str, Any] = {"search": [0, 1], "layer_granularity": 3}
+    layers = json.loads((models[0] / "config.json").read_text())["num_hidden_layers"]
+    one: dict[str, Any] = {"search": [0, 1], "layer_granularity": -(-layers // 4)}
     weight: list[dict[str, Any]] = [{"filter": "mlp", "value": one}, {"value": one}]
     if last is not None:
-        layers = json.loads((models[0] / "config.json").read_text())["num_hidden_layers"]
         own = [f"layers.{i}." for i in range(layers - last, layers)]
         weight = [*({"filter": name, "value": {"search": [0, 1]}} for name in own), {"value": 0.5}]
     listed = [{"model": str(m), "parameters": {"weight": weight}} for m in models[1:]]
@@ -160,13 +162,19 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=150)
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "suture-search-bench")
+    parser.add_argument("--results", type=Path, default=HERE / "runs")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    told = facts(Workplace(args.work), None, None)
     if args.what == "cost":
         found = cost(args.work, args.size, args.candidates, args.last)
     else:
         found = swap(args.work, args.budget, args.splits)
+    asked = {k: v for k, v in vars(args).items() if k not in ("work", "results")}
+    path = args.results / f"{time.strftime('%Y-%m-%d-%H%M%S', time.gmtime())}-search-{args.what}.json"
+    path.write_text(json.dumps({**told, "asked": asked, "found": found}, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
+    print(f"raw results: {path}")
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def _compared(text: Text, models: list[str], bits: dict[tuple[int, str], NDArray
     best = int(np.argmin(rates[:-1]))
     picked = np.random.default_rng(SEED).integers(0, len(text.lines), size=(DRAWS, len(text.lines)))
     # Each by its own bytes: one may have no prediction for a line's first token.
-    child, other = (b[picked].sum(1) / np.maximum(size[picked].sum(1), 1) for b, size in (own[-1], own[best]))
+    child, other = (np.array([b[p].sum() / max(size[p].sum(), 1) for p in picked]) for b, size in (own[-1], own[best]))
     low, high = np.quantile(child - other, [0.025, 0.975])
     return {
         "language": text.language,
