@@ -132,11 +132,9 @@ def diff(
         raise UsageError(f"{plot_file}: a plot is written as .svg or .png; give the file one of these endings")
     checks = [(frozen, frozen_list), (moved, trained_list)]
     asked = [(check, listed_layers(base, listed)) for check, listed in checks if listed is not None]
-    if layers is not None and asked:
-        # What is not read cannot be called unchanged.
-        unread = [] if trained_list is not None else sorted(asked[0][1] - listed_layers(base, layers))
-        if unread or trained_list is not None:
-            raise UsageError("--layers: leaves out what --frozen and --trained are held against; leave --layers out")
+    # What is not read cannot be called unchanged.
+    if asked and layers is not None and (trained_list is not None or asked[0][1] - listed_layers(base, layers)):
+        raise UsageError("--layers: leaves out what --frozen and --trained are held against; leave --layers out")
     with bar("comparing", quiet) as progress:
         found = run(
             base, *tuned, heads=heads, neurons=neurons, tokens=tokens, spread=spread, above=above, layers=layers,

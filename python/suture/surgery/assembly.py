@@ -19,6 +19,8 @@ from suture.errors import SutureError, UsageError
 from suture.reference import Model, Reference, model_of
 from suture.results.report import Report
 from suture.settings import Progress, Settings
+from suture.sidecars.files import read_config
+from suture.sidecars.gguf import folder_of
 from suture.surgery.aligned import Alignment
 from suture.surgery.parts_folder import GIVEN
 from suture.surgery.run import Apart, Job, carry_out, for_output, is_file, prepare
@@ -85,6 +87,12 @@ def opened(model: Model) -> Checkpoint:
         SutureError: if it is not sound.
     """
     return Checkpoint.plain(model)
+
+
+def config_beside(model: Checkpoint) -> dict[str, Any] | None:
+    """The config.json of a checkpoint, if there is one; of a GGUF file the one that it tells."""
+    place = folder_of(model.folder)
+    return read_config(place) if place.is_dir() else None
 
 
 def assemble(

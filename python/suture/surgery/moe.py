@@ -16,10 +16,8 @@ from suture.errors import SutureError, UsageError
 from suture.reference import Model
 from suture.results.report import Report
 from suture.settings import Progress, Settings
-from suture.sidecars.files import read_config
-from suture.sidecars.gguf import folder_of
 from suture.sidecars.relied import BREAKS, differing
-from suture.surgery.assembly import Assembly, assemble, opened
+from suture.surgery.assembly import Assembly, assemble, config_beside, opened
 from suture.surgery.moe_config import Expert, Mixture, mixture
 from suture.surgery.moe_gates import CONDITION, Array, Prompts, condition, gates
 from suture.surgery.moe_parts import average, dense, drop, join, keep, split, swap
@@ -188,13 +186,12 @@ def _mixture(
             models.append(expert.model)
     places = [models.index(e.model) for e in experts]
     found = [base, *(opened(m) for m in models[1:])]
+    own = _config(base)
     for other in found[1:]:
         if _count(other) != _count(base):
             message = f"has {_count(other)} layers, and {_count(base)} in {base.path}; experts are of all layers"
             raise SutureError(f"{other.path}: {message}", other.path)
-        place = folder_of(other.folder)
-        theirs = (read_config(place) if place.is_dir() else None) or {}
-        for *_, message in differing(_config(base), theirs, _ACTIVATION):
+        for *_, message in differing(own, config_beside(other) or {}, _ACTIVATION):
             raise SutureError(f"{other.path}: {message} as in {base.path}; experts compute with the base's", other.path)
     made = Assembly("moe", models)
     routed = set(layers)
@@ -309,8 +306,7 @@ def _layer(layer: int) -> str:
 
 
 def _config(model: Checkpoint) -> dict[str, Any]:
-    place = folder_of(model.folder)
-    config = read_config(place) if place.is_dir() else None
+    config = config_beside(model)
     if config is None:
         raise SutureError(f"{model.path}: has no config.json, which says what architecture it is", model.path)
     return config

@@ -14,9 +14,7 @@ from suture.errors import SutureError, UsageError
 from suture.reference import Model
 from suture.results.report import Report
 from suture.settings import Progress, Settings
-from suture.sidecars.files import read_config
-from suture.sidecars.gguf import folder_of
-from suture.surgery.assembly import Assembly, assemble, compiled, opened
+from suture.surgery.assembly import Assembly, assemble, compiled, config_beside, opened
 from suture.surgery.job import refuse_stores
 from suture.surgery.ledger import Ledger
 from suture.surgery.moe_layers import Layer, config_with, layers_of, numbers
@@ -255,8 +253,7 @@ def _dense(
     """
     found = opened(model)
     layers = layers_of(found)
-    place = folder_of(found.folder)
-    config = read_config(place) if place.is_dir() else None
+    config = config_beside(found)
     target = next((t for t in TARGETS if config is not None and t.kind == config.get("model_type")), None)
     if config is None or target is None:
         kinds = ", ".join(t.kind for t in TARGETS)
@@ -300,19 +297,8 @@ def _dense(
 
 
 def _dense_config(config: Mapping[str, Any], kind: str, inner: int) -> dict[str, Any]:
-    words = (
-        "expert",
-        "router",
-        "moe_",
-        "topk",
-        "mlp_only_layers",
-        "decoder_sparse_step",
-        "first_k_dense",
-        "auto_map",
-        "scoring",
-        "seq_aux",
-        "aux_loss",
-    )
+    words = ("expert", "router", "moe_", "topk", "mlp_only_layers", "decoder_sparse_step", "first_k_dense", "auto_map",
+             "scoring", "seq_aux", "aux_loss")  # fmt: skip
     out = {k: v for k, v in config.items() if not any(word in k for word in words)}
     if kind == "qwen3":
         # Where it is not said, the two take another.
@@ -332,8 +318,7 @@ def _chosen(
         _layer(made, [found], layer, [(0, layer, e, True) for e in chosen[i]])
     _rest(made, found, layers)
     count = len(next(iter(chosen.values())))
-    place = folder_of(found.folder)
-    taken = ((read_config(place) if place.is_dir() else None) or {}).get("num_experts_per_tok")
+    taken = (config_beside(found) or {}).get("num_experts_per_tok")
     if isinstance(taken, int) and taken > count:
         made.told.append(f"a token went to {taken} experts, and goes to all {count} that are left")
     made.config = lambda c: config_with(c, count)
